@@ -1,0 +1,5 @@
+"""``python -m prott5nv`` is the ``prott5nv`` command."""
+
+from prott5nv.cli import main
+
+main()
