@@ -1,0 +1,43 @@
+"""Build ProtT5nv's SentencePiece model: 30 CHAR pieces in the published order.
+
+    python scripts/build_vocab.py
+
+SentencePiece orders characters by how often they occur, so the training text is each residue as often as its rank
+demands. The files land in prott5nv/vocab/.
+"""
+
+import tempfile
+from pathlib import Path
+
+import sentencepiece
+
+from prott5nv.tokenizer import MODEL_FILE, PIECES, RESIDUES
+
+
+def main() -> None:
+    MODEL_FILE.parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        text = Path(folder) / "residues.txt"
+        text.write_text("\n".join(RESIDUES[:count] for count in range(1, len(RESIDUES) + 1)) + "\n")
+        sentencepiece.SentencePieceTrainer.train(
+            input=str(text),
+            model_prefix=str(MODEL_FILE.with_suffix("")),
+            model_type="char",
+            vocab_size=30,
+            character_coverage=1.0,
+            unk_id=0,
+            bos_id=1,
+            eos_id=2,
+            pad_id=3,
+            user_defined_symbols=["<mask>"],
+            add_dummy_prefix=False,
+            normalization_rule_name="nmt_nfkc",
+            minloglevel=1,
+        )
+    built = sentencepiece.SentencePieceProcessor(model_file=str(MODEL_FILE))
+    assert tuple(built.id_to_piece(i) for i in range(30)) == PIECES[:30]
+    print(f"wrote {MODEL_FILE} and its .vocab")
+
+
+if __name__ == "__main__":
+    main()
