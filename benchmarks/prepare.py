@@ -1,0 +1,56 @@
+"""Rate and memory of ``prott5nv prepare uniref50`` on generated proteins: python benchmarks/prepare.py [RECORDS]"""
+
+from __future__ import annotations
+
+import random
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from prott5nv.data.uniref50 import describe, prepare
+
+AMINO_ACIDS = "LASGVERTDIPKNFQYHMCW"
+
+
+def write_fasta(path: Path, records: int) -> None:
+    """Write proteins of UniRef50's look: its headers, 60 columns, 30 to 700 residues."""
+    generator = random.Random(0)
+    pool = "".join(generator.choices(AMINO_ACIDS, k=1_000_000))
+    with open(path, "w") as file:
+        for number in range(records):
+            length = min(30 + int(generator.expovariate(1 / 220)), 700)
+            start = generator.randrange(len(pool) - 700)
+            file.write(
+                f">UniRef50_A0A{number:07d} Uncharacterized protein n=1 Tax=Bacteria TaxID=2 RepID=A0A{number}_9BACT\n"
+            )
+            for column in range(start, start + length, 60):
+                file.write(pool[column : min(column + 60, start + length)] + "\n")
+
+
+def main() -> None:
+    records = int(sys.argv[1]) if len(sys.argv) > 1 else 500_000
+    with tempfile.TemporaryDirectory() as folder:
+        fasta = Path(folder) / "generated.fasta"
+        write_fasta(fasta, records)
+        megabytes = fasta.stat().st_size / 1e6
+        print(f"{records:,} records, {megabytes:,.0f} MB of text")
+        for label, sizes in (
+            ("fractions", {"validation": 0.01, "test": 0.01}),
+            ("exact counts", {"validation": records // 1000, "test": records // 50}),
+            ("by group", {"validation": 0.01, "test": 0.01, "group_by": "RepID"}),
+        ):
+            wall, cpu = time.perf_counter(), time.process_time()
+            provenance = prepare(fasta, Path(folder) / label, **sizes)
+            wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # KiB on Linux
+            print(
+                f"\n{label}: {megabytes / wall:.0f} MB/s, {megabytes / cpu:.0f} MB per CPU second, "
+                f"{records / wall:,.0f} records/s, peak memory {peak:.0f} MiB"
+            )
+    print(describe(provenance))
+
+
+if __name__ == "__main__":
+    main()
