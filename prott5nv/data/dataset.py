@@ -1,0 +1,241 @@
+"""From records to the micro-batches of an optimizer step, the same on any number of ranks.
+
+Sample number n is position ``n mod N`` of epoch ``n div N``, N records an epoch. An epoch's seeded permutation turns
+the position into a record, ``seed + n`` decides the corruption, and global step s takes the samples
+``s * G .. (s + 1) * G - 1`` of a global batch of G proteins. Everything follows from the sample number: there is no
+state to save but the step.
+
+Shapes: B proteins, T packed tokens, S packed decoder tokens; nothing is padded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+
+from prott5nv.data.corruption import CROP, SHUFFLE, CorruptedBatch, corrupt_spans, hash64, sample_keys
+from prott5nv.data.memmap import CSVDataset
+from prott5nv.tokenizer import NUM_SENTINELS, ProteinTokenizer
+
+_ROUNDS = 4
+
+
+def shuffled_records(sample_numbers: np.ndarray, num_records: int, seed: int) -> np.ndarray:
+    """Records of samples when every epoch visits all records in an order of its own.
+
+    The order is a Feistel network over the smallest power of two that holds all records, walked until it lands on
+    one of them: a random permutation of any size that is computed where it is needed and takes no memory.
+
+    Parameters
+    ----------
+    sample_numbers : ndarray, shape=(B,), dtype=int64
+    num_records : int
+    seed : int
+
+    Returns
+    -------
+    ndarray, shape=(B,), dtype=int64
+        Records, 0 to `num_records` - 1; each once an epoch.
+
+    Examples
+    --------
+    >>> order = shuffled_records(np.arange(20), 10, seed=1)
+    >>> sorted(order[:10].tolist()) == sorted(order[10:].tolist()) == list(range(10))
+    True
+    """
+    epoch, position = np.divmod(np.asarray(sample_numbers, dtype=np.int64), num_records)
+    key = sample_keys(seed, epoch, SHUFFLE)
+    record = _permute(position.astype(np.uint64), key, num_records)
+    while (outside := np.flatnonzero(record >= num_records)).size:
+        record[outside] = _permute(record[outside], key[outside], num_records)
+    return record.astype(np.int64)
+
+
+def _permute(value: np.ndarray, key: np.ndarray, num_records: int) -> np.ndarray:
+    bits = max(2, (num_records - 1).bit_length())
+    low_bits, high_bits = np.uint64(bits // 2), np.uint64(bits - bits // 2)
+    one = np.uint64(1)
+    low, high = value & ((one << low_bits) - one), value >> low_bits
+    for turn in range(_ROUNDS):
+        # Each half is changed by a hash of the other alone, so each turn can be undone: a permutation.
+        high = high ^ (hash64(hash64(key + np.uint64(2 * turn)) ^ low) & ((one << high_bits) - one))
+        low = low ^ (hash64(hash64(key + np.uint64(2 * turn + 1)) ^ high) & ((one << low_bits) - one))
+    return (high << low_bits) | low
+
+
+class GlobalBatchSampler:
+    """Sample numbers of one rank, one list an optimizer step.
+
+    Parameters
+    ----------
+    global_batch_size : int
+        Proteins a step, all ranks together.
+    rank, world_size : int
+        Data-parallel rank, of how many. A rank takes a contiguous share of each global batch; the shares' sizes
+        differ by at most one, and at the end of `num_samples` a share may be empty.
+    start_step : int
+        First step to give: the number of steps already taken.
+    num_samples : int, optional
+        Where to stop: samples 0 to `num_samples` - 1, the last global batch smaller if need be. Without it there is
+        no end, epoch runs on into epoch, and no length.
+
+    Examples
+    --------
+    >>> list(GlobalBatchSampler(4, rank=1, world_size=2, num_samples=7))
+    [[2, 3], [5, 6]]
+    """
+
+    def __init__(
+        self,
+        global_batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+        start_step: int = 0,
+        num_samples: int | None = None,
+    ):
+        self.global_batch_size = global_batch_size
+        self.rank = rank
+        self.world_size = world_size
+        self.start_step = start_step
+        self.num_samples = num_samples
+
+    def __iter__(self) -> Iterator[list[int]]:
+        step = self.start_step
+        while (first := step * self.global_batch_size) != (stop := self._stop(first)):
+            size = stop - first
+            share = (first + size * rank // self.world_size for rank in (self.rank, self.rank + 1))
+            yield list(range(*share))
+            step += 1
+
+    def _stop(self, first: int) -> int:
+        stop = first + self.global_batch_size
+        return stop if self.num_samples is None else max(first, min(stop, self.num_samples))
+
+    def __len__(self) -> int:
+        if self.num_samples is None:
+            raise TypeError("the stream of training samples has no end")
+        return max(0, -(-self.num_samples // self.global_batch_size) - self.start_step)
+
+
+class PretrainingDataset(torch.utils.data.Dataset):
+    """Corrupted, packed micro-batches of an optimizer step from sample numbers.
+
+    Meant for ``DataLoader(dataset, batch_sampler=GlobalBatchSampler(...), collate_fn=same)``, where ``same`` returns
+    its argument: one item of the loader is the list of a rank's micro-batches of one step.
+
+    Parameters
+    ----------
+    records : CSVDataset
+    seed : int
+    seq_length : int
+        Residues; a longer protein gives its first `seq_length`, or any with `random_crop`.
+    micro_batch_size : int, optional
+        Most proteins a micro-batch; not looked at when `tokens_per_micro_batch` is given. All in one without either.
+    tokens_per_micro_batch : int, optional
+        Most tokens a micro-batch, encoder and decoder together. A single protein may exceed it, alone.
+    shuffle : bool
+        Each epoch in an order of its own (training) or in that of the files (validation, test).
+    random_crop : bool
+        Take a window at random, new in each epoch, out of proteins that are longer than `seq_length`.
+    masked_lm_prob, num_sentinels, mean_span_length
+        As in `corrupt_spans`.
+
+    Notes
+    -----
+    A micro-batch is a dict of tensors: ``enc_tokens`` (T,) int64, ``enc_cu_seqlens`` (B+1,) int32, ``dec_tokens``
+    (S,) int64, ``dec_labels`` (S,) int64, ``dec_cu_seqlens`` (B+1,) int32, ``residue_mask`` (S,) bool and
+    ``sample_numbers`` (B,) int64; see `CorruptedBatch`.
+    """
+
+    def __init__(
+        self,
+        records: CSVDataset,
+        seed: int,
+        *,
+        seq_length: int = 512,
+        micro_batch_size: int | None = None,
+        tokens_per_micro_batch: int | None = None,
+        shuffle: bool = True,
+        random_crop: bool = False,
+        masked_lm_prob: float = 0.15,
+        num_sentinels: int = NUM_SENTINELS,
+        mean_span_length: float = 1.0,
+    ):
+        self.records = records
+        self.seed = seed
+        self.seq_length = seq_length
+        self.micro_batch_size = micro_batch_size
+        self.tokens_per_micro_batch = tokens_per_micro_batch
+        self.shuffle = shuffle
+        self.random_crop = random_crop
+        self.corruption = {
+            "masked_lm_prob": masked_lm_prob,
+            "num_sentinels": num_sentinels,
+            "mean_span_length": mean_span_length,
+        }
+        self.tokenizer = ProteinTokenizer()
+
+    def __len__(self) -> int:
+        """Records, that is samples an epoch."""
+        return len(self.records)
+
+    def __getitem__(self, sample_number: int) -> dict[str, torch.Tensor]:
+        """The micro-batch of one sample alone."""
+        return self.__getitems__([sample_number])[0]
+
+    def __getitems__(self, sample_numbers: Sequence[int]) -> list[dict[str, torch.Tensor]]:
+        """The micro-batches of these samples, in order; none of none."""
+        numbers = np.asarray(sample_numbers, dtype=np.int64)
+        rows = [self.records.row(record) for record in self._records_of(numbers)]
+        names, sequences = [name for name, _ in rows], self._cropped([sequence for _, sequence in rows], numbers)
+        tokens_T, cu_seqlens_B1 = self.tokenizer.encode_batch(sequences, names)
+        batch = corrupt_spans(tokens_T, cu_seqlens_B1, numbers, self.seed, **self.corruption)
+        return [_micro_batch(batch, numbers, first, last) for first, last in self._cuts(batch)]
+
+    def record_names(self, sample_numbers: Sequence[int]) -> list[str]:
+        """Names of the records that these samples were made from."""
+        numbers = np.asarray(sample_numbers, dtype=np.int64)
+        return [self.records.record_name(record) for record in self._records_of(numbers)]
+
+    def _records_of(self, numbers: np.ndarray) -> list[int]:
+        if self.shuffle:
+            return shuffled_records(numbers, len(self), self.seed).tolist()
+        return (numbers % len(self)).tolist()
+
+    def _cropped(self, sequences: list[str], numbers: np.ndarray) -> list[str]:
+        if not self.random_crop:
+            return [sequence[: self.seq_length] for sequence in sequences]
+        choices = [max(1, len(sequence) - self.seq_length + 1) for sequence in sequences]
+        starts = (sample_keys(self.seed, numbers, CROP) % np.array(choices, dtype=np.uint64)).tolist()
+        return [sequence[start : start + self.seq_length] for sequence, start in zip(sequences, starts, strict=True)]
+
+    def _cuts(self, batch: CorruptedBatch) -> Iterator[tuple[int, int]]:
+        num_proteins = len(batch.enc_cu_seqlens) - 1
+        tokens_B1 = batch.enc_cu_seqlens + batch.dec_cu_seqlens
+        first = 0
+        while first < num_proteins:
+            if self.tokens_per_micro_batch is not None:
+                last = int(np.searchsorted(tokens_B1, tokens_B1[first] + self.tokens_per_micro_batch, side="right")) - 1
+                last = max(last, first + 1)
+            else:
+                last = min(first + (self.micro_batch_size or num_proteins), num_proteins)
+            yield first, last
+            first = last
+
+
+def _micro_batch(batch: CorruptedBatch, numbers: np.ndarray, first: int, last: int) -> dict[str, torch.Tensor]:
+    enc_cu_seqlens = batch.enc_cu_seqlens[first : last + 1]
+    dec_cu_seqlens = batch.dec_cu_seqlens[first : last + 1]
+    enc, dec = slice(enc_cu_seqlens[0], enc_cu_seqlens[-1]), slice(dec_cu_seqlens[0], dec_cu_seqlens[-1])
+    arrays = {
+        "enc_tokens": batch.enc_tokens[enc],
+        "enc_cu_seqlens": enc_cu_seqlens - enc_cu_seqlens[0],
+        "dec_tokens": batch.dec_tokens[dec],
+        "dec_labels": batch.dec_labels[dec],
+        "dec_cu_seqlens": dec_cu_seqlens - dec_cu_seqlens[0],
+        "residue_mask": batch.residue_mask[dec],
+        "sample_numbers": numbers[first:last],
+    }
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}

@@ -1,0 +1,224 @@
+"""Memory-mapped CSV files of proteins: any record at once, nothing loaded.
+
+The layout is BioNeMo's: a header line ``record_id,record_name,sequence_length,sequence``, then one unquoted row a
+protein. Beside each file lies an index of where its rows start, 8 bytes a row, built on first use; all workers and
+ranks share both through the page cache.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import mmap
+import os
+import re
+import tempfile
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
+from pathlib import Path
+
+import numpy as np
+
+from prott5nv.errors import ProtT5nvError
+
+HEADER = b"record_id,record_name,sequence_length,sequence"
+_BLOCK = 1 << 24  # bytes read at a time while indexing
+
+
+class CSVDataset(Sequence):
+    """The proteins of one split, over one or more CSV files, each record exactly once.
+
+    Parameters
+    ----------
+    dataset_path : str or Path
+        Folder with the split folders, as ``prott5nv prepare uniref50`` writes it.
+    split : str
+        ``train``, ``val`` or ``test``.
+    files : str or sequence of str
+        File names, with or without ``.csv``; ``x[000..049]`` stands for x000.csv to x049.csv.
+
+    Raises
+    ------
+    ProtT5nvError
+        If a file is missing, has another header or holds a row that is not four plain fields; if there is no record.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> (folder / "train").mkdir()
+    >>> text = "record_id,record_name,sequence_length,sequence\\n0,UniRef50_A,5,MSLKR\\n1,UniRef50_B,3,MKV\\n"
+    >>> _ = (folder / "train" / "x000.csv").write_text(text)
+    >>> proteins = CSVDataset(folder, "train", "x[000..000]")
+    >>> len(proteins), proteins[0], proteins.record_name(1)
+    (2, 'MSLKR', 'UniRef50_B')
+    """
+
+    def __init__(self, dataset_path: str | Path, split: str, files: str | Sequence[str]):
+        self._arguments = (dataset_path, split, files)
+        self.paths = _find(Path(dataset_path) / split, expand_files(files))
+        self._maps = []
+        self._offsets = []
+        for path in self.paths:
+            with open(path, "rb") as file:
+                _check_header(file, path)
+                self._maps.append(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            self._offsets.append(open_index(path))
+        # First record of each file, and the total.
+        self._first = list(accumulate((len(offsets) - 1 for offsets in self._offsets), initial=0))
+        if len(self) == 0:
+            raise ProtT5nvError(f"{self.paths[0].parent}: {', '.join(path.name for path in self.paths)} hold no record")
+
+    def __reduce__(self):
+        # Maps cannot be pickled: a worker that was spawned opens its own.
+        return CSVDataset, self._arguments
+
+    def __len__(self) -> int:
+        return self._first[-1]
+
+    def __getitem__(self, index: int) -> str:
+        """Sequence of one record."""
+        return self.row(index)[1]
+
+    def record_name(self, index: int) -> str:
+        """Name (accession) of one record."""
+        return self.row(index)[0]
+
+    def row(self, index: int) -> tuple[str, str]:
+        """Name and sequence of one record.
+
+        Raises
+        ------
+        IndexError
+            If there is no such record.
+        ProtT5nvError
+            If its row is not four plain fields.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f"record {index} of {len(self)}")
+        file = bisect_right(self._first, index) - 1
+        record = index - self._first[file]
+        start, end = self._offsets[file][record : record + 2].tolist()
+        fields = self._maps[file][start:end].rstrip(b"\r\n").decode("utf-8", errors="replace").split(",")
+        if len(fields) != 4 or not fields[3] or '"' in fields[3]:
+            raise ProtT5nvError(
+                f"{self.paths[file]}, line {record + 2}: not a row of {HEADER.decode()} (four fields, none quoted); "
+                "write the file with `prott5nv prepare uniref50`"
+            )
+        return fields[1], fields[3]
+
+
+def expand_files(files: str | Sequence[str]) -> list[str]:
+    """File names that a setting such as ``model.data.dataset.train`` stands for.
+
+    Examples
+    --------
+    >>> expand_files("x[008..010]")
+    ['x008.csv', 'x009.csv', 'x010.csv']
+    >>> expand_files(["x000", "x001.csv"])
+    ['x000.csv', 'x001.csv']
+    """
+    if not isinstance(files, str):
+        return [name for part in files for name in expand_files(part)]
+    bounds = re.search(r"\[(\d+)\.\.(\d+)\]", files)
+    if not bounds:
+        return [files if files.endswith(".csv") else f"{files}.csv"]
+    first, last = bounds.groups()
+    if int(last) < int(first):
+        raise ProtT5nvError(f"{files}: the range runs backwards; write x[000..049] for x000.csv to x049.csv")
+    numbers = (f"{number:0{len(first)}}" for number in range(int(first), int(last) + 1))
+    return [name for n in numbers for name in expand_files(files[: bounds.start()] + n + files[bounds.end() :])]
+
+
+def open_index(path: Path) -> np.ndarray:
+    """Where each row of a CSV file starts, and where the last one ends, from the file's index or newly built.
+
+    The index lies beside the file, or under ``$XDG_CACHE_HOME/prott5nv`` where that folder cannot be written. It is
+    used only while the file's size and modification time are those it was built for, and it appears complete or not
+    at all, so that any number of processes may build it at once.
+
+    Parameters
+    ----------
+    path : Path
+        CSV file.
+
+    Returns
+    -------
+    ndarray, shape=(records + 1,), dtype=int64
+        Byte offsets, memory-mapped.
+    """
+    beside = path.with_name(f"{path.name}.idx")
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "prott5nv" / "index"
+    elsewhere = cache / f"{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]}.idx"
+    for index_path in (beside, elsewhere):
+        if (offsets := _read_index(index_path, path)) is not None:
+            return offsets
+    try:
+        return _build_index(path, beside)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+    cache.mkdir(parents=True, exist_ok=True)
+    return _build_index(path, elsewhere)
+
+
+# An index file is int64, little endian: the CSV file's modification time in ns, each row's offset, the file's size.
+
+
+def _read_index(index_path: Path, path: Path) -> np.ndarray | None:
+    """Offsets from an index, or None where there is none, it is cut short or the CSV file has changed since."""
+    try:
+        index = np.memmap(index_path, dtype="<i8", mode="r").view(np.ndarray)
+    except (FileNotFoundError, ValueError):
+        return None
+    stat = path.stat()
+    return index[1:] if index[0] == stat.st_mtime_ns and index[-1] == stat.st_size else None
+
+
+def _build_index(path: Path, index_path: Path) -> np.ndarray:
+    with tempfile.NamedTemporaryFile(dir=index_path.parent, prefix=f"{path.name}.", delete=False) as index:
+        try:
+            with open(path, "rb", buffering=0) as file:
+                stat = os.fstat(file.fileno())
+                np.array([stat.st_mtime_ns], dtype="<i8").tofile(index)
+                end = _end_of_last_row(file)
+                block = np.empty(_BLOCK, dtype=np.uint8)
+                start = file.seek(0)
+                while count := file.readinto(block):
+                    newlines = np.flatnonzero(block[:count] == ord("\n")) + start
+                    (newlines[newlines < end] + 1).astype("<i8").tofile(index)
+                    start += count
+                np.array([stat.st_size], dtype="<i8").tofile(index)
+            index.close()
+            os.chmod(index.name, 0o644)  # other users' runs share it; temporary files are private
+            os.replace(index.name, index_path)
+        except BaseException:
+            os.unlink(index.name)
+            raise
+    return np.memmap(index_path, dtype="<i8", mode="r").view(np.ndarray)[1:]
+
+
+def _end_of_last_row(file) -> int:
+    """Where the text ends, blank lines at the end not counted."""
+    size = file.seek(0, os.SEEK_END)
+    tail_start = file.seek(max(0, size - 4096))
+    return tail_start + len(file.read().rstrip(b"\r\n"))
+
+
+def _check_header(file, path: Path) -> None:
+    header = file.readline(len(HEADER) + 2).rstrip(b"\r\n")
+    if header != HEADER:
+        raise ProtT5nvError(
+            f"{path}, line 1: the header must be {HEADER.decode()}; write the file with `prott5nv prepare uniref50`"
+        )
+
+
+def _find(folder: Path, names: list[str]) -> list[Path]:
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise ProtT5nvError(
+            f"{folder}: {len(missing)} of {len(names)} files missing, {missing[0]} first; make them with "
+            f"`prott5nv prepare uniref50 FASTA -o {folder.parent}`, or name in model.data.dataset those that are there"
+        )
+    return [folder / name for name in names]
