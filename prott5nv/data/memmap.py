@@ -26,7 +26,7 @@ HEADER = b"record_id,record_name,sequence_length,sequence"
 _BLOCK = 1 << 24  # bytes read at a time while indexing
 
 
-class CSVDataset(Sequence):
+class CSVDataset:
     """The proteins of one split, over one or more CSV files, each record exactly once.
 
     Parameters
@@ -36,7 +36,7 @@ class CSVDataset(Sequence):
     split : str
         ``train``, ``val`` or ``test``.
     files : str or sequence of str
-        File names, with or without ``.csv``; ``x[000..049]`` stands for x000.csv to x049.csv.
+        File names, with or without ``.csv``; ``x[000..049]`` stands for x000.csv to x049.csv, ``x*`` for all there are.
 
     Raises
     ------
@@ -214,7 +214,8 @@ def _check_header(file, path: Path) -> None:
         )
 
 
-def _find(folder: Path, names: list[str]) -> list[Path]:
+def _find(folder: Path, patterns: list[str]) -> list[Path]:
+    names = [name for pattern in patterns for name in sorted(path.name for path in folder.glob(pattern)) or [pattern]]
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise ProtT5nvError(
