@@ -58,51 +58,50 @@ def read_fasta(
 def parse_fasta(stream: BinaryIO, name: str, *, allow_empty: bool = False) -> Iterator[Record]:
     """Stream the records of FASTA text in an open stream of bytes; `name` is what errors call it."""
     text = stream.read(_BLOCK).removeprefix(_BYTE_ORDER_MARK)
-    body = text.lstrip()
-    line = 1 + text[: len(text) - len(body)].count(b"\n")
-    if not body:
+    beginning = text.lstrip()
+    line = 1 + text[: len(text) - len(beginning)].count(b"\n")
+    if not beginning:
         raise ProtT5nvError(f"{name}: the file holds no records")
-    if not body.startswith(b">"):
-        found = body.split(None, 1)[0][:20].decode("ascii", "backslashreplace")
+    if not beginning.startswith(b">"):
+        found = beginning.split(None, 1)[0][:20].decode("ascii", "backslashreplace")
         raise ProtT5nvError(f"{name}: line {line}: expected a header that begins with '>', found {found!r}")
 
-    # A record ends where a line begins with '>'. Whole blocks are split at once: a loop over lines is 3 times slower.
-    rest = body[1:]
+    for entry in _entries(beginning[1:], stream):
+        header, newline, body = entry.partition(b"\n")
+        try:
+            description = header.decode().strip()
+        except UnicodeDecodeError as error:
+            shown = header.decode("ascii", "backslashreplace").strip()[:60]
+            raise ProtT5nvError(f"{name}: line {line}: header '{shown}' is not UTF-8 ({error.reason})") from None
+        if not description:
+            raise ProtT5nvError(f"{name}: line {line}: a header without a name follows '>'")
+        record_id = description.split(None, 1)[0]
+
+        letters = body.replace(b"\n", b"")
+        line_ends = len(body) - len(letters)
+        if not letters.isalpha():  # white space, CRLF, gaps, nothing, damage
+            letters = b"".join([part.strip() for part in body.split(b"\n")])
+            if not letters and not allow_empty:
+                raise ProtT5nvError(f"{name}: line {line}: record {record_id} has no sequence")
+            if not letters.isascii():
+                place, byte = _first_non_ascii(body, line + 1)
+                raise ProtT5nvError(
+                    f"{name}: line {place}: record {record_id} has the non-ASCII byte 0x{byte:02x} in its sequence"
+                )
+        yield Record(record_id, letters.decode("ascii"), description, line)
+        line += len(newline) + line_ends + 1  # the last one was taken by the split
+
+
+def _entries(rest: bytes, stream: BinaryIO) -> Iterator[bytes]:
+    """Stream the text between one ``>`` at the beginning of a line and the next."""
+    # Splitting whole blocks at once is three times as fast as a loop over lines.
     while block := stream.read(_BLOCK):
         *entries, rest = (rest + block).split(b"\n>")
-        for entry in entries:
-            yield _record(entry, line, name, allow_empty)
-            line += entry.count(b"\n") + 1
-    for entry in rest.split(b"\n>"):
-        yield _record(entry, line, name, allow_empty)
-        line += entry.count(b"\n") + 1
+        yield from entries
+    yield from rest.split(b"\n>")
 
 
-def _record(entry: bytes, line: int, name: str, allow_empty: bool) -> Record:
-    header, _, body = entry.partition(b"\n")
-    try:
-        description = header.decode().strip()
-    except UnicodeDecodeError as error:
-        shown = header.decode("ascii", "backslashreplace").strip()[:60]
-        raise ProtT5nvError(f"{name}: line {line}: header {shown!r} is not UTF-8 ({error.reason})") from None
-    if not description:
-        raise ProtT5nvError(f"{name}: line {line}: a header without a name follows '>'")
-    record_id = description.split(None, 1)[0]
-
-    letters = body.translate(None, b"\r\n")
-    if not letters.isalpha():  # anything but ASCII letters: white space, gaps, an empty or a damaged sequence
-        letters = b"".join([part.strip() for part in body.splitlines()])
-        if not letters and not allow_empty:
-            raise ProtT5nvError(f"{name}: line {line}: record {record_id} has no sequence")
-        if not letters.isascii():
-            raise ProtT5nvError(f"{name}: {_first_non_ascii(body, line + 1, record_id)}")
-    return Record(record_id, letters.decode("ascii"), description, line)
-
-
-def _first_non_ascii(body: bytes, line: int, record_id: str) -> str:
-    """Say where a sequence has a byte that is no letter of any protein alphabet."""
-    for number, part in enumerate(body.splitlines(), line):
-        for byte in part:
-            if byte > 127:
-                return f"line {number}: record {record_id} has the non-ASCII byte 0x{byte:02x} in its sequence"
-    raise AssertionError("called for a sequence that is ASCII")
+def _first_non_ascii(body: bytes, first_line: int) -> tuple[int, int]:
+    """Return the line and the value of the first byte that no protein alphabet has."""
+    lines = enumerate(body.split(b"\n"), first_line)
+    return next((line, byte) for line, part in lines for byte in part if byte > 127)

@@ -1,0 +1,168 @@
+"""FASTA as people have it, and as it should not be."""
+
+from __future__ import annotations
+
+import gzip
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prott5nv.errors import ProtT5nvError
+from prott5nv.io import fasta
+from prott5nv.io.fasta import read_fasta
+
+PLAIN = b">a first protein\nMKV\nLAG\n>b\nMSLKR\n"
+EXPECTED = [("a", "MKVLAG", "a first protein", 1), ("b", "MSLKR", "b", 4)]
+
+
+def write(tmp_path, content: bytes, name="proteins.fasta"):
+    path = tmp_path / name
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        PLAIN,
+        PLAIN.replace(b"\n", b"\r\n"),
+        b"\xef\xbb\xbf" + PLAIN,
+        PLAIN.rstrip(),
+        PLAIN.replace(b"LAG", b"LAG \t"),
+        gzip.compress(PLAIN),
+        gzip.compress(PLAIN[:20]) + gzip.compress(PLAIN[20:]),
+    ],
+    ids=["plain", "crlf", "byte order mark", "no final newline", "trailing white space", "gzip", "gzip of two members"],
+)
+def test_same_records_whatever_the_form(tmp_path, content):
+    assert list(read_fasta(write(tmp_path, content))) == EXPECTED
+
+
+def test_blank_lines_are_skipped_and_counted(tmp_path):
+    path = write(tmp_path, b"\n \n>a\n\nMKV\n\n>b\n\n\nLAG\n\n")
+    assert list(read_fasta(path)) == [("a", "MKV", "a", 3), ("b", "LAG", "b", 7)]
+
+
+def test_letters_are_left_alone(tmp_path):
+    sequence = "mkv-LA*.XBZ J>"
+    assert next(read_fasta(write(tmp_path, f">a\n{sequence}\n".encode()))).sequence == sequence
+
+
+def test_header_in_other_alphabets(tmp_path):
+    record = next(read_fasta(write(tmp_path, ">a Hämoglobin α\nMKV\n".encode())))
+    assert record.description == "a Hämoglobin α"
+
+
+@pytest.mark.parametrize("block", [1, 2, 7, 64])
+def test_records_do_not_depend_on_where_blocks_end(tmp_path, monkeypatch, block):
+    path = write(tmp_path, PLAIN * 5)
+    whole = list(read_fasta(path))
+    # The first block must hold the beginning of the first header, which 1 MiB always does.
+    monkeypatch.setattr(fasta, "_BLOCK", block)
+    assert list(read_fasta(path)) == whole
+    assert len(whole) == 10
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.text("abcdefgXYZ019_|.", min_size=1, max_size=12),
+            st.text("ACDEFGHIKLMNPQRSTVWYXacd-*", min_size=1, max_size=200),
+        ),
+        min_size=1,
+        max_size=8,
+    ),
+    st.integers(1, 70),
+    st.sampled_from(["\n", "\r\n", "\n\n"]),
+)
+def test_what_is_written_is_read(tmp_path_factory, records, width, line_end):
+    lines = []
+    for name, sequence in records:
+        lines += [">" + name, *(sequence[start : start + width] for start in range(0, len(sequence), width))]
+    path = tmp_path_factory.mktemp("fasta") / "proteins.fasta"
+    path.write_bytes((line_end.join(lines)).encode())
+    read = list(read_fasta(path))
+    assert [(record.id, record.sequence) for record in read] == records
+    headers = [number for number, line in enumerate(path.read_bytes().split(b"\n"), 1) if line.startswith(b">")]
+    assert [record.line for record in read] == headers
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"", "the file is empty"),
+        (b"\n \n", "holds no records"),
+        (b"\nMKV\n>a\nMKV\n", "line 2: expected a header that begins with '>', found 'MKV'"),
+        (b">a\nMKV\n>b\n>c\nMKV\n", "line 3: record b has no sequence"),
+        (b">a\nMKV\n>b", "line 3: record b has no sequence"),
+        (b">a\nMKV\n> \nMKV\n", "line 3: a header without a name"),
+        (b">a\nMKV\nM\xc3\xa4V\n", "line 3: record a has the non-ASCII byte 0xc3"),
+        (b">a\xff\nMKV\n", "line 1: header 'a\\xff' is not UTF-8"),
+        (b">a\0\1\nMKV\n", "binary file"),
+        (">a\nMKV\n".encode("utf-16"), "binary file"),
+        (gzip.compress(PLAIN * 1000)[:-20], "break off"),
+        (gzip.compress(PLAIN)[:-8] + b"\1\2\3\4\5\6\7\10", "damaged"),
+        (gzip.compress(PLAIN) + b"junk", "damaged"),
+    ],
+)
+def test_bad_file_is_one_clear_line(tmp_path, content, message):
+    path = write(tmp_path, content)
+    with pytest.raises(ProtT5nvError) as error:
+        list(read_fasta(path))
+    assert str(path) in str(error.value)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_missing_file_and_folder(tmp_path):
+    for path in (tmp_path / "absent.fasta", tmp_path):
+        with pytest.raises(ProtT5nvError, match=str(path)):
+            list(read_fasta(path))
+
+
+def test_empty_records_can_be_asked_for(tmp_path):
+    path = write(tmp_path, b">a\n>b\nMKV\n")
+    assert [record.sequence for record in read_fasta(path, allow_empty=True)] == ["", "MKV"]
+
+
+@pytest.mark.parametrize("content", [PLAIN, gzip.compress(PLAIN)], ids=["plain", "gzip"])
+def test_standard_input(content):
+    script = "from prott5nv.io.fasta import read_fasta; print([tuple(record) for record in read_fasta('-')])"
+    done = subprocess.run([sys.executable, "-c", script], input=content, capture_output=True, check=True)
+    assert done.stdout.decode().strip() == str(EXPECTED)
+
+
+def test_listener_sees_the_bytes_on_disk(tmp_path):
+    content = gzip.compress(PLAIN)
+    seen = bytearray()
+    list(read_fasta(write(tmp_path, content), on_read=seen.extend))
+    assert bytes(seen) == content
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path):
+    path = write(tmp_path, gzip.compress(b">protein\n" + b"MKVLAG" * 50 + b"\n", 1) * 200_000)  # 62 MB of text
+    script = f"""
+import resource
+from prott5nv.io.fasta import read_fasta
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+assert sum(1 for record in read_fasta({str(path)!r})) == 200_000
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    assert float(done.stdout) < 20
+
+
+def test_genuine_files(shared):
+    quirks = shared / "data" / "sequences" / "quirks"
+    plain = [(record.id, record.sequence) for record in read_fasta(quirks / "esm_some_proteins.fasta.gz")]
+    assert plain
+    for form in ("CRLF", "nofinalnewline_blanklines", "wrapped60_lowercase"):
+        records = read_fasta(quirks / f"some_proteins.{form}.fasta.gz")
+        assert [(record.id, record.sequence.upper()) for record in records] == plain
+    gaps = list(read_fasta(quirks / "esm_UniRef50_UPI0003108055.a3m.gz"))
+    assert any("-" in record.sequence for record in gaps)
+    titin = shared / "data" / "sequences" / "uniref50_2022_sample100" / "uniref2022_UR50.fasta.gz"
+    assert max(len(record.sequence) for record in read_fasta(titin)) > 30_000
