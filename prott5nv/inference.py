@@ -1,0 +1,418 @@
+"""Embeddings: one row per residue, the last encoder layer after its final LayerNorm.
+
+Proteins are streamed, sorted by length within a bounded window, cut into batches by a budget of residues, run without
+padding, and handed back in input order. What a protein's rows are does not depend on the others.
+
+Shapes: B proteins, L residues of the longest, D hidden size; T packed residues.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from prott5nv.errors import ProtT5nvError
+from prott5nv.hardware import choose_hardware, residue_budget
+from prott5nv.tokenizer import PAD, ProteinTokenizer
+from prott5nv.transformer import ProtT5
+
+DEFAULT_MODEL = Path(__file__).parent / "models" / "default.nemo"
+LONG_RULES = ("truncate", "window", "error", "skip")
+
+# Results of one window wait in memory for their turn; more batches than this do not sort better.
+_BATCHES_PER_WINDOW = 8
+_NAMES_IN_WARNING = 10
+
+
+class LongProteinWarning(UserWarning):
+    """Proteins longer than the model's positions were cut, or left out, as the caller's rule says."""
+
+
+class NamedProtein(Protocol):
+    """What a :class:`prott5nv.io.records.Record` has."""
+
+    id: str
+    sequence: str
+
+
+class _Piece(NamedTuple):
+    """A stretch of one protein that the model sees at once; the whole protein, unless it is cut into windows."""
+
+    protein: int  # index in the window of proteins
+    start: int
+    tokens_T: np.ndarray
+    name: str
+
+
+class ProtT5nvInference:
+    """A loaded encoder.
+
+    Parameters
+    ----------
+    model : str, Path or ProtT5, optional
+        A ``.nemo`` file, or a model in memory, which is copied. By default the small model inside this package.
+    device : str
+        ``auto`` (CUDA, else MPS, else CPU), or any name PyTorch knows, such as ``cuda:1``.
+    precision : str
+        ``auto``, ``fp32``, ``bf16`` or ``fp16``. Auto is bf16 where the hardware computes it natively.
+        Results are float32 whatever the precision.
+    max_tokens : int, optional
+        Residues to compute at once; chosen for the hardware by default.
+
+    Attributes
+    ----------
+    config : ModelConfig
+    hardware : Hardware
+        What was chosen, and why.
+
+    Raises
+    ------
+    ProtT5nvError
+        If the checkpoint cannot be read, or the device is not there.
+
+    Examples
+    --------
+    >>> from prott5nv import ModelConfig, ProtT5
+    >>> model = ProtT5nvInference(ProtT5(ModelConfig.preset("tiny")))
+    >>> hiddens, mask = model.seq_to_hiddens(["MSLKR", "MS"])
+    >>> hiddens.shape, mask.sum(1).tolist()
+    (torch.Size([2, 5, 64]), [5, 2])
+    >>> model.hiddens_to_embedding(hiddens, mask).shape
+    torch.Size([2, 64])
+    """
+
+    def __init__(
+        self,
+        model: str | Path | ProtT5 | None = None,
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        max_tokens: int | None = None,
+    ):
+        if max_tokens is not None and max_tokens < 1:
+            raise ProtT5nvError(f"max_tokens={max_tokens}: must be at least 1")
+        self.hardware = choose_hardware(device, precision)
+        self.tokenizer = ProteinTokenizer()
+        if isinstance(model, ProtT5):
+            encoder = copy.deepcopy(model)
+        else:
+            from prott5nv.checkpoint import load
+
+            encoder = load(_model_file(model), dtype=self.hardware.dtype)
+        del encoder.decoder  # embeddings come from the encoder; this is more than half of the memory
+        self.config = encoder.config
+        self._encoder = encoder.to(self.hardware.device, self.hardware.dtype).eval()
+        self.max_tokens = max_tokens or residue_budget(self.config, self.hardware)
+
+    def embed(
+        self,
+        proteins: Iterable[str | NamedProtein],
+        *,
+        pooling: str | None = None,
+        long: str = "truncate",
+        on_error: Callable[[str | NamedProtein, ProtT5nvError], None] | None = None,
+    ) -> Iterator[tuple[str | NamedProtein, np.ndarray | None]]:
+        """Embed a stream of proteins, of any number, in bounded memory.
+
+        Parameters
+        ----------
+        proteins : iterable of str or Record
+            Sequences, or anything with ``id`` and ``sequence``, such as what :func:`prott5nv.io.records.read_records`
+            yields.
+        pooling : str, optional
+            ``"mean"`` for one row per protein, the mean over its residues.
+        long : str
+            What to do with proteins of more than ``config.max_position_embeddings`` residues: ``truncate`` to their
+            beginning, ``window`` (overlapping windows, averaged where they overlap), ``error`` or ``skip``.
+            What was cut or skipped is counted and named in a `LongProteinWarning` at the end.
+        on_error : callable, optional
+            Called with a protein that cannot be embedded and the error, which is raised by default.
+
+        Yields
+        ------
+        protein : str or Record
+            In input order.
+        rows : ndarray, shape=(L, D) or (D,), dtype=float32
+            None for a protein that was skipped.
+
+        Raises
+        ------
+        ProtT5nvError
+            If a protein has no residues, holds something that is no residue, is too long under ``long="error"``, or
+            does not fit into memory even alone.
+        """
+        _check_options(pooling, long)
+        shortened: list[str] = []
+        for window in self._windows(proteins):
+            pieces, failures = [], {}
+            for index, (name, protein) in enumerate(window):
+                try:
+                    pieces += self._pieces(index, name, protein, long, shortened)
+                except ProtT5nvError as error:
+                    failures[index] = error
+            rows = self._rows(pieces, len(window), failures)
+            for index, (_, protein) in enumerate(window):
+                if index in failures:
+                    if on_error is None:
+                        raise failures[index]
+                    on_error(protein, failures[index])
+                found = None if index in failures else rows[index]
+                rows[index] = None  # the caller's now
+                if found is not None and pooling:
+                    found = found.mean(axis=0, dtype=np.float64).astype(np.float32)
+                yield protein, found
+        if shortened:
+            self._warn(shortened, long)
+
+    def tokenize(self, seqs: Sequence[str], *, long: str = "truncate") -> tuple[Tensor, Tensor]:
+        """Token ids, padded at the end.
+
+        Returns
+        -------
+        ids : Tensor, shape=(B, L), dtype=int64
+        mask : Tensor, shape=(B, L), dtype=bool
+            True where there is a residue.
+        """
+        _check_sequences(seqs)
+        limit = self.config.max_position_embeddings if long == "truncate" else None
+        tokens = [torch.from_numpy(self.tokenizer.encode(sequence)[:limit]) for sequence in seqs]
+        return _pad(tokens, PAD)
+
+    def seq_to_hiddens(self, seqs: Sequence[str], *, long: str = "truncate") -> tuple[Tensor, Tensor]:
+        """Hidden states of every residue, padded at the end with zeros.
+
+        Returns
+        -------
+        hiddens : Tensor, shape=(B, L, D), dtype=float32
+        mask : Tensor, shape=(B, L), dtype=bool
+            True where there is a residue.
+        """
+        _check_sequences(seqs)
+        empty = np.zeros((0, self.config.hidden_size), dtype=np.float32)
+        rows = [empty if found is None else found for _, found in self.embed(seqs, long=long)]
+        return _pad([torch.from_numpy(found) for found in rows], 0.0, (self.config.hidden_size,))
+
+    def hiddens_to_embedding(self, hiddens: Tensor, mask: Tensor) -> Tensor:
+        """Mean over the residues of each protein: Tensor, shape=(B, D), from what :meth:`seq_to_hiddens` returned."""
+        residues_B1 = mask.sum(1, keepdim=True).clamp(min=1)
+        return (hiddens * mask.unsqueeze(-1)).sum(1) / residues_B1
+
+    def seq_to_embeddings(self, seqs: Sequence[str], *, long: str = "truncate") -> Tensor:
+        """One embedding per protein, the mean over its residues: Tensor, shape=(B, D), dtype=float32."""
+        return torch.from_numpy(seqs_to_embedding(seqs, self, pooling="mean", long=long))
+
+    def _windows(self, proteins: Iterable[str | NamedProtein]) -> Iterator[list[tuple[str, str | NamedProtein]]]:
+        """Cut the stream into stretches that are sorted and computed together, and name each protein."""
+        window, residues = [], 0
+        for number, protein in enumerate(proteins, 1):
+            sequence = getattr(protein, "sequence", protein)
+            name = getattr(protein, "id", f"sequence {number}")
+            if not isinstance(sequence, str):
+                raise ProtT5nvError(f"{name} is a {type(sequence).__name__}: sequences must be strings of residues")
+            window.append((name, protein))
+            residues += len(sequence)
+            if residues >= _BATCHES_PER_WINDOW * self.max_tokens:
+                yield window
+                window, residues = [], 0
+        if window:
+            yield window
+
+    def _pieces(
+        self, index: int, name: str, protein: str | NamedProtein, long: str, shortened: list[str]
+    ) -> list[_Piece]:
+        sequence = getattr(protein, "sequence", protein)
+        length, limit = len(sequence), self.config.max_position_embeddings
+        if not length:
+            raise ProtT5nvError(f"{name} has no residues")
+        (tokens_T, _) = self.tokenizer.encode_batch([sequence], [name])
+        if length <= limit:
+            return [_Piece(index, 0, tokens_T, name)]
+        if long == "error":
+            raise ProtT5nvError(
+                f"{name} has {length} residues and this model sees at most {limit} at once: "
+                "use long='window' for all of them, or 'truncate' for the first"
+            )
+        if long == "window":
+            stride = limit // 2
+            # The last window begins where more than a stride is left, so it is never a mere stump.
+            return [_Piece(index, i, tokens_T[i : i + limit], name) for i in range(0, length - stride, stride)]
+        shortened.append(f"{name} ({length})")
+        return [] if long == "skip" else [_Piece(index, 0, tokens_T[:limit], name)]
+
+    def _rows(self, pieces: list[_Piece], count: int, failures: dict[int, ProtT5nvError]) -> list[np.ndarray | None]:
+        """Rows of each protein of a window; proteins that fail are added to `failures`."""
+        hidden: dict[int, list[tuple[int, np.ndarray]]] = {}
+        # Longest first: where memory runs out, it does so at the beginning.
+        for batch in _batches(sorted(pieces, key=lambda piece: -len(piece.tokens_T)), self.max_tokens):
+            for piece, found in zip(batch, self._encode(batch), strict=True):
+                if isinstance(found, ProtT5nvError):
+                    failures[piece.protein] = found
+                else:
+                    hidden.setdefault(piece.protein, []).append((piece.start, found))
+        return [_join(hidden.pop(index, None)) for index in range(count)]
+
+    def _encode(self, batch: list[_Piece]) -> list[np.ndarray | ProtT5nvError]:
+        """Rows of each piece; where memory does not suffice, of one half of the batch after the other."""
+        try:
+            return self._forward([piece.tokens_T for piece in batch])
+        except (RuntimeError, MemoryError) as error:
+            if not _is_out_of_memory(error):
+                raise
+        # Outside the except clause, which would keep the failed attempt's tensors alive.
+        if self.hardware.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if len(batch) == 1:
+            length = len(batch[0].tokens_T)
+            return [ProtT5nvError(f"{batch[0].name}: not enough memory for its {length} residues alone")]
+        half = len(batch) // 2
+        self.max_tokens = min(self.max_tokens, sum(len(piece.tokens_T) for piece in batch[:half]))
+        return self._encode(batch[:half]) + self._encode(batch[half:])
+
+    @torch.inference_mode()
+    def _forward(self, tokens: list[np.ndarray]) -> list[np.ndarray]:
+        lengths = [len(tokens_T) for tokens_T in tokens]
+        cu_seqlens_B1 = torch.tensor([0, *np.cumsum(lengths)], dtype=torch.int32)
+        tokens_T = torch.from_numpy(np.concatenate(tokens))
+        device = self.hardware.device
+        hidden_TD = self._encoder.encode(tokens_T.to(device), cu_seqlens_B1.to(device))
+        rows_TD = hidden_TD.cpu().float().numpy()  # widened after the transfer, which is halved thereby
+        # Copies: a slice that someone keeps would hold the whole batch in memory.
+        return [rows.copy() for rows in np.split(rows_TD, np.cumsum(lengths)[:-1])]
+
+    def _warn(self, shortened: list[str], long: str) -> None:
+        limit = self.config.max_position_embeddings
+        done = f"cut to their first {limit} residues" if long == "truncate" else "skipped"
+        named = ", ".join(shortened[:_NAMES_IN_WARNING])
+        more = f" and {len(shortened) - _NAMES_IN_WARNING} more" if len(shortened) > _NAMES_IN_WARNING else ""
+        warnings.warn(
+            f"proteins longer than {limit} residues, {done}: {len(shortened)}, namely {named}{more}; "
+            "long='window' embeds all of their residues",
+            LongProteinWarning,
+            stacklevel=3,
+        )
+
+
+def seqs_to_embedding(
+    sequences: Sequence[str],
+    model: str | Path | ProtT5 | ProtT5nvInference | None = None,
+    pooling: str | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    long: str = "truncate",
+    max_tokens: int | None = None,
+) -> list[np.ndarray] | np.ndarray:
+    """Embed proteins.
+
+    Parameters
+    ----------
+    sequences : sequence of str
+        Proteins in one-letter code.
+    model : str, Path, ProtT5 or ProtT5nvInference, optional
+        A ``.nemo`` file, or a model that is loaded already, which saves time from the second call on.
+        By default the small model inside this package.
+    pooling : str, optional
+        ``"mean"`` for one row per protein.
+    device, precision, max_tokens
+        As for :class:`ProtT5nvInference`; they belong to the model and cannot be given with a loaded one.
+    long : str
+        ``truncate``, ``window``, ``error`` or ``skip``; see :meth:`ProtT5nvInference.embed`.
+
+    Returns
+    -------
+    list of ndarray, shape=(L, D), dtype=float32
+        In input order, one row per residue; None for a protein that ``long="skip"`` left out.
+        With ``pooling="mean"``: ndarray, shape=(B, D), dtype=float32; rows of NaN for proteins left out.
+
+    Raises
+    ------
+    ProtT5nvError
+        If a protein cannot be embedded, or an option is not valid.
+
+    Examples
+    --------
+    >>> from prott5nv import ModelConfig, ProtT5, seqs_to_embedding
+    >>> model = ProtT5(ModelConfig.preset("tiny"))
+    >>> [rows.shape for rows in seqs_to_embedding(["MSLKR", "MS"], model)]
+    [(5, 64), (2, 64)]
+    >>> seqs_to_embedding(["MSLKR", "MS"], model, pooling="mean").shape
+    (2, 64)
+    """
+    _check_sequences(sequences)
+    if not isinstance(model, ProtT5nvInference):
+        model = ProtT5nvInference(model, device=device, precision=precision, max_tokens=max_tokens)
+    elif (device, precision, max_tokens) != ("auto", "auto", None):
+        raise ProtT5nvError("this model is loaded already: give device, precision and max_tokens to ProtT5nvInference")
+    rows = [found for _, found in model.embed(sequences, pooling=pooling, long=long)]
+    if pooling is None:
+        return rows
+    pooled_BD = np.full((len(rows), model.config.hidden_size), np.nan, dtype=np.float32)
+    for index, found in enumerate(rows):
+        if found is not None:
+            pooled_BD[index] = found
+    return pooled_BD
+
+
+def _model_file(model: str | Path | None) -> Path:
+    if model is not None:
+        return Path(model)
+    if not DEFAULT_MODEL.is_file():
+        raise ProtT5nvError(f"this installation has no built-in model ({DEFAULT_MODEL}): name a .nemo file")
+    return DEFAULT_MODEL
+
+
+def _check_sequences(sequences: Sequence[str]) -> None:
+    if isinstance(sequences, str):
+        raise ProtT5nvError("sequences is one string: pass a list of proteins, [sequence] for one")
+
+
+def _check_options(pooling: str | None, long: str) -> None:
+    if pooling not in (None, "mean"):
+        raise ProtT5nvError(f"pooling={pooling!r}: choose 'mean', or None for one row per residue")
+    if long not in LONG_RULES:
+        raise ProtT5nvError(f"long={long!r}: choose {', '.join(LONG_RULES)}")
+
+
+def _batches(pieces: list[_Piece], max_tokens: int) -> Iterator[list[_Piece]]:
+    """Cut in order, at most `max_tokens` residues each; a piece that exceeds them stands alone."""
+    batch, residues = [], 0
+    for piece in pieces:
+        if batch and residues + len(piece.tokens_T) > max_tokens:
+            yield batch
+            batch, residues = [], 0
+        batch.append(piece)
+        residues += len(piece.tokens_T)
+    if batch:
+        yield batch
+
+
+def _join(parts: list[tuple[int, np.ndarray]] | None) -> np.ndarray | None:
+    """Rows of a whole protein from those of its windows, averaged where windows overlap."""
+    if parts is None or len(parts) == 1:
+        return parts and parts[0][1]
+    length = max(start + len(rows) for start, rows in parts)
+    total_LD = np.zeros((length, parts[0][1].shape[1]), dtype=np.float32)
+    windows_L1 = np.zeros((length, 1), dtype=np.float32)
+    for start, rows in sorted(parts, key=lambda part: part[0]):
+        total_LD[start : start + len(rows)] += rows
+        windows_L1[start : start + len(rows)] += 1
+    return total_LD / windows_L1
+
+
+def _pad(items: list[Tensor], value: float, shape: tuple[int, ...] = ()) -> tuple[Tensor, Tensor]:
+    if not items:
+        return torch.zeros(0, 0, *shape), torch.zeros(0, 0, dtype=torch.bool)
+    lengths_B = torch.tensor([len(item) for item in items])
+    mask_BL = torch.arange(int(lengths_B.max())) < lengths_B[:, None]
+    return torch.nn.utils.rnn.pad_sequence(items, batch_first=True, padding_value=value), mask_BL
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    # The CPU allocator has no exception type of its own.
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
