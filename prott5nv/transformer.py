@@ -44,6 +44,8 @@ class ProtT5(nn.Module):
         self.encoder = Stack(config, config.num_layers, decoder=False)
         self.decoder = Stack(config, config.decoder_num_layers, decoder=True)
         self.tokens_head = Head(config)
+        if self.tokens_head.bias.is_meta:  # a checkpoint fills it; drawing there would import the compiler, for seconds
+            return
         self.apply(self._initialise)
         for name, parameter in self.named_parameters():
             if name.endswith(("dense.weight", "dense_4h_to_h.weight")):  # they write to the residual stream
