@@ -1,10 +1,10 @@
 """The pickle of a ``torch.save`` file, read as data.
 
 ``torch.load(weights_only=True)`` keeps a pickle from calling arbitrary functions, but it still builds whatever the
-pickle describes: tuples that never finish hashing, buffers of any length, and in older versions tensors that reach past
-their storage. A state dict needs none of that. This module interprets the two dozen operations that ``torch.save``
-writes for one and refuses all others, so that nothing is imported, called or allocated; what comes out is a description
-of the tensors. :mod:`prott5nv.checkpoint.weights` checks it and reads the bytes.
+pickle describes: a hundred bytes can ask for tuples that never finish hashing, or for a buffer of any length. A state
+dict needs none of that. This module interprets the two dozen operations that ``torch.save`` writes for one and refuses
+all others, so that nothing is imported, called or allocated; what comes out is a description of the tensors, enough to
+say what a file is. :mod:`prott5nv.checkpoint.weights` checks it and reads the bytes.
 """
 
 from __future__ import annotations

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -177,21 +176,23 @@ def _open_weights(archive: Archive, config: ModelConfig, warm_start: bool) -> tu
     rows = config.padded_vocab_size + config.max_position_embeddings + (_WARM_START_ROWS if warm_start else 0)
     limit = 4 * config.num_parameters + 8 * rows * config.hidden_size + _WEIGHTS_SLACK
     stored = Weights(archive.open(WEIGHTS_MEMBER, limit), where)
-    expected = dict(islice(parameter_shapes(config), len(stored.tensors) + 1))
-    names: dict[str, list[str]] = {name: [] for name in expected}
-    for theirs, tensor in stored.tensors.items():
-        name = prott5_name(theirs)
-        if name not in expected:
-            raise ProtT5nvError(f"{where}: {theirs[:200]!r} is no parameter of the model in {CONFIG_MEMBER}")
-        if tensor.dtype not in _FLOATS:
-            raise ProtT5nvError(f"{where}: {theirs!r} is {tensor.dtype}; expected one of {', '.join(_FLOATS)}")
-        resizable = warm_start and name in _TABLES and len(tensor.shape) == len(expected[name])
-        if tensor.shape[resizable:] != expected[name][resizable:]:
-            raise ProtT5nvError(f"{where}: {theirs!r} has shape {tensor.shape}; expected {expected[name]}")
-        names[name].append(theirs)
-    for name, theirs in names.items():
-        if not theirs:
+    unclaimed: dict[str | None, list[str]] = {}
+    for theirs in stored.tensors:
+        unclaimed.setdefault(prott5_name(theirs), []).append(theirs)
+    names = {}
+    for name, shape in parameter_shapes(config):
+        if name not in unclaimed:
             raise ProtT5nvError(f"{where}: {nemo_names(name)[0]!r} is missing; expected every parameter of the model")
+        names[name] = unclaimed.pop(name)
+        for theirs in names[name]:
+            tensor = stored.tensors[theirs]
+            if tensor.dtype not in _FLOATS:
+                raise ProtT5nvError(f"{where}: {theirs!r} is {tensor.dtype}; expected one of {', '.join(_FLOATS)}")
+            resizable = warm_start and name in _TABLES and len(tensor.shape) == len(shape)
+            if tensor.shape[resizable:] != shape[resizable:]:
+                raise ProtT5nvError(f"{where}: {theirs!r} has shape {tensor.shape}; expected {shape}")
+    for surplus in unclaimed.values():
+        raise ProtT5nvError(f"{where}: {surplus[0][:200]!r} is no parameter of the model in {CONFIG_MEMBER}")
     return stored, names
 
 

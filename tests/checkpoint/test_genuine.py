@@ -1,0 +1,139 @@
+"""Files that NeMo 1.x wrote load and give the numbers that NeMo 1.x computed.
+
+Shapes: B proteins, L residues of the longest, T packed tokens, S packed decoder tokens, D hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from crafting import CONFIG, WEIGHTS, read_members, rewrite_zip, saved, write_tar
+
+from prott5nv.checkpoint import load, read_nemo
+from prott5nv.checkpoint.names import nemo_to_prott5
+
+FILES = ("prott5nv.nemo", "variant_flatcfg.nemo", "variant_gz.nemo")
+
+
+@pytest.fixture(scope="module")
+def folder(shared):
+    return shared / "fixtures" / "nemo1_tiny"
+
+
+@pytest.fixture(scope="module")
+def truth(folder):
+    with np.load(folder / "groundtruth.npz") as file:
+        return dict(file)
+
+
+@pytest.fixture(scope="module")
+def members(folder):
+    return read_members(folder / "prott5nv.nemo")
+
+
+def packed(ids_BL: np.ndarray, mask_BL: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    cu_seqlens_B1 = np.concatenate([[0], np.cumsum(mask_BL.sum(1))]).astype(np.int32)
+    return torch.from_numpy(ids_BL[mask_BL]), torch.from_numpy(cu_seqlens_B1)
+
+
+def largest_difference(model, ids_BL, mask_BL, expected_BLD) -> float:
+    with torch.inference_mode():
+        hidden_TD = model.encode(*packed(ids_BL, mask_BL))
+    return np.abs(hidden_TD.numpy() - expected_BLD[mask_BL]).max()
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_hidden_states_and_logits(folder, truth, name):
+    model = load(folder / name)
+    ids_BL, mask_BL = truth["token_ids"], truth["mask"]
+    assert largest_difference(model, ids_BL, mask_BL, truth["hidden"]) <= 1e-5
+    for i, length in enumerate(truth["lengths"]):
+        one = np.ones((1, length), dtype=bool)
+        assert largest_difference(model, ids_BL[i : i + 1, :length], one, truth[f"single_{i}"][None]) <= 1e-5
+    raw = truth["raw_ids"]
+    assert largest_difference(model, raw, np.ones_like(raw, dtype=bool), truth["raw_hidden"]) <= 1e-5
+
+    with torch.inference_mode():
+        tokens_T, cu_seqlens_B1 = packed(truth["dec_enc_ids"], truth["dec_enc_mask"])
+        hidden_TD = model.encode(tokens_T, cu_seqlens_B1)
+        hidden_SD = model.decode(*packed(truth["dec_ids"], truth["dec_mask"]), hidden_TD, cu_seqlens_B1)
+        logits_SV = model.logits(hidden_SD).numpy()
+    expected_SV = truth["dec_logits"][truth["dec_mask"]]
+    assert np.abs(logits_SV - expected_SV).max() <= 1e-5 * np.abs(expected_SV).max()
+
+
+def test_weights_are_those_that_torch_reads(folder, members):
+    expected = nemo_to_prott5(torch.load(io.BytesIO(members[WEIGHTS]), map_location="cpu", weights_only=True))
+    for name in FILES:
+        found = read_nemo(folder / name).state_dict
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[key], expected[key]) for key in expected)
+
+
+def variant(members, tmp_path, weights: bytes):
+    return load(write_tar(tmp_path / "variant.nemo", {**members, WEIGHTS: weights}))
+
+
+def state_dict(members) -> dict[str, torch.Tensor]:
+    return dict(torch.load(io.BytesIO(members[WEIGHTS]), weights_only=True))
+
+
+def test_storages_tagged_with_a_gpu_and_no_byte_order(members, truth, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
+    weights = saved(state_dict(members))
+    assert b"cuda:0" in weights
+    weights = rewrite_zip(weights, lambda name, content: None if name == "byteorder" else content)
+    model = variant(members, tmp_path, weights)
+    assert largest_difference(model, truth["token_ids"], truth["mask"], truth["hidden"]) <= 1e-5
+
+
+@pytest.mark.parametrize("copies", ["once", "shared", "twice"])
+def test_tables_stored_once_or_twice(members, truth, tmp_path, copies):
+    state = state_dict(members)
+    for key in [key for key in state if "decoder_embedding" in key]:
+        table = state.pop(key)
+        if copies == "twice":
+            state[key] = table.clone()
+        elif copies == "shared":
+            state[key] = state[key.replace("decoder_embedding", "encoder_embedding")]
+    model = variant(members, tmp_path, saved(state))
+    assert largest_difference(model, truth["token_ids"], truth["mask"], truth["hidden"]) <= 1e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_weights(members, tmp_path, dtype):
+    state = {key: tensor.to(dtype) for key, tensor in state_dict(members).items()}
+    model = variant(members, tmp_path, saved(state))
+    key = "encoder.layers.1.mlp.dense_4h_to_h.weight"
+    assert model.get_parameter(key).dtype == torch.float32
+    assert torch.equal(model.get_parameter(key), state[f"enc_dec_model.enc_dec_model.encoder.model.{key[8:]}"].float())
+
+
+def test_parameters_and_extra_state(members, truth, tmp_path):
+    state = {key: torch.nn.Parameter(tensor) for key, tensor in state_dict(members).items()}
+    state["enc_dec_model.enc_dec_model.encoder.model.layers.0.self_attention._extra_state"] = None
+    state["enc_dec_model.enc_dec_model.encoder.model.layers.0.mlp._extra_state"] = torch.empty(0, dtype=torch.uint8)
+    model = variant(members, tmp_path, saved(state))
+    assert largest_difference(model, truth["token_ids"], truth["mask"], truth["hidden"]) <= 1e-5
+
+
+def test_weights_in_one_flat_buffer(members, truth, tmp_path):
+    """Distributed optimizers keep parameters as views of one buffer, and torch.save keeps that."""
+    state = state_dict(members)
+    buffer = torch.cat([tensor.flatten() for tensor in state.values()])
+    position = 0
+    for key, tensor in state.items():
+        state[key] = buffer[position : position + tensor.numel()].view(tensor.shape)
+        position += tensor.numel()
+    model = variant(members, tmp_path, saved(state))
+    assert largest_difference(model, truth["token_ids"], truth["mask"], truth["hidden"]) <= 1e-5
+
+
+def test_erf_gelu_is_honoured(members, truth, tmp_path):
+    config = members[CONFIG].replace(b"bias_activation_fusion: true", b"bias_activation_fusion: false")
+    model = load(write_tar(tmp_path / "erf.nemo", {**members, CONFIG: config}))
+    difference = largest_difference(model, truth["token_ids"], truth["mask"], truth["hidden"])
+    assert 1e-4 < difference < 1e-2
