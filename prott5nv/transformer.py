@@ -119,12 +119,17 @@ class Embedding(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.dropout = config.hidden_dropout
-        self.word_embeddings = nn.Embedding(config.padded_vocab_size, config.hidden_size)
-        self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.word_embeddings = _table(config.padded_vocab_size, config.hidden_size)
+        self.position_embeddings = _table(config.max_position_embeddings, config.hidden_size)
 
     def forward(self, tokens_T: Tensor, positions_T: Tensor) -> Tensor:
         x_TD = self.word_embeddings(tokens_T) + self.position_embeddings(positions_T)
         return F.dropout(x_TD, self.dropout, self.training)
+
+
+def _table(rows: int, width: int) -> nn.Embedding:
+    """Without the weights that the constructor would draw: ProtT5 draws its own, or a checkpoint brings them."""
+    return nn.Embedding.from_pretrained(torch.empty(rows, width), freeze=False)
 
 
 class Head(nn.Module):
