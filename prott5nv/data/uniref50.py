@@ -29,6 +29,7 @@ from tqdm import tqdm
 from prott5nv import __version__
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.fasta import read_fasta
+from prott5nv.io.records import Record
 from prott5nv.io.source import source_name
 
 #: Splits with a name: the number of validation and of test proteins. `card` is the ProtT5nv model card's.
@@ -92,12 +93,25 @@ def prepare(
     ------
     ProtT5nvError
         An option is out of range, `output` is in the way, the source is unreadable or too small for the split.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from prott5nv.data.uniref50 import describe, prepare
+    >>> with TemporaryDirectory() as folder:
+    ...     print(describe(prepare("examples/proteins.fasta", folder, validation=4, test=4)))
+    36 proteins read from proteins.fasta, 36 kept, 0 dropped
+    split      proteins         residues  files
+    train            28            4,459  train/x000.csv
+    val               4              678  val/x000.csv
+    test              4              553  test/x000.csv
     """
     if split is not None:
         if split not in SPLITS:
             raise ProtT5nvError(f"no split named {split!r}; known: {', '.join(SPLITS)}")
         validation, test = SPLITS[split]
     _check_options(max_length, validation, test, group_by, records_per_file)
+    name = source_name(fasta)
     output = Path(os.path.abspath(output))
     _check_output(output, force)
 
@@ -109,14 +123,15 @@ def prepare(
         shutil.rmtree(replaced, ignore_errors=True)
         partial.mkdir(parents=True)
         checksum = hashlib.sha256()
-        counts, splits = _stream(
-            fasta, partial, checksum, max_length, validation, test, group_by, seed, records_per_file
-        )
+        splitter = _Splitter(partial, validation, test, group_by, seed, records_per_file)
+        counts = _stream(fasta, splitter, checksum, max_length)
+        _check_size(name, counts["records_kept"], splitter, validation, test, group_by)
+        splitter.finish()
         provenance = {
-            "source": Path(source_name(fasta)).name,
+            "source": Path(name).name,
             "source_sha256": checksum.hexdigest(),
             **counts,
-            "splits": splits,
+            "splits": {split: files.summary() for split, files in splitter.files.items()},
             "options": {
                 "max_length": max_length,
                 "validation": validation,
@@ -179,6 +194,16 @@ def _check_options(max_length, validation, test, group_by, records_per_file) -> 
         )
 
 
+def _check_size(name: str, kept: int, splitter: _Splitter, validation, test, group_by) -> None:
+    if kept and group_by and not splitter.with_group:
+        raise ProtT5nvError(f"{name}: no header has {group_by}=...; check group_by (--group-by {group_by})")
+    if splitter.offered <= splitter.reservoir_size and splitter.reservoir_size:
+        raise ProtT5nvError(
+            f"{name}: {kept:,} usable proteins are too few for an exact split of {validation:,} validation and "
+            f"{test:,} test proteins with some left for train; give smaller counts or fractions"
+        )
+
+
 def _check_output(output: Path, force: bool) -> None:
     if not output.exists():
         return
@@ -227,27 +252,70 @@ class _CsvFiles:
         return {"proteins": self.proteins, "residues": self.residues, "files": self.files}
 
 
-def _stream(fasta, folder, checksum, max_length, validation, test, group_by, seed, records_per_file):
-    """Send every protein of the source to its split; return the counts and the splits' summaries."""
-    writers = {
-        name: _CsvFiles(folder / name, records_per_file)
-        for name, size in (("train", 1), ("val", validation), ("test", test))
-        if size
-    }
-    train = writers["train"]
-    validation_fraction = validation if isinstance(validation, float) else 0.0
-    held_out_fraction = validation_fraction + (test if isinstance(test, float) else 0.0)
-    validation_count = validation if isinstance(validation, int) else 0
-    reservoir_size = validation_count + (test if isinstance(test, int) else 0)
-    reservoir: list[tuple[bytes, int]] = []
-    offered = 0
+class _Splitter:
+    """Sends each protein to its split, as the module's docstring explains."""
 
-    generator = random.Random(seed)
-    key = b"%d " % seed
-    marker = f"{group_by}="
-    with_group = 0
-    records_read = empty = too_long = illegal = 0
-    name = source_name(fasta)
+    def __init__(self, folder: Path, validation, test, group_by: str | None, seed: int, records_per_file: int):
+        self.files = {
+            split: _CsvFiles(folder / split, records_per_file)
+            for split, size in (("train", 1), ("val", validation), ("test", test))
+            if size
+        }
+        self.validation_fraction = validation if isinstance(validation, float) else 0.0
+        self.held_out_fraction = self.validation_fraction + (test if isinstance(test, float) else 0.0)
+        self.validation_count = validation if isinstance(validation, int) else 0
+        self.reservoir_size = self.validation_count + (test if isinstance(test, int) else 0)
+        self.reservoir: list[tuple[bytes, int]] = []
+        self.offered = 0
+        self.marker = f" {group_by}=" if group_by else None
+        self.with_group = 0
+        self.key = b"%d " % seed
+        self.generator = random.Random(seed)
+
+    def add(self, record: Record, row: bytes, length: int) -> None:
+        if self.held_out_fraction:
+            draw = self._group_draw(record) if self.marker else self.generator.random()
+            if draw < self.held_out_fraction:
+                self.files["val" if draw < self.validation_fraction else "test"].write(row, length)
+                return
+        if self.reservoir_size:
+            self.offered += 1
+            if self.offered <= self.reservoir_size:
+                self.reservoir.append((row, length))
+                return
+            place = int(self.generator.random() * self.offered)
+            if place < self.reservoir_size:
+                (row, length), self.reservoir[place] = self.reservoir[place], (row, length)
+        self.files["train"].write(row, length)
+
+    def _group_draw(self, record: Record) -> float:
+        """Return a number in [0, 1) that depends on the seed and the group's name alone."""
+        words = record.description.partition(self.marker)[2].split(None, 1)
+        self.with_group += len(words) > 0
+        group = words[0] if words else record.id
+        digest = hashlib.blake2b(self.key + group.encode(), digest_size=8).digest()
+        return int.from_bytes(digest, "big") / 2**64
+
+    def finish(self) -> None:
+        """Empty the reservoir into its splits and close the files; raise if a split has no proteins."""
+        # Places in the reservoir are not random (early proteins sit at the front), membership is.
+        self.generator.shuffle(self.reservoir)
+        count = self.validation_count
+        for split, sample in (("val", self.reservoir[:count]), ("test", self.reservoir[count:])):
+            for row, length in sorted(sample, key=lambda entry: int(entry[0].partition(b",")[0])):
+                self.files[split].write(row, length)
+        for split, files in self.files.items():
+            files.close()
+            if not files.proteins:
+                raise ProtT5nvError(
+                    f"the {split} split came out empty; give a count such as 10, or another fraction or seed"
+                )
+
+
+def _stream(fasta, splitter: _Splitter, checksum, max_length: int) -> dict:
+    """Send every usable protein of the source to the splitter; return the counts."""
+    number = -1
+    empty = too_long = illegal = 0
     total = os.path.getsize(fasta) if os.path.isfile(fasta) else None
     with tqdm(total=total, unit="B", unit_scale=True, desc="prepare", disable=None) as progress:
 
@@ -255,9 +323,7 @@ def _stream(fasta, folder, checksum, max_length, validation, test, group_by, see
             checksum.update(block)
             progress.update(len(block))
 
-        for record in read_fasta(fasta, allow_empty=True, on_read=on_read):
-            number = records_read
-            records_read += 1
+        for number, record in enumerate(read_fasta(fasta, allow_empty=True, on_read=on_read)):
             length = len(record.sequence)
             if length > max_length:
                 too_long += 1
@@ -271,58 +337,16 @@ def _stream(fasta, folder, checksum, max_length, validation, test, group_by, see
                 if not letters.isalpha():
                     illegal += 1
                     continue
-            row = b"%d,%b,%d,%b\n" % (number, _quoted(record.id), length, letters)
-            if held_out_fraction:
-                if group_by:
-                    group = _header_value(record.description, marker)
-                    with_group += bool(group)
-                    draw = _uniform_hash(group or record.id, key)
-                else:
-                    draw = generator.random()
-                if draw < held_out_fraction:
-                    writers["val" if draw < validation_fraction else "test"].write(row, length)
-                    continue
-            if reservoir_size:
-                offered += 1
-                if len(reservoir) < reservoir_size:
-                    reservoir.append((row, length))
-                    continue
-                place = int(generator.random() * offered)
-                if place < reservoir_size:
-                    (row, length), reservoir[place] = reservoir[place], (row, length)
-            train.write(row, length)
-
-    kept = records_read - empty - too_long - illegal
-    if group_by and kept and not with_group:
-        raise ProtT5nvError(f"{name}: no header has {marker}...; check group_by (--group-by {group_by})")
-    if offered <= reservoir_size and reservoir_size:
-        raise ProtT5nvError(
-            f"{name}: {kept:,} usable proteins are too few for an exact split of {validation:,} validation and "
-            f"{test:,} test proteins with some left for train; give smaller counts or fractions"
-        )
-    # Places in the reservoir are not random (early proteins sit at the front), membership is.
-    generator.shuffle(reservoir)
-    for split, rows in (("val", reservoir[:validation_count]), ("test", reservoir[validation_count:])):
-        for row, length in sorted(rows, key=lambda entry: int(entry[0].partition(b",")[0])):
-            writers[split].write(row, length)
-    for split, writer in writers.items():
-        writer.close()
-        if not writer.proteins:
-            raise ProtT5nvError(
-                f"{name}: the {split} split came out empty, of {kept:,} usable proteins; "
-                "give a count such as 10, or another fraction or seed"
-            )
-    counts = {
-        "records_read": records_read,
-        "records_kept": kept,
-        "residues_kept": sum(writer.residues for writer in writers.values()),
+            splitter.add(record, b"%d,%b,%d,%b\n" % (number, _quoted(record.id), length, letters), length)
+    return {
+        "records_read": number + 1,
+        "records_kept": number + 1 - empty - too_long - illegal,
         "dropped": {
             f"longer than {max_length} residues": too_long,
             "with characters other than letters": illegal,
             "without a sequence": empty,
         },
     }
-    return counts, {split: writer.summary() for split, writer in writers.items()}
 
 
 def _quoted(text: str) -> bytes:
@@ -330,18 +354,6 @@ def _quoted(text: str) -> bytes:
     if "," in text or '"' in text:
         text = '"' + text.replace('"', '""') + '"'
     return text.encode()
-
-
-def _header_value(description: str, marker: str) -> str | None:
-    """Return the word after ``key=`` in a header, or None."""
-    words = description.partition(" " + marker)[2].split(None, 1)
-    return words[0] if words else None
-
-
-def _uniform_hash(text: str, key: bytes) -> float:
-    """Return a number in [0, 1) that depends on the text and the key alone."""
-    digest = hashlib.blake2b(key + text.encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") / 2**64
 
 
 def _write_provenance(path: Path, provenance: dict) -> None:
