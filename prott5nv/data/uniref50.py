@@ -228,7 +228,7 @@ class _CsvFiles:
         self._file = None
         self._room = 0
 
-    def write(self, row: bytes, length: int) -> None:
+    def write(self, row: bytes) -> None:
         if not self._room:
             self.close()
             path = self.folder / f"x{self.files:03d}.csv"
@@ -238,7 +238,7 @@ class _CsvFiles:
             self._room = self.records_per_file
         self._room -= 1
         self.proteins += 1
-        self.residues += length
+        self.residues += len(row) - row.rindex(b",") - 2  # the last field and a newline
         self._file.write(row)
 
     def close(self) -> None:
@@ -265,28 +265,28 @@ class _Splitter:
         self.held_out_fraction = self.validation_fraction + (test if isinstance(test, float) else 0.0)
         self.validation_count = validation if isinstance(validation, int) else 0
         self.reservoir_size = self.validation_count + (test if isinstance(test, int) else 0)
-        self.reservoir: list[tuple[bytes, int]] = []
+        self.reservoir: list[bytes] = []
         self.offered = 0
         self.marker = f" {group_by}=" if group_by else None
         self.with_group = 0
         self.key = b"%d " % seed
         self.generator = random.Random(seed)
 
-    def add(self, record: Record, row: bytes, length: int) -> None:
+    def add(self, record: Record, row: bytes) -> None:
         if self.held_out_fraction:
             draw = self._group_draw(record) if self.marker else self.generator.random()
             if draw < self.held_out_fraction:
-                self.files["val" if draw < self.validation_fraction else "test"].write(row, length)
+                self.files["val" if draw < self.validation_fraction else "test"].write(row)
                 return
         if self.reservoir_size:
             self.offered += 1
             if self.offered <= self.reservoir_size:
-                self.reservoir.append((row, length))
+                self.reservoir.append(row)
                 return
             place = int(self.generator.random() * self.offered)
             if place < self.reservoir_size:
-                (row, length), self.reservoir[place] = self.reservoir[place], (row, length)
-        self.files["train"].write(row, length)
+                row, self.reservoir[place] = self.reservoir[place], row
+        self.files["train"].write(row)
 
     def _group_draw(self, record: Record) -> float:
         """Return a number in [0, 1) that depends on the seed and the group's name alone."""
@@ -302,8 +302,8 @@ class _Splitter:
         self.generator.shuffle(self.reservoir)
         count = self.validation_count
         for split, sample in (("val", self.reservoir[:count]), ("test", self.reservoir[count:])):
-            for row, length in sorted(sample, key=lambda entry: int(entry[0].partition(b",")[0])):
-                self.files[split].write(row, length)
+            for row in sorted(sample, key=lambda row: int(row.partition(b",")[0])):
+                self.files[split].write(row)
         for split, files in self.files.items():
             files.close()
             if not files.proteins:
@@ -337,7 +337,7 @@ def _stream(fasta, splitter: _Splitter, checksum, max_length: int) -> dict:
                 if not letters.isalpha():
                     illegal += 1
                     continue
-            splitter.add(record, b"%d,%b,%d,%b\n" % (number, _quoted(record.id), length, letters), length)
+            splitter.add(record, b"%d,%b,%d,%b\n" % (number, _quoted(record.id), length, letters))
     return {
         "records_read": number + 1,
         "records_kept": number + 1 - empty - too_long - illegal,
