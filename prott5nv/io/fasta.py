@@ -64,7 +64,7 @@ def parse_fasta(stream: BinaryIO, name: str, *, allow_empty: bool = False) -> It
         raise ProtT5nvError(f"{name}: the file holds no records")
     if not beginning.startswith(b">"):
         found = beginning.split(None, 1)[0][:20].decode("ascii", "backslashreplace")
-        raise ProtT5nvError(f"{name}: line {line}: expected a header that begins with '>', found {found!r}")
+        raise ProtT5nvError(f"{name}: line {line}: expected a header that begins with '>', found '{found}'")
 
     for entry in _entries(beginning[1:], stream):
         header, newline, body = entry.partition(b"\n")
