@@ -59,7 +59,7 @@ class NemoFile:
     shapes: dict[str, tuple[int, ...]]
     dtypes: set[str]
     tokenizer_model: bytes | None
-    sha256: str
+    sha256: str = ""
     state_dict: dict[str, torch.Tensor] = field(default_factory=dict, repr=False)
 
 
@@ -73,8 +73,7 @@ def read_nemo(path: str | Path, *, weights: bool = True, warm_start: bool = Fals
     weights : bool
         False leaves ``state_dict`` empty: all checks but those of the numbers themselves, in a moment.
     warm_start : bool
-        True accepts another vocabulary and other lengths of the tables, for training on from a model of text, say. The
-        tokenizer in the file is then ignored, with a warning.
+        True accepts another vocabulary, with a warning, and tables of other lengths: see :func:`warm_start_weights`.
 
     Returns
     -------
@@ -98,24 +97,11 @@ def read_nemo(path: str | Path, *, weights: bool = True, warm_start: bool = Fals
     (True, {'float32'})
     """
     with Archive(path) as archive:
-        where = f"{archive.path}: {CONFIG_MEMBER}"
-        raw_config = model_config.parse(archive.read(CONFIG_MEMBER, model_config.MAX_SIZE), where)
-        try:
-            config = ModelConfig.from_nemo(raw_config)
-        except ProtT5nvError as error:
-            raise ProtT5nvError(f"{where}: {error}") from None
-        tokenizer_model = _read_tokenizer(archive, raw_config, warm_start)
-        stored, names = _open_weights(archive, config, warm_start)
-        return NemoFile(
-            path=archive.path,
-            config=config,
-            raw_config=raw_config,
-            shapes={name: stored.tensors[theirs[0]].shape for name, theirs in names.items()},
-            dtypes={stored.tensors[each].dtype for theirs in names.values() for each in theirs},
-            tokenizer_model=tokenizer_model,
-            sha256=archive.sha256(),
-            state_dict=_read_weights(archive, stored, names) if weights else {},
-        )
+        file, stored, names = _inspect(archive, warm_start)
+        file.sha256 = archive.sha256()
+        if weights:
+            file.state_dict = _read_weights(archive, stored, names)
+    return file
 
 
 def load(path: str | Path, dtype: torch.dtype | None = None) -> ProtT5:
@@ -141,13 +127,35 @@ def load(path: str | Path, dtype: torch.dtype | None = None) -> ProtT5:
 
     from prott5nv.transformer import ProtT5
 
-    file = read_nemo(path)
+    with Archive(path) as archive:
+        file, stored, names = _inspect(archive)
+        state = _read_weights(archive, stored, names)
     with torch.device("meta"):  # no memory for initial weights
         model = ProtT5(file.config)
-    state = file.state_dict
     weights = {name: state.pop(name).to(dtype or torch.float32) for name in list(state)}  # never two copies of all
     model.load_state_dict(weights, assign=True)
     return model.eval()
+
+
+def _inspect(archive: Archive, warm_start: bool = False) -> tuple[NemoFile, Weights, dict[str, list[str]]]:
+    """What the file is, its weights yet to be read, and the names in the file of each parameter."""
+    where = f"{archive.path}: {CONFIG_MEMBER}"
+    raw_config = model_config.parse(archive.read(CONFIG_MEMBER, model_config.MAX_SIZE), where)
+    try:
+        config = ModelConfig.from_nemo(raw_config)
+    except ProtT5nvError as error:
+        raise ProtT5nvError(f"{where}: {error}") from None
+    tokenizer_model = _read_tokenizer(archive, raw_config, warm_start)
+    stored, names = _open_weights(archive, config, warm_start)
+    file = NemoFile(
+        path=archive.path,
+        config=config,
+        raw_config=raw_config,
+        shapes={name: stored.tensors[theirs[0]].shape for name, theirs in names.items()},
+        dtypes={stored.tensors[each].dtype for theirs in names.values() for each in theirs},
+        tokenizer_model=tokenizer_model,
+    )
+    return file, stored, names
 
 
 def _read_tokenizer(archive: Archive, raw_config: dict[str, Any], warm_start: bool) -> bytes | None:
@@ -157,16 +165,16 @@ def _read_tokenizer(archive: Archive, raw_config: dict[str, Any], warm_start: bo
     for name, member in archive.members.items():
         if name not in (CONFIG_MEMBER, WEIGHTS_MEMBER, *named):
             archive.open(name, MAX_OTHER)
-            warnings.warn(f"{archive.path}: skipped {name[:200]!r}, {member.size:,} bytes", stacklevel=3)
+            warnings.warn(f"{archive.path}: skipped {name[:200]!r}, {member.size:,} bytes", stacklevel=4)
     models = [name for name in named if name.endswith(".model")]
-    if warm_start:
-        warnings.warn(f"{archive.path}: a warm start ignores the tokenizer in the file", stacklevel=3)
-    elif len(models) != 1:
-        raise ProtT5nvError(
-            f"{archive.path}: {CONFIG_MEMBER} names {len(models)} SentencePiece models; expected one"
-        )
-    else:
+    try:
+        if len(models) != 1:
+            raise ProtT5nvError(f"{archive.path}: {CONFIG_MEMBER} names {len(models)} SentencePiece models, not one")
         vocabulary.check(contents[models[0]], f"{archive.path}: {models[0]}")
+    except ProtT5nvError as error:
+        if not warm_start:
+            raise
+        warnings.warn(f"{error}; a warm start ignores the tokenizer", stacklevel=4)
     return contents[models[0]] if models else None
 
 

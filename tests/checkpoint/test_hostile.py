@@ -369,5 +369,5 @@ def test_another_vocabulary_shows_the_first_difference(path, refused, minute_mem
 
 def test_a_file_without_a_tokenizer(path, refused, minute_members):
     config = re.sub(rb"nemo:\S+", b"null", minute_members[CONFIG])
-    write_tar(path, {**minute_members, CONFIG: config})
+    write_tar(path, {CONFIG: config, WEIGHTS: minute_members[WEIGHTS]})
     refused("model_config.yaml", "0 SentencePiece models")
