@@ -18,8 +18,9 @@ from prott5nv.checkpoint.reader import load
 
 _FIGURES = Path(__file__).with_name("public_checkpoint.json")
 
-# fp16 and rounding move a figure by about 0.2 % of the typical size of its kind; another model moves it by all of it.
-TOLERANCE = 0.02
+# In units of the typical size of a figure. Half precision moved those of a random model of this size by up to 0.003;
+# between two models they differ by more than 1.
+TOLERANCE = 0.05
 
 
 class Comparison(NamedTuple):
