@@ -90,7 +90,7 @@ def damaged_zip(rng: random.Random, data: bytes) -> bytes:
         name, content = entries[chosen]
         match rng.randrange(6):
             case 0:
-                entries[chosen] = (damaged(rng, name.encode()).decode("latin-1") or "x", content)
+                entries[chosen] = (damaged(rng, name.encode()).decode("latin-1").replace("\0", "?") or "x", content)
             case 1:
                 entries.insert(rng.randrange(len(entries)), entries[chosen])
             case 2:

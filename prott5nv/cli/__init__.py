@@ -11,6 +11,7 @@ from prott5nv import __version__
 from prott5nv.errors import ProtT5nvError
 
 COMMANDS = {
+    "convert": "Turn a checkpoint into a Hugging Face folder, or back.",
     "embed": "Turn proteins into embeddings: one row per residue.",
     "info": "Say what a checkpoint is, without building the model.",
     "prepare": "Make training data: UniRef50 splits.",

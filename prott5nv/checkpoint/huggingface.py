@@ -1,0 +1,233 @@
+"""Hugging Face folders: the same model as transformers' Blenderbot, with no remote code.
+
+ProtT5nv's arithmetic is exactly that of ``BlenderbotForConditionalGeneration``: pre-LN, learned positions, a final
+LayerNorm on both stacks, biases everywhere, one word table tied to the head. Only names differ, and Blenderbot keeps
+queries, keys and values apart where ProtT5nv fuses them; the rows are moved, never computed with.
+
+Shapes: H heads, C channels of a head, D hidden size.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prott5nv.checkpoint.huggingface_text import MODEL_CARD, tokenizer_files
+from prott5nv.checkpoint.reader import read_nemo
+from prott5nv.checkpoint.writer import save_nemo
+from prott5nv.config import ModelConfig
+from prott5nv.errors import ProtT5nvError
+from prott5nv.tokenizer import BOS, EOS, MODEL_FILE, PAD
+
+if TYPE_CHECKING:
+    import torch
+
+WEIGHTS_FILE = "model.safetensors"
+
+# ProtT5's module, and Blenderbot's in the same layer: several where ProtT5 fuses their rows, head by head.
+_SELF_ATTENTION = {
+    "input_layernorm": ("self_attn_layer_norm",),
+    "self_attention.query_key_value": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "self_attention.dense": ("self_attn.out_proj",),
+}
+_FEED_FORWARD = {"mlp.dense_h_to_4h": ("fc1",), "mlp.dense_4h_to_h": ("fc2",)}
+_LAYER = {
+    "encoder": {**_SELF_ATTENTION, "post_attention_layernorm": ("final_layer_norm",), **_FEED_FORWARD},
+    "decoder": {
+        **_SELF_ATTENTION,
+        "post_attention_layernorm": ("encoder_attn_layer_norm",),
+        "inter_attention.query": ("encoder_attn.q_proj",),
+        "inter_attention.key_value": ("encoder_attn.k_proj", "encoder_attn.v_proj"),
+        "inter_attention.dense": ("encoder_attn.out_proj",),
+        "post_inter_attention_layernorm": ("final_layer_norm",),
+        **_FEED_FORWARD,
+    },
+}
+_POSITIONS = ("model.encoder.embed_positions.weight", "model.decoder.embed_positions.weight")
+_LAYER_NAME = re.compile(r"(encoder|decoder)\.layers\.(\d+)\.(.+)\.(weight|bias)")
+
+
+def nemo_to_huggingface(source: str | Path, folder: str | Path) -> None:
+    """Write a checkpoint as a folder for ``AutoModel.from_pretrained`` and ``AutoTokenizer.from_pretrained``.
+
+    Parameters
+    ----------
+    source : path-like
+        A ``.nemo`` file.
+    folder : path-like
+        Must not exist yet; it appears when it is complete.
+
+    Raises
+    ------
+    ProtT5nvError
+        If the file is not a sound checkpoint, the folder exists, or Blenderbot cannot express the model.
+    """
+    _require_safetensors()
+    from safetensors.torch import save_file
+
+    folder = Path(folder)
+    if folder.exists():
+        raise ProtT5nvError(f"{folder}: exists already; name a new folder")
+    file = read_nemo(source)
+    if file.config.layernorm_epsilon != 1e-5:
+        raise ProtT5nvError(f"{source}: layernorm_epsilon={file.config.layernorm_epsilon}; Blenderbot's is 1e-5")
+    card = Path(source).with_suffix(".md")
+    texts = {
+        "config.json": _json(_blenderbot_config(file.config, sorted(file.dtypes)[0])),
+        **{name: _json(content) for name, content in tokenizer_files(file.config.max_position_embeddings).items()},
+        "README.md": MODEL_CARD.format(
+            name=Path(source).stem,
+            sha256=file.sha256,
+            parameters=file.config.num_parameters,
+            hidden_size=file.config.hidden_size,
+            positions=file.config.max_position_embeddings,
+            card=card.read_text(encoding="utf-8") if card.is_file() else "",
+        ),
+    }
+    temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        for name, text in texts.items():
+            (temporary / name).write_text(text, encoding="utf-8")
+        shutil.copyfile(MODEL_FILE, temporary / MODEL_FILE.name)
+        state = to_blenderbot(file.state_dict, file.config)
+        save_file(state, temporary / WEIGHTS_FILE, metadata={"format": "pt"})
+        temporary.rename(folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def huggingface_to_nemo(folder: str | Path, path: str | Path) -> None:
+    """Write a folder that :func:`nemo_to_huggingface` made as a ``.nemo`` file, every weight as it was.
+
+    Raises
+    ------
+    ProtT5nvError
+        If the folder holds anything else, or its weights do not fit its configuration.
+    """
+    _require_safetensors()
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    folder = Path(folder)
+    try:
+        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = ModelConfig.from_dict(values["prott5nv"])
+        state = load_file(folder / WEIGHTS_FILE)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        problem = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise ProtT5nvError(f"{folder}: not a folder that `prott5nv convert` wrote ({problem})") from None
+    dtypes = {tensor.dtype for tensor in state.values()}
+    try:
+        save_nemo(path, config, from_blenderbot(state, config), dtype=dtypes.pop() if len(dtypes) == 1 else None)
+    except ProtT5nvError as error:
+        raise ProtT5nvError(f"{folder}: {error}") from None
+
+
+def to_blenderbot(state_dict: Mapping[str, torch.Tensor], config: ModelConfig) -> dict[str, torch.Tensor]:
+    """Blenderbot's parameters from ProtT5's; the position table appears twice."""
+    state = {
+        "model.shared.weight": state_dict["embedding.word_embeddings.weight"],
+        "final_logits_bias": state_dict["tokens_head.bias"][None],
+    }
+    for name in _POSITIONS:
+        state[name] = state_dict["embedding.position_embeddings.weight"].clone()
+    for stack in ("encoder", "decoder"):
+        for kind in ("weight", "bias"):
+            state[f"model.{stack}.layer_norm.{kind}"] = state_dict[f"{stack}.final_layernorm.{kind}"]
+    for name, tensor in state_dict.items():
+        if match := _LAYER_NAME.fullmatch(name):
+            stack, layer, module, kind = match.groups()
+            theirs = _LAYER[stack][module]
+            by_head = tensor.unflatten(0, (config.num_attention_heads if len(theirs) > 1 else 1, len(theirs), -1))
+            for i, part in enumerate(theirs):
+                state[f"model.{stack}.layers.{layer}.{part}.{kind}"] = by_head[:, i].flatten(0, 1).contiguous()
+    return state
+
+
+def from_blenderbot(state_dict: Mapping[str, torch.Tensor], config: ModelConfig) -> dict[str, torch.Tensor]:
+    """ProtT5's parameters from Blenderbot's; the inverse of :func:`to_blenderbot`.
+
+    Raises
+    ------
+    ProtT5nvError
+        If a parameter is missing or surplus, or the two position tables differ.
+    """
+    import torch
+
+    rest = dict(state_dict)
+
+    def take(name: str) -> torch.Tensor:
+        if name not in rest:
+            raise ProtT5nvError(f"{WEIGHTS_FILE}: {name!r} is missing")
+        return rest.pop(name)
+
+    encoder_positions, decoder_positions = map(take, _POSITIONS)
+    if not torch.equal(encoder_positions, decoder_positions):
+        raise ProtT5nvError(f"{WEIGHTS_FILE}: encoder and decoder differ in their positions; ProtT5nv shares one table")
+    state = {
+        "embedding.word_embeddings.weight": take("model.shared.weight"),
+        "embedding.position_embeddings.weight": encoder_positions,
+        "tokens_head.bias": take("final_logits_bias")[0],
+    }
+    for stack, num_layers in (("encoder", config.num_layers), ("decoder", config.decoder_num_layers)):
+        for kind in ("weight", "bias"):
+            state[f"{stack}.final_layernorm.{kind}"] = take(f"model.{stack}.layer_norm.{kind}")
+            for layer in range(num_layers):
+                for module, theirs in _LAYER[stack].items():
+                    heads = config.num_attention_heads if len(theirs) > 1 else 1
+                    parts = [take(f"model.{stack}.layers.{layer}.{part}.{kind}") for part in theirs]
+                    by_head = torch.stack([part.unflatten(0, (heads, -1)) for part in parts], dim=1)
+                    state[f"{stack}.layers.{layer}.{module}.{kind}"] = by_head.flatten(0, 2)
+    if rest:
+        raise ProtT5nvError(f"{WEIGHTS_FILE}: {min(rest)[:200]!r} is no parameter of ProtT5nv")
+    return state
+
+
+def _blenderbot_config(config: ModelConfig, dtype: str) -> dict[str, Any]:
+    stack = {"ffn_dim": config.ffn_hidden_size, "attention_heads": config.num_attention_heads}
+    return {
+        "architectures": ["BlenderbotForConditionalGeneration"],
+        "model_type": "blenderbot",
+        "dtype": dtype,
+        "vocab_size": config.padded_vocab_size,
+        "max_position_embeddings": config.max_position_embeddings,
+        "d_model": config.hidden_size,
+        "encoder_layers": config.num_layers,
+        "decoder_layers": config.decoder_num_layers,
+        **{f"{side}_{key}": value for side in ("encoder", "decoder") for key, value in stack.items()},
+        "activation_function": "gelu_pytorch_tanh" if config.bias_activation_fusion else "gelu",
+        "scale_embedding": False,
+        "tie_word_embeddings": True,
+        "dropout": config.hidden_dropout,
+        "attention_dropout": config.attention_dropout,
+        "activation_dropout": 0.0,
+        "init_std": config.init_method_std,
+        "is_encoder_decoder": True,
+        "pad_token_id": PAD,
+        "bos_token_id": BOS,
+        "eos_token_id": EOS,
+        "decoder_start_token_id": BOS,
+        # Blenderbot's defaults for chat, which would bend generated sequences.
+        "forced_eos_token_id": None,
+        "encoder_no_repeat_ngram_size": 0,
+        # What Blenderbot has no name for; read on the way back.
+        "prott5nv": asdict(config),
+    }
+
+
+def _json(content: Any) -> str:
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def _require_safetensors() -> None:
+    if find_spec("safetensors") is None:
+        raise ProtT5nvError("Hugging Face folders need safetensors: pip install 'prott5nv[hf]'")
