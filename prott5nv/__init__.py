@@ -10,6 +10,7 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "EmbeddingStore": "prott5nv.io.embeddings_h5",
     "ModelConfig": "prott5nv.config",
     "ProtT5": "prott5nv.transformer",
     "ProtT5nvError": "prott5nv.errors",

@@ -27,7 +27,7 @@ DEFAULT_MODEL = Path(__file__).parent / "models" / "default.nemo"
 LONG_RULES = ("truncate", "window", "error", "skip")
 
 # Results of one window wait in memory for their turn; more batches than this do not sort better.
-_BATCHES_PER_WINDOW = 8
+_BATCHES_PER_WINDOW = 4
 _NAMES_IN_WARNING = 10
 
 
@@ -105,7 +105,7 @@ class ProtT5nvInference:
         else:
             from prott5nv.checkpoint import load
 
-            encoder = load(_model_file(model), dtype=self.hardware.dtype)
+            encoder = load(model_file(model), dtype=self.hardware.dtype)
         del encoder.decoder  # embeddings come from the encoder; this is more than half of the memory
         self.config = encoder.config
         self._encoder = encoder.to(self.hardware.device, self.hardware.dtype).eval()
@@ -359,7 +359,8 @@ def seqs_to_embedding(
     return pooled_BD
 
 
-def _model_file(model: str | Path | None) -> Path:
+def model_file(model: str | Path | None) -> Path:
+    """The checkpoint that a name stands for: None is the built-in model."""
     if model is not None:
         return Path(model)
     if not DEFAULT_MODEL.is_file():

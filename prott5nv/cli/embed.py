@@ -1,0 +1,155 @@
+"""``prott5nv embed``: a file of proteins in, a file of embeddings out."""
+
+from __future__ import annotations
+
+import csv
+import sys
+import warnings
+from pathlib import Path
+
+import click
+
+EXIT_SKIPPED = 3
+_NAMES_SHOWN = 10
+
+
+@click.command()
+@click.argument("source", metavar="INPUT")
+@click.option("-o", "--output", required=True, metavar="OUT.h5", help="The HDF5 file to write.")
+@click.option("--model", metavar="FILE.nemo", help="A checkpoint; by default the small built-in model.")
+@click.option("--pooling", type=click.Choice(["none", "mean"]), default="none", show_default=True,
+              help="none: one row per residue, (L, D). mean: one row per protein, (D,).")  # fmt: skip
+@click.option("--long", type=click.Choice(["truncate", "window", "error", "skip"]), default="truncate",
+              show_default=True, help="For proteins longer than the 512 residues the model sees at once: their first "
+              "512; all residues by overlapping windows, averaged; stop; or leave them out.")  # fmt: skip
+@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), default="auto", show_default=True,
+              help="Of the computation. auto: bf16 where the hardware is made for it.")  # fmt: skip
+@click.option(
+    "--device", default="auto", show_default=True, metavar="auto|cuda|mps|cpu", help="Or a GPU such as cuda:1."
+)
+@click.option("--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True,
+              help="Of the numbers on disk.")  # fmt: skip
+@click.option("--on-error", type=click.Choice(["stop", "skip"]), default="stop", show_default=True,
+              help="skip: go on without the protein, list it in OUT.skipped.tsv, exit with code 3.")  # fmt: skip
+@click.option("--id-column", metavar="NAME", help="Of a CSV or TSV file, where it is not called id, accession, ...")
+@click.option("--sequence-column", metavar="NAME", help="Of a CSV or TSV file, where it is not called sequence.")
+def command(source, output, model, pooling, long, precision, device, dtype, on_error, id_column, sequence_column):
+    """Turn proteins into embeddings: one row per residue.
+
+    INPUT is FASTA, CSV or TSV with a header line, gzipped or not, or - for standard input. OUT.h5 gets one dataset per
+    protein, in input order. Its name is the accession: P69905 for sp|P69905|HBA_HUMAN, the first word of any other
+    header; the whole first word is its attribute original_id.
+
+    \b
+    Examples:
+      prott5nv embed proteins.fasta -o proteins.h5
+      prott5nv embed proteome.fasta.gz -o proteome.h5 --model prott5nv.nemo --pooling mean
+      prott5nv embed table.csv -o table.h5 --id-column entry --sequence-column aa --long window
+      zcat *.fasta.gz | prott5nv embed - -o all.h5 --on-error skip
+
+    \b
+    Read the result:
+      >>> from prott5nv import EmbeddingStore
+      >>> EmbeddingStore("proteins.h5")["P69905"].shape
+      (142, 768)
+
+    A run that was killed, or met a full disk, keeps its work in OUT.h5.partial/: give the same command again and it
+    goes on where it stopped. OUT.h5 appears only when it is complete.
+
+    \b
+    Exit codes: 0 done, 2 an error, 3 done, but proteins were skipped.
+    """
+    output = Path(output)
+    if not output.parent.is_dir():
+        raise click.BadParameter(f"the folder {output.parent} does not exist", param_hint="--output")
+    warnings.showwarning = _show_warning
+
+    from prott5nv.bulk import embed_file
+    from prott5nv.inference import LongProteinWarning, ProtT5nvInference
+
+    warnings.simplefilter("ignore", LongProteinWarning)  # said at the start, from the survey
+    inference = ProtT5nvInference(model, device=device, precision=precision)
+    _say(f"{inference.hardware}; {inference.max_tokens} residues at once")
+    progress = _Progress(inference.config.max_position_embeddings, long)
+    try:
+        summary = embed_file(
+            source,
+            output,
+            inference,
+            model_path=model,
+            pooling=None if pooling == "none" else pooling,
+            long=long,
+            dtype=dtype,
+            skip_errors=on_error == "skip",
+            id_column=id_column,
+            sequence_column=sequence_column,
+            on_survey=progress.survey,
+            on_progress=progress.update,
+        )
+    except OSError as error:
+        from prott5nv.errors import ProtT5nvError
+
+        raise ProtT5nvError(
+            f"{output}: {error.strerror or error}; finished proteins are safe in {output}.partial: "
+            "give the same command again to go on"
+        ) from None
+    except KeyboardInterrupt:
+        _say(f"stopped; finished proteins are safe in {output}.partial: give the same command again to go on")
+        sys.exit(130)
+    finally:
+        progress.close()
+
+    counts = f"{summary.proteins:,} proteins, {summary.residues:,} residues"
+    if summary.complete_already:
+        click.echo(f"{output}: complete already, {counts}")
+        return
+    resumed = f" (the first {summary.resumed:,} records in an earlier run)" if summary.resumed else ""
+    click.echo(f"{output}: {counts}{resumed}")
+    if summary.skipped:
+        listing = output.with_suffix(".skipped.tsv")
+        with open(listing, "w", newline="") as file:
+            table = csv.writer(file, delimiter="\t", lineterminator="\n")
+            table.writerows([("line", "id", "reason"), *summary.skipped])
+        _say(f"skipped {len(summary.skipped):,} proteins, listed in {listing}")
+        sys.exit(EXIT_SKIPPED)
+
+
+class _Progress:
+    """A bar of residues, with rate and, where the input could be counted first, the time left."""
+
+    def __init__(self, limit: int, long: str):
+        self._limit = limit
+        self._long = long
+        self._bar = None
+        self._total = None
+
+    def survey(self, survey) -> None:
+        self._total = survey.residues
+        if survey.long and self._long == "truncate":
+            named = ", ".join(survey.long[:_NAMES_SHOWN])
+            more = f" and {len(survey.long) - _NAMES_SHOWN} more" if len(survey.long) > _NAMES_SHOWN else ""
+            _say(
+                f"warning: {len(survey.long)} of {survey.proteins} proteins have more than {self._limit} residues, of "
+                f"which the first {self._limit} are embedded (--long window embeds all): {named}{more}"
+            )
+
+    def update(self, residues: int) -> None:
+        if self._bar is None:
+            from tqdm import tqdm
+
+            # The first call says what an earlier run did, which is not part of this one's rate.
+            self._bar = tqdm(total=self._total, initial=residues, unit=" residues", unit_scale=True, mininterval=0.5)
+        else:
+            self._bar.update(residues)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+def _show_warning(message, *_args, **_kwargs) -> None:
+    _say(f"warning: {message}")
+
+
+def _say(line: str) -> None:
+    click.echo(f"prott5nv: {line}", err=True)
