@@ -147,7 +147,7 @@ def peak():  # of this process alone; getrusage starts from the parent's
 before, began = peak(), time.perf_counter()
 model = load(sys.argv[1])
 seconds, used, size = time.perf_counter() - began, peak() - before, os.path.getsize(sys.argv[1])
-print(f"load: {seconds:.1f} s; {used / 1e6:,.0f} MB beyond the interpreter of {size / 1e6:,.0f} ({used / size:.2f}x)")
+print(f"load: {seconds:.1f} s, {used / 1e6:,.0f} MB of memory for a file of {size / 1e6:,.0f} MB ({used / size:.2f}x)")
 """
 
 
