@@ -1,0 +1,72 @@
+"""The course of a run as a picture, read back from its TensorBoard files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+PANELS = (
+    ("Loss over target tokens", {"loss": "training", "val_loss": "validation"}),
+    ("Residue perplexity", {"train_residue_perplexity": "training", "val_residue_perplexity": "validation"}),
+    ("Residue accuracy", {"train_residue_accuracy": "training", "val_residue_accuracy": "validation"}),
+)
+UNIGRAM_PERPLEXITY = 18.1  # of UniRef50's composition: what a model that has learnt nothing else reaches
+
+
+def read_scalars(log_dir: Path) -> dict[str, list[tuple[int, float]]]:
+    """All scalars under a folder, those of earlier, resumed runs included.
+
+    Parameters
+    ----------
+    log_dir : Path
+
+    Returns
+    -------
+    dict of list of (step, value)
+        By name, in order of steps.
+    """
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    points: dict[str, dict[int, float]] = {}
+    for file in sorted(log_dir.rglob("events.out.tfevents.*"), key=lambda path: path.stat().st_mtime):
+        events = EventAccumulator(str(file), size_guidance={"scalars": 0}).Reload()
+        for tag in events.Tags()["scalars"]:
+            points.setdefault(tag, {}).update({event.step: event.value for event in events.Scalars(tag)})
+    return {tag: sorted(by_step.items()) for tag, by_step in points.items()}
+
+
+def plot_curves(log_dir: Path) -> Path | None:
+    """Draw loss, residue perplexity and residue accuracy over steps.
+
+    Parameters
+    ----------
+    log_dir : Path
+        Where exp_manager logs.
+
+    Returns
+    -------
+    Path or None
+        ``curves.png`` in that folder; None if nothing was logged.
+    """
+    scalars = read_scalars(log_dir)
+    if not scalars.get("loss"):
+        return None
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, len(PANELS), figsize=(15, 4.2), constrained_layout=True)
+    for axis, (title, lines) in zip(axes, PANELS, strict=True):
+        for tag, label in lines.items():
+            if tag in scalars:
+                steps, values = zip(*scalars[tag], strict=True)
+                validation = label == "validation"
+                axis.plot(steps, values, "o-" if validation else "-", ms=3, lw=1.5 if validation else 0.8, label=label)
+        if "perplexity" in title:
+            axis.axhline(UNIGRAM_PERPLEXITY, color="grey", ls=":", lw=1, label="composition alone")
+        axis.set(title=title, xlabel="optimizer step")
+        axis.legend(frameon=False)
+    path = log_dir / "curves.png"
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+    return path

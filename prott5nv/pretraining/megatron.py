@@ -1,0 +1,218 @@
+"""ProtT5nv composed of Megatron-Core's blocks, over packed proteins.
+
+Megatron-Core's own ``T5Model`` ignores packing and numbers positions through the whole batch, so its parts are put
+together here: embedding, encoder block, decoder block, head. The places where packing matters are the layer specs'
+core attention, which takes a ``Packing`` where Megatron passes a mask, and the position ids.
+
+Shapes: B proteins, T packed encoder tokens, S packed decoder tokens, D hidden size, H heads of this rank, C channels of
+a head, V vocabulary rows of this rank. Megatron's layout is [sequence, batch, ...] with a batch of 1.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from megatron.core import parallel_state
+from megatron.core.fusions.fused_bias_dropout import get_bias_dropout_add
+from megatron.core.models.common.embeddings.language_model_embedding import LanguageModelEmbedding
+from megatron.core.tensor_parallel import ColumnParallelLinear, RowParallelLinear
+from megatron.core.transformer.attention import (
+    CrossAttention,
+    CrossAttentionSubmodules,
+    SelfAttention,
+    SelfAttentionSubmodules,
+)
+from megatron.core.transformer.enums import AttnMaskType
+from megatron.core.transformer.mlp import MLP, MLPSubmodules
+from megatron.core.transformer.module import MegatronModule
+from megatron.core.transformer.spec_utils import ModuleSpec
+from megatron.core.transformer.torch_norm import WrappedTorchNorm
+from megatron.core.transformer.transformer_block import TransformerBlock, TransformerBlockSubmodules
+from megatron.core.transformer.transformer_config import TransformerConfig
+from megatron.core.transformer.transformer_layer import TransformerLayer, TransformerLayerSubmodules
+from megatron.core.utils import init_method_normal, scaled_init_method_normal
+from torch import Tensor, nn
+
+from prott5nv.attention import Packing, packed_attention
+from prott5nv.config import ModelConfig
+
+
+def initialize_parallel(tensor_model_parallel_size: int = 1) -> None:
+    """Set up Megatron's process groups, in a private group of one where nothing was launched."""
+    if parallel_state.model_parallel_is_initialized():
+        return
+    if not dist.is_initialized():
+        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    parallel_state.initialize_model_parallel(tensor_model_parallel_size=tensor_model_parallel_size)
+    if torch.cuda.is_available() and dist.get_backend() == "nccl":
+        from megatron.core.tensor_parallel.random import model_parallel_cuda_manual_seed
+
+        model_parallel_cuda_manual_seed(1234)
+
+
+class PlainLinear:
+    """Mixed into Megatron's linears: without tensor parallelism they are ordinary products.
+
+    Megatron's autograd function casts nothing in the backward pass, so CPU autocast fails in it.
+    """
+
+    def _forward_impl(self, input, weight, bias=None, **kwargs):
+        if self.tp_group.size() > 1:
+            return super()._forward_impl(input=input, weight=weight, bias=bias, **kwargs)
+        return F.linear(input, weight, bias)
+
+
+class ColumnLinear(PlainLinear, ColumnParallelLinear):
+    pass
+
+
+class RowLinear(PlainLinear, RowParallelLinear):
+    pass
+
+
+class PackedCoreAttention(MegatronModule):
+    """Core attention that reads ``(query packing, key packing)`` where Megatron hands it a mask."""
+
+    def __init__(self, config, layer_number, attn_mask_type, attention_type, **_unused):
+        super().__init__(config=config)
+        self.causal = attn_mask_type == AttnMaskType.causal
+
+    def forward(self, query, key, value, attention_mask, **_unused) -> Tensor:
+        query_packing, key_packing = attention_mask
+        dropout = self.config.attention_dropout if self.training else 0.0
+        out_THC = packed_attention(
+            query.squeeze(1),
+            key.squeeze(1),
+            value.squeeze(1),
+            query_packing,
+            key_packing,
+            causal=self.causal,
+            dropout=dropout,
+        )
+        return out_THC.flatten(1).unsqueeze(1)
+
+
+def layer_spec(*, decoder: bool) -> ModuleSpec:
+    """Pre-LN layer of plain PyTorch norms, our linears and packed attention, named as Megatron names them."""
+    cross = dict(
+        pre_cross_attn_layernorm=WrappedTorchNorm,
+        cross_attention=ModuleSpec(
+            module=CrossAttention,
+            params={"attn_mask_type": AttnMaskType.padding},
+            submodules=CrossAttentionSubmodules(
+                linear_q=ColumnLinear,
+                linear_kv=ColumnLinear,
+                core_attention=PackedCoreAttention,
+                linear_proj=RowLinear,
+            ),
+        ),
+        cross_attn_bda=get_bias_dropout_add,
+    )
+    return ModuleSpec(
+        module=TransformerLayer,
+        submodules=TransformerLayerSubmodules(
+            input_layernorm=WrappedTorchNorm,
+            self_attention=ModuleSpec(
+                module=SelfAttention,
+                params={"attn_mask_type": AttnMaskType.causal if decoder else AttnMaskType.padding},
+                submodules=SelfAttentionSubmodules(
+                    linear_qkv=ColumnLinear, core_attention=PackedCoreAttention, linear_proj=RowLinear
+                ),
+            ),
+            self_attn_bda=get_bias_dropout_add,
+            pre_mlp_layernorm=WrappedTorchNorm,
+            mlp=ModuleSpec(module=MLP, submodules=MLPSubmodules(linear_fc1=ColumnLinear, linear_fc2=RowLinear)),
+            mlp_bda=get_bias_dropout_add,
+            **(cross if decoder else {}),
+        ),
+    )
+
+
+def transformer_config(config: ModelConfig, num_layers: int) -> TransformerConfig:
+    """Megatron's description of one stack of ours."""
+    return TransformerConfig(
+        num_layers=num_layers,
+        hidden_size=config.hidden_size,
+        ffn_hidden_size=config.ffn_hidden_size,
+        num_attention_heads=config.num_attention_heads,
+        hidden_dropout=config.hidden_dropout,
+        attention_dropout=config.attention_dropout,
+        layernorm_epsilon=config.layernorm_epsilon,
+        activation_func=partial(F.gelu, approximate="tanh" if config.bias_activation_fusion else "none"),
+        bias_activation_fusion=False,  # Megatron's name for a fused kernel, not for a form of GELU
+        init_method=init_method_normal(config.init_method_std),
+        output_layer_init_method=scaled_init_method_normal(config.init_method_std, config.num_layers),
+        embedding_init_method=init_method_normal(config.init_method_std),
+        tensor_model_parallel_size=parallel_state.get_tensor_model_parallel_world_size(),
+        use_cpu_initialization=True,  # Lightning moves the module; drawing on the CPU also makes runs comparable
+    )
+
+
+class MegatronProtT5(MegatronModule):
+    """Embedding, encoder, decoder and head; weights match :class:`prott5nv.ProtT5`'s through ``checkpoint.names``.
+
+    Parameters
+    ----------
+    config : ModelConfig
+    """
+
+    def __init__(self, config: ModelConfig):
+        encoder_config = transformer_config(config, config.num_layers)
+        decoder_config = transformer_config(config, config.decoder_num_layers)
+        super().__init__(config=encoder_config)
+        self.embedding = LanguageModelEmbedding(
+            encoder_config, vocab_size=config.padded_vocab_size, max_sequence_length=config.max_position_embeddings
+        )
+        self.encoder = _block(encoder_config, decoder=False)
+        self.decoder = _block(decoder_config, decoder=True)
+        self.tokens_head = ColumnLinear(
+            config.hidden_size,
+            config.padded_vocab_size,
+            config=decoder_config,
+            init_method=decoder_config.init_method,
+            skip_weight_param_allocation=True,  # the word table is the matrix
+        )
+
+    def encode(self, tokens_T: Tensor, packing: Packing) -> Tensor:
+        """Encoder output in Megatron's layout: Tensor, shape=(T, 1, D)."""
+        embedded = self.embedding(tokens_T.unsqueeze(0), packing.positions_T.unsqueeze(0))
+        return self.encoder(embedded, attention_mask=(packing, packing))
+
+    def decode(self, tokens_S: Tensor, packing: Packing, hidden: Tensor, encoder_packing: Packing) -> Tensor:
+        """Decoder output in Megatron's layout: Tensor, shape=(S, 1, D)."""
+        embedded = self.embedding(tokens_S.unsqueeze(0), packing.positions_T.unsqueeze(0))
+        return self.decoder(
+            embedded,
+            attention_mask=(packing, packing),
+            context=hidden,
+            context_mask=(packing, encoder_packing),
+        )
+
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        """Scores of each target token.
+
+        Parameters
+        ----------
+        batch : dict of Tensor
+            As :mod:`prott5nv.data.dataset` makes it.
+
+        Returns
+        -------
+        Tensor, shape=(S, V)
+            This tensor-parallel rank's slice of the vocabulary.
+        """
+        encoder_packing = Packing(batch["enc_cu_seqlens"])
+        decoder_packing = Packing(batch["dec_cu_seqlens"])
+        hidden = self.encode(batch["enc_tokens"], encoder_packing)
+        decoded = self.decode(batch["dec_tokens"], decoder_packing, hidden, encoder_packing)
+        logits, _ = self.tokens_head(decoded, weight=self.embedding.word_embeddings.weight)
+        return logits.squeeze(1)
+
+
+def _block(config: TransformerConfig, *, decoder: bool) -> nn.Module:
+    layers = [layer_spec(decoder=decoder)] * config.num_layers
+    # Megatron's default final norm is None without Transformer Engine, and would vanish without a word.
+    return TransformerBlock(config, TransformerBlockSubmodules(layer_specs=layers, layer_norm=WrappedTorchNorm))

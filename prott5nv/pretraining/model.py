@@ -1,0 +1,345 @@
+"""ProtT5nvModel: the NeMo model that pretrains.
+
+One batch of Lightning's is one optimizer step: a list of packed micro-batches, whose gradients add up to that of the
+mean loss over every target token of the global batch, all ranks together.
+
+Shapes: S packed decoder tokens, V vocabulary rows of this tensor-parallel rank.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from megatron.core import parallel_state
+from megatron.core.tensor_parallel import vocab_parallel_cross_entropy
+from nemo.core.classes import ModelPT
+from nemo.core.optim.lr_scheduler import get_scheduler
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from prott5nv.checkpoint import read_nemo, save_nemo
+from prott5nv.checkpoint.names import megatron_to_prott5, parameter_shapes, prott5_to_megatron
+from prott5nv.config import ModelConfig
+from prott5nv.data.dataset import GlobalBatchSampler, PretrainingDataset
+from prott5nv.data.memmap import CSVDataset
+from prott5nv.errors import ProtT5nvError
+from prott5nv.pretraining.megatron import MegatronProtT5, initialize_parallel
+from prott5nv.pretraining.parallel import all_reduce_gradients, clip_gradients
+
+SUMS = ("loss", "targets", "residue_loss", "residues", "residue_hits", "encoder_tokens")
+
+
+class ProtT5nvModel(ModelPT):
+    """Encoder-decoder pretraining by span corruption.
+
+    Parameters
+    ----------
+    cfg : DictConfig
+        The ``model`` section of ``conf/pretrain.yaml``: architecture (:class:`prott5nv.ModelConfig`'s fields), ``data``,
+        ``optim``, batch sizes, ``seed``, ``gradient_clip_val``.
+    trainer : lightning.pytorch.Trainer, optional
+    """
+
+    def __init__(self, cfg: DictConfig, trainer=None):
+        super().__init__(cfg, trainer)
+        values = OmegaConf.to_container(cfg, resolve=True)
+        data = values.get("data") or {}
+        for name in ("seq_length", "seq_length_dec", "masked_lm_prob"):
+            if data.get(name) is not None:
+                values[name] = data[name]
+        self.config = ModelConfig.from_dict(values)
+        # Gradients of several micro-batches make one step, and the loss is divided by a count that only all
+        # micro-batches of all ranks give: that is not Lightning's accumulation.
+        self.automatic_optimization = False
+        self.megatron: MegatronProtT5 | None = None
+        self._sums = torch.zeros(len(SUMS), dtype=torch.float64)  # millions of tokens add up in validation
+
+    # ------------------------------------------------------------------ building
+
+    def configure_model(self) -> None:
+        """Build the Megatron model, once process groups can exist."""
+        if self.megatron is None:
+            initialize_parallel(self.cfg.get("tensor_model_parallel_size", 1))
+            torch.manual_seed(self.cfg.get("seed", 1234))
+            self.megatron = MegatronProtT5(self.config)
+
+    def configure_optimizers(self):
+        """Adam without decay on biases and LayerNorms, and NeMo's schedule of that name."""
+        optim = OmegaConf.to_container(self.cfg.optim, resolve=True)
+        decayed = [p for p in self.parameters() if p.ndim > 1]
+        undecayed = [p for p in self.parameters() if p.ndim == 1]
+        groups = [
+            {"params": decayed, "weight_decay": float(optim["weight_decay"])},
+            {"params": undecayed, "weight_decay": 0.0},
+        ]
+        settings = dict(
+            lr=float(optim["lr"]), betas=tuple(float(b) for b in optim["betas"]), eps=float(optim["eps"])
+        )
+        if optim["name"] == "fused_adam":
+            # A gradient scaler unscales before clipping, which the fused kernel would do after it.
+            settings["fused"] = str(self.trainer.precision) != "16-mixed"
+            optimizer = torch.optim.AdamW(groups, **settings)
+        elif optim["name"] == "apex_fused_adam":
+            optimizer = _apex_fused_adam()(groups, adam_w_mode=True, **settings)
+        else:
+            raise ProtT5nvError(f"model.optim.name={optim['name']}: choose fused_adam or apex_fused_adam")
+        schedule = dict(optim["sched"])
+        name, min_lr = schedule.pop("name"), float(schedule.pop("min_lr", 0.0))
+        schedule.pop("warmup_ratio" if schedule.get("warmup_steps") is not None else "warmup_steps", None)
+        try:
+            scheduler = get_scheduler(name)(optimizer, max_steps=self.trainer.max_steps, min_lr=min_lr, **schedule)
+        except (ValueError, TypeError, KeyError) as error:
+            raise ProtT5nvError(f"model.optim.sched.name={name}: {error}") from None
+        return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
+
+    # ------------------------------------------------------------------ data
+
+    def train_dataloader(self) -> DataLoader:
+        """An endless stream of optimizer steps, from the step that the trainer stands at."""
+        dataset = self._dataset("train", shuffle=True, random_crop=bool(self.cfg.data.get("random_crop", False)))
+        return self._loader(dataset, start_step=self.trainer.global_step)
+
+    def val_dataloader(self) -> DataLoader:
+        """The validation split, each protein once, masked alike every time."""
+        dataset = self._dataset("val", shuffle=False)
+        return self._loader(dataset, num_samples=len(dataset))
+
+    def test_dataloader(self) -> DataLoader:
+        """The test split, each protein once."""
+        dataset = self._dataset("test", shuffle=False)
+        return self._loader(dataset, num_samples=len(dataset))
+
+    def _dataset(self, split: str, *, shuffle: bool, random_crop: bool = False) -> PretrainingDataset:
+        data = self.cfg.data
+        return PretrainingDataset(
+            CSVDataset(data.dataset_path, split, data.dataset[split]),
+            seed=self.cfg.seed,
+            seq_length=self.config.seq_length,
+            micro_batch_size=self.cfg.micro_batch_size,
+            tokens_per_micro_batch=data.get("tokens_per_micro_batch"),
+            shuffle=shuffle,
+            random_crop=random_crop,
+            masked_lm_prob=self.config.masked_lm_prob,
+            num_sentinels=self.config.num_sentinel_tokens,
+            mean_span_length=float(data.get("mean_span_length", 1.0)),
+        )
+
+    def _loader(self, dataset: PretrainingDataset, **stream: int) -> DataLoader:
+        sampler = GlobalBatchSampler(
+            self.cfg.global_batch_size,
+            rank=parallel_state.get_data_parallel_rank(),
+            world_size=parallel_state.get_data_parallel_world_size(),
+            **stream,
+        )
+        workers = self.cfg.data.num_workers
+        return DataLoader(
+            dataset,
+            batch_sampler=sampler,
+            collate_fn=_same,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def setup_training_data(self, train_data_config=None):
+        """NeMo's hook; the loaders above need no set-up."""
+
+    def setup_validation_data(self, val_data_config=None):
+        """NeMo's hook; the loaders above need no set-up."""
+
+    @classmethod
+    def list_available_models(cls) -> list:
+        """NeMo's hook: nothing is downloaded."""
+        return []
+
+    # ------------------------------------------------------------------ steps
+
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        """Scores of each target token: Tensor, shape=(S, V)."""
+        return self.megatron(batch)
+
+    def training_step(self, micro_batches: list[dict[str, Tensor]], batch_idx: int) -> None:
+        """One optimizer step over the micro-batches of this rank."""
+        optimizer, scheduler = self.optimizers(), self.lr_schedulers()
+        self._seed_dropout()
+        targets = torch.tensor(float(sum(len(batch["dec_labels"]) for batch in micro_batches)), device=self.device)
+        self._reduce(targets)
+        sums = torch.zeros(len(SUMS), device=self.device)
+        for batch in micro_batches:
+            loss_S, part = self._losses(batch)
+            self.manual_backward(loss_S.sum() / targets)
+            sums += part
+        all_reduce_gradients(self.megatron.parameters())
+        self._reduce(sums)
+        metrics = _metrics(sums, prefix="train")
+        if not math.isfinite(metrics["train_loss"]):
+            raise ProtT5nvError(self._not_finite(micro_batches))
+        self.log("lr", scheduler.get_last_lr()[0])
+        optimizer.step()
+        scheduler.step()
+        optimizer.zero_grad()
+        self.encoder_tokens = int(sums[SUMS.index("encoder_tokens")])
+        self.log("loss", metrics.pop("train_loss"), prog_bar=True)
+        self.log_dict(metrics)
+
+    def on_train_start(self) -> None:
+        """Log under the right step: a checkpoint saved during validation holds a counter that is one behind."""
+        super().on_train_start()
+        self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.trainer.global_step
+
+    def on_before_optimizer_step(self, optimizer) -> None:
+        """Clip; a gradient scaler has unscaled by now."""
+        clip = float(self.cfg.get("gradient_clip_val") or math.inf)
+        self.log("grad_norm", clip_gradients(list(self.megatron.parameters()), clip))
+
+    def validation_step(self, micro_batches: list[dict[str, Tensor]], batch_idx: int) -> None:
+        """Add up losses; the epoch's end divides."""
+        for batch in micro_batches:
+            self._sums += self._losses(batch)[1].double().cpu()
+
+    test_step = validation_step
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the split's loss, and perplexity and accuracy over residues alone."""
+        self._log_split("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the split's loss, and perplexity and accuracy over residues alone."""
+        self._log_split("test")
+
+    def _log_split(self, prefix: str) -> None:
+        sums = self._sums.to(self.device, torch.float32)
+        self._sums.zero_()
+        self._reduce(sums)
+        metrics = _metrics(sums, prefix)
+        self.log(f"{prefix}_residue_perplexity", metrics.pop(f"{prefix}_residue_perplexity"), prog_bar=True)
+        self.log_dict(metrics)
+
+    def _losses(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Cross-entropy of each target token, and the sums that metrics are made of."""
+        logits_SV, labels_S, is_residue_S = self(batch).float(), batch["dec_labels"], batch["residue_mask"]
+        loss_S = vocab_parallel_cross_entropy(logits_SV.clone(), labels_S)  # it overwrites its argument
+        with torch.no_grad():
+            hits_S = _gather_vocabulary(logits_SV).argmax(-1) == labels_S
+            values = (
+                loss_S.sum(),
+                loss_S.new_tensor(len(labels_S)),
+                loss_S[is_residue_S].sum(),
+                is_residue_S.sum(),
+                (hits_S & is_residue_S).sum(),
+                loss_S.new_tensor(len(batch["enc_tokens"])),
+            )
+            return loss_S, torch.stack([value.float() for value in values])
+
+    def _seed_dropout(self) -> None:
+        """Dropout follows from seed, step and data-parallel rank, so that a resumed run needs no generator's state."""
+        rank = parallel_state.get_data_parallel_rank()
+        torch.manual_seed(hash((self.cfg.seed, self.trainer.global_step, rank)))
+
+    @staticmethod
+    def _reduce(tensor: Tensor) -> None:
+        if parallel_state.get_data_parallel_world_size() > 1:
+            dist.all_reduce(tensor, group=parallel_state.get_data_parallel_group())
+
+    def _not_finite(self, micro_batches: list[dict[str, Tensor]]) -> str:
+        numbers = torch.cat([batch["sample_numbers"] for batch in micro_batches]).tolist()
+        names = self.trainer.train_dataloader.dataset.record_names(numbers)
+        return (
+            f"the loss is not finite at step {self.trainer.global_step}, and training stops before the weights do harm; "
+            f"the batch holds {', '.join(names[:20])}{' ...' if len(names) > 20 else ''}. Lower model.optim.lr, or use "
+            "trainer.precision=32"
+        )
+
+    # ------------------------------------------------------------------ checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        """Name the shape, for the message of a resume with another one."""
+        checkpoint["prott5nv_config"] = self.config.to_nemo()
+
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        """Refuse another shape, and let a longer run go on: the schedule's saved end is the old ``max_steps``."""
+        saved = ModelConfig.from_nemo(checkpoint["prott5nv_config"])
+        if dict(parameter_shapes(saved)) != dict(parameter_shapes(self.config)):
+            raise ProtT5nvError(
+                "the experiment's checkpoint is of another model; choose another exp_manager.name, or delete its folder"
+            )
+        for state in checkpoint.get("lr_schedulers", []):
+            state["max_steps"] = self.trainer.max_steps
+
+    def save_to(self, save_path: str) -> None:
+        """Write a ``.nemo`` file that NeMo 1.x, BioNeMo v1 and this package open.
+
+        Parameters
+        ----------
+        save_path : path
+        """
+        Path(save_path).parent.mkdir(parents=True, exist_ok=True)
+        save_nemo(save_path, self.config, megatron_to_prott5(self.megatron.state_dict()))
+
+    @classmethod
+    def restore_from(cls, restore_path: str, trainer=None, override_config: dict | None = None) -> ProtT5nvModel:
+        """Build a model from a ``.nemo`` file, ours or NeMo 1.x's, through the strict reader.
+
+        Parameters
+        ----------
+        restore_path : path
+        trainer : lightning.pytorch.Trainer, optional
+        override_config : dict, optional
+            Training settings to lay over the file's.
+
+        Raises
+        ------
+        ProtT5nvError
+            If the file is not a sound checkpoint.
+        """
+        checkpoint = read_nemo(restore_path)
+        cfg = OmegaConf.merge(OmegaConf.create(checkpoint.config.to_nemo()), override_config or {})
+        model = cls(cfg, trainer)
+        model.configure_model()
+        model.load_weights(checkpoint.state_dict)
+        return model
+
+    def load_weights(self, state_dict: dict[str, Tensor]) -> None:
+        """Take weights by :class:`prott5nv.ProtT5`'s names."""
+        # Megatron's linears announce an empty extra state that no checkpoint of ours holds.
+        missing, unexpected = self.megatron.load_state_dict(prott5_to_megatron(state_dict), strict=False)
+        assert not unexpected and all(key.endswith("_extra_state") for key in missing)
+
+
+def _metrics(sums: Tensor, prefix: str) -> dict[str, float]:
+    total = dict(zip(SUMS, sums.double().tolist(), strict=True))
+    targets, residues = max(total["targets"], 1), max(total["residues"], 1)
+    residue_loss = total["residue_loss"] / residues
+    return {
+        f"{prefix}_loss": total["loss"] / targets,
+        f"{prefix}_residue_loss": residue_loss,
+        f"{prefix}_residue_perplexity": math.exp(min(residue_loss, 80.0)),
+        f"{prefix}_residue_accuracy": total["residue_hits"] / residues,
+    }
+
+
+def _gather_vocabulary(logits_SV: Tensor) -> Tensor:
+    group = parallel_state.get_tensor_model_parallel_group()
+    if group.size() == 1:
+        return logits_SV
+    parts = [torch.empty_like(logits_SV) for _ in range(group.size())]
+    dist.all_gather(parts, logits_SV.contiguous(), group=group)
+    return torch.cat(parts, dim=-1)
+
+
+def _apex_fused_adam():
+    try:
+        from apex.optimizers import FusedAdam
+    except ImportError:
+        raise ProtT5nvError(
+            "model.optim.name=apex_fused_adam needs NVIDIA's apex, a build from source; fused_adam needs nothing"
+        ) from None
+    return FusedAdam
+
+
+def _same(item):
+    return item

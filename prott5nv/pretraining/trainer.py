@@ -1,0 +1,141 @@
+"""From a composed configuration to a trained, exported model."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from nemo.utils import logging as nemo_logging
+from nemo.utils.exp_manager import exp_manager
+from omegaconf import DictConfig, OmegaConf
+
+from prott5nv.checkpoint import read_nemo
+from prott5nv.config import ModelConfig
+from prott5nv.errors import ProtT5nvError
+from prott5nv.hardware import choose_hardware
+from prott5nv.pretraining.callbacks import StepProgressBar, Throughput
+from prott5nv.pretraining.curves import plot_curves
+from prott5nv.pretraining.model import ProtT5nvModel
+from prott5nv.pretraining.parallel import MegatronStrategy
+
+COUNTS = (
+    "model.micro_batch_size",
+    "model.global_batch_size",
+    "model.tensor_model_parallel_size",
+    "trainer.max_steps",
+    "trainer.num_nodes",
+    "trainer.log_every_n_steps",
+)
+NUMBERS = (
+    "model.optim.lr",
+    "model.optim.eps",
+    "model.optim.weight_decay",
+    "model.data.mean_span_length",
+    "model.data.num_workers",
+    "trainer.gradient_clip_val",
+)
+
+
+def pretrain(cfg: DictConfig) -> Path:
+    """Train, test and export as the configuration says.
+
+    Parameters
+    ----------
+    cfg : DictConfig
+        ``conf/pretrain.yaml``, composed.
+
+    Returns
+    -------
+    Path
+        The ``.nemo`` file of the last weights.
+
+    Raises
+    ------
+    ProtT5nvError
+        If data are missing or a setting cannot be met.
+    """
+    check(cfg)
+    nemo_logging.setLevel(nemo_logging.ERROR)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    trainer = build_trainer(cfg)
+    log_dir = Path(exp_manager(trainer, OmegaConf.to_container(cfg.exp_manager, resolve=True)))
+    model = ProtT5nvModel(cfg.model, trainer)
+    if cfg.restore_from_path is not None:
+        model.configure_model()
+        model.load_weights(read_nemo(cfg.restore_from_path).state_dict)
+    if cfg.do_training:
+        if trainer.ckpt_path:
+            print(f"resuming from {trainer.ckpt_path}")
+        trainer.fit(model, ckpt_path=trainer.ckpt_path)
+    if cfg.do_testing:
+        trainer.test(model)
+    exported = log_dir / f"{cfg.name}.nemo"
+    if trainer.is_global_zero:
+        model.save_to(exported)
+        curves = plot_curves(log_dir) if cfg.exp_manager.create_tensorboard_logger else None
+        print(f"\nmodel:  {exported}" + (f"\ncurves: {curves}" if curves else ""))
+    return exported
+
+
+def check(cfg: DictConfig) -> None:
+    """Refuse, in one sentence each, what cannot work."""
+    OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    model = cfg.model
+    if model.pipeline_model_parallel_size != 1:
+        raise ProtT5nvError("model.pipeline_model_parallel_size must be 1: this model is too small to gain by pipelining")
+    if cfg.trainer.accumulate_grad_batches != 1:
+        raise ProtT5nvError(
+            "trainer.accumulate_grad_batches must be 1: model.global_batch_size says how many proteins make a step, and "
+            "model.micro_batch_size how many fit at once"
+        )
+    for name in COUNTS + NUMBERS:
+        value = OmegaConf.select(cfg, name)
+        try:
+            sound = float(value) >= 0 if name in NUMBERS else int(value) == value >= 1
+        except (TypeError, ValueError):
+            sound = False
+        if not sound:
+            raise ProtT5nvError(f"{name}={value} is not a positive {'number' if name in NUMBERS else 'whole number'}")
+    shape = OmegaConf.to_container(model, resolve=True)
+    ModelConfig.from_dict({**shape, "masked_lm_prob": model.data.masked_lm_prob}).check_pretraining()
+
+
+def build_trainer(cfg: DictConfig) -> pl.Trainer:
+    """Lightning's trainer for the configuration's ``trainer`` section."""
+    settings = OmegaConf.to_container(cfg.trainer, resolve=True)
+    settings.pop("gradient_clip_val")  # the model clips: its gradients are complete only after all micro-batches
+    settings["precision"] = precision = choose_precision(str(settings["precision"]))
+    settings["val_check_interval"] = min(settings["val_check_interval"], settings["max_steps"])
+    several = settings["num_nodes"] > 1 or settings["devices"] not in (1, "1", [0])
+    try:
+        return pl.Trainer(
+            **settings,
+            strategy=MegatronStrategy() if several else "auto",
+            callbacks=[Throughput(), *([StepProgressBar()] if settings["enable_progress_bar"] else [])],
+            logger=False,  # exp_manager adds the loggers and the checkpoint callback
+            enable_checkpointing=False,
+            use_distributed_sampler=False,
+            check_val_every_n_epoch=None,  # the stream of samples has no epochs; validate by steps
+            num_sanity_val_steps=0,
+            enable_model_summary=False,
+        )
+    except (TypeError, ValueError, RuntimeError, MisconfigurationException) as error:  # Lightning's own words for a setting it does not know
+        raise ProtT5nvError(f"trainer: {error} (precision={precision})") from None
+
+
+def choose_precision(precision: str) -> str:
+    """The precision to train in; ``auto`` is the fastest sound one of this machine, and is announced."""
+    allowed = ("auto", "32", "32-true", "bf16-mixed", "16-mixed")
+    if precision not in allowed:
+        raise ProtT5nvError(f"trainer.precision={precision}: choose one of {', '.join(allowed)}")
+    if precision == "16-mixed" and not torch.cuda.is_available():
+        raise ProtT5nvError("trainer.precision=16-mixed needs a CUDA device; use 32 or bf16-mixed")
+    if precision != "auto":
+        return precision
+    hardware = choose_hardware()
+    chosen = {"fp32": "32", "bf16": "bf16-mixed", "fp16": "16-mixed"}[hardware.precision]
+    print(f"precision: {chosen}: {hardware}")
+    return chosen
