@@ -158,7 +158,7 @@ class ModelConfig:
 
     @staticmethod
     def _checked(name: str, value: Any, kind: type) -> Any:
-        """The value as its field's type, or an error: plain YAML reads ``1e-5`` as text, and hostile files hold anything."""
+        """The value as its field's type, or an error: YAML reads ``1e-5`` as text, and hostile files hold anything."""
         try:
             if kind is bool:
                 if not isinstance(value, bool):
@@ -253,7 +253,20 @@ class ModelConfig:
             **_NEMO_DEFAULTS,
             **{
                 key: getattr(self, key)
-                for key in ["make_vocab_size_divisible_by", "seq_length", "max_position_embeddings", "num_layers", "hidden_size", "ffn_hidden_size", "num_attention_heads", "init_method_std", "hidden_dropout", "attention_dropout", "layernorm_epsilon", "bias_activation_fusion"]
+                for key in [
+                    "make_vocab_size_divisible_by",
+                    "seq_length",
+                    "max_position_embeddings",
+                    "num_layers",
+                    "hidden_size",
+                    "ffn_hidden_size",
+                    "num_attention_heads",
+                    "init_method_std",
+                    "hidden_dropout",
+                    "attention_dropout",
+                    "layernorm_epsilon",
+                    "bias_activation_fusion",
+                ]
             },
             "tokenizer": {
                 "library": "sentencepiece",
@@ -293,8 +306,8 @@ class ModelConfig:
         if needed > self.num_sentinel_tokens:
             longest = int(round(self.num_sentinel_tokens / self.masked_lm_prob, 6))
             raise ProtT5nvError(
-                f"masking {self.masked_lm_prob:.0%} of seq_length={self.seq_length} needs {needed} sentinels, and there "
-                f"are {self.num_sentinel_tokens}: the limit is seq_length={longest}"
+                f"masking {self.masked_lm_prob:.0%} of seq_length={self.seq_length} needs {needed} sentinels, and "
+                f"there are {self.num_sentinel_tokens}: the limit is seq_length={longest}"
             )
 
     @property

@@ -13,7 +13,7 @@ from pathlib import Path
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from prott5nv.config import ModelConfig
@@ -33,6 +33,16 @@ def config_folder() -> Path:
     return inside if inside.is_dir() else package.parent / "conf"
 
 
+def register_presets() -> None:
+    """Offer the shapes of :meth:`ModelConfig.preset` as Hydra's group ``model``."""
+    store = ConfigStore.instance()
+    for name in ModelConfig.preset_names():
+        shape = asdict(ModelConfig.preset(name))
+        shape.pop("masked_lm_prob")  # stands under data, where upstream has it
+        node = {"defaults": ["training", "_self_"], **shape, **_BATCHES.get(name, {})}
+        store.store(group="model", name=name, node=node)
+
+
 def run(function: Callable[[DictConfig], None], config_name: str) -> None:
     """Run a function with the configuration that the command line composes.
 
@@ -47,18 +57,17 @@ def run(function: Callable[[DictConfig], None], config_name: str) -> None:
         File in :func:`config_folder`, without its suffix.
     """
     quiet()
-    store = ConfigStore.instance()
-    for name in ModelConfig.preset_names():
-        shape = asdict(ModelConfig.preset(name))
-        shape.pop("masked_lm_prob")  # stands under data, where upstream has it
-        node = {"defaults": ["training", "_self_"], **shape, **_BATCHES.get(name, {})}
-        store.store(group="model", name=name, node=node)
+    register_presets()
     show_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra itself would print a page
 
     def guarded(cfg: DictConfig | None = None) -> None:
         try:
-            function(cfg) if cfg is not None else main()
+            if cfg is None:
+                main()
+            else:
+                OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+                function(cfg)
         except (ProtT5nvError, HydraException, OmegaConfBaseException) as error:
             if show_traceback:
                 raise

@@ -88,7 +88,9 @@ class ProteinTokenizer:
         """
         return self.encode_batch([sequence])[0]
 
-    def encode_batch(self, sequences: Sequence[str], names: Sequence[str] | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def encode_batch(
+        self, sequences: Sequence[str], names: Sequence[str] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Token ids of many proteins, packed end to end.
 
         Parameters

@@ -79,7 +79,9 @@ class ProtT5(nn.Module):
         packing = self._packing(cu_seqlens_B1)
         return self.encoder(self.embedding(tokens_T, packing.positions_T), packing)
 
-    def decode(self, tokens_S: Tensor, cu_seqlens_B1: Tensor, hidden_TD: Tensor, encoder_cu_seqlens_B1: Tensor) -> Tensor:
+    def decode(
+        self, tokens_S: Tensor, cu_seqlens_B1: Tensor, hidden_TD: Tensor, encoder_cu_seqlens_B1: Tensor
+    ) -> Tensor:
         """Hidden states of the last decoder layer, after its final LayerNorm.
 
         Parameters
@@ -109,7 +111,9 @@ class ProtT5(nn.Module):
         packing = Packing(cu_seqlens_B1)
         longest = self.config.max_position_embeddings
         if packing.max_length > longest:
-            raise ProtT5nvError(f"a protein of {packing.max_length} residues; this model sees at most {longest} at once")
+            raise ProtT5nvError(
+                f"a protein of {packing.max_length} residues; this model sees at most {longest} at once"
+            )
         return packing
 
 

@@ -39,8 +39,8 @@ class ProtT5nvModel(ModelPT):
     Parameters
     ----------
     cfg : DictConfig
-        The ``model`` section of ``conf/pretrain.yaml``: architecture (:class:`prott5nv.ModelConfig`'s fields), ``data``,
-        ``optim``, batch sizes, ``seed``, ``gradient_clip_val``.
+        The ``model`` section of ``conf/pretrain.yaml``: architecture (:class:`prott5nv.ModelConfig`'s fields),
+        ``data``, ``optim``, batch sizes, ``seed``, ``gradient_clip_val``.
     trainer : lightning.pytorch.Trainer, optional
     """
 
@@ -76,9 +76,7 @@ class ProtT5nvModel(ModelPT):
             {"params": decayed, "weight_decay": float(optim["weight_decay"])},
             {"params": undecayed, "weight_decay": 0.0},
         ]
-        settings = dict(
-            lr=float(optim["lr"]), betas=tuple(float(b) for b in optim["betas"]), eps=float(optim["eps"])
-        )
+        settings = dict(lr=float(optim["lr"]), betas=tuple(float(b) for b in optim["betas"]), eps=float(optim["eps"]))
         if optim["name"] == "fused_adam":
             # A gradient scaler unscales before clipping, which the fused kernel would do after it.
             settings["fused"] = str(self.trainer.precision) != "16-mixed"
@@ -249,7 +247,7 @@ class ProtT5nvModel(ModelPT):
         numbers = torch.cat([batch["sample_numbers"] for batch in micro_batches]).tolist()
         names = self.trainer.train_dataloader.dataset.record_names(numbers)
         return (
-            f"the loss is not finite at step {self.trainer.global_step}, and training stops before the weights do harm; "
+            f"the loss is not finite at step {self.trainer.global_step}, and training stops before the weights change; "
             f"the batch holds {', '.join(names[:20])}{' ...' if len(names) > 20 else ''}. Lower model.optim.lr, or use "
             "trainer.precision=32"
         )
@@ -257,18 +255,34 @@ class ProtT5nvModel(ModelPT):
     # ------------------------------------------------------------------ checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
-        """Name the shape, for the message of a resume with another one."""
-        checkpoint["prott5nv_config"] = self.config.to_nemo()
+        """Name the model and the stream of samples, for the message of a resume with others."""
+        checkpoint["prott5nv"] = {"config": self.config.to_nemo(), "stream": self._stream()}
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
-        """Refuse another shape, and let a longer run go on: the schedule's saved end is the old ``max_steps``."""
-        saved = ModelConfig.from_nemo(checkpoint["prott5nv_config"])
-        if dict(parameter_shapes(saved)) != dict(parameter_shapes(self.config)):
-            raise ProtT5nvError(
-                "the experiment's checkpoint is of another model; choose another exp_manager.name, or delete its folder"
-            )
-        for state in checkpoint.get("lr_schedulers", []):
-            state["max_steps"] = self.trainer.max_steps
+        """Refuse another model or other batches, and let a longer run go on.
+
+        The schedule's saved end is the old ``max_steps``, beyond which the rate would be zero.
+        """
+        saved = checkpoint["prott5nv"]
+        if dict(parameter_shapes(ModelConfig.from_nemo(saved["config"]))) != dict(parameter_shapes(self.config)):
+            changed = "it is of another model"
+        elif different := [name for name, value in self._stream().items() if saved["stream"][name] != value]:
+            changed = f"it ran with another {', '.join(different)}, so its place in the data means nothing here"
+        else:
+            for state in checkpoint.get("lr_schedulers", []):
+                state["max_steps"] = self.trainer.max_steps
+            return
+        raise ProtT5nvError(
+            f"cannot resume from the checkpoint in the experiment's folder: {changed}; choose another name=, or delete "
+            "the folder"
+        )
+
+    def _stream(self) -> dict[str, int]:
+        return {
+            "model.seed": self.cfg.seed,
+            "model.global_batch_size": self.cfg.global_batch_size,
+            "model.data.dataset (number of records)": len(self._dataset("train", shuffle=True)),
+        }
 
     def save_to(self, save_path: str) -> None:
         """Write a ``.nemo`` file that NeMo 1.x, BioNeMo v1 and this package open.

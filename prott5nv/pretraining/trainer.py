@@ -82,10 +82,9 @@ def pretrain(cfg: DictConfig) -> Path:
 
 def check(cfg: DictConfig) -> None:
     """Refuse, in one sentence each, what cannot work."""
-    OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     model = cfg.model
     if model.pipeline_model_parallel_size != 1:
-        raise ProtT5nvError("model.pipeline_model_parallel_size must be 1: this model is too small to gain by pipelining")
+        raise ProtT5nvError("model.pipeline_model_parallel_size must be 1: this model gains nothing by pipelining")
     if cfg.trainer.accumulate_grad_batches != 1:
         raise ProtT5nvError(
             "trainer.accumulate_grad_batches must be 1: model.global_batch_size says how many proteins make a step, and "
@@ -122,7 +121,12 @@ def build_trainer(cfg: DictConfig) -> pl.Trainer:
             num_sanity_val_steps=0,
             enable_model_summary=False,
         )
-    except (TypeError, ValueError, RuntimeError, MisconfigurationException) as error:  # Lightning's own words for a setting it does not know
+    except (
+        TypeError,
+        ValueError,
+        RuntimeError,
+        MisconfigurationException,
+    ) as error:  # Lightning's own words for a setting it does not know
         raise ProtT5nvError(f"trainer: {error} (precision={precision})") from None
 
 

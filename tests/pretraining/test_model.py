@@ -1,0 +1,168 @@
+"""ProtT5nvModel: the loss, its parts, its steps and its files."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+pytest.importorskip("nemo", reason="needs the train extra")
+
+import lightning.pytorch as pl
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from prott5nv import ProtT5nvError, load
+from prott5nv.configuration import config_folder, register_presets
+from prott5nv.pretraining.model import ProtT5nvModel
+from prott5nv.pretraining.trainer import check, choose_precision
+
+
+@pytest.fixture
+def cfg(training_data):
+    register_presets()
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        cfg = compose(
+            "pretrain",
+            overrides=[
+                "model=tiny",
+                f"model.data.dataset_path={training_data}",
+                "model.data.num_workers=0",
+                "model.global_batch_size=8",
+                "model.micro_batch_size=8",
+                "model.hidden_dropout=0",
+                "model.attention_dropout=0",
+                "trainer.max_steps=3",
+            ],
+        )
+    OmegaConf.resolve(cfg)
+    return cfg
+
+
+def fit(cfg, ckpt_path=None, **settings):
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        devices=1,
+        max_steps=cfg.trainer.max_steps,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        limit_val_batches=0,
+        **settings,
+    )
+    model = ProtT5nvModel(cfg.model, trainer)
+    trainer.fit(model, ckpt_path=ckpt_path)
+    return trainer, model
+
+
+def built(cfg):
+    model = ProtT5nvModel(cfg.model)
+    model.configure_model()
+    return model.eval()
+
+
+def micro_batch(model):
+    return model._dataset("train", shuffle=True).__getitems__([0, 1, 2])[0]
+
+
+def test_loss_is_over_all_targets_and_the_residue_part_over_residues(cfg):
+    model = built(cfg)
+    batch = micro_batch(model)
+    with torch.no_grad():
+        expected_S = F.cross_entropy(model(batch), batch["dec_labels"], reduction="none")
+        loss_S, sums = model._losses(batch)
+    torch.testing.assert_close(loss_S, expected_S, atol=1e-5, rtol=1e-5)
+    residue_loss_S = expected_S[(batch["dec_labels"] >= 5) & (batch["dec_labels"] < 30)]
+    expected = [expected_S.sum(), len(expected_S), residue_loss_S.sum(), len(residue_loss_S)]
+    torch.testing.assert_close(sums[:4], torch.tensor(expected, dtype=torch.float32), atol=1e-3, rtol=1e-5)
+    assert sums[5] == len(batch["enc_tokens"])
+
+
+@pytest.mark.parametrize("cut", [{"micro_batch_size": 3}, {"data": {"tokens_per_micro_batch": 500}}])
+def test_how_a_step_is_cut_does_not_change_it(cfg, cut):
+    _, whole = fit(cfg)
+    _, pieces = fit(OmegaConf.merge(cfg, {"model": cut}))
+    for name, weight in whole.megatron.named_parameters():
+        torch.testing.assert_close(dict(pieces.megatron.named_parameters())[name], weight, atol=2e-5, rtol=0)
+
+
+def test_biases_and_layernorms_do_not_decay(cfg):
+    trainer, model = fit(cfg)
+    decayed, undecayed = trainer.optimizers[0].param_groups
+    assert (decayed["weight_decay"], undecayed["weight_decay"]) == (0.01, 0.0)
+    names = {id(p): name for name, p in model.megatron.named_parameters()}
+    assert all(names[id(p)].endswith("weight") and "norm" not in names[id(p)] for p in decayed["params"])
+    assert all(names[id(p)].endswith("bias") or "norm" in names[id(p)] for p in undecayed["params"])
+
+
+def test_inverse_square_root_schedule_is_the_published_one(cfg):
+    cfg.model.optim.sched.warmup_steps = 4
+    cfg.trainer.max_steps = 12
+    trainer, _ = fit(cfg)
+    scheduler, rates = trainer.lr_scheduler_configs[0].scheduler, []
+    scheduler.last_epoch = -1
+    for _ in range(12):
+        scheduler.step()
+        rates.append(scheduler.get_last_lr()[0] / 1e-3)
+    assert rates[:5] == pytest.approx([(step + 1) / 5 for step in range(5)])
+    assert rates[5:] == pytest.approx([(5 / (step + 1)) ** 0.5 for step in range(5, 12)])
+
+
+def test_a_longer_run_goes_on_with_a_rate_above_zero(cfg, tmp_path):
+    trainer, _ = fit(cfg)
+    trainer.save_checkpoint(tmp_path / "three.ckpt")
+    cfg.trainer.max_steps = 6
+    trainer, _ = fit(cfg, ckpt_path=tmp_path / "three.ckpt")
+    assert trainer.global_step == 6
+    assert trainer.optimizers[0].param_groups[0]["lr"] > 0
+
+
+def test_another_shape_or_other_batches_cannot_resume(cfg, tmp_path):
+    trainer, _ = fit(cfg)
+    trainer.save_checkpoint(tmp_path / "three.ckpt")
+    for change, message in (({"num_layers": 1}, "another model"), ({"global_batch_size": 4}, "global_batch_size")):
+        with pytest.raises(ProtT5nvError, match=message):
+            fit(OmegaConf.merge(cfg, {"model": change}), ckpt_path=tmp_path / "three.ckpt")
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_records(cfg):
+    cfg.model.optim.lr = 1e30
+    with pytest.raises(ProtT5nvError, match=r"not finite at step \d.*the batch holds .*[A-Z]\d+"):
+        fit(cfg)
+
+
+def test_nemo_file_round_trip(cfg, tmp_path):
+    model = built(cfg)
+    model.save_to(tmp_path / "model.nemo")
+    restored = ProtT5nvModel.restore_from(tmp_path / "model.nemo").eval()
+    batch = micro_batch(model)
+    with torch.no_grad():
+        assert torch.equal(restored(batch), model(batch))
+        plain = load(tmp_path / "model.nemo")
+        hidden = plain.encode(batch["enc_tokens"], batch["enc_cu_seqlens"])
+        decoded = plain.decode(batch["dec_tokens"], batch["dec_cu_seqlens"], hidden, batch["enc_cu_seqlens"])
+        logits = plain.logits(decoded)
+    assert (logits - model(batch)).abs().max() <= 1e-5 * logits.abs().max()
+
+
+@pytest.mark.parametrize(
+    "override, message",
+    [
+        ({"model": {"pipeline_model_parallel_size": 2}}, "pipeline"),
+        ({"trainer": {"accumulate_grad_batches": 4}}, "global_batch_size"),
+        ({"model": {"optim": {"lr": "fast"}}}, "model.optim.lr=fast"),
+        ({"model": {"micro_batch_size": 0}}, "model.micro_batch_size=0"),
+        ({"model": {"seq_length": 1000, "max_position_embeddings": 1000}}, "seq_length=640"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_by_name(cfg, override, message):
+    with pytest.raises(ProtT5nvError, match=message):
+        check(OmegaConf.merge(cfg, override))
+
+
+@pytest.mark.parametrize("precision", ["16-mixed", "64"])
+def test_precision_that_this_machine_lacks(precision):
+    if precision == "16-mixed" and torch.cuda.is_available():
+        pytest.skip("this machine has it")
+    with pytest.raises(ProtT5nvError, match=precision):
+        choose_precision(precision)

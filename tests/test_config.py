@@ -1,0 +1,67 @@
+import math
+
+import pytest
+
+from prott5nv import ModelConfig, ProtT5, ProtT5nvError
+
+
+@pytest.mark.parametrize("positions, parameters", [(512, 198_970_496), (256, 198_773_888), (1024, 199_363_712)])
+def test_published_parameter_counts(positions, parameters):
+    config = ModelConfig.preset("prott5nv", seq_length=min(512, positions), max_position_embeddings=positions)
+    assert config.num_parameters == parameters
+
+
+@pytest.mark.parametrize("name", ["small", "tiny"])
+def test_presets_count_what_they_build(name):
+    config = ModelConfig.preset(name)
+    assert sum(p.numel() for p in ProtT5(config).parameters()) == config.num_parameters <= 11_000_000
+
+
+def test_nested_nemo_config_round_trips():
+    config = ModelConfig.preset("tiny", decoder_num_layers=1, masked_lm_prob=0.1, bias_activation_fusion=False)
+    assert ModelConfig.from_nemo(config.to_nemo()) == config
+
+
+def test_flat_nemo_config_reads_alike():
+    config = ModelConfig.preset("tiny")
+    flat = {key: value for key, value in config.to_nemo().items() if key not in ("encoder", "decoder")}
+    assert ModelConfig.from_nemo(flat) == config
+
+
+def test_numbers_written_as_text_are_numbers():
+    assert ModelConfig.from_nemo({"layernorm_epsilon": "1e-5"}).layernorm_epsilon == 1e-5
+
+
+@pytest.mark.parametrize(
+    "values, complaint",
+    [
+        ({"hidden_size": 10}, "num_attention_heads=12"),
+        ({"hidden_size": "wide"}, "hidden_size='wide'"),
+        ({"hidden_size": -768}, "hidden_size=-768|hidden_size='-768'"),
+        ({"num_layers": 1.5}, "num_layers"),
+        ({"num_layers": 2**40}, "num_layers"),
+        ({"hidden_dropout": 1.0}, "hidden_dropout"),
+        ({"layernorm_epsilon": math.nan}, "layernorm_epsilon"),
+        ({"seq_length": 513}, "max_position_embeddings"),
+        ({"bias_activation_fusion": "yes"}, "bias_activation_fusion"),
+        ({"normalization": "rmsnorm"}, "another architecture"),
+        ({"encoder": {"position_embedding_type": "relative"}}, "another architecture"),
+        ({"encoder": [1]}, "not a mapping"),
+        ({"kv_channels": 32}, "kv_channels"),
+        ({"hidden_size": 768, "decoder": {"hidden_size": 512}}, "differ in hidden_size"),
+    ],
+)
+def test_bad_values_are_named(values, complaint):
+    with pytest.raises(ProtT5nvError, match=complaint):
+        ModelConfig.from_nemo(values)
+
+
+def test_lengths_beyond_the_sentinels_are_refused_for_pretraining():
+    ModelConfig(seq_length=640, max_position_embeddings=640).check_pretraining()
+    with pytest.raises(ProtT5nvError, match="the limit is seq_length=640"):
+        ModelConfig(seq_length=641, max_position_embeddings=641).check_pretraining()
+
+
+def test_unknown_preset_lists_the_known():
+    with pytest.raises(ProtT5nvError, match="prott5nv, small, tiny"):
+        ModelConfig.preset("huge")

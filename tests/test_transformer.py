@@ -1,0 +1,92 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from prott5nv import ModelConfig, ProtT5, ProtT5nvError
+
+CONFIG = ModelConfig.preset("tiny", hidden_dropout=0.0, attention_dropout=0.0)
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    model = ProtT5(CONFIG).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return model
+
+
+def packed(*proteins):
+    lengths = torch.tensor([0, *(len(protein) for protein in proteins)])
+    return torch.cat(proteins), lengths.cumsum(0).int()
+
+
+def tokens(*lengths):
+    return [torch.randint(5, 25, (length,)) for length in lengths]
+
+
+def test_a_protein_does_not_depend_on_its_neighbours(model):
+    proteins = tokens(1, 77, 512, 20)
+    with torch.no_grad():
+        together = model.encode(*packed(*proteins)).split([len(protein) for protein in proteins])
+        for protein, hidden in zip(proteins, together, strict=True):
+            torch.testing.assert_close(model.encode(*packed(protein)), hidden, atol=1e-5, rtol=0)
+
+
+def test_order_of_residues_matters(model):
+    protein = tokens(30)[0]
+    with torch.no_grad():
+        forward, backward = model.encode(*packed(protein)), model.encode(*packed(protein.flip(0)))
+    assert (forward - backward.flip(0)).abs().max() > 1e-2
+
+
+def test_decoder_sees_its_own_past_and_its_own_protein_only(model):
+    proteins, targets = tokens(20, 30), tokens(7, 9)
+    with torch.no_grad():
+        hidden, cu_seqlens = model.encode(*packed(*proteins)), packed(*proteins)[1]
+
+        def logits(targets, hidden):
+            return model.logits(model.decode(*packed(*targets), hidden, cu_seqlens))
+
+        before = logits(targets, hidden)
+        targets[1][5] += 1  # token 7 + 5 of the packed decoder input
+        later = logits(targets, hidden)
+        torch.testing.assert_close(before[:12], later[:12], atol=1e-5, rtol=0)
+        assert (before[12:] - later[12:]).abs().max() > 1e-3
+
+        targets[1][5] -= 1
+        hidden[20:] += 1.0  # the second protein's encoder output
+        other = logits(targets, hidden)
+        torch.testing.assert_close(before[:7], other[:7], atol=1e-5, rtol=0)
+        assert (before[7:] - other[7:]).abs().max() > 1e-3
+
+
+def test_erf_and_tanh_gelu_differ_as_configured(model):
+    erf = ProtT5(CONFIG.replace(bias_activation_fusion=False)).eval()
+    erf.load_state_dict(model.state_dict())
+    protein = packed(*tokens(40))
+    with torch.no_grad():
+        assert 1e-6 < (model.encode(*protein) - erf.encode(*protein)).abs().max() < 1e-1
+
+
+def test_bf16_stays_close_to_fp32(model):
+    protein = packed(*tokens(100, 3))
+    half = ProtT5(CONFIG).eval().bfloat16()
+    half.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        cosine = F.cosine_similarity(model.encode(*protein), half.encode(*protein).float(), dim=-1)
+    assert cosine.min() > 0.999
+
+
+def test_too_long_a_protein_names_the_limit(model):
+    with pytest.raises(ProtT5nvError, match="513 residues; this model sees at most 512"):
+        model.encode(*packed(*tokens(513)))
+
+
+def test_dropout_acts_in_training_only():
+    model = ProtT5(ModelConfig.preset("tiny", hidden_dropout=0.5, attention_dropout=0.5))
+    protein = packed(*tokens(50))
+    assert not torch.equal(model.encode(*protein), model.encode(*protein))
+    model.eval()
+    assert torch.equal(model.encode(*protein), model.encode(*protein))
