@@ -33,11 +33,25 @@ class Checked(NamedTuple):
 
 @dataclass
 class Survey:
-    """What one pass over the input says before anything is computed."""
+    """What one pass over the input says before anything is computed.
+
+    Attributes
+    ----------
+    proteins, residues : int
+        To be embedded.
+    long : list of str
+        Proteins longer than the model sees at once, with their lengths.
+    skipped : list of Skipped
+    extent : int
+        Letters of all records and one more for each, so that those without a letter have a place, too.
+    digest : InputDigest
+    """
 
     proteins: int = 0
     residues: int = 0
     long: list[str] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+    extent: int = 0
     digest: InputDigest = field(default_factory=InputDigest)
 
 
@@ -73,6 +87,7 @@ def embed_file(
     long: str = "truncate",
     dtype: str = "float32",
     skip_errors: bool = False,
+    shard: tuple[int, int] | None = None,
     id_column: str | None = None,
     sequence_column: str | None = None,
     on_survey: Callable[[Survey], None] | None = None,
@@ -96,6 +111,8 @@ def embed_file(
         ``float32`` or ``float16``, of the numbers on disk.
     skip_errors : bool
         Leave proteins out that cannot be embedded, and list them; by default the first one ends the run.
+    shard : tuple of int, optional
+        ``(2, 4)`` for the second of four stretches of about as many residues; see :func:`prott5nv.io.merge.merge`.
     id_column, sequence_column : str, optional
         Of a table; see :func:`prott5nv.io.records.read_records`.
     on_survey : callable, optional
@@ -128,9 +145,10 @@ def embed_file(
     }
 
     def checked() -> Iterator[Checked]:
-        records = read_records(source, id_column=id_column, sequence_column=sequence_column)
-        for item in check(records, source_name(source), limit if long == "error" else None):
-            if item.error and not skip_errors:
+        records = read_records(source, id_column=id_column, sequence_column=sequence_column, allow_empty=True)
+        for item in check(records, source_name(source), limit if long in ("error", "skip") else None):
+            unwanted = long == "skip" and len(item.record.sequence) > limit
+            if item.error and not skip_errors and not unwanted:
                 raise item.error
             yield item
 
@@ -138,40 +156,59 @@ def embed_file(
         length = len(record.sequence)
         return length if long == "window" else min(length, limit)
 
+    def survey(items: Iterator[Checked]) -> Survey:
+        found = Survey()
+        for record, _, error in items:
+            found.digest.add(record)
+            found.extent += _extent(record)
+            if error:
+                found.skipped.append(Skipped(record.line, record.id, str(error)))
+                continue
+            found.proteins += 1
+            found.residues += residues_of(record)
+            if len(record.sequence) > limit:
+                found.long.append(f"{record.id} ({len(record.sequence)})")
+        return found
+
+    items = checked
+    about_shard: dict[str, str] = {}
+    fingerprint = None  # of standard input: known at the end
     if str(source) == "-":
         if output.exists():
             raise ProtT5nvError(f"{output} exists: delete it or choose another name")
+        if shard:
+            raise ProtT5nvError("standard input cannot be cut into shards, which takes a second reading: give a file")
     else:
-        survey = Survey()
-        for record, _, error in checked():
-            survey.digest.add(record)
-            if error or (long == "skip" and len(record.sequence) > limit):
-                continue
-            survey.proteins += 1
-            survey.residues += residues_of(record)
-            if len(record.sequence) > limit:
-                survey.long.append(f"{record.id} ({len(record.sequence)})")
+        whole = mine = survey(checked())
+        fingerprint = fingerprint_of(settings, whole.digest)
+        if shard:
+            about_shard = {"shard": f"{shard[0]}/{shard[1]}"}
+
+            def items() -> Iterator[Checked]:
+                return _stretch(checked(), shard, whole.extent)
+
+            mine = survey(items())
         if output.exists():
-            _check_complete(output, settings, survey.digest)
-            return Summary(survey.proteins, survey.residues, complete_already=True)
+            _check_complete(output, {**settings, **about_shard}, fingerprint)
+            return Summary(mine.proteins, mine.residues, skipped=mine.skipped, complete_already=True)
         if on_survey:
-            on_survey(survey)
+            on_survey(mine)
 
     journal = Journal(output, settings, model.config.hidden_size)
     try:
         resumed = journal.records
-        items = checked()
-        journal.resume(item.record for item in items)
+        remaining = items()
+        journal.resume(item.record for item in remaining)
         if on_progress:
             on_progress(journal.residues)
-        for (record, key, error), rows in _embedded(items, model, pooling, long, skip_errors):
+        for (record, key, error), rows in _embedded(remaining, model, pooling, long, skip_errors):
             if rows is None:
                 journal.skip(record, str(error))
             else:
                 journal.add(record, key, rows, residues_of(record))
                 if on_progress:
                     on_progress(residues_of(record))
-        journal.finish()
+        journal.finish(fingerprint, **about_shard)
     finally:
         journal.close()
     return Summary(journal.proteins, journal.residues, resumed, journal.skipped)
@@ -256,20 +293,34 @@ def _embedded(items: Iterator[Checked], model, pooling, long, skip_errors):
             yield waiting.popleft(), None
         item = waiting.popleft()
         if rows is None:
-            too_long = ProtT5nvError(f"{record.id}: {len(record.sequence)} residues, longer than the model sees")
-            item = item._replace(error=failures.pop(record.id, too_long))
+            item = item._replace(error=failures.pop(record.id))
         yield item, rows
     for item in waiting:
         yield item, None
 
 
-def _check_complete(output: Path, settings: dict[str, str], digest: InputDigest) -> None:
+def _stretch(items: Iterator[Checked], shard: tuple[int, int], extent: int) -> Iterator[Checked]:
+    """The records that begin within a shard's share of the input: shards follow one another in input order."""
+    index, count = shard
+    first, end = extent * (index - 1) // count, extent * index // count
+    start = 0
+    for item in items:
+        if first <= start < end:
+            yield item
+        start += _extent(item.record)
+
+
+def _extent(record: Record) -> int:
+    return len(record.sequence) + 1
+
+
+def _check_complete(output: Path, expected: dict[str, str], fingerprint: str) -> None:
     with EmbeddingStore(output) as store:
         found = store.attributes
     differing = [
-        f"{name}={found.get(name)}, not {value}" for name, value in settings.items() if found.get(name) != value
+        f"{name}={found.get(name)}, not {value}" for name, value in expected.items() if found.get(name) != value
     ]
-    if not differing and found.get("fingerprint") != fingerprint_of(settings, digest):
+    if not differing and found.get("fingerprint") != fingerprint:
         differing = ["of another input"]
     if differing:
         raise ProtT5nvError(

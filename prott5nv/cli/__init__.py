@@ -14,6 +14,7 @@ COMMANDS = {
     "convert": "Turn a checkpoint into a Hugging Face folder, or back.",
     "embed": "Turn proteins into embeddings: one row per residue.",
     "info": "Say what a checkpoint is, without building the model.",
+    "merge": "Join the shards of an array job into one file.",
     "prepare": "Make training data: UniRef50 splits.",
 }
 

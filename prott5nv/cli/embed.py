@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import sys
 import warnings
+from functools import cache
 from pathlib import Path
 
 import click
 
-EXIT_SKIPPED = 3
+from prott5nv.cli.workers import EXIT_SKIPPED, embed_with_workers
+
 _NAMES_SHOWN = 10
 
 
@@ -31,9 +33,15 @@ _NAMES_SHOWN = 10
               help="Of the numbers on disk.")  # fmt: skip
 @click.option("--on-error", type=click.Choice(["stop", "skip"]), default="stop", show_default=True,
               help="skip: go on without the protein, list it in OUT.skipped.tsv, exit with code 3.")  # fmt: skip
+@click.option("--shard", metavar="I/N", callback=lambda *given: _shard(*given),
+              help="Only the I-th of N stretches of the input; join them with prott5nv merge.")  # fmt: skip
+@click.option("--workers", type=click.IntRange(1), default=1, metavar="N", show_default=True,
+              help="Processes, one for each GPU or CPU socket.")  # fmt: skip
 @click.option("--id-column", metavar="NAME", help="Of a CSV or TSV file, where it is not called id, accession, ...")
 @click.option("--sequence-column", metavar="NAME", help="Of a CSV or TSV file, where it is not called sequence.")
-def command(source, output, model, pooling, long, precision, device, dtype, on_error, id_column, sequence_column):
+def command(
+    source, output, model, pooling, long, precision, device, dtype, on_error, shard, workers, id_column, sequence_column
+):
     """Turn proteins into embeddings: one row per residue.
 
     INPUT is FASTA, CSV or TSV with a header line, gzipped or not, or - for standard input. OUT.h5 gets one dataset per
@@ -46,6 +54,7 @@ def command(source, output, model, pooling, long, precision, device, dtype, on_e
       prott5nv embed proteome.fasta.gz -o proteome.h5 --model prott5nv.nemo --pooling mean
       prott5nv embed table.csv -o table.h5 --id-column entry --sequence-column aa --long window
       zcat *.fasta.gz | prott5nv embed - -o all.h5 --on-error skip
+      prott5nv embed proteome.fasta -o proteome.h5 --workers 4
 
     \b
     Read the result:
@@ -62,6 +71,14 @@ def command(source, output, model, pooling, long, precision, device, dtype, on_e
     output = Path(output)
     if not output.parent.is_dir():
         raise click.BadParameter(f"the folder {output.parent} does not exist", param_hint="--output")
+    if workers > 1:
+        if shard or source == "-":
+            raise click.UsageError("--workers cuts a file into shards itself: give neither --shard nor standard input")
+        options = {"--model": model, "--pooling": pooling, "--long": long, "--precision": precision, "--dtype": dtype}
+        options |= {"--on-error": on_error, "--id-column": id_column, "--sequence-column": sequence_column}
+        code = embed_with_workers(source, output, workers, device, options)
+        click.echo(f"{output}: embedded by {workers} workers")
+        sys.exit(code)
     warnings.showwarning = _show_warning
 
     from prott5nv.bulk import embed_file
@@ -81,6 +98,7 @@ def command(source, output, model, pooling, long, precision, device, dtype, on_e
             long=long,
             dtype=dtype,
             skip_errors=on_error == "skip",
+            shard=shard,
             id_column=id_column,
             sequence_column=sequence_column,
             on_survey=progress.survey,
@@ -102,9 +120,9 @@ def command(source, output, model, pooling, long, precision, device, dtype, on_e
     counts = f"{summary.proteins:,} proteins, {summary.residues:,} residues"
     if summary.complete_already:
         click.echo(f"{output}: complete already, {counts}")
-        return
-    resumed = f" (the first {summary.resumed:,} records in an earlier run)" if summary.resumed else ""
-    click.echo(f"{output}: {counts}{resumed}")
+    else:
+        resumed = f" (the first {summary.resumed:,} records in an earlier run)" if summary.resumed else ""
+        click.echo(f"{output}: {counts}{resumed}")
     if summary.skipped:
         listing = output.with_suffix(".skipped.tsv")
         with open(listing, "w", newline="") as file:
@@ -112,6 +130,16 @@ def command(source, output, model, pooling, long, precision, device, dtype, on_e
             table.writerows([("line", "id", "reason"), *summary.skipped])
         _say(f"skipped {len(summary.skipped):,} proteins, listed in {listing}")
         sys.exit(EXIT_SKIPPED)
+
+
+def _shard(context, parameter, value: str | None) -> tuple[int, int] | None:
+    """Read ``I/N``."""
+    if value is None:
+        return None
+    index, _, count = value.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
+        raise click.BadParameter(f"{value!r}: write I/N with I from 1 to N, such as 2/4")
+    return int(index), int(count)
 
 
 class _Progress:
@@ -147,8 +175,13 @@ class _Progress:
             self._bar.close()
 
 
-def _show_warning(message, *_args, **_kwargs) -> None:
+@cache  # the input is read twice, and a message is worth saying once
+def _say_warning(message: str) -> None:
     _say(f"warning: {message}")
+
+
+def _show_warning(message, *_args, **_kwargs) -> None:
+    _say_warning(str(message))
 
 
 def _say(line: str) -> None:

@@ -44,7 +44,12 @@ def read_csv(
 
 
 def parse_csv(
-    stream: BinaryIO, name: str, *, id_column: str | None = None, sequence_column: str | None = None
+    stream: BinaryIO,
+    name: str,
+    *,
+    id_column: str | None = None,
+    sequence_column: str | None = None,
+    allow_empty: bool = False,
 ) -> Iterator[Record]:
     """Stream the proteins of a table in an open stream of bytes; `name` is what errors call it."""
     header_line = stream.peek().lstrip().partition(b"\n")[0]
@@ -59,7 +64,10 @@ def parse_csv(
         empty = True
         for row in rows:
             if row:
-                yield _record(row, id_index, sequence_index, len(columns), f"{name}: line {line}", line)
+                record = _record(row, id_index, sequence_index, len(columns), f"{name}: line {line}", line)
+                if not record.sequence and not allow_empty:
+                    raise ProtT5nvError(f"{name}: line {line}: record {record.id} has no sequence")
+                yield record
                 empty = False
             line = rows.line_num + 1
     except csv.Error as error:
@@ -90,8 +98,6 @@ def _record(row: list[str], id_index: int, sequence_index: int, columns: int, pl
         raise ProtT5nvError(f"{place}: the id is empty")
     if not record_id.isprintable():  # control characters, or bytes that are not UTF-8
         raise ProtT5nvError(f"{place}: the id {record_id!a} is not UTF-8 text")
-    if not sequence:
-        raise ProtT5nvError(f"{place}: record {record_id} has no sequence")
     if not sequence.isascii():
         raise ProtT5nvError(f"{place}: record {record_id} has a non-ASCII character in its sequence")
     return Record(record_id, sequence, record_id, line)

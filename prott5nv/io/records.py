@@ -43,7 +43,11 @@ def accession(record_id: str) -> str:
 
 
 def read_records(
-    path: str | os.PathLike, *, id_column: str | None = None, sequence_column: str | None = None
+    path: str | os.PathLike,
+    *,
+    id_column: str | None = None,
+    sequence_column: str | None = None,
+    allow_empty: bool = False,
 ) -> Iterator[Record]:
     """Stream the proteins of a FASTA, CSV or TSV file, gzipped or not.
 
@@ -56,6 +60,8 @@ def read_records(
         The file, or ``-`` for standard input.
     id_column, sequence_column : str, optional
         The columns of a table, where their names are not among the usual ones (see `prott5nv.io.csv`).
+    allow_empty : bool, default False
+        Yield records without a sequence, instead of refusing the file.
 
     Yields
     ------
@@ -82,6 +88,8 @@ def read_records(
         beginning = stream.peek().removeprefix(b"\xef\xbb\xbf").lstrip()
         first_line = beginning.partition(b"\n")[0]
         if not first_line.startswith(b">") and (b"," in first_line or b"\t" in first_line):
-            yield from parse_csv(stream, name, id_column=id_column, sequence_column=sequence_column)
+            yield from parse_csv(
+                stream, name, id_column=id_column, sequence_column=sequence_column, allow_empty=allow_empty
+            )
         else:
-            yield from parse_fasta(stream, name)
+            yield from parse_fasta(stream, name, allow_empty=allow_empty)

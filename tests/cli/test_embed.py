@@ -138,67 +138,36 @@ def test_long_proteins_follow_the_rule_asked_for(run, tmp_path):
     assert "3\tlong\t" in (tmp_path / "left.skipped.tsv").read_text()
 
 
-BAD_INPUT = {
-    "duplicate id": (">a\nMS\n>b\nMS\n>a\nMK\n", "p.fasta, line 5: a: this id stands on line 1 already"),
-    "colliding accessions": (
-        ">sp|P1|A\nMS\n>tr|P1|B\nMK\n",
-        "p.fasta, line 3: tr|P1|B: its accession P1 is also that of sp|P1|A on line 1",
-    ),
-    "slash": (">a\nMS\n>b/c\nMK\n", "p.fasta, line 3: b/c: HDF5 cannot take this id as a name"),
-    "no residue": (">a\nMS\n>b\nMK1L\n", "p.fasta, line 3: b: position 3: '1' is not a residue"),
-    "white space": (">a\nMS\n>b\nM L\n", "p.fasta, line 3: b: position 2: ' ' is not a residue"),
-}
-
-
-@pytest.mark.parametrize("kind", BAD_INPUT)
-def test_bad_records_are_named_before_anything_is_computed(run, tmp_path, kind):
-    text, message = BAD_INPUT[kind]
-    (tmp_path / "p.fasta").write_text(text)
+def test_bad_records_are_named_before_anything_is_computed(run, tmp_path):
+    (tmp_path / "p.fasta").write_text(">a\nMS\n>b\nMK1L\n")
     done = run("p.fasta", "-o", "out.h5", code=2)
-    assert message in done.stderr
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["p.fasta"]
+    assert "prott5nv: error: p.fasta, line 3: b: position 3: '1' is not a residue" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["p.fasta"]
 
 
-@pytest.mark.parametrize("kind", BAD_INPUT)
 @pytest.mark.parametrize("from_standard_input", [False, True])
-def test_bad_records_can_be_skipped_and_are_listed(run, tmp_path, kind, from_standard_input):
-    text, message = BAD_INPUT[kind]
-    text += ">last\nMSLKR\n"
+def test_bad_records_can_be_skipped_and_are_listed(run, tmp_path, from_standard_input):
+    text = ">a\nMS\n>a\nMK\n>sp|P1|A\nMS\n>tr|P1|B\nMK\n>b/c\nMK\n>d\nMK1L\n>e\n>last\nMSLKR\n"
     (tmp_path / "p.fasta").write_text(text)
-    run(
-        "-" if from_standard_input else "p.fasta", "-o", "out.h5", "--on-error", "skip",
-        input=text if from_standard_input else None, code=3,
-    )  # fmt: skip
-    with EmbeddingStore(tmp_path / "out.h5") as store:
-        assert list(store)[-1] == "last"
-        assert len(store) == text.count(">") - 1
+    source, given = ("-", text) if from_standard_input else ("p.fasta", None)
+    run(source, "-o", "out.h5", "--on-error", "skip", input=given, code=3)
+    assert list(EmbeddingStore(tmp_path / "out.h5")) == ["a", "P1", "last"]
     header, *rows = (tmp_path / "out.skipped.tsv").read_text().splitlines()
     assert header == "line\tid\treason"
-    assert len(rows) == 1
-    assert message.partition(": ")[2].partition(": ")[2] in rows[0]
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", "p.fasta: the file is empty"),
-        (b"\x89HDF\r\n\x1a\n\0\0\0", "binary"),
-        (gzip.compress(PROTEINS.encode())[:-40], "gzip"),
-        (b"id,length\na,5\n", "no sequence column"),
-        (b">a\nM\xc3\x84S\n", "line 2"),
-        (b">a\n>b\nMS\n", "record a has no sequence"),
-    ],
-)
-def test_files_that_cannot_be_read_are_named(run, tmp_path, content, message):
-    (tmp_path / "p.fasta").write_bytes(content)
-    assert message in run("p.fasta", "-o", "out.h5", code=2).stderr
+    assert [row.split("\t")[:2] for row in rows] == [
+        ["3", "a"],
+        ["7", "tr|P1|B"],
+        ["9", "b/c"],
+        ["11", "d"],
+        ["13", "e"],
+    ]
 
 
 def test_odd_but_sound_files_are_embedded(run, tmp_path):
     header = "x" * 300
     (tmp_path / "p.fasta").write_bytes(f"\ufeff>{header} description\r\nMS\r\nLKR\r\n\r\n>protéine\r\nms*-J".encode())
     done = run("p.fasta", "-o", "out.h5")
-    assert "lower-case residues" in done.stderr
+    assert done.stderr.count("lower-case residues") == 1
     assert {key: len(rows) for key, rows in EmbeddingStore(tmp_path / "out.h5").items()} == {header: 5, "protéine": 5}
 
 
@@ -282,3 +251,47 @@ def test_help_teaches_at_once():
     assert "prott5nv embed proteins.fasta -o proteins.h5" in done.stdout
     code = "import sys\nimport prott5nv.cli.embed\nprint({'torch', 'numpy', 'h5py'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_merged_shards_are_what_one_process_writes(run, tmp_path, count):
+    random_fasta(tmp_path / "p.fasta", 50)
+    with open(tmp_path / "p.fasta", "a") as file:
+        file.write(">last\nMSLKR\n>empty\n")
+    run("p.fasta", "-o", "expected.h5", "--on-error", "skip", code=3)
+    for number in range(1, count + 1):
+        code = 3 if number == count else 0  # the empty one stands at the end
+        run("p.fasta", "-o", f"{number}.h5", "--shard", f"{number}/{count}", "--on-error", "skip", code=code)
+    shards = [f"{number}.h5" for number in range(count, 0, -1)]
+    assert merge(tmp_path, "out.h5", *shards).returncode == 0
+    assert contents(tmp_path / "out.h5") == contents(tmp_path / "expected.h5")
+
+
+def test_shards_that_do_not_belong_together_are_refused(run, tmp_path):
+    random_fasta(tmp_path / "p.fasta", 6)
+    run("p.fasta", "-o", "1.h5", "--shard", "1/2")
+    run("p.fasta", "-o", "2.h5", "--shard", "2/2", "--pooling", "mean")
+    run("p.fasta", "-o", "whole.h5")
+    assert "shards are missing: 2/2" in merge(tmp_path, "out.h5", "1.h5").stderr
+    assert "both shard 1" in merge(tmp_path, "out.h5", "1.h5", "1.h5").stderr
+    assert "differ in" in merge(tmp_path, "out.h5", "1.h5", "2.h5").stderr
+    assert "whole.h5 is not a shard" in merge(tmp_path, "out.h5", "1.h5", "whole.h5").stderr
+    assert "I from 1 to N" in run("p.fasta", "-o", "3.h5", "--shard", "3/2", code=2).stderr
+    assert not (tmp_path / "out.h5").exists()
+
+
+def test_workers_give_what_one_process_writes(run, tmp_path):
+    random_fasta(tmp_path / "p.fasta", 50)
+    with open(tmp_path / "p.fasta", "a") as file:
+        file.write(">empty\n>last\nMSLKR\n")
+    run("p.fasta", "-o", "expected.h5", "--on-error", "skip", code=3)
+    run("p.fasta", "-o", "out.h5", "--workers", "2", "--on-error", "skip", code=3)
+    assert contents(tmp_path / "out.h5") == contents(tmp_path / "expected.h5")
+    assert (tmp_path / "out.skipped.tsv").read_text() == (tmp_path / "expected.skipped.tsv").read_text()
+    assert not (tmp_path / "out.h5.workers").exists()
+    assert "line 101: empty" in run("p.fasta", "-o", "none.h5", "--workers", "2", code=2).stderr
+
+
+def merge(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "prott5nv", "merge", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
