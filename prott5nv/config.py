@@ -223,6 +223,8 @@ class ModelConfig:
             _section(values, name) for name in ("encoder", "decoder", "tokenizer", "data")
         )
         merged = {**values, **encoder}
+        if "bias_gelu_fusion" in merged:  # the flag's name before NeMo 1.11
+            merged.setdefault("bias_activation_fusion", merged["bias_gelu_fusion"])
         for section in (merged, decoder):
             for key, expected in _REQUIRED.items():
                 found = section.get(key, expected)

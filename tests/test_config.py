@@ -28,6 +28,10 @@ def test_flat_nemo_config_reads_alike():
     assert ModelConfig.from_nemo(flat) == config
 
 
+def test_the_older_name_of_the_gelu_flag_counts():
+    assert not ModelConfig.from_nemo({"bias_gelu_fusion": False}).bias_activation_fusion
+
+
 def test_numbers_written_as_text_are_numbers():
     assert ModelConfig.from_nemo({"layernorm_epsilon": "1e-5"}).layernorm_epsilon == 1e-5
 

@@ -12,7 +12,7 @@ from nemo.utils import logging as nemo_logging
 from nemo.utils.exp_manager import exp_manager
 from omegaconf import DictConfig, OmegaConf
 
-from prott5nv.checkpoint import read_nemo
+from prott5nv.checkpoint import warm_start_weights
 from prott5nv.config import ModelConfig
 from prott5nv.errors import ProtT5nvError
 from prott5nv.hardware import choose_hardware
@@ -65,7 +65,7 @@ def pretrain(cfg: DictConfig) -> Path:
     model = ProtT5nvModel(cfg.model, trainer)
     if cfg.restore_from_path is not None:
         model.configure_model()
-        model.load_weights(read_nemo(cfg.restore_from_path).state_dict)
+        model.load_weights(warm_start_weights(cfg.restore_from_path, model.config))
     if cfg.do_training:
         if trainer.ckpt_path:
             print(f"resuming from {trainer.ckpt_path}")
