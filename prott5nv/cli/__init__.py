@@ -15,6 +15,7 @@ COMMANDS = {
     "embed": "Turn proteins into embeddings: one row per residue.",
     "info": "Say what a checkpoint is, without building the model.",
     "merge": "Join the shards of an array job into one file.",
+    "plot": "Show proteins as points, coloured by a table.",
     "prepare": "Make training data: UniRef50 splits.",
 }
 

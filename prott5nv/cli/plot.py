@@ -1,0 +1,41 @@
+"""``prott5nv plot``: proteins as points."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("store", metavar="STORE.h5")
+@click.option("-o", "--output", metavar="FILE", help="Ends in .html or .png; by default STORE.html.")
+@click.option("--color-by", metavar="TSV", help="Labels: a header line, accessions, a tab, labels.")
+def command(store, output, color_by):
+    """Show proteins as points: similar ones lie together.
+
+    Each protein is the mean over its residues; the two principal components of all of them are drawn. The HTML page
+    needs nothing else: point at a protein to read its name, click on a label to hide its proteins.
+
+    \b
+    Examples:
+      prott5nv plot proteins.h5
+      prott5nv plot proteins.h5 --color-by families.tsv -o families.png
+    """
+    output = Path(output) if output else Path(store).with_suffix(".html")
+    if output.suffix not in (".html", ".png"):
+        raise click.BadParameter("choose a name that ends in .html or .png", param_hint="--output")
+
+    from prott5nv.io.embeddings_h5 import EmbeddingStore
+    from prott5nv.projection import pooled_embeddings, principal_components, read_labels, write_html, write_png
+
+    with EmbeddingStore(store) as opened:
+        keys, pooled_ND = pooled_embeddings(opened)
+    labels = read_labels(color_by, keys) if color_by else None
+    points_N2, explained = principal_components(pooled_ND)
+    axes = [f"PC{number} ({share:.0%} of the variance)" for number, share in enumerate(explained, 1)]
+    if output.suffix == ".png":
+        write_png(output, points_N2, axes, labels)
+    else:
+        write_html(output, keys, points_N2, axes, labels)
+    click.echo(f"{output}: {len(keys):,} proteins")
