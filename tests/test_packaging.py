@@ -9,6 +9,7 @@ from importlib.metadata import requires, version
 import pytest
 from conftest import REPOSITORY
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 HEAVY = ("torch", "nemo", "megatron", "lightning", "hydra", "transformers")
 
@@ -56,7 +57,11 @@ def test_dockerfile_installs_what_pyproject_asks_for():
             continue
         pinned = Requirement(item)
         (pin,) = pinned.specifier
-        ranges = [line.specifier for line in declared if line.name == pinned.name and line.extras == pinned.extras]
+        ranges = [
+            line.specifier
+            for line in declared
+            if canonicalize_name(line.name) == canonicalize_name(pinned.name) and line.extras == pinned.extras
+        ]
         assert pin.operator == "==" and ranges and all(pin.version in allowed for allowed in ranges), item
 
 
