@@ -54,6 +54,26 @@ def test_self_attention_and_its_gradient(lengths, causal):
         torch.testing.assert_close(gradient, wanted, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("causal", [False, True])
+def test_training_in_bf16_computes_the_same(causal):
+    ours = packing((9, 9, 4))
+    query, key, value = (draw((9, 9, 4)).bfloat16().requires_grad_() for _ in range(3))
+    out = packed_attention(query, key, value, ours, ours, causal=causal)
+    expected = reference(query.float(), key.float(), value.float(), ours, ours, causal)
+    torch.testing.assert_close(out.float(), expected, atol=2e-2, rtol=2e-2)
+    with torch.no_grad():
+        fused = packed_attention(query, key, value, ours, ours, causal=causal)
+    torch.testing.assert_close(out.float(), fused.float(), atol=2e-2, rtol=2e-2)
+
+
+def test_dropout_of_weights_keeps_their_mean():
+    lengths = packing((2000,))
+    query = torch.zeros(2000, 1, CHANNELS, dtype=torch.bfloat16, requires_grad=True)
+    value = torch.ones(2000, 1, CHANNELS, dtype=torch.bfloat16)
+    out = packed_attention(query, query, value, lengths, lengths, dropout=0.5).float()
+    assert out.std() > 0.01 and abs(out.mean() - 1) < 0.02
+
+
 def test_nested_tensors_compute_the_same():
     query_lengths, key_lengths = (3, 9, 1), (20, 4, 7)
     query, key, value = draw(query_lengths), draw(key_lengths), draw(key_lengths)
