@@ -72,11 +72,17 @@ def run(function: Callable[[DictConfig], None], config_name: str) -> None:
             if show_traceback:
                 raise
             cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
-            print(f"error: {' '.join(str(cause).split())}", file=sys.stderr)
+            if _speaks_for_its_machine():
+                print(f"error: {' '.join(str(cause).split())}", file=sys.stderr)
             sys.exit(2)
 
     main = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=config_name)(guarded)
     guarded()
+
+
+def _speaks_for_its_machine() -> bool:
+    """Whether this is the first process on its machine; a mistake is met by all, and said once."""
+    return os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) == "0"
 
 
 def quiet() -> None:

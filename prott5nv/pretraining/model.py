@@ -24,11 +24,12 @@ from torch.utils.data import DataLoader
 from prott5nv.checkpoint import read_nemo, save_nemo
 from prott5nv.checkpoint.names import megatron_to_prott5, parameter_shapes, prott5_to_megatron
 from prott5nv.config import ModelConfig
-from prott5nv.data.dataset import GlobalBatchSampler, PretrainingDataset
+from prott5nv.data.dataset import PretrainingDataset
 from prott5nv.data.memmap import CSVDataset
 from prott5nv.errors import ProtT5nvError
+from prott5nv.pretraining.loader import raise_together, step_loader
 from prott5nv.pretraining.megatron import MegatronProtT5, initialize_parallel
-from prott5nv.pretraining.parallel import all_reduce_gradients, clip_gradients
+from prott5nv.pretraining.parallel import all_reduce_gradients, clip_gradients, gather_lists
 
 SUMS = ("loss", "targets", "residue_loss", "residues", "residue_hits", "encoder_tokens")
 
@@ -56,9 +57,16 @@ class ProtT5nvModel(ModelPT):
         # micro-batches of all ranks give: that is not Lightning's accumulation.
         self.automatic_optimization = False
         self.megatron: MegatronProtT5 | None = None
+        self.initial_weights: dict[str, Tensor] | None = None  # by ProtT5's names, to start from instead of a draw
         self._sums = torch.zeros(len(SUMS), dtype=torch.float64)  # millions of tokens add up in validation
+        self._mistake: ProtT5nvError | None = None  # met in validation by this rank alone
 
     # ------------------------------------------------------------------ building
+
+    def setup(self, stage: str | None = None) -> None:
+        """Divide the launched processes into groups before NeMo asks for the data loaders."""
+        initialize_parallel(self.cfg.get("tensor_model_parallel_size", 1))
+        super().setup(stage)
 
     def configure_model(self) -> None:
         """Build the Megatron model, once process groups can exist."""
@@ -66,6 +74,9 @@ class ProtT5nvModel(ModelPT):
             initialize_parallel(self.cfg.get("tensor_model_parallel_size", 1))
             torch.manual_seed(self.cfg.get("seed", 1234))
             self.megatron = MegatronProtT5(self.config)
+        if self.initial_weights is not None:
+            self.load_weights(self.initial_weights)
+            self.initial_weights = None
 
     def configure_optimizers(self):
         """Adam without decay on biases and LayerNorms, and NeMo's schedule of that name."""
@@ -127,21 +138,7 @@ class ProtT5nvModel(ModelPT):
         )
 
     def _loader(self, dataset: PretrainingDataset, **stream: int) -> DataLoader:
-        sampler = GlobalBatchSampler(
-            self.cfg.global_batch_size,
-            rank=parallel_state.get_data_parallel_rank(),
-            world_size=parallel_state.get_data_parallel_world_size(),
-            **stream,
-        )
-        workers = self.cfg.data.num_workers
-        return DataLoader(
-            dataset,
-            batch_sampler=sampler,
-            collate_fn=_same,
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            pin_memory=torch.cuda.is_available(),
-        )
+        return step_loader(dataset, self.cfg.global_batch_size, self.cfg.data.num_workers, **stream)
 
     def setup_training_data(self, train_data_config=None):
         """NeMo's hook; the loaders above need no set-up."""
@@ -160,12 +157,11 @@ class ProtT5nvModel(ModelPT):
         """Scores of each target token: Tensor, shape=(S, V)."""
         return self.megatron(batch)
 
-    def training_step(self, micro_batches: list[dict[str, Tensor]], batch_idx: int) -> None:
+    def training_step(self, micro_batches: list[dict[str, Tensor]] | ProtT5nvError, batch_idx: int) -> None:
         """One optimizer step over the micro-batches of this rank."""
         optimizer, scheduler = self.optimizers(), self.lr_schedulers()
         self._seed_dropout()
-        targets = torch.tensor(float(sum(len(batch["dec_labels"]) for batch in micro_batches)), device=self.device)
-        self._reduce(targets)
+        targets = self._count_targets(micro_batches)
         sums = torch.zeros(len(SUMS), device=self.device)
         for batch in micro_batches:
             loss_S, part = self._losses(batch)
@@ -175,7 +171,7 @@ class ProtT5nvModel(ModelPT):
         self._reduce(sums)
         metrics = _metrics(sums, prefix="train")
         if not math.isfinite(metrics["train_loss"]):
-            raise ProtT5nvError(self._not_finite(micro_batches))
+            raise self._not_finite(micro_batches)
         self.log("lr", scheduler.get_last_lr()[0])
         optimizer.step()
         scheduler.step()
@@ -194,8 +190,11 @@ class ProtT5nvModel(ModelPT):
         clip = float(self.cfg.get("gradient_clip_val") or math.inf)
         self.log("grad_norm", clip_gradients(list(self.megatron.parameters()), clip))
 
-    def validation_step(self, micro_batches: list[dict[str, Tensor]], batch_idx: int) -> None:
+    def validation_step(self, micro_batches: list[dict[str, Tensor]] | ProtT5nvError, batch_idx: int) -> None:
         """Add up losses; the epoch's end divides."""
+        if isinstance(micro_batches, ProtT5nvError):
+            self._mistake = self._mistake or micro_batches
+            return
         for batch in micro_batches:
             self._sums += self._losses(batch)[1].double().cpu()
 
@@ -210,6 +209,7 @@ class ProtT5nvModel(ModelPT):
         self._log_split("test")
 
     def _log_split(self, prefix: str) -> None:
+        raise_together(self._mistake)
         sums = self._sums.to(self.device, torch.float32)
         self._sums.zero_()
         self._reduce(sums)
@@ -243,10 +243,21 @@ class ProtT5nvModel(ModelPT):
         if parallel_state.get_data_parallel_world_size() > 1:
             dist.all_reduce(tensor, group=parallel_state.get_data_parallel_group())
 
-    def _not_finite(self, micro_batches: list[dict[str, Tensor]]) -> str:
-        numbers = torch.cat([batch["sample_numbers"] for batch in micro_batches]).tolist()
-        names = self.trainer.train_dataloader.dataset.record_names(numbers)
-        return (
+    def _count_targets(self, micro_batches: list[dict[str, Tensor]] | ProtT5nvError) -> Tensor:
+        """Target tokens of the global batch; raises on all ranks if one could not read its share."""
+        mistake = micro_batches if isinstance(micro_batches, ProtT5nvError) else None
+        targets = 0 if mistake else sum(len(batch["dec_labels"]) for batch in micro_batches)
+        counts = torch.tensor([targets, mistake is not None], dtype=torch.float32, device=self.device)
+        self._reduce(counts)
+        if counts[1] > 0:
+            raise_together(mistake)
+        return counts[0]
+
+    def _not_finite(self, micro_batches: list[dict[str, Tensor]]) -> ProtT5nvError:
+        samples = self.trainer.train_dataloader.dataset.samples
+        numbers = [number for batch in micro_batches for number in batch["sample_numbers"].tolist()]
+        names = gather_lists(samples.record_names(numbers))
+        return ProtT5nvError(
             f"the loss is not finite at step {self.trainer.global_step}, and training stops before the weights change; "
             f"the batch holds {', '.join(names[:20])}{' ...' if len(names) > 20 else ''}. Lower model.optim.lr, or use "
             "trainer.precision=32"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from megatron.core import parallel_state
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
@@ -23,6 +26,12 @@ class MegatronStrategy(DDPStrategy):
 
     def configure_ddp(self) -> None:
         pass
+
+    def on_exception(self, exception: BaseException) -> None:
+        """Take the processes down that this one started: they would wait for it for ever."""
+        if isinstance(self.launcher, _SubprocessScriptLauncher):
+            self.launcher.kill(signal.SIGKILL)
+            self.launcher.procs.clear()  # Lightning's watch over them would kill this process too, before it has spoken
 
     @property
     def distributed_sampler_kwargs(self) -> dict:
@@ -54,6 +63,15 @@ def _all_reduce(grads: list[Tensor], group: dist.ProcessGroup) -> None:
     dist.all_reduce(flat, group=group)
     for grad, reduced in zip(grads, flat.split([grad.numel() for grad in grads]), strict=True):
         grad.copy_(reduced.view_as(grad))
+
+
+def gather_lists(items: list[Any]) -> list[Any]:
+    """The items of all data-parallel ranks, in order of ranks."""
+    group = parallel_state.get_data_parallel_group()
+    lists: list[list[Any]] = [items] * group.size()
+    if group.size() > 1:
+        dist.all_gather_object(lists, items, group=group)
+    return [item for part in lists for item in part]
 
 
 def clip_gradients(parameters: list[nn.Parameter], max_norm: float) -> Tensor:

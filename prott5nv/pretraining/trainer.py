@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from pathlib import Path
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from nemo.utils import logging as nemo_logging
 from nemo.utils.exp_manager import exp_manager
@@ -59,16 +61,20 @@ def pretrain(cfg: DictConfig) -> Path:
     """
     check(cfg)
     nemo_logging.setLevel(nemo_logging.ERROR)
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     trainer = build_trainer(cfg)
     log_dir = Path(exp_manager(trainer, OmegaConf.to_container(cfg.exp_manager, resolve=True)))
     model = ProtT5nvModel(cfg.model, trainer)
     if cfg.restore_from_path is not None:
-        model.configure_model()
-        model.load_weights(warm_start_weights(cfg.restore_from_path, model.config))
+        with warnings.catch_warnings(record=True) as changes:  # NeMo would send them to its log
+            warnings.simplefilter("always")
+            model.initial_weights = warm_start_weights(cfg.restore_from_path, model.config)
+        for change in changes:
+            say(f"warning: {change.message}")
     if cfg.do_training:
         if trainer.ckpt_path:
-            print(f"resuming from {trainer.ckpt_path}")
+            say(f"resuming from {trainer.ckpt_path}")
         trainer.fit(model, ckpt_path=trainer.ckpt_path)
     if cfg.do_testing:
         trainer.test(model)
@@ -76,7 +82,7 @@ def pretrain(cfg: DictConfig) -> Path:
     if trainer.is_global_zero:
         model.save_to(exported)
         curves = plot_curves(log_dir) if cfg.exp_manager.create_tensorboard_logger else None
-        print(f"\nmodel:  {exported}" + (f"\ncurves: {curves}" if curves else ""))
+        say(f"\nmodel:  {exported}" + (f"\ncurves: {curves}" if curves else ""))
     return exported
 
 
@@ -87,8 +93,8 @@ def check(cfg: DictConfig) -> None:
         raise ProtT5nvError("model.pipeline_model_parallel_size must be 1: this model gains nothing by pipelining")
     if cfg.trainer.accumulate_grad_batches != 1:
         raise ProtT5nvError(
-            "trainer.accumulate_grad_batches must be 1: model.global_batch_size says how many proteins make a step, and "
-            "model.micro_batch_size how many fit at once"
+            "trainer.accumulate_grad_batches must be 1: model.global_batch_size is the number of proteins in a step, "
+            "model.micro_batch_size how many of them fit at once"
         )
     for name in COUNTS + NUMBERS:
         value = OmegaConf.select(cfg, name)
@@ -141,5 +147,11 @@ def choose_precision(precision: str) -> str:
         return precision
     hardware = choose_hardware()
     chosen = {"fp32": "32", "bf16": "bf16-mixed", "fp16": "16-mixed"}[hardware.precision]
-    print(f"precision: {chosen}: {hardware}")
+    say(f"precision: {chosen}: {hardware}")
     return chosen
+
+
+@rank_zero_only
+def say(message: str) -> None:
+    """Print, once for all processes."""
+    print(message)

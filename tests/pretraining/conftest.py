@@ -1,3 +1,7 @@
+import multiprocessing
+import os
+import socket
+import traceback
 from pathlib import Path
 
 import pytest
@@ -11,3 +15,77 @@ def training_data(tmp_path_factory, examples) -> Path:
     folder = tmp_path_factory.mktemp("prepared") / "examples"
     prepare(examples / "proteins.fasta", folder, validation=4, test=4)
     return folder
+
+
+@pytest.fixture
+def cfg(training_data):
+    """The configuration of a tiny run without dropout."""
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    from prott5nv.configuration import config_folder, register_presets
+
+    register_presets()
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        cfg = compose(
+            "pretrain",
+            overrides=[
+                "model=tiny",
+                f"model.data.dataset_path={training_data}",
+                "model.data.num_workers=0",
+                "model.global_batch_size=8",
+                "model.micro_batch_size=8",
+                "model.hidden_dropout=0",
+                "model.attention_dropout=0",
+                "trainer.max_steps=3",
+            ],
+        )
+    OmegaConf.resolve(cfg)
+    return cfg
+
+
+def _rank(rank, size, port, function, arguments, results):
+    import torch
+    import torch.distributed as dist
+
+    torch.set_num_threads(1)
+    # As torchrun sets them.
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), LOCAL_RANK=str(rank))
+    os.environ.update(WORLD_SIZE=str(size), LOCAL_WORLD_SIZE=str(size), TORCHELASTIC_RUN_ID="test")
+    dist.init_process_group("gloo")
+    try:
+        results.put((rank, function(*arguments), None))
+    except BaseException:
+        results.put((rank, None, traceback.format_exc()))
+
+
+@pytest.fixture(scope="session")
+def on_ranks():
+    """Call a function in several processes joined by gloo; returns what each of them returned, by rank.
+
+    They are forked from a process that has imported NeMo and done nothing else: importing it again in each would take
+    longer than any test, and PyTorch's threads do not survive a fork.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["prott5nv.pretraining.model"])
+
+    def call(size, function, *arguments):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        results = context.Queue()
+        processes = [
+            context.Process(target=_rank, args=(rank, size, port, function, arguments, results)) for rank in range(size)
+        ]
+        for process in processes:
+            process.start()
+        try:
+            returned = [results.get(timeout=120) for _ in range(size)]
+        finally:
+            for process in processes:
+                process.kill()
+        for rank, _, failure in returned:
+            assert failure is None, f"rank {rank}: {failure}"
+        return [value for _, value, _ in sorted(returned, key=lambda item: item[0])]
+
+    return call

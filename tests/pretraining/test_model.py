@@ -6,53 +6,12 @@ import torch.nn.functional as F
 
 pytest.importorskip("nemo", reason="needs the train extra")
 
-import lightning.pytorch as pl
-from hydra import compose, initialize_config_dir
+from fitting import fit
 from omegaconf import OmegaConf
 
 from prott5nv import ProtT5nvError, load
-from prott5nv.configuration import config_folder, register_presets
 from prott5nv.pretraining.model import ProtT5nvModel
 from prott5nv.pretraining.trainer import check, choose_precision
-
-
-@pytest.fixture
-def cfg(training_data):
-    register_presets()
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        cfg = compose(
-            "pretrain",
-            overrides=[
-                "model=tiny",
-                f"model.data.dataset_path={training_data}",
-                "model.data.num_workers=0",
-                "model.global_batch_size=8",
-                "model.micro_batch_size=8",
-                "model.hidden_dropout=0",
-                "model.attention_dropout=0",
-                "trainer.max_steps=3",
-            ],
-        )
-    OmegaConf.resolve(cfg)
-    return cfg
-
-
-def fit(cfg, ckpt_path=None, **settings):
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        devices=1,
-        max_steps=cfg.trainer.max_steps,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        limit_val_batches=0,
-        **settings,
-    )
-    model = ProtT5nvModel(cfg.model, trainer)
-    trainer.fit(model, ckpt_path=ckpt_path)
-    return trainer, model
 
 
 def built(cfg):
