@@ -18,7 +18,11 @@ import torch.nn.functional as F
 from megatron.core import parallel_state
 from megatron.core.fusions.fused_bias_dropout import get_bias_dropout_add
 from megatron.core.models.common.embeddings.language_model_embedding import LanguageModelEmbedding
-from megatron.core.tensor_parallel import ColumnParallelLinear, RowParallelLinear
+from megatron.core.tensor_parallel import (
+    ColumnParallelLinear,
+    RowParallelLinear,
+    copy_to_tensor_model_parallel_region,
+)
 from megatron.core.transformer.attention import (
     CrossAttention,
     CrossAttentionSubmodules,
@@ -38,14 +42,26 @@ from torch import Tensor, nn
 
 from prott5nv.attention import Packing, packed_attention
 from prott5nv.config import ModelConfig
+from prott5nv.errors import ProtT5nvError
 
 
 def initialize_parallel(tensor_model_parallel_size: int = 1) -> None:
-    """Set up Megatron's process groups, in a private group of one where nothing was launched."""
+    """Set up Megatron's process groups, in a private group of one where nothing was launched.
+
+    Raises
+    ------
+    ProtT5nvError
+        If the processes cannot be divided into groups of this size.
+    """
     if parallel_state.model_parallel_is_initialized():
         return
     if not dist.is_initialized():
         dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    if dist.get_world_size() % tensor_model_parallel_size:
+        raise ProtT5nvError(
+            f"model.tensor_model_parallel_size={tensor_model_parallel_size} does not divide the number of processes, "
+            f"{dist.get_world_size()}: choose trainer.devices and trainer.num_nodes accordingly"
+        )
     parallel_state.initialize_model_parallel(tensor_model_parallel_size=tensor_model_parallel_size)
     if torch.cuda.is_available() and dist.get_backend() == "nccl":
         from megatron.core.tensor_parallel.random import model_parallel_cuda_manual_seed
@@ -54,14 +70,14 @@ def initialize_parallel(tensor_model_parallel_size: int = 1) -> None:
 
 
 class PlainLinear:
-    """Mixed into Megatron's linears: without tensor parallelism they are ordinary products.
+    """Mixed into Megatron's linears: the product is PyTorch's own, with the slices' sums round it.
 
     Megatron's autograd function casts nothing in the backward pass, so CPU autocast fails in it.
     """
 
-    def _forward_impl(self, input, weight, bias=None, **kwargs):
-        if self.tp_group.size() > 1:
-            return super()._forward_impl(input=input, weight=weight, bias=bias, **kwargs)
+    def _forward_impl(self, input, weight, bias=None, allreduce_dgrad=False, **_unused):
+        if allreduce_dgrad:  # each rank's gradient of the input is that of its slice alone
+            input = copy_to_tensor_model_parallel_region(input, group=self.tp_group)
         return F.linear(input, weight, bias)
 
 

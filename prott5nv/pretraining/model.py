@@ -9,6 +9,7 @@ Shapes: S packed decoder tokens, V vocabulary rows of this tensor-parallel rank.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -18,7 +19,7 @@ from megatron.core.tensor_parallel import vocab_parallel_cross_entropy
 from nemo.core.classes import ModelPT
 from nemo.core.optim.lr_scheduler import get_scheduler
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from prott5nv.checkpoint import read_nemo, save_nemo
@@ -30,6 +31,7 @@ from prott5nv.errors import ProtT5nvError
 from prott5nv.pretraining.loader import raise_together, step_loader
 from prott5nv.pretraining.megatron import MegatronProtT5, initialize_parallel
 from prott5nv.pretraining.parallel import all_reduce_gradients, clip_gradients, gather_lists
+from prott5nv.pretraining.slices import change_optimizer_state, change_state, gather_slices, own_slice
 
 SUMS = ("loss", "targets", "residue_loss", "residues", "residue_hits", "encoder_tokens")
 
@@ -77,12 +79,13 @@ class ProtT5nvModel(ModelPT):
         if self.initial_weights is not None:
             self.load_weights(self.initial_weights)
             self.initial_weights = None
+        # Lightning would copy the first rank's slices over the others' before testing.
+        self._ddp_params_and_buffers_to_ignore = [name for name, _ in self.named_parameters()]
 
     def configure_optimizers(self):
         """Adam without decay on biases and LayerNorms, and NeMo's schedule of that name."""
         optim = OmegaConf.to_container(self.cfg.optim, resolve=True)
-        decayed = [p for p in self.parameters() if p.ndim > 1]
-        undecayed = [p for p in self.parameters() if p.ndim == 1]
+        decayed, undecayed = self._optimized_parameters()
         groups = [
             {"params": decayed, "weight_decay": float(optim["weight_decay"])},
             {"params": undecayed, "weight_decay": 0.0},
@@ -104,6 +107,11 @@ class ProtT5nvModel(ModelPT):
         except (ValueError, TypeError, KeyError) as error:
             raise ProtT5nvError(f"model.optim.sched.name={name}: {error}") from None
         return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
+
+    def _optimized_parameters(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        """Those that decay and those that do not, in the optimizer's order."""
+        parameters = list(self.parameters())
+        return [p for p in parameters if p.ndim > 1], [p for p in parameters if p.ndim == 1]
 
     # ------------------------------------------------------------------ data
 
@@ -234,7 +242,10 @@ class ProtT5nvModel(ModelPT):
             return loss_S, torch.stack([value.float() for value in values])
 
     def _seed_dropout(self) -> None:
-        """Dropout follows from seed, step and data-parallel rank, so that a resumed run needs no generator's state."""
+        """Dropout follows from seed, step and data-parallel rank, so that a resumed run needs no generator's state.
+
+        Tensor-parallel ranks draw alike, since what they hold whole must stay alike.
+        """
         rank = parallel_state.get_data_parallel_rank()
         torch.manual_seed(hash((self.cfg.seed, self.trainer.global_step, rank)))
 
@@ -266,7 +277,8 @@ class ProtT5nvModel(ModelPT):
     # ------------------------------------------------------------------ checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
-        """Name the model and the stream of samples, for the message of a resume with others."""
+        """Name the model and the stream of samples, for the message of a resume with others; gather slices."""
+        self._change_tensors(checkpoint, gather_slices)
         checkpoint["prott5nv"] = {"config": self.config.to_nemo(), "stream": self._stream()}
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
@@ -282,11 +294,20 @@ class ProtT5nvModel(ModelPT):
         else:
             for state in checkpoint.get("lr_schedulers", []):
                 state["max_steps"] = self.trainer.max_steps
+            self._change_tensors(checkpoint, own_slice)
             return
         raise ProtT5nvError(
             f"cannot resume from the checkpoint in the experiment's folder: {changed}; choose another name=, or delete "
             "the folder"
         )
+
+    def _change_tensors(self, checkpoint: dict, change: Callable[[Tensor, nn.Parameter], Tensor]) -> None:
+        checkpoint["state_dict"] = change_state(checkpoint["state_dict"], dict(self.named_parameters()), change)
+        decayed, undecayed = self._optimized_parameters()
+        checkpoint["optimizer_states"] = [
+            change_optimizer_state(state, decayed + undecayed, change)
+            for state in checkpoint.get("optimizer_states", [])
+        ]
 
     def _stream(self) -> dict[str, int]:
         return {
@@ -298,12 +319,16 @@ class ProtT5nvModel(ModelPT):
     def save_to(self, save_path: str) -> None:
         """Write a ``.nemo`` file that NeMo 1.x, BioNeMo v1 and this package open.
 
+        All ranks call this together, and the first one writes.
+
         Parameters
         ----------
         save_path : path
         """
-        Path(save_path).parent.mkdir(parents=True, exist_ok=True)
-        save_nemo(save_path, self.config, megatron_to_prott5(self.megatron.state_dict()))
+        state_dict = change_state(self.megatron.state_dict(), dict(self.megatron.named_parameters()), gather_slices)
+        if dist.get_rank() == 0:
+            Path(save_path).parent.mkdir(parents=True, exist_ok=True)
+            save_nemo(save_path, self.config, megatron_to_prott5(state_dict))
 
     @classmethod
     def restore_from(cls, restore_path: str, trainer=None, override_config: dict | None = None) -> ProtT5nvModel:
@@ -329,9 +354,10 @@ class ProtT5nvModel(ModelPT):
         return model
 
     def load_weights(self, state_dict: dict[str, Tensor]) -> None:
-        """Take weights by :class:`prott5nv.ProtT5`'s names."""
+        """Take whole weights by :class:`prott5nv.ProtT5`'s names."""
+        slices = change_state(prott5_to_megatron(state_dict), dict(self.megatron.named_parameters()), own_slice)
         # Megatron's linears announce an empty extra state that no checkpoint of ours holds.
-        missing, unexpected = self.megatron.load_state_dict(prott5_to_megatron(state_dict), strict=False)
+        missing, unexpected = self.megatron.load_state_dict(slices, strict=False)
         assert not unexpected and all(key.endswith("_extra_state") for key in missing)
 
 
@@ -364,7 +390,3 @@ def _apex_fused_adam():
             "model.optim.name=apex_fused_adam needs NVIDIA's apex, a build from source; fused_adam needs nothing"
         ) from None
     return FusedAdam
-
-
-def _same(item):
-    return item

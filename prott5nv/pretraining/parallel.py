@@ -14,6 +14,8 @@ from megatron.core import parallel_state
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from prott5nv.pretraining.slices import is_sliced
+
 BUCKET_NUMEL = 2**25  # elements that travel in one all-reduce
 
 
@@ -89,8 +91,8 @@ def clip_gradients(parameters: list[nn.Parameter], max_norm: float) -> Tensor:
         The norm before clipping.
     """
     group = parallel_state.get_tensor_model_parallel_group()
-    sliced = [p.grad for p in parameters if p.grad is not None and getattr(p, "tensor_model_parallel", False)]
-    whole = [p.grad for p in parameters if p.grad is not None and not getattr(p, "tensor_model_parallel", False)]
+    sliced = [p.grad for p in parameters if p.grad is not None and is_sliced(p)]
+    whole = [p.grad for p in parameters if p.grad is not None and not is_sliced(p)]
     square = get_total_norm(sliced) ** 2
     if group.size() > 1:
         dist.all_reduce(square, group=group)

@@ -79,8 +79,8 @@ def pretrain(cfg: DictConfig) -> Path:
     if cfg.do_testing:
         trainer.test(model)
     exported = log_dir / f"{cfg.name}.nemo"
+    model.save_to(exported)
     if trainer.is_global_zero:
-        model.save_to(exported)
         curves = plot_curves(log_dir) if cfg.exp_manager.create_tensorboard_logger else None
         say(f"\nmodel:  {exported}" + (f"\ncurves: {curves}" if curves else ""))
     return exported
@@ -104,6 +104,10 @@ def check(cfg: DictConfig) -> None:
             sound = False
         if not sound:
             raise ProtT5nvError(f"{name}={value} is not a positive {'number' if name in NUMBERS else 'whole number'}")
+    slices = model.tensor_model_parallel_size
+    for name in ("num_attention_heads", "ffn_hidden_size"):
+        if model[name] % slices:
+            raise ProtT5nvError(f"model.tensor_model_parallel_size={slices} does not divide model.{name}={model[name]}")
     shape = OmegaConf.to_container(model, resolve=True)
     ModelConfig.from_dict({**shape, "masked_lm_prob": model.data.masked_lm_prob}).check_pretraining()
 

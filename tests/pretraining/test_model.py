@@ -108,6 +108,7 @@ def test_nemo_file_round_trip(cfg, tmp_path):
     "override, message",
     [
         ({"model": {"pipeline_model_parallel_size": 2}}, "pipeline"),
+        ({"model": {"tensor_model_parallel_size": 3}}, "num_attention_heads=4"),
         ({"trainer": {"accumulate_grad_batches": 4}}, "global_batch_size"),
         ({"model": {"optim": {"lr": "fast"}}}, "model.optim.lr=fast"),
         ({"model": {"micro_batch_size": 0}}, "model.micro_batch_size=0"),

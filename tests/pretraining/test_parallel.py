@@ -8,48 +8,115 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 
 pytest.importorskip("nemo", reason="needs the train extra")
 
 from fitting import Losses, fit
 
-from prott5nv import ProtT5nvError
+from prott5nv import ProtT5nvError, load
+from prott5nv.checkpoint import read_nemo
+from prott5nv.checkpoint.names import megatron_to_prott5
 from prott5nv.pretraining.curves import read_scalars
+from prott5nv.pretraining.model import ProtT5nvModel, _gather_vocabulary
 from prott5nv.pretraining.parallel import MegatronStrategy
+from prott5nv.pretraining.slices import gather_slices
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "pretrain.py"
 
 
-def train(cfg, max_steps, ckpt_path=None, save=None, devices=2):
-    """Losses of the steps and weights after them."""
+def train(cfg, max_steps, ckpt_path=None, save=None, devices=2, precision="32"):
+    """Losses of the steps, whole weights after them and the test split's loss."""
     cfg.trainer.max_steps = max_steps
     losses = Losses()
     strategy = MegatronStrategy() if devices > 1 else "auto"
-    trainer, model = fit(cfg, ckpt_path, devices=devices, strategy=strategy, callbacks=[losses])
+    trainer, model = fit(cfg, ckpt_path, devices=devices, strategy=strategy, callbacks=[losses], precision=precision)
     if save:
         trainer.save_checkpoint(save)
-    return losses.values, {name: p.detach().numpy() for name, p in model.megatron.named_parameters()}
+    weights = {name: gather_slices(p.detach(), p).numpy() for name, p in model.megatron.named_parameters()}
+    return losses.values, weights, trainer.test(model, verbose=False)[0]["test_loss"]
 
 
-def test_two_ranks_train_as_one(cfg, on_ranks):
+def assert_close(weights, expected):
+    for name, weight in weights.items():
+        np.testing.assert_allclose(weight, expected[name], atol=2e-5, rtol=0, err_msg=name)
+
+
+@pytest.mark.parametrize("tensor_parallel", [1, 2])
+def test_two_ranks_train_as_one(cfg, on_ranks, tensor_parallel):
     cfg.model.global_batch_size, cfg.model.micro_batch_size = 5, 2  # shares of 2 and 3
-    expected_losses, expected_weights = train(cfg, 4, devices=1)
+    cfg.model.gradient_clip_val = 0.5  # less than the norm
+    expected_losses, expected_weights, expected_test = train(cfg, 4, devices=1)
+    cfg.model.tensor_model_parallel_size = tensor_parallel
     ranks = on_ranks(2, train, cfg, 4)
-    for losses, weights in ranks:
+    for losses, weights, test_loss in ranks:
         assert losses == pytest.approx(expected_losses, rel=1e-5)
+        assert test_loss == pytest.approx(expected_test, rel=1e-5)
+        assert_close(weights, expected_weights)
         for name, weight in weights.items():
-            np.testing.assert_allclose(weight, expected_weights[name], atol=2e-5, rtol=0, err_msg=name)
             np.testing.assert_array_equal(weight, ranks[0][1][name])
 
 
-def test_two_ranks_resume_to_the_bit(cfg, on_ranks, tmp_path):
+@pytest.mark.parametrize("tensor_parallel", [1, 2])
+def test_two_ranks_resume_to_the_bit(cfg, on_ranks, tmp_path, tensor_parallel):
     cfg.model.hidden_dropout = cfg.model.attention_dropout = 0.1
-    straight, weights = on_ranks(2, train, cfg, 4)[0]
-    first, _ = on_ranks(2, train, cfg, 2, None, tmp_path / "two.ckpt")[0]
-    second, resumed_weights = on_ranks(2, train, cfg, 4, tmp_path / "two.ckpt")[0]
+    cfg.model.tensor_model_parallel_size = tensor_parallel
+    straight, weights, _ = on_ranks(2, train, cfg, 4)[0]
+    first, _, _ = on_ranks(2, train, cfg, 2, None, tmp_path / "two.ckpt")[0]
+    second, resumed_weights, _ = on_ranks(2, train, cfg, 4, tmp_path / "two.ckpt")[0]
     assert first + second == straight
     for name, weight in weights.items():
         np.testing.assert_array_equal(resumed_weights[name], weight)
+
+
+def test_a_run_goes_on_with_another_number_of_slices(cfg, on_ranks, tmp_path):
+    straight, weights, _ = train(cfg, 4, devices=1)
+    cfg.model.tensor_model_parallel_size = 2
+    on_ranks(2, train, cfg, 2, None, tmp_path / "two.ckpt")
+    cfg.model.tensor_model_parallel_size = 1
+    losses, resumed_weights, _ = train(cfg, 4, tmp_path / "two.ckpt", devices=1)
+    assert losses == pytest.approx(straight[2:], rel=1e-5)
+    assert_close(resumed_weights, weights)
+
+
+def test_slices_train_in_mixed_precision(cfg, on_ranks):
+    expected, _, _ = train(cfg, 3, devices=1)
+    cfg.model.tensor_model_parallel_size = 2
+    losses, _, _ = on_ranks(2, train, cfg, 3, None, None, 2, "bf16-mixed")[0]
+    assert losses == pytest.approx(expected, rel=1e-2)
+
+
+def logits_and_gradients(cfg, path, copy):
+    model = ProtT5nvModel.restore_from(path, override_config={**cfg.model, "tensor_model_parallel_size": 2})
+    model.save_to(copy)
+    batch = model._dataset("train", shuffle=True).__getitems__([0, 1, 2])[0]
+    loss_S, _ = model.eval()._losses(batch)
+    loss_S.sum().backward()
+    with torch.no_grad():
+        logits = _gather_vocabulary(model(batch))
+    gradients = {name: gather_slices(p.grad, p) for name, p in model.megatron.named_parameters()}
+    return logits.numpy(), {name: gradient.numpy() for name, gradient in megatron_to_prott5(gradients).items()}
+
+
+def test_slices_of_a_nemo_file_are_the_whole_model(cfg, on_ranks, tiny_checkpoint, tmp_path):
+    plain = load(tiny_checkpoint)
+    model = ProtT5nvModel.restore_from(tiny_checkpoint, override_config=cfg.model)
+    batch = model._dataset("train", shuffle=True).__getitems__([0, 1, 2])[0]
+    hidden = plain.encode(batch["enc_tokens"], batch["enc_cu_seqlens"])
+    decoded = plain.decode(batch["dec_tokens"], batch["dec_cu_seqlens"], hidden, batch["enc_cu_seqlens"])
+    expected = plain.logits(decoded)
+    F.cross_entropy(expected, batch["dec_labels"], reduction="sum").backward()
+
+    copy = tmp_path / "copy.nemo"
+    for logits, gradients in on_ranks(2, logits_and_gradients, cfg, tiny_checkpoint, copy):
+        assert np.abs(logits - expected.detach().numpy()).max() <= 1e-5 * expected.abs().max()
+        for name, parameter in plain.named_parameters():
+            difference = np.abs(gradients[name] - parameter.grad.numpy()).max()
+            assert difference <= 1e-5 * parameter.grad.abs().max(), name
+    copied, original = read_nemo(copy).state_dict, read_nemo(tiny_checkpoint).state_dict
+    assert copied.keys() == original.keys()
+    assert all(torch.equal(copied[name], weight) for name, weight in original.items())
 
 
 def stopped(cfg):
@@ -105,7 +172,7 @@ def test_the_script_starts_its_processes_and_speaks_with_one_voice(cfg, two_devi
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("model:") == done.stdout.count("test_residue_perplexity") == 1
     assert (tmp_path / "two" / "two.nemo").is_file()
-    expected, _ = train(cfg, 3, devices=1)
+    expected, _, _ = train(cfg, 3, devices=1)
     assert [loss for _, loss in read_scalars(tmp_path / "two")["loss"]] == pytest.approx(expected, rel=1e-5)
 
 
