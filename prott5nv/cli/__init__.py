@@ -13,10 +13,12 @@ from prott5nv.errors import ProtT5nvError
 COMMANDS = {
     "convert": "Turn a checkpoint into a Hugging Face folder, or back.",
     "embed": "Turn proteins into embeddings: one row per residue.",
+    "finetune": "Train for a task, score it, save one file that predicts.",
     "info": "Say what a checkpoint is, without building the model.",
     "merge": "Join the shards of an array job into one file.",
     "plot": "Show proteins as points, coloured by a table.",
-    "prepare": "Make training data: UniRef50 splits.",
+    "predict": "Predict with what finetune made.",
+    "prepare": "Make training data: UniRef50 splits, FLIP tasks.",
 }
 
 

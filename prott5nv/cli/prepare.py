@@ -1,4 +1,4 @@
-"""``prott5nv prepare``: training data from public sequence sets."""
+"""``prott5nv prepare``: training data from public sequence sets and benchmarks."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ class CountOrFraction(click.ParamType):
 
 @click.group(name="prepare")
 def command():
-    """Make training data: UniRef50 splits.
+    """Make training data: UniRef50 splits, FLIP tasks.
 
     \b
-    Example:
+    Examples:
       prott5nv prepare uniref50 uniref50.fasta.gz -o uniref50/
+      prott5nv prepare flip all --from FLIP/ -o flip/
     """
 
 
@@ -66,4 +67,29 @@ def uniref50(fasta, output, validation, test, split, **options):
         raise click.UsageError("--split already says the sizes; leave out --val and --test")
     provenance = prepare(fasta, output, split=split, **given, **options)
     click.echo(describe(provenance))
+    click.echo(f"written to {output}")
+
+
+@command.command()
+@click.argument("task", metavar="[TASK|all]", default="all")
+@click.option("--from", "location", required=True, metavar="DIR|URL", help="Where FLIP's files are.")
+@click.option("-o", "--output", required=True, metavar="DIR", help="Gets DIR/TASK/SPLIT.csv for each split.")
+def flip(task, location, output):
+    """Make the tables that prott5nv finetune trains on.
+
+    TASK is secondary_structure, conservation, scl, meltome or gb1. DIR|URL is a folder of FLIP's files or its web
+    address: FASTA, gzipped or not, in a folder for each task; a checkout of FLIP with its splits.zip archives; or
+    upstream's CSV files in train, val and test. Proteins are counted against the model card, and every difference is
+    printed. Proteins longer than 512 residues are kept.
+
+    \b
+    Examples:
+      prott5nv prepare flip all --from http://data.bioembeddings.com/public/FLIP/fasta -o flip/
+      prott5nv prepare flip secondary_structure --from FLIP/splits -o flip/
+    """
+    from prott5nv.flip.prepare import FLIP, prepare
+
+    for name in FLIP if task == "all" else [task]:
+        for prepared in prepare(name, location, output):
+            click.echo(prepared)
     click.echo(f"written to {output}")

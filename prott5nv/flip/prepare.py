@@ -1,0 +1,264 @@
+"""FLIP's files into one table per task and split, counted against the model card."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from prott5nv.errors import ProtT5nvError
+from prott5nv.flip.files import FlipFile, FlipSource, LabelledRow, read_labelled, read_table
+from prott5nv.flip.tasks import SETS, description_file
+
+LONG = 512  # residues that the public model sees at once
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Split:
+    """One way of cutting a task's proteins.
+
+    Attributes
+    ----------
+    files : dict of str to str
+        Names to look for, without suffix, and how such a file differs from the official one.
+    card : tuple of int, optional
+        Training, validation and test proteins on the model card, or in FLIP's paper.
+    """
+
+    files: dict[str, str]
+    card: tuple[int, int, int] | None = None
+
+
+@dataclass(frozen=True)
+class FlipTask:
+    """What FLIP asks of a protein.
+
+    Attributes
+    ----------
+    level, label : str
+        As for :class:`prott5nv.flip.tasks.Task`.
+    splits : dict of str to Split
+        The first is the one that the published figures are of.
+    classes : str
+        One letter each, for tasks about residues.
+    mask : bool
+        Whether a third file says which residues are scored.
+    archive : str
+        Git's hash of ``splits.zip`` in FLIP's repository, where known.
+    """
+
+    level: str
+    label: str
+    splits: dict[str, Split]
+    classes: str = ""
+    mask: bool = False
+    archive: str = ""
+
+
+def _named(*names: str) -> dict[str, Split]:
+    return {name: Split({name: ""}) for name in names}
+
+
+FLIP = {
+    "secondary_structure": FlipTask(
+        "residue", "class", {"sampled": Split({"sampled": ""}, (9712, 1080, 648))}, classes="CEH", mask=True
+    ),
+    "conservation": FlipTask(
+        "residue", "class", {"sampled": Split({"sampled": ""}, (9392, 555, 519))}, classes="123456789"
+    ),
+    "scl": FlipTask(
+        "protein",
+        "class",
+        {
+            "mixed_soft": Split({"mixed_soft": "", "mixed_soft_reconstructed": "rebuilt train"}, (9503, 1678, 2768)),
+            **_named("mixed_hard", "human_soft", "human_hard", "balanced", "mixed_vs_human_2"),
+        },
+        archive="a2db6c2b23db4497625fd350354592dad1b3ce71",
+    ),
+    "meltome": FlipTask(
+        "protein",
+        "number",
+        {
+            "mixed_split": Split(
+                {"mixed_split": "", "meltome_atlas_subset_mixed": "Meltome subset"}, (22335, 2482, 3134)
+            ),
+            **_named("human", "human_cell"),
+        },
+        archive="94b82305ccf0ca8a979771ae6edfd27824fdf2d4",
+    ),
+    "gb1": FlipTask(
+        "protein",
+        "number",
+        {
+            "two_vs_rest": Split({"two_vs_rest": ""}, (381, 43, 8309)),
+            "sampled": Split({"sampled": ""}, (6289, 699, 1745)),
+            **_named("one_vs_rest", "three_vs_rest", "low_vs_high"),
+        },
+    ),
+}
+
+
+@dataclass
+class Prepared:
+    """What became of one split.
+
+    Attributes
+    ----------
+    task, split, level, label : str
+    classes : list of str
+    note : str
+        How the split differs from the official one, in a few words for a table.
+    source : str
+        The file it was read from.
+    counts : dict of str to int
+        Proteins of each set.
+    longer_than_512 : int
+        Kept: they are embedded by windows.
+    differences : list of str
+        Everything that is not as on the model card, and every protein left out.
+    """
+
+    task: str
+    split: str
+    level: str
+    label: str
+    classes: list[str]
+    note: str
+    source: str
+    counts: dict[str, int] = field(default_factory=dict)
+    longer_than_512: int = 0
+    differences: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        counts = " / ".join(f"{self.counts.get(part, 0):,}" for part in SETS)
+        line = f"{self.task}, {self.split}: {counts} train / val / test, {self.longer_than_512:,} longer than {LONG}"
+        return "\n  ".join([line, *self.differences])
+
+
+def prepare(task: str, location: str | os.PathLike, output: str | os.PathLike) -> list[Prepared]:
+    """Write ``OUTPUT/TASK/SPLIT.csv`` and a description beside it, for every split of a task that is there.
+
+    Parameters
+    ----------
+    task : str
+        One of `FLIP`.
+    location : str or PathLike
+        See :class:`prott5nv.flip.files.FlipSource`.
+    output : str or PathLike
+
+    Raises
+    ------
+    ProtT5nvError
+        If the task is unknown, none of its files is there, or one is malformed.
+    """
+    if task not in FLIP:
+        raise ProtT5nvError(f"no FLIP task {task!r}: choose one of {', '.join(FLIP)}, or all")
+    flip_task = FLIP[task]
+    done = []
+    with FlipSource(location) as source:
+        for name, split in flip_task.splits.items():
+            for stem, note in split.files.items():
+                file = source.find(task, stem)
+                if file:
+                    prepared = Prepared(
+                        task, name, flip_task.level, flip_task.label, list(flip_task.classes), note, file.name
+                    )
+                    rows = _rows(source, file, flip_task, prepared)
+                    done.append(_write(rows, split, prepared, Path(output)))
+                    break
+        if not done and (tables := source.tables(task)):
+            name, split = next(iter(flip_task.splits.items()))
+            prepared = Prepared(
+                task, name, flip_task.level, flip_task.label, list(flip_task.classes), "", str(location)
+            )
+            rows = [row for part, files in tables.items() for file in files for row in read_table(file, part)]
+            done.append(_write(_fitting(rows, flip_task, prepared), split, prepared, Path(output)))
+    if not done:
+        looked = ", ".join(f"{stem}.fasta" for split in flip_task.splits.values() for stem in split.files)
+        raise ProtT5nvError(
+            f"{location}: nothing of {task} is there; looked in it and in {task}/ for {looked}, splits.zip"
+        )
+    return done
+
+
+def _rows(source: FlipSource, file: FlipFile, task: FlipTask, prepared: Prepared) -> list[LabelledRow]:
+    rows = list(read_labelled(file))
+    if file.member and task.archive and (found := file.git_hash()) != task.archive:
+        prepared.differences.append(f"{file.path}: git hash {found}; FLIP's own is {task.archive}")
+    if task.level == "residue" and rows and not rows[0].sequence:
+        rows = _join(source, rows, task, prepared)
+    return _fitting(rows, task, prepared)
+
+
+def _join(source: FlipSource, labels: list[LabelledRow], task: FlipTask, prepared: Prepared) -> list[LabelledRow]:
+    """Sequences, and masks where there are any, to labels of the same id; some sequences have no labels."""
+    found = source.find(prepared.task, "sequences", (".fasta",))
+    if found is None:
+        raise ProtT5nvError(f"{prepared.source}: sequences.fasta, which its labels belong to, is not beside it")
+    sequences = {record.id: record.sequence for record in found.records()}
+    masks = {}
+    if task.mask:
+        mask_file = source.find(prepared.task, "mask", (".fasta",))
+        if mask_file is None:
+            prepared.differences.append("mask.fasta is missing: residues without coordinates are scored, too")
+        else:
+            # A mask is digits, which the FASTA reader passes on as they are.
+            masks = {record.id: record.sequence for record in mask_file.records()}
+    _differ(prepared, "sequences without labels", sequences.keys() - {row.id for row in labels})
+    _differ(prepared, "labels without a sequence", {row.id for row in labels} - sequences.keys())
+    if masks:
+        _differ(prepared, "proteins without a mask, all of whose residues are scored", sequences.keys() - masks.keys())
+    return [row._replace(sequence=sequences[row.id], mask=masks.get(row.id)) for row in labels if row.id in sequences]
+
+
+def _fitting(rows: Iterable[LabelledRow], task: FlipTask, prepared: Prepared) -> list[LabelledRow]:
+    """Rows whose labels belong to their residues."""
+    if task.level == "protein":
+        return list(rows)
+    kept, uneven, uneven_masks = [], [], []
+    for row in rows:
+        if len(row.target) != len(row.sequence):
+            uneven.append(row.id)
+        elif row.mask is not None and len(row.mask) != len(row.sequence):
+            uneven_masks.append(row.id)
+        else:
+            kept.append(row)
+    _differ(prepared, "left out, as they have more or fewer labels than residues", uneven)
+    _differ(prepared, "left out, as their mask is of another length", uneven_masks)
+    return kept
+
+
+def _differ(prepared: Prepared, what: str, ids: Iterable[str]) -> None:
+    ids = sorted(ids)
+    if ids:
+        more = f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else ""
+        prepared.differences.append(f"{len(ids)} {what}: {', '.join(ids[:_SHOWN])}{more}")
+
+
+def _write(rows: list[LabelledRow], split: Split, prepared: Prepared, output: Path) -> Prepared:
+    prepared.counts = dict(Counter(row.set for row in rows))
+    prepared.longer_than_512 = sum(len(row.sequence) > LONG for row in rows)
+    if prepared.label == "class" and not prepared.classes:
+        prepared.classes = sorted({row.target for row in rows})
+    for part, expected in zip(SETS, split.card or (), strict=False):
+        found = prepared.counts.get(part, 0)
+        if found != expected:
+            prepared.differences.append(f"{part}: {found:,} proteins; the model card has {expected:,}")
+            prepared.note = prepared.note or "not the card's proteins"
+    if prepared.note:
+        prepared.differences.append(f"results will say: {prepared.note}")
+    path = output / prepared.task / f"{prepared.split}.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    with open(temporary, "w", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["id", "sequence", "target", "set", "mask"])
+        table.writerows((row.id, row.sequence, row.target, row.set, row.mask or "") for row in rows)
+    description_file(path).write_text(json.dumps(asdict(prepared), indent=1) + "\n")
+    os.replace(temporary, path)
+    return prepared

@@ -1,0 +1,131 @@
+"""Each task from its files to a predictor, through the command that a user types."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from prott5nv import ProtT5nvError
+from prott5nv.cli import command
+from prott5nv.flip.model_file import Predictor
+from prott5nv.flip.predict import predict_file
+from prott5nv.flip.prepare import FLIP
+
+pytest.importorskip("hydra", reason="needs the finetune extra")
+pytest.importorskip("torchmetrics", reason="needs the finetune extra")
+
+
+@pytest.fixture
+def finetune(tiny_checkpoint, flip_data, tmp_path):
+    """Run the command; the run's folder and its result."""
+
+    def run(task, *arguments):
+        output = tmp_path / "run"
+        given = ["finetune", str(task), "--model", str(tiny_checkpoint), "--data", str(flip_data), "-o", str(output)]
+        done = CliRunner().invoke(command, [*given, f"cache_dir={tmp_path}/cache", *arguments], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        return output, json.loads((output / "result.json").read_text())
+
+    return run
+
+
+def table(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("task", FLIP)
+def test_every_task_from_files_to_predictor(task, finetune, examples, tmp_path):
+    folder, result = finetune(task, "seeds=[1,2]", "task.training.epochs=3")
+    metric = {"class": "accuracy", "number": "mse"}[FLIP[task].label]
+    linear = {"residue": "one-hot window", "protein": "one-hot ridge" if task == "gb1" else "composition"}
+    assert list(result["results"]) == ["encoder", "constant", "one-hot", linear[FLIP[task].level]]
+    for scores in result["results"].values():
+        assert scores["all"][metric]["low"] <= scores["all"][metric]["mean"] <= scores["all"][metric]["high"]
+    assert len(result["results"]["encoder"]["all"][metric]["seeds"]) == 2
+    assert result["longer_than_512"]["test"] == (0 if task == "gb1" else 1)
+
+    assert predict_file(folder, examples / "proteins.fasta", tmp_path / "out.csv") == 36
+    rows = table(tmp_path / "out.csv")
+    if FLIP[task].level == "residue":
+        assert all(len(row["prediction"]) == len(row["confidence"]) == int(row["length"]) for row in rows)
+    elif FLIP[task].label == "class":
+        assert all(row["prediction"] in result["classes"] and 0 <= float(row["confidence"]) <= 1 for row in rows)
+    else:
+        assert all(np.isfinite(float(row["prediction"])) for row in rows)
+
+
+def test_a_head_learns_what_the_residues_say(finetune):
+    _, result = finetune("secondary_structure", "seeds=[1]", "task.training.lr=0.01", "task.training.batch_size=4")
+    scores = {name: found["all"]["accuracy"]["mean"] for name, found in result["results"].items()}
+    assert scores["one-hot"] > 0.95 and scores["encoder"] > scores["constant"] + 0.1  # the encoder is a random one
+
+
+def test_saved_model_predicts_what_was_scored(finetune, flip_data):
+    folder, _ = finetune("secondary_structure", "seeds=[1]", "task.training.epochs=2", "baselines=false")
+    told = {row["id"]: row for row in table(folder / "predictions.csv")}
+    rows = [row for row in table(flip_data / "secondary_structure" / "sampled.csv") if row["set"] == "test"]
+    assert [row["id"] for row in rows] == list(told)
+    source = folder / "test.csv"
+    source.write_text("id,sequence\n" + "".join(f"{row['id']},{row['sequence']}\n" for row in rows))
+    predict_file(folder / "model.h5", source, folder / "again.csv")
+    for row in table(folder / "again.csv"):
+        same = np.mean([a == b for a, b in zip(row["prediction"], told[row["id"]]["prediction"], strict=True)])
+        assert same > 0.99  # the cache keeps float16
+        assert told[row["id"]]["target"][0] == "-"  # masked
+
+
+@pytest.mark.parametrize("mode", ["lora", "full"])
+def test_encoder_learns_and_travels_in_the_file(mode, finetune, flip_data):
+    pytest.importorskip("peft", reason="needs the finetune extra")
+    settings = ("seeds=[1]", "task.training.epochs=2", "baselines=false", "task.training.encoder_lr=0.01")
+    folder, result = finetune("conservation", "--mode", mode, *settings)
+    assert result["mode"] == mode
+    told = {row["id"]: row["prediction"] for row in table(folder / "predictions.csv")}
+    rows = [row for row in table(flip_data / "conservation" / "sampled.csv") if row["set"] == "test"]
+    source = folder / "test.csv"
+    source.write_text("id,sequence\n" + "".join(f"{row['id']},{row['sequence']}\n" for row in rows))
+    predict_file(folder, source, folder / "again.csv", precision="fp32")  # as in training
+    for row in table(folder / "again.csv"):
+        assert np.mean([a == b for a, b in zip(row["prediction"], told[row["id"]], strict=True)]) > 0.99
+
+
+def test_the_same_seed_gives_the_same_scores(finetune):
+    runs = [finetune("gb1", "seeds=[3]", "task.training.epochs=3", "baselines=false")[1] for _ in range(2)]
+    assert runs[0]["results"] == runs[1]["results"] and runs[0]["history"] == runs[1]["history"]
+
+
+@pytest.mark.parametrize("head", ["linear", "light_attention"])
+def test_other_heads(head, finetune):
+    short = ("seeds=[1]", "task.training.epochs=2", "baselines=false")
+    folder, _ = finetune("scl", f"task.head.name={head}", "task.training.balanced=true", *short)
+    assert Predictor(folder).meaning.head["name"] == head
+
+
+def test_own_table(finetune, tmp_path):
+    """Numbers for residues, sets drawn at random, columns of other names."""
+    rng = np.random.default_rng(0)
+    lines = ["entry,aa,flexibility"]
+    for number in range(40):
+        sequence = "".join(rng.choice(list("ACDEFGHIKLMNPQRSTVWY"), size=20))
+        lines.append(f"P{number},{sequence},{' '.join(str(float(letter in 'GP')) for letter in sequence)}")
+    own = tmp_path / "own.csv"
+    own.write_text("\n".join(lines))
+    columns = ["--sequence-column", "aa", "--target-column", "flexibility", "task.id_column=entry"]
+    folder, result = finetune(
+        own, "--level", "residue", "--label", "number", *columns, "seeds=[1]", "task.training.batch_size=2"
+    )
+    assert result["note"] == "test set drawn at random; validation set drawn at random"
+    assert result["results"]["one-hot"]["all"]["r2"]["mean"] > 0.5 > result["results"]["constant"]["all"]["r2"]["mean"]
+    rows = table(folder / "predictions.csv")
+    assert all(len(row["prediction"].split()) == 20 == len(row["target"].split()) for row in rows)
+
+
+def test_a_file_that_is_no_model(tmp_path):
+    (tmp_path / "model.h5").write_text("not HDF5")
+    with pytest.raises(ProtT5nvError, match="not a model that `prott5nv finetune` wrote"):
+        Predictor(tmp_path)

@@ -1,0 +1,143 @@
+"""FLIP's files as people have them: folders, archives, web addresses, upstream's tables; and their traps."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import gzip
+import http.server
+import shutil
+import threading
+import zipfile
+
+import pytest
+
+from prott5nv import ProtT5nvError
+from prott5nv.flip.prepare import FLIP, prepare
+from prott5nv.flip.tasks import load_task
+
+
+def rows_of(folder, task, split):
+    with open(folder / task / f"{split}.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("task", FLIP)
+def test_every_task(task, flip_data):
+    split = next(iter(FLIP[task].splits))
+    loaded = load_task(flip_data / task / f"{split}.csv", name=task)
+    assert (loaded.level, loaded.label, loaded.split) == (FLIP[task].level, FLIP[task].label, split)
+    assert len(loaded.indices("train")) >= 22 and len(loaded.indices("val")) >= 7 and len(loaded.indices("test")) == 8
+    expected = [len(sequence) if loaded.level == "residue" else 1 for sequence in loaded.sequences]
+    assert [len(target) for target in loaded.targets] == expected
+
+
+def test_masked_residues_are_not_scored(flip_data):
+    task = load_task(flip_data / "secondary_structure" / "sampled.csv", name="secondary_structure")
+    assert task.classes == ("C", "E", "H")
+    for index in range(len(task.ids)):
+        assert not task.scored(index)[0] and task.scored(index)[1:].all()
+
+
+def test_sequences_without_labels_are_counted(flip_source, tmp_path):
+    (prepared,) = prepare("conservation", flip_source, tmp_path)
+    assert any(line.startswith("2 sequences without labels: 0abc-") for line in prepared.differences)
+    assert prepared.longer_than_512 == 5
+    assert len(rows_of(tmp_path, "conservation", "sampled")) == 38
+
+
+def test_counts_are_compared_with_the_card(flip_source, tmp_path):
+    (prepared,) = prepare("scl", flip_source, tmp_path)
+    assert "test: 8 proteins; the model card has 2,768" in prepared.differences
+    assert prepared.note == "rebuilt train"
+    assert load_task(tmp_path / "scl" / "mixed_soft.csv", name="scl").note == "rebuilt train"
+
+
+def test_labels_of_another_length_are_left_out_and_named(flip_source, tmp_path):
+    shutil.copytree(flip_source / "secondary_structure", tmp_path / "secondary_structure")
+    labels = tmp_path / "secondary_structure" / "sampled.fasta"
+    lines = labels.read_text().splitlines()
+    lines[1] += "H"
+    labels.write_text("\n".join(lines))
+    (tmp_path / "secondary_structure" / "mask.fasta").unlink()
+    (prepared,) = prepare("secondary_structure", tmp_path, tmp_path / "out")
+    name = lines[0].split()[0][1:]
+    assert f"1 left out, as they have more or fewer labels than residues: {name}" in prepared.differences
+    assert "mask.fasta is missing: residues without coordinates are scored, too" in prepared.differences
+    assert len(rows_of(tmp_path / "out", "secondary_structure", "sampled")) == 39
+
+
+def test_archive_and_gzip_give_the_same_table(flip_source, flip_data, tmp_path):
+    checkout = tmp_path / "FLIP" / "splits" / "secondary_structure"
+    checkout.mkdir(parents=True)
+    packed = tmp_path / "packed" / "secondary_structure"
+    packed.mkdir(parents=True)
+    with zipfile.ZipFile(checkout / "splits.zip", "w") as archive:
+        for path in (flip_source / "secondary_structure").iterdir():
+            archive.write(path, f"splits/{path.name}")
+            (packed / f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+    expected = rows_of(flip_data, "secondary_structure", "sampled")
+    for source in (tmp_path / "FLIP", tmp_path / "packed"):
+        prepare("secondary_structure", source, tmp_path / "out")
+        assert rows_of(tmp_path / "out", "secondary_structure", "sampled") == expected
+
+
+def test_an_archive_that_is_not_the_official_one_is_told(flip_source, tmp_path):
+    with zipfile.ZipFile(tmp_path / "splits.zip", "w") as archive:
+        archive.writestr("splits/mixed_split.csv", "sequence,target,set,validation\nMKV,40,train,\nMS,41,test,\n")
+    (prepared,) = prepare("meltome", tmp_path, tmp_path / "out")
+    assert any("FLIP's own is 94b82305" in line for line in prepared.differences)
+
+
+def test_web_address(flip_source, flip_data, tmp_path):
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=flip_source)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        prepare("conservation", address, tmp_path)
+        with pytest.raises(ProtT5nvError, match="nothing of scl is there"):
+            prepare("scl", f"{address}/gb1", tmp_path)
+        server.shutdown()
+    assert rows_of(tmp_path, "conservation", "sampled") == rows_of(flip_data, "conservation", "sampled")
+
+
+def test_upstream_tables(flip_source, flip_data, tmp_path):
+    """BioNeMo's layout: x000.csv in train, val and test, targets and masks under its own names."""
+    rows = rows_of(flip_data, "secondary_structure", "sampled")
+    for part in ("train", "val", "test"):
+        (tmp_path / part).mkdir()
+        with open(tmp_path / part / "x000.csv", "w") as file:
+            file.write("id,sequence,3state,8state,resolved\n")
+            for row in rows:
+                if row["set"] == part:
+                    file.write(f"{row['id']},{row['sequence']},{row['target']},{row['target']},{row['mask']}\n")
+    prepare("secondary_structure", tmp_path, tmp_path / "out")
+    found = rows_of(tmp_path / "out", "secondary_structure", "sampled")
+    assert sorted(map(str, found)) == sorted(map(str, rows))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("mixed_soft.fasta", ">P1 TARGET=Nucleus\nMKV\n", "line 1: P1 has no SET=train or SET=test"),
+        ("mixed_soft.fasta", ">P1 TARGET=Nucleus SET=other\nMKV\n", "SET=other is neither train nor test"),
+        ("mixed_soft.csv", "sequence,class,set\nMKV,Nucleus,train\n", "expected columns sequence, target"),
+        ("splits.zip", "no archive", "not a readable zip archive"),
+        ("other.txt", "", "nothing of scl is there"),
+    ],
+)
+def test_mistakes_in_one_line(tmp_path, name, content, message):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ProtT5nvError, match=message) as caught:
+        prepare("scl", tmp_path, tmp_path / "out")
+    assert "\n" not in str(caught.value)
+
+
+def test_card_counts_of_the_genuine_files(shared, tmp_path):
+    for task in ("secondary_structure", "conservation", "gb1"):
+        for prepared in prepare(task, shared / "data" / "flip", tmp_path):
+            assert (
+                tuple(prepared.counts[part] for part in ("train", "val", "test"))
+                == FLIP[task].splits[prepared.split].card
+            )
+            assert not prepared.note
