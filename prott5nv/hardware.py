@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,8 @@ DEVICES = ("auto", "cuda", "mps", "cpu")
 _CPU_BUDGET = 4096
 # Enough to fill the largest GPU; beyond it only memory grows.
 _GPU_BUDGET = 65536
+# A batch has four: every layer multiplies by matrices of the same shapes.
+_COMPILED_PRODUCTS = "16"
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,17 @@ def choose_hardware(device: str = "auto", precision: str = "auto") -> Hardware:
             return Hardware(chosen, "bf16", "this CPU has AVX512-bf16")
         return Hardware(chosen, "fp32", "this CPU has no fast bf16")
     return Hardware(chosen, "fp32", "the safe choice there")
+
+
+def bound_compiled_products() -> None:
+    """Keep memory flat on CPUs; to be called before the first product of matrices.
+
+    oneDNN compiles a product anew for every number of rows and keeps half a megabyte of each, 1,024 times, in two
+    caches of which PyTorch has one. Unpadded batches hardly ever have the same number of rows twice, so that nothing is
+    lost with a cache that holds the products of one batch.
+    """
+    for cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+        os.environ.setdefault(cache, _COMPILED_PRODUCTS)
 
 
 def residue_budget(config: ModelConfig, hardware: Hardware) -> int:

@@ -12,14 +12,15 @@ import copy
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from prott5nv.errors import ProtT5nvError
-from prott5nv.hardware import choose_hardware, residue_budget
+from prott5nv.hardware import bound_compiled_products, choose_hardware, residue_budget
+from prott5nv.pieces import Piece, batches_of, join, window_starts
 from prott5nv.tokenizer import PAD, ProteinTokenizer
 from prott5nv.transformer import ProtT5
 
@@ -40,15 +41,6 @@ class NamedProtein(Protocol):
 
     id: str
     sequence: str
-
-
-class _Piece(NamedTuple):
-    """A stretch of one protein that the model sees at once; the whole protein, unless it is cut into windows."""
-
-    protein: int  # index in the window of proteins
-    start: int
-    tokens_T: np.ndarray
-    name: str
 
 
 class ProtT5nvInference:
@@ -98,6 +90,7 @@ class ProtT5nvInference:
     ):
         if max_tokens is not None and max_tokens < 1:
             raise ProtT5nvError(f"max_tokens={max_tokens}: must be at least 1")
+        bound_compiled_products()
         self.hardware = choose_hardware(device, precision)
         self.tokenizer = ProteinTokenizer()
         if isinstance(model, ProtT5):
@@ -110,10 +103,6 @@ class ProtT5nvInference:
         self.config = encoder.config
         self._encoder = encoder.to(self.hardware.device, self.hardware.dtype).eval()
         self.max_tokens = max_tokens or residue_budget(self.config, self.hardware)
-        # oneDNN compiles a bf16 product anew for every number of rows, and keeps half a megabyte of each: memory grew
-        # by 1 GB over 20,000 proteins. A filler, which no protein sees, bounds the numbers of rows there are.
-        reduced_on_cpu = self.hardware.device.type == "cpu" and self.hardware.precision != "fp32"
-        self._row_multiple = min(64, self.config.max_position_embeddings) if reduced_on_cpu else 1
 
     def embed(
         self,
@@ -230,37 +219,37 @@ class ProtT5nvInference:
 
     def _pieces(
         self, index: int, name: str, protein: str | NamedProtein, long: str, shortened: list[str]
-    ) -> list[_Piece]:
+    ) -> list[Piece]:
         sequence = getattr(protein, "sequence", protein)
         length, limit = len(sequence), self.config.max_position_embeddings
         if not length:
             raise ProtT5nvError(f"{name} has no residues")
         (tokens_T, _) = self.tokenizer.encode_batch([sequence], [name])
         if length <= limit:
-            return [_Piece(index, 0, tokens_T, name)]
+            return [Piece(index, 0, tokens_T, name)]
         if long == "error":
             raise ProtT5nvError(
                 f"{name} has {length} residues and this model sees at most {limit} at once: "
                 "use long='window' for all of them, or 'truncate' for the first"
             )
         if long == "window":
-            return [_Piece(index, i, tokens_T[i : i + limit], name) for i in window_starts(length, limit)]
+            return [Piece(index, i, tokens_T[i : i + limit], name) for i in window_starts(length, limit)]
         shortened.append(f"{name} ({length})")
-        return [] if long == "skip" else [_Piece(index, 0, tokens_T[:limit], name)]
+        return [] if long == "skip" else [Piece(index, 0, tokens_T[:limit], name)]
 
-    def _rows(self, pieces: list[_Piece], count: int, failures: dict[int, ProtT5nvError]) -> list[np.ndarray | None]:
+    def _rows(self, pieces: list[Piece], count: int, failures: dict[int, ProtT5nvError]) -> list[np.ndarray | None]:
         """Rows of each protein of a window; proteins that fail are added to `failures`."""
         hidden: dict[int, list[tuple[int, np.ndarray]]] = {}
         # Longest first: where memory runs out, it does so at the beginning.
-        for batch in _batches(sorted(pieces, key=lambda piece: -len(piece.tokens_T)), self.max_tokens):
+        for batch in batches_of(sorted(pieces, key=lambda piece: -len(piece.tokens_T)), self.max_tokens):
             for piece, found in zip(batch, self._encode(batch), strict=True):
                 if isinstance(found, ProtT5nvError):
                     failures[piece.protein] = found
                 else:
                     hidden.setdefault(piece.protein, []).append((piece.start, found))
-        return [_join(hidden.pop(index, None)) for index in range(count)]
+        return [join(hidden.pop(index, None)) for index in range(count)]
 
-    def _encode(self, batch: list[_Piece]) -> list[np.ndarray | ProtT5nvError]:
+    def _encode(self, batch: list[Piece]) -> list[np.ndarray | ProtT5nvError]:
         """Rows of each piece; where memory does not suffice, of one half of the batch after the other."""
         try:
             return self._forward([piece.tokens_T for piece in batch])
@@ -280,15 +269,13 @@ class ProtT5nvInference:
     @torch.inference_mode()
     def _forward(self, tokens: list[np.ndarray]) -> list[np.ndarray]:
         lengths = [len(tokens_T) for tokens_T in tokens]
-        if (filler := -sum(lengths) % self._row_multiple) > 0:
-            tokens = [*tokens, np.zeros(filler, dtype=np.int64)]
-        cu_seqlens_B1 = torch.tensor([0, *np.cumsum([len(tokens_T) for tokens_T in tokens])], dtype=torch.int32)
+        cu_seqlens_B1 = torch.tensor([0, *np.cumsum(lengths)], dtype=torch.int32)
         tokens_T = torch.from_numpy(np.concatenate(tokens))
         device = self.hardware.device
         hidden_TD = self._encoder.encode(tokens_T.to(device), cu_seqlens_B1.to(device))
         rows_TD = hidden_TD.cpu().float().numpy()  # widened after the transfer, which is halved thereby
         # Copies: a slice that someone keeps would hold the whole batch in memory.
-        return [rows.copy() for rows in np.split(rows_TD, np.cumsum(lengths))[: len(lengths)]]
+        return [rows.copy() for rows in np.split(rows_TD, np.cumsum(lengths)[:-1])]
 
     def _warn(self, shortened: list[str], long: str) -> None:
         limit = self.config.max_position_embeddings
@@ -363,17 +350,6 @@ def seqs_to_embedding(
     return pooled_BD
 
 
-def window_starts(length: int, limit: int) -> range:
-    """Where the overlapping windows of a protein begin; a protein that fits is one window.
-
-    >>> list(window_starts(1100, 512)), list(window_starts(512, 512))
-    ([0, 256, 512, 768], [0])
-    """
-    stride = limit // 2
-    # The last window begins where more than a stride is left, so it is never a mere stump.
-    return range(0, max(1, length - stride), stride)
-
-
 def model_file(model: str | Path | None) -> Path:
     """The checkpoint that a name stands for: None is the built-in model."""
     if model is not None:
@@ -393,32 +369,6 @@ def _check_options(pooling: str | None, long: str) -> None:
         raise ProtT5nvError(f"pooling={pooling!r}: choose 'mean', or None for one row per residue")
     if long not in LONG_RULES:
         raise ProtT5nvError(f"long={long!r}: choose {', '.join(LONG_RULES)}")
-
-
-def _batches(pieces: list[_Piece], max_tokens: int) -> Iterator[list[_Piece]]:
-    """Cut in order, at most `max_tokens` residues each; a piece that exceeds them stands alone."""
-    batch, residues = [], 0
-    for piece in pieces:
-        if batch and residues + len(piece.tokens_T) > max_tokens:
-            yield batch
-            batch, residues = [], 0
-        batch.append(piece)
-        residues += len(piece.tokens_T)
-    if batch:
-        yield batch
-
-
-def _join(parts: list[tuple[int, np.ndarray]] | None) -> np.ndarray | None:
-    """Rows of a whole protein from those of its windows, averaged where windows overlap."""
-    if parts is None or len(parts) == 1:
-        return parts and parts[0][1]
-    length = max(start + len(rows) for start, rows in parts)
-    total_LD = np.zeros((length, parts[0][1].shape[1]), dtype=np.float32)
-    windows_L1 = np.zeros((length, 1), dtype=np.float32)
-    for start, rows in sorted(parts, key=lambda part: part[0]):
-        total_LD[start : start + len(rows)] += rows
-        windows_L1[start : start + len(rows)] += 1
-    return total_LD / windows_L1
 
 
 def _pad(items: list[Tensor], value: float, shape: tuple[int, ...] = ()) -> tuple[Tensor, Tensor]:

@@ -229,23 +229,24 @@ print(sorted(heavy & set(sys.modules)))
     assert out.strip() == "[]"
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_memory_does_not_grow_with_the_number_of_proteins(precision):
-    code = f"""
+def test_memory_does_not_grow_with_the_number_of_proteins():
+    code = """
 import random, resource, torch
 from prott5nv import ModelConfig, ProtT5, ProtT5nvInference
 torch.set_num_threads(1)
-model = ProtT5nvInference(ProtT5(ModelConfig.preset("tiny")), precision="{precision}")
+network = ProtT5(ModelConfig.preset("tiny", num_layers=1))
 rng = random.Random(0)
-peaks = []
-for count in (100, 2000):
-    for _, rows in model.embed("".join(rng.choices("ACDEFGHIK", k=rng.randint(20, 512))) for _ in range(count)):
-        pass
-    peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-print(peaks[1] / peaks[0])
+for precision in "fp32", "bf16":
+    model = ProtT5nvInference(network, precision=precision)
+    peaks = []
+    for count in (100, 1000):
+        for _, rows in model.embed("".join(rng.choices("ACDEFGHIK", k=rng.randint(20, 512))) for _ in range(count)):
+            pass
+        peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    print(peaks[1] / peaks[0])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200, check=True)
-    assert float(done.stdout) < 1.1
+    assert max(map(float, done.stdout.split())) < 1.1
 
 
 def test_memory_failure_halves_the_batch_and_names_what_fits_in_no_way():
