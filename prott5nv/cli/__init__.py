@@ -19,6 +19,7 @@ COMMANDS = {
     "plot": "Show proteins as points, coloured by a table.",
     "predict": "Predict with what finetune made.",
     "prepare": "Make training data: UniRef50 splits, FLIP tasks.",
+    "report": "Put fine-tuning runs into one table, beside published figures.",
 }
 
 

@@ -87,8 +87,9 @@ class Task:
         return ~np.isnan(self.targets[index]) if self.label == "number" else self.targets[index] != IGNORED
 
     def subset(self, per_set: int) -> Task:
-        """At most that many proteins of each set, the first ones; for a trial."""
-        kept = np.sort(np.concatenate([self.indices(part)[:per_set] for part in SETS]))
+        """At most that many proteins of each set, drawn at random; for a trial."""
+        order = np.random.default_rng(0)
+        kept = np.sort(np.concatenate([order.permutation(self.indices(part))[:per_set] for part in SETS]))
         return Task(
             self.name,
             self.split,
@@ -99,7 +100,7 @@ class Task:
             [self.sequences[i] for i in kept],
             [self.targets[i] for i in kept],
             self.sets[kept],
-            "; ".join(filter(None, [self.note, f"first {per_set} proteins of each set"])),
+            "; ".join(filter(None, [self.note, f"{per_set} proteins of each set"])),
         )
 
 

@@ -1,0 +1,77 @@
+"""Figures of FLIP's model card table for ProtT5nv: single numbers, without seeds or intervals."""
+
+from __future__ import annotations
+
+# Task: metric, the split they are of, and the figure of each model.
+PUBLISHED = {
+    "secondary_structure": (
+        "accuracy",
+        "sampled",
+        {
+            "ProtT5nv": 0.793,
+            "one-hot": 0.643,
+            "ESM1nv": 0.773,
+            "ProtBERT": 0.818,
+            "ProtT5-XL": 0.854,
+            "ESM2-650M": 0.855,
+            "ESM2-3B": 0.861,
+            "ESM2-15B": 0.867,
+        },
+    ),
+    "conservation": (
+        "accuracy",
+        "sampled",
+        {
+            "ProtT5nv": 0.256,
+            "one-hot": 0.202,
+            "ESM1nv": 0.249,
+            "ProtBERT": 0.326,
+            "ProtT5-XL": 0.343,
+            "ESM2-650M": 0.329,
+            "ESM2-3B": 0.337,
+            "ESM2-15B": 0.340,
+        },
+    ),
+    "scl": (
+        "accuracy",
+        "mixed_soft",
+        {
+            "ProtT5nv": 0.764,
+            "one-hot": 0.386,
+            "ESM1nv": 0.720,
+            "ProtBERT": 0.740,
+            "ProtT5-XL": 0.820,
+            "ESM2-650M": 0.791,
+            "ESM2-3B": 0.812,
+            "ESM2-15B": 0.839,
+        },
+    ),
+    "meltome": (
+        "mse",
+        "mixed_split",
+        {
+            "ProtT5nv": 77.39,
+            "one-hot": 128.21,
+            "ESM1nv": 82.85,
+            "ProtBERT": 58.87,
+            "ProtT5-XL": 44.76,
+            "ESM2-650M": 53.38,
+            "ESM2-3B": 45.78,
+            "ESM2-15B": 39.49,
+        },
+    ),
+    "gb1": (
+        "mse",
+        "two_vs_rest",
+        {
+            "ProtT5nv": 1.60,
+            "one-hot": 2.56,
+            "ESM1nv": 1.58,
+            "ProtBERT": 1.61,
+            "ProtT5-XL": 1.69,
+            "ESM2-650M": 1.67,
+            "ESM2-3B": 1.64,
+            "ESM2-15B": 1.52,
+        },
+    ),
+}

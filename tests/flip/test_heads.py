@@ -1,0 +1,80 @@
+"""Heads on packed proteins, the features under them, and the encoder that learns."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from prott5nv import ProtT5nvError, ProtT5nvInference, load
+from prott5nv.flip.features import LiveEncoder, OneHot, stored_embeddings
+from prott5nv.flip.heads import HEADS, ConvNet, make_head
+
+LENGTHS = [5, 1, 30]
+KINDS = [(level, name) for level, names in HEADS.items() for name in names]
+SEQUENCES = ["MSLKR", "A", "MKVLAWQXBZ" * 60]  # the last one is longer than the model sees at once
+
+
+@pytest.mark.parametrize(("level", "name"), KINDS)
+def test_neighbours_do_not_matter(level, name):
+    torch.manual_seed(0)
+    head = make_head(level, 8, 3, name).eval()
+    rows = torch.randn(sum(LENGTHS), 8)
+    together = head(rows, LENGTHS)
+    alone = torch.cat([head(each, [len(each)]) for each in rows.split(LENGTHS)])
+    assert together.shape == (sum(LENGTHS) if level == "residue" else len(LENGTHS), 3)
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+
+
+def test_convnet_is_upstreams_on_padded_proteins():
+    """Two Conv2d over a padded batch, as upstream's, whose padding is set to zero between them."""
+    torch.manual_seed(0)
+    head = ConvNet(8, 3).eval()
+    rows = torch.randn(sum(LENGTHS), 8)
+    for protein, found in zip(rows.split(LENGTHS), head(rows, LENGTHS).split(LENGTHS), strict=True):
+        hidden = nn.functional.conv1d(protein.T[None], head.first.weight, head.first.bias, padding=3).relu()
+        expected = nn.functional.conv1d(hidden, head.second.weight, head.second.bias, padding=3)[0].T
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_unknown_head_or_setting():
+    with pytest.raises(ProtT5nvError, match="heads for a protein are mlp, linear, light_attention"):
+        make_head("protein", 8, 3, "convnet")
+    with pytest.raises(ProtT5nvError, match="unexpected keyword argument 'depth'"):
+        make_head("residue", 8, 3, "convnet", depth=3)
+
+
+def test_one_hot_composition():
+    rows, lengths = OneHot(["AAC", "J"], pooled=True).batch([0, 1])
+    assert lengths == [1, 1] and sorted(rows[0].tolist())[-2:] == pytest.approx([1 / 3, 2 / 3])
+    assert not rows[1].any()  # a letter without a token of its own
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+def test_cache_holds_embeddings_by_windows(pooled, tiny_checkpoint, tmp_path):
+    counted = []
+    settings = {"pooled": pooled, "precision": "fp32", "on_progress": counted.append}
+    rows, lengths = stored_embeddings(SEQUENCES, tiny_checkpoint, tmp_path, **settings).batch([2, 0])
+    inference = ProtT5nvInference(tiny_checkpoint, precision="fp32")
+    embedded = [found for _, found in inference.embed(SEQUENCES, long="window", pooling="mean" if pooled else None)]
+    expected = np.concatenate([np.atleast_2d(embedded[2]), np.atleast_2d(embedded[0])])
+    np.testing.assert_allclose(rows.numpy(), expected, rtol=2e-3, atol=2e-3)
+    assert lengths == ([1, 1] if pooled else [600, 5]) and counted == [5, 1, 600]
+    stored_embeddings(SEQUENCES, tiny_checkpoint, tmp_path, **settings)
+    assert len(counted) == 3 and len(list(tmp_path.iterdir())) == 1  # found again
+
+
+def test_cache_tells_inputs_apart(tiny_checkpoint, tmp_path):
+    for sequences, pooled in ((["MS"], True), (["MS"], False), (["M", "S"], False), (["SM"], False)):
+        stored_embeddings(sequences, tiny_checkpoint, tmp_path, pooled=pooled)
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_learning_encoder_sees_what_inference_sees(tiny_checkpoint):
+    encoder = LiveEncoder(load(tiny_checkpoint), SEQUENCES).eval()
+    rows, lengths = encoder.batch([2, 1])
+    embedded = list(ProtT5nvInference(tiny_checkpoint, precision="fp32").embed(SEQUENCES, long="window"))
+    expected = np.concatenate([embedded[2][1], embedded[1][1]])
+    assert lengths == [600, 1] and rows.requires_grad
+    np.testing.assert_allclose(rows.detach().numpy(), expected, atol=1e-4)
