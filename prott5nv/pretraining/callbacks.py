@@ -1,10 +1,24 @@
-"""What a person sees of a run while it runs."""
+"""What happens beside the steps of a run: progress, throughput, checkpoints, signals."""
 
 from __future__ import annotations
 
+import signal
 import time
+from pathlib import Path
 
+from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_only
+
+from prott5nv.pretraining.checkpoint_files import METRIC, best_first, checkpoint_name, superseded, write_checkpoint
+from prott5nv.pretraining.model import NotFiniteError, ProtT5nvModel
+
+
+@rank_zero_only
+def say(message: str, **how) -> None:
+    """Print, once for all processes."""
+    print(message, **how)
 
 
 class StepProgressBar(TQDMProgressBar):
@@ -39,3 +53,80 @@ class Throughput(Callback):
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         rate = pl_module.encoder_tokens / (time.perf_counter() - self._start)
         pl_module.log("residues_per_s", rate, prog_bar=True)
+
+
+class WholeCheckpointIO(TorchCheckpointIO):
+    """Lightning's files, complete or absent; its own writer copies across file systems under the final name."""
+
+    def save_checkpoint(self, checkpoint, path, storage_options=None):
+        write_checkpoint(checkpoint, path)
+
+
+class Checkpoints(Callback):
+    """Saves after each validation, at the end and when training has to stop.
+
+    Parameters
+    ----------
+    folder : Path
+    keep_best : int
+        How many checkpoints of the lowest validation perplexity to keep, beside the newest two; -1 keeps all.
+    export_best : bool
+        Write each of these as a ``.nemo`` file too.
+    """
+
+    def __init__(self, folder: Path, keep_best: int = 3, export_best: bool = True):
+        self.folder = folder
+        self.keep_best = keep_best
+        self.export_best = export_best
+        self._saved_step: int | None = None
+
+    def on_train_start(self, trainer, model):
+        self._saved_step = trainer.global_step
+
+    def on_validation_end(self, trainer, model):
+        if trainer.state.fn == TrainerFn.FITTING:
+            self._save(trainer, model, trainer.callback_metrics[METRIC].item())
+
+    def on_train_batch_end(self, trainer, model, outputs, batch, batch_idx):
+        if model.stopping:
+            self._save(trainer, model)
+
+    def on_train_end(self, trainer, model):
+        if self._saved_step != trainer.global_step:
+            self._save(trainer, model)
+
+    def on_exception(self, trainer, model, exception):
+        if isinstance(exception, NotFiniteError):
+            # Of no other name's pattern, so never resumed from and never thinned out.
+            path = self.folder / f"not-finite-{checkpoint_name(trainer.global_step)}"
+            trainer.save_checkpoint(path)
+            say(f"the state before that step: {path}")
+
+    def _save(self, trainer, model: ProtT5nvModel, perplexity: float | None = None) -> None:
+        path = self.folder / checkpoint_name(trainer.global_step, perplexity)
+        trainer.save_checkpoint(path)
+        self._saved_step = trainer.global_step
+        best = best_first(self.folder) if trainer.is_global_zero else []
+        is_best = path in best if self.keep_best == -1 else path in best[: self.keep_best]
+        if self.export_best and trainer.strategy.broadcast(is_best):
+            model.save_to(path.with_suffix(".nemo"))
+        if trainer.is_global_zero:
+            for old in superseded(self.folder, self.keep_best):
+                old.unlink(missing_ok=True)
+
+
+class StopOnSignal(Callback):
+    """On SIGTERM or SIGUSR1, to any rank, all finish their step, save and exit with code 0, to be started again."""
+
+    def on_train_start(self, trainer, model):
+        def request(signum, frame):
+            model.stop_requested = True
+
+        # Lightning has set its own by now, and puts back what was there before when training ends.
+        for signum in (signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(signum, request)
+
+    def on_train_batch_start(self, trainer, model, batch, batch_idx):
+        if model.stopping:  # by now the step before has been saved and logged
+            say(f"stopped at step {trainer.global_step} on a signal; the same command goes on from there")
+            raise SystemExit(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 
 import torch
@@ -53,6 +54,7 @@ def step_loader(samples: PretrainingDataset, global_batch_size: int, num_workers
         batch_sampler=sampler,
         collate_fn=_same,
         num_workers=num_workers,
+        worker_init_fn=_leave_signals_to_the_trainer,
         persistent_workers=num_workers > 0,
         pin_memory=torch.cuda.is_available(),
     )
@@ -67,6 +69,12 @@ def raise_together(error: ProtT5nvError | None) -> None:
     for met in errors:
         if met is not None:
             raise met
+
+
+def _leave_signals_to_the_trainer(worker: int) -> None:
+    """A signal to the whole group must not take away the workers that the last step needs."""
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(signum, signal.SIG_IGN)
 
 
 def _same(item):

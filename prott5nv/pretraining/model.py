@@ -15,7 +15,6 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from megatron.core import parallel_state
-from megatron.core.tensor_parallel import vocab_parallel_cross_entropy
 from nemo.core.classes import ModelPT
 from nemo.core.optim.lr_scheduler import get_scheduler
 from omegaconf import DictConfig, OmegaConf
@@ -29,11 +28,14 @@ from prott5nv.data.dataset import PretrainingDataset
 from prott5nv.data.memmap import CSVDataset
 from prott5nv.errors import ProtT5nvError
 from prott5nv.pretraining.loader import raise_together, step_loader
+from prott5nv.pretraining.losses import SUMS, metrics_of, token_losses
 from prott5nv.pretraining.megatron import MegatronProtT5, initialize_parallel
 from prott5nv.pretraining.parallel import all_reduce_gradients, clip_gradients, gather_lists
 from prott5nv.pretraining.slices import change_optimizer_state, change_state, gather_slices, own_slice
 
-SUMS = ("loss", "targets", "residue_loss", "residues", "residue_hits", "encoder_tokens")
+
+class NotFiniteError(ProtT5nvError):
+    """A loss that is infinite or not a number."""
 
 
 class ProtT5nvModel(ModelPT):
@@ -62,6 +64,8 @@ class ProtT5nvModel(ModelPT):
         self.initial_weights: dict[str, Tensor] | None = None  # by ProtT5's names, to start from instead of a draw
         self._sums = torch.zeros(len(SUMS), dtype=torch.float64)  # millions of tokens add up in validation
         self._mistake: ProtT5nvError | None = None  # met in validation by this rank alone
+        self.stop_requested = False  # of this rank, by a signal
+        self.stopping = False  # agreed by all
 
     # ------------------------------------------------------------------ building
 
@@ -177,7 +181,7 @@ class ProtT5nvModel(ModelPT):
             sums += part
         all_reduce_gradients(self.megatron.parameters())
         self._reduce(sums)
-        metrics = _metrics(sums, prefix="train")
+        metrics = metrics_of(sums, prefix="train")
         if not math.isfinite(metrics["train_loss"]):
             raise self._not_finite(micro_batches)
         self.log("lr", scheduler.get_last_lr()[0])
@@ -189,9 +193,11 @@ class ProtT5nvModel(ModelPT):
         self.log_dict(metrics)
 
     def on_train_start(self) -> None:
-        """Log under the right step: a checkpoint saved during validation holds a counter that is one behind."""
+        """Set Lightning's counters by the step: they differ with the moment at which a checkpoint was saved."""
         super().on_train_start()
-        self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.trainer.global_step
+        loop, step = self.trainer.fit_loop.epoch_loop, self.trainer.global_step
+        loop._batches_that_stepped = step
+        loop.batch_progress.total.ready = loop.batch_progress.total.completed = step
 
     def on_before_optimizer_step(self, optimizer) -> None:
         """Clip; a gradient scaler has unscaled by now."""
@@ -221,25 +227,12 @@ class ProtT5nvModel(ModelPT):
         sums = self._sums.to(self.device, torch.float32)
         self._sums.zero_()
         self._reduce(sums)
-        metrics = _metrics(sums, prefix)
+        metrics = metrics_of(sums, prefix)
         self.log(f"{prefix}_residue_perplexity", metrics.pop(f"{prefix}_residue_perplexity"), prog_bar=True)
         self.log_dict(metrics)
 
     def _losses(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Cross-entropy of each target token, and the sums that metrics are made of."""
-        logits_SV, labels_S, is_residue_S = self(batch).float(), batch["dec_labels"], batch["residue_mask"]
-        loss_S = vocab_parallel_cross_entropy(logits_SV.clone(), labels_S)  # it overwrites its argument
-        with torch.no_grad():
-            hits_S = _gather_vocabulary(logits_SV).argmax(-1) == labels_S
-            values = (
-                loss_S.sum(),
-                loss_S.new_tensor(len(labels_S)),
-                loss_S[is_residue_S].sum(),
-                is_residue_S.sum(),
-                (hits_S & is_residue_S).sum(),
-                loss_S.new_tensor(len(batch["enc_tokens"])),
-            )
-            return loss_S, torch.stack([value.float() for value in values])
+        return token_losses(self(batch), batch)
 
     def _seed_dropout(self) -> None:
         """Dropout follows from seed, step and data-parallel rank, so that a resumed run needs no generator's state.
@@ -255,20 +248,24 @@ class ProtT5nvModel(ModelPT):
             dist.all_reduce(tensor, group=parallel_state.get_data_parallel_group())
 
     def _count_targets(self, micro_batches: list[dict[str, Tensor]] | ProtT5nvError) -> Tensor:
-        """Target tokens of the global batch; raises on all ranks if one could not read its share."""
+        """Target tokens of the global batch; here all learn that one could not read its share or was told to stop."""
         mistake = micro_batches if isinstance(micro_batches, ProtT5nvError) else None
         targets = 0 if mistake else sum(len(batch["dec_labels"]) for batch in micro_batches)
-        counts = torch.tensor([targets, mistake is not None], dtype=torch.float32, device=self.device)
-        self._reduce(counts)
-        if counts[1] > 0:
+        counts = torch.tensor([targets, mistake is not None, self.stop_requested], dtype=torch.float32)
+        counts = counts.to(self.device)
+        if dist.get_world_size() > 1:
+            dist.all_reduce(counts)
+        targets, mistakes, stops = counts.tolist()
+        if mistakes:
             raise_together(mistake)
-        return counts[0]
+        self.stopping = stops > 0
+        return counts[0] / parallel_state.get_tensor_model_parallel_world_size()
 
-    def _not_finite(self, micro_batches: list[dict[str, Tensor]]) -> ProtT5nvError:
+    def _not_finite(self, micro_batches: list[dict[str, Tensor]]) -> NotFiniteError:
         samples = self.trainer.train_dataloader.dataset.samples
         numbers = [number for batch in micro_batches for number in batch["sample_numbers"].tolist()]
         names = gather_lists(samples.record_names(numbers))
-        return ProtT5nvError(
+        return NotFiniteError(
             f"the loss is not finite at step {self.trainer.global_step}, and training stops before the weights change; "
             f"the batch holds {', '.join(names[:20])}{' ...' if len(names) > 20 else ''}. Lower model.optim.lr, or use "
             "trainer.precision=32"
@@ -359,27 +356,6 @@ class ProtT5nvModel(ModelPT):
         # Megatron's linears announce an empty extra state that no checkpoint of ours holds.
         missing, unexpected = self.megatron.load_state_dict(slices, strict=False)
         assert not unexpected and all(key.endswith("_extra_state") for key in missing)
-
-
-def _metrics(sums: Tensor, prefix: str) -> dict[str, float]:
-    total = dict(zip(SUMS, sums.double().tolist(), strict=True))
-    targets, residues = max(total["targets"], 1), max(total["residues"], 1)
-    residue_loss = total["residue_loss"] / residues
-    return {
-        f"{prefix}_loss": total["loss"] / targets,
-        f"{prefix}_residue_loss": residue_loss,
-        f"{prefix}_residue_perplexity": math.exp(min(residue_loss, 80.0)),
-        f"{prefix}_residue_accuracy": total["residue_hits"] / residues,
-    }
-
-
-def _gather_vocabulary(logits_SV: Tensor) -> Tensor:
-    group = parallel_state.get_tensor_model_parallel_group()
-    if group.size() == 1:
-        return logits_SV
-    parts = [torch.empty_like(logits_SV) for _ in range(group.size())]
-    dist.all_gather(parts, logits_SV.contiguous(), group=group)
-    return torch.cat(parts, dim=-1)
 
 
 def _apex_fused_adam():

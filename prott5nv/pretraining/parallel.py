@@ -31,7 +31,7 @@ class MegatronStrategy(DDPStrategy):
 
     def on_exception(self, exception: BaseException) -> None:
         """Take the processes down that this one started: they would wait for it for ever."""
-        if isinstance(self.launcher, _SubprocessScriptLauncher):
+        if isinstance(self.launcher, _SubprocessScriptLauncher) and not isinstance(exception, SystemExit):
             self.launcher.kill(signal.SIGKILL)
             self.launcher.procs.clear()  # Lightning's watch over them would kill this process too, before it has spoken
 

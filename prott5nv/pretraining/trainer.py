@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from pathlib import Path
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from nemo.utils import logging as nemo_logging
 from nemo.utils.exp_manager import exp_manager
@@ -18,7 +18,15 @@ from prott5nv.checkpoint import warm_start_weights
 from prott5nv.config import ModelConfig
 from prott5nv.errors import ProtT5nvError
 from prott5nv.hardware import choose_hardware
-from prott5nv.pretraining.callbacks import StepProgressBar, Throughput
+from prott5nv.pretraining.callbacks import (
+    Checkpoints,
+    StepProgressBar,
+    StopOnSignal,
+    Throughput,
+    WholeCheckpointIO,
+    say,
+)
+from prott5nv.pretraining.checkpoint_files import find_checkpoint
 from prott5nv.pretraining.curves import plot_curves
 from prott5nv.pretraining.model import ProtT5nvModel
 from prott5nv.pretraining.parallel import MegatronStrategy
@@ -64,7 +72,12 @@ def pretrain(cfg: DictConfig) -> Path:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     trainer = build_trainer(cfg)
-    log_dir = Path(exp_manager(trainer, OmegaConf.to_container(cfg.exp_manager, resolve=True)))
+    # NeMo's checkpoint callback can leave a run that it cannot resume, so ours takes its place.
+    manager = {**OmegaConf.to_container(cfg.exp_manager, resolve=True), "create_checkpoint_callback": False}
+    log_dir = Path(exp_manager(trainer, manager))
+    saving = manager["checkpoint_callback_params"]
+    folder = log_dir / "checkpoints"
+    trainer.callbacks.append(Checkpoints(folder, saving["save_top_k"], saving["always_save_nemo"]))
     model = ProtT5nvModel(cfg.model, trainer)
     if cfg.restore_from_path is not None:
         with warnings.catch_warnings(record=True) as changes:  # NeMo would send them to its log
@@ -73,9 +86,12 @@ def pretrain(cfg: DictConfig) -> Path:
         for change in changes:
             say(f"warning: {change.message}")
     if cfg.do_training:
-        if trainer.ckpt_path:
-            say(f"resuming from {trainer.ckpt_path}")
-        trainer.fit(model, ckpt_path=trainer.ckpt_path)
+        checkpoint = None
+        if cfg.exp_manager.resume_if_exists:
+            checkpoint = find_checkpoint(folder, warn=lambda message: say(f"warning: {message}", file=sys.stderr))
+        if checkpoint:
+            say(f"resuming from {checkpoint}")
+        trainer.fit(model, ckpt_path=checkpoint)
     if cfg.do_testing:
         trainer.test(model)
     exported = log_dir / f"{cfg.name}.nemo"
@@ -123,7 +139,8 @@ def build_trainer(cfg: DictConfig) -> pl.Trainer:
         return pl.Trainer(
             **settings,
             strategy=MegatronStrategy() if several else "auto",
-            callbacks=[Throughput(), *([StepProgressBar()] if settings["enable_progress_bar"] else [])],
+            plugins=[WholeCheckpointIO()],
+            callbacks=[Throughput(), StopOnSignal(), *([StepProgressBar()] if settings["enable_progress_bar"] else [])],
             logger=False,  # exp_manager adds the loggers and the checkpoint callback
             enable_checkpointing=False,
             use_distributed_sampler=False,
@@ -153,9 +170,3 @@ def choose_precision(precision: str) -> str:
     chosen = {"fp32": "32", "bf16": "bf16-mixed", "fp16": "16-mixed"}[hardware.precision]
     say(f"precision: {chosen}: {hardware}")
     return chosen
-
-
-@rank_zero_only
-def say(message: str) -> None:
-    """Print, once for all processes."""
-    print(message)

@@ -19,7 +19,8 @@ from prott5nv import ProtT5nvError, load
 from prott5nv.checkpoint import read_nemo
 from prott5nv.checkpoint.names import megatron_to_prott5
 from prott5nv.pretraining.curves import read_scalars
-from prott5nv.pretraining.model import ProtT5nvModel, _gather_vocabulary
+from prott5nv.pretraining.losses import gather_vocabulary
+from prott5nv.pretraining.model import ProtT5nvModel
 from prott5nv.pretraining.parallel import MegatronStrategy
 from prott5nv.pretraining.slices import gather_slices
 
@@ -94,7 +95,7 @@ def logits_and_gradients(cfg, path, copy):
     loss_S, _ = model.eval()._losses(batch)
     loss_S.sum().backward()
     with torch.no_grad():
-        logits = _gather_vocabulary(model(batch))
+        logits = gather_vocabulary(model(batch))
     gradients = {name: gather_slices(p.grad, p) for name, p in model.megatron.named_parameters()}
     return logits.numpy(), {name: gradient.numpy() for name, gradient in megatron_to_prott5(gradients).items()}
 

@@ -64,7 +64,12 @@ def test_the_run_leaves_curves_and_checkpoints(undisturbed):
     folder, _ = undisturbed
     assert (folder / "curves.png").stat().st_size > 10_000
     assert len(losses(folder)) == 12
-    assert list((folder / "checkpoints").glob("*-last.ckpt"))
+    saved = sorted(path.name for path in (folder / "checkpoints").iterdir())
+    steps = [name.partition("-")[0] for name in saved if name.endswith(".ckpt")]
+    assert steps == ["step=12", "step=4", "step=8"]
+    assert [name.removesuffix(".ckpt") + ".nemo" for name in saved if name.endswith(".ckpt")] == [
+        name for name in saved if name.endswith(".nemo")
+    ]
 
 
 def test_training_lowers_the_loss_and_the_test_split_is_evaluated(undisturbed):
@@ -79,7 +84,7 @@ def test_a_killed_run_goes_on_to_the_same_losses(undisturbed, training_data, tmp
     process = subprocess.Popen(command(*arguments), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     checkpoints = tmp_path / "killed" / "checkpoints"
     deadline = time.monotonic() + 200
-    while not list(checkpoints.glob("step=4-*-last.ckpt")) and time.monotonic() < deadline:
+    while not list(checkpoints.glob("step=4-*.ckpt")) and time.monotonic() < deadline:
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)

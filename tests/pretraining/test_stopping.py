@@ -1,0 +1,70 @@
+"""A run that has to stop, and goes on."""
+
+import os
+import signal
+
+import lightning.pytorch as pl
+import pytest
+import torch
+
+pytest.importorskip("nemo", reason="needs the train extra")
+
+from fitting import Losses, fit
+
+from prott5nv import ProtT5nvError
+from prott5nv.pretraining.callbacks import Checkpoints, StopOnSignal, WholeCheckpointIO
+from prott5nv.pretraining.checkpoint_files import find_checkpoint
+from prott5nv.pretraining.parallel import MegatronStrategy
+
+
+class SignalAfterStep(pl.Callback):
+    """Sends the process a signal, as a queueing system would."""
+
+    def __init__(self, step, signum, rank):
+        self.step, self.signum, self.rank = step, signum, rank
+
+    def on_train_batch_end(self, trainer, *_):
+        if (trainer.global_step, trainer.global_rank) == (self.step, self.rank):
+            os.kill(os.getpid(), self.signum)
+
+
+def run(cfg, folder, *callbacks, devices=1):
+    """Losses of the steps and the code with which the process would have ended."""
+    losses, code = Losses(), None
+    try:
+        fit(
+            cfg,
+            find_checkpoint(folder, warn=pytest.fail),
+            devices=devices,
+            strategy=MegatronStrategy() if devices > 1 else "auto",
+            plugins=[WholeCheckpointIO()],
+            callbacks=[losses, *callbacks, Checkpoints(folder), StopOnSignal()],
+        )
+    except SystemExit as exit:
+        code = exit.code
+    return losses.values, code
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_to_any_rank_saves_and_stops_all(cfg, on_ranks, tmp_path, signum):
+    cfg.trainer.max_steps = 6
+    straight, _ = on_ranks(2, _run_on_two, cfg, tmp_path / "straight")[0]
+    stopped = on_ranks(2, _run_on_two, cfg, tmp_path / "stopped", SignalAfterStep(2, signum, rank=1))
+    assert [code for _, code in stopped] == [0, 0]
+    assert os.listdir(tmp_path / "stopped") == ["step=3.ckpt"]  # the step in which the ranks learn of it is finished
+    rest, code = on_ranks(2, _run_on_two, cfg, tmp_path / "stopped")[0]
+    assert code is None and stopped[0][0] + rest == straight
+
+
+def _run_on_two(cfg, folder, *callbacks):
+    return run(cfg, folder, *callbacks, devices=2)
+
+
+def test_the_state_before_a_loss_that_is_not_finite_is_kept(cfg, tmp_path):
+    cfg.model.optim.lr = 1e30
+    with pytest.raises(ProtT5nvError, match="not finite at step 1"):
+        run(cfg, tmp_path)
+    (path,) = tmp_path.iterdir()
+    assert path.name == "not-finite-step=1.ckpt"
+    assert torch.load(path, weights_only=False)["global_step"] == 1
+    assert find_checkpoint(tmp_path, warn=pytest.fail) is None
