@@ -14,8 +14,8 @@ from typing import NamedTuple
 from prott5nv import __version__
 from prott5nv.errors import ProtT5nvError
 from prott5nv.inference import ProtT5nvInference, model_file
-from prott5nv.io.embeddings_h5 import EmbeddingStore
 from prott5nv.io.journal import InputDigest, Journal, Skipped, fingerprint_of, partial_folder
+from prott5nv.io.output import check_suffix, read_attributes
 from prott5nv.io.records import Record, accession, read_records
 from prott5nv.io.source import source_name
 from prott5nv.tokenizer import ProteinTokenizer
@@ -93,14 +93,15 @@ def embed_file(
     on_survey: Callable[[Survey], None] | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> Summary:
-    """Embed a FASTA, CSV or TSV file into HDF5; run again after a kill, it goes on where it stopped.
+    """Embed a file of proteins into a file of embeddings; run again after a kill, it goes on where it stopped.
 
     Parameters
     ----------
     source : str or PathLike
         The input, gzipped or not; ``-`` for standard input.
     output : str or PathLike
-        The HDF5 file: one dataset per accession, ``sp|P69905|HBA_HUMAN`` being ``P69905``.
+        HDF5 with one dataset per accession, ``sp|P69905|HBA_HUMAN`` being ``P69905``; for pooled vectors also NumPy's
+        ``.npz`` or ``.parquet`` (see `prott5nv.io.output`).
         Until it is complete, work is kept beside it in ``<output>.partial/``.
     model : ProtT5nvInference
     model_path : str or PathLike, optional
@@ -133,6 +134,7 @@ def embed_file(
         If the disk is full; run again when there is room.
     """
     output = Path(output)
+    check_suffix(output, pooling)
     limit = model.config.max_position_embeddings
     settings = {
         "model_sha256": file_sha256(model_file(model_path)),
@@ -315,8 +317,7 @@ def _extent(record: Record) -> int:
 
 
 def _check_complete(output: Path, expected: dict[str, str], fingerprint: str) -> None:
-    with EmbeddingStore(output) as store:
-        found = store.attributes
+    found = read_attributes(output)
     differing = [
         f"{name}={found.get(name)}, not {value}" for name, value in expected.items() if found.get(name) != value
     ]

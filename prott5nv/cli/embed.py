@@ -11,13 +11,20 @@ from pathlib import Path
 import click
 
 from prott5nv.cli.workers import EXIT_SKIPPED, embed_with_workers
+from prott5nv.io.output import check_suffix
 
 _NAMES_SHOWN = 10
 
 
 @click.command()
 @click.argument("source", metavar="INPUT")
-@click.option("-o", "--output", required=True, metavar="OUT.h5", help="The HDF5 file to write.")
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    metavar="OUT",
+    help="The file to write: .npz or .parquet for --pooling mean, HDF5 by any other name.",
+)
 @click.option("--model", metavar="FILE.nemo", help="A checkpoint; by default the small built-in model.")
 @click.option("--pooling", type=click.Choice(["none", "mean"]), default="none", show_default=True,
               help="none: one row per residue, (L, D). mean: one row per protein, (D,).")  # fmt: skip
@@ -44,14 +51,15 @@ def command(
 ):
     """Turn proteins into embeddings: one row per residue.
 
-    INPUT is FASTA, CSV or TSV with a header line, gzipped or not, or - for standard input. OUT.h5 gets one dataset per
-    protein, in input order. Its name is the accession: P69905 for sp|P69905|HBA_HUMAN, the first word of any other
-    header; the whole first word is its attribute original_id.
+    INPUT is FASTA, CSV or TSV with a header line, gzipped or not, Parquet, or - for standard input. OUT gets one
+    dataset per protein, in input order. Its name is the accession: P69905 for sp|P69905|HBA_HUMAN, the first word of
+    any other header; the whole first word is its attribute original_id.
 
     \b
     Examples:
       prott5nv embed proteins.fasta -o proteins.h5
       prott5nv embed proteome.fasta.gz -o proteome.h5 --model prott5nv.nemo --pooling mean
+      prott5nv embed table.parquet -o means.parquet --pooling mean
       prott5nv embed table.csv -o table.h5 --id-column entry --sequence-column aa --long window
       zcat *.fasta.gz | prott5nv embed - -o all.h5 --on-error skip
       prott5nv embed proteome.fasta -o proteome.h5 --workers 4
@@ -62,28 +70,37 @@ def command(
       >>> EmbeddingStore("proteins.h5")["P69905"].shape
       (142, 768)
 
-    A run that was killed, or met a full disk, keeps its work in OUT.h5.partial/: give the same command again and it
-    goes on where it stopped. OUT.h5 appears only when it is complete.
+    A run that was killed, or met a full disk, keeps its work in OUT.partial/: give the same command again and it goes
+    on where it stopped. OUT appears only when it is complete.
+
+    --on-error skip is for proteins. A file that is damaged (gzip data that break off, a table without the column) is an
+    error with either choice, since nobody can say which proteins are lost.
 
     \b
-    Exit codes: 0 done, 2 an error, 3 done, but proteins were skipped.
+    Exit codes: 0 done, 2 an error, 3 done, but proteins were skipped, 130 stopped with Ctrl-C.
     """
     output = Path(output)
     if not output.parent.is_dir():
         raise click.BadParameter(f"the folder {output.parent} does not exist", param_hint="--output")
-    if workers > 1:
+    check_suffix(output, pooling)
+    if workers > 1 and not output.exists():
         if shard or source == "-":
             raise click.UsageError("--workers cuts a file into shards itself: give neither --shard nor standard input")
         options = {"--model": model, "--pooling": pooling, "--long": long, "--precision": precision, "--dtype": dtype}
         options |= {"--on-error": on_error, "--id-column": id_column, "--sequence-column": sequence_column}
-        code = embed_with_workers(source, output, workers, device, options)
-        click.echo(f"{output}: embedded by {workers} workers")
+        try:
+            proteins, code = embed_with_workers(source, output, workers, device, options)
+        except KeyboardInterrupt:
+            _say(f"stopped; finished proteins are safe in {output}.workers: give the same command again to go on")
+            sys.exit(130)
+        click.echo(f"{output}: {proteins:,} proteins, embedded by {workers} workers")
         sys.exit(code)
-    warnings.showwarning = _show_warning
 
     from prott5nv.bulk import embed_file
     from prott5nv.inference import LongProteinWarning, ProtT5nvInference
 
+    say_once = cache(lambda message: _say(f"warning: {message}"))  # the input is read twice
+    warnings.showwarning = lambda message, *_, **__: say_once(str(message))
     warnings.simplefilter("ignore", LongProteinWarning)  # said at the start, from the survey
     inference = ProtT5nvInference(model, device=device, precision=precision)
     _say(f"{inference.hardware}; {inference.max_tokens} residues at once")
@@ -173,15 +190,6 @@ class _Progress:
     def close(self) -> None:
         if self._bar is not None:
             self._bar.close()
-
-
-@cache  # the input is read twice, and a message is worth saying once
-def _say_warning(message: str) -> None:
-    _say(f"warning: {message}")
-
-
-def _show_warning(message, *_args, **_kwargs) -> None:
-    _say_warning(str(message))
 
 
 def _say(line: str) -> None:

@@ -6,12 +6,12 @@ import click
 
 
 @click.command()
-@click.argument("output", metavar="OUT.h5")
+@click.argument("output", metavar="OUT")
 @click.argument("shards", metavar="SHARD.h5...", nargs=-1, required=True)
 def command(output, shards):
     """Join the shards of an array job into one file, in input order.
 
-    OUT.h5 is the file that a single process would have written. All shards are needed, in any order.
+    OUT is the file that a single process would have written. All shards are needed, in any order.
 
     \b
     Examples:

@@ -58,8 +58,8 @@ def parse_csv(
     rows = csv.reader(text, delimiter="\t" if b"\t" in header_line else ",")
     try:
         columns = next((row for row in rows if row), [])
-        id_index = _column(columns, id_column, ID_COLUMNS, "id", name)
-        sequence_index = _column(columns, sequence_column, SEQUENCE_COLUMNS, "sequence", name)
+        id_index = find_column(columns, id_column, ID_COLUMNS, "id", name)
+        sequence_index = find_column(columns, sequence_column, SEQUENCE_COLUMNS, "sequence", name)
         line = rows.line_num + 1
         empty = True
         for row in rows:
@@ -76,7 +76,7 @@ def parse_csv(
         raise ProtT5nvError(f"{name}: the table has a header line and no rows")
 
 
-def _column(columns: list[str], wanted: str | None, usual: tuple[str, ...], what: str, name: str) -> int:
+def find_column(columns: list[str], wanted: str | None, usual: tuple[str, ...], what: str, name: str) -> int:
     """Return the index of the column asked for, or else of the first usual one."""
     lower = [column.strip().lower() for column in columns]
     candidates = usual if wanted is None else (wanted.lower(),)

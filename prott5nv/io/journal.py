@@ -20,7 +20,8 @@ from typing import NamedTuple
 import numpy as np
 
 from prott5nv.errors import ProtT5nvError
-from prott5nv.io.embeddings_h5 import StoredProtein, write_embeddings
+from prott5nv.io.embeddings_h5 import StoredProtein
+from prott5nv.io.output import write_output
 from prott5nv.io.records import Record
 
 # Work that a kill can cost, beside the batches in flight.
@@ -41,7 +42,7 @@ class Journal:
     Parameters
     ----------
     output : Path
-        The final HDF5 file; it appears when :meth:`finish` is done, whole.
+        The final file; it appears when :meth:`finish` is done, whole.
     settings : dict
         What the embeddings depend on beside the input; a run with other settings is refused. They become attributes of
         the file.
@@ -73,8 +74,12 @@ class Journal:
         self.skipped: list[Skipped] = []
         self.records = self.proteins = self.residues = 0
         self._journal = open(self.folder / "journal.jsonl", "a+b")  # noqa: SIM115
-        _lock(self._journal, self.folder)
-        self._last = self._read()
+        try:
+            _lock(self._journal, self.folder)
+            self._last = self._read()
+        except ProtT5nvError:
+            self._journal.close()  # and with it the lock, which a second try in this process would meet
+            raise
         self._rows = open(self.folder / "rows.bin", "ab")  # noqa: SIM115
         self._rows.truncate(self._last["bytes"])
         self._committed_at = monotonic()
@@ -131,7 +136,7 @@ class Journal:
         self._committed_at = monotonic()
 
     def finish(self, fingerprint: str | None = None, **attributes: str) -> None:
-        """Write the HDF5 file and give it its name; the partial folder goes.
+        """Write the output and give it its name; the partial folder goes.
 
         Parameters
         ----------
@@ -142,9 +147,9 @@ class Journal:
         """
         self.commit()
         self._rows.close()
-        assembled = self.folder / "assembled.h5"
+        assembled = self.folder / f"assembled{self.output.suffix}"
         fingerprint = fingerprint or fingerprint_of(self.settings, self._digest)
-        write_embeddings(assembled, self._stored(), {**self.settings, "fingerprint": fingerprint, **attributes})
+        write_output(assembled, self._stored(), {**self.settings, "fingerprint": fingerprint, **attributes})
         os.replace(assembled, self.output)
         _sync_folder(self.output.parent)
         self._journal.close()

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from prott5nv.errors import ProtT5nvError
-from prott5nv.io.embeddings_h5 import EmbeddingStore, StoredProtein, write_embeddings
+from prott5nv.io.embeddings_h5 import EmbeddingStore, StoredProtein
+from prott5nv.io.output import check_suffix, write_output
 
 
 def merge(shards: Sequence[str | os.PathLike], output: str | os.PathLike) -> int:
@@ -18,7 +19,7 @@ def merge(shards: Sequence[str | os.PathLike], output: str | os.PathLike) -> int
     shards : sequence of str or PathLike
         All N of them, in any order; they are left as they are.
     output : str or PathLike
-        Appears when it is complete.
+        Appears when it is complete; ``.npz`` or ``.parquet`` for pooled vectors, HDF5 by any other name.
 
     Returns
     -------
@@ -34,9 +35,10 @@ def merge(shards: Sequence[str | os.PathLike], output: str | os.PathLike) -> int
     if output.exists():
         raise ProtT5nvError(f"{output} exists: delete it or choose another name")
     stores = _in_order([EmbeddingStore(path) for path in shards])
+    check_suffix(output, stores[0].attributes["pooling"])
     attributes = {name: value for name, value in stores[0].attributes.items() if name != "shard"}
-    unfinished = output.with_name(output.name + ".merging")
-    write_embeddings(unfinished, _proteins(stores), attributes)
+    unfinished = output.with_name(f"{output.stem}.merging{output.suffix}")
+    write_output(unfinished, _proteins(stores), attributes)
     os.replace(unfinished, output)
     return sum(len(store) for store in stores)
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from prott5nv.io.source import open_source, source_name
+from prott5nv.io.source import is_parquet, open_source, source_name
 
 
 class Record(NamedTuple):
@@ -49,7 +49,7 @@ def read_records(
     sequence_column: str | None = None,
     allow_empty: bool = False,
 ) -> Iterator[Record]:
-    """Stream the proteins of a FASTA, CSV or TSV file, gzipped or not.
+    """Stream the proteins of a FASTA, CSV or TSV file, gzipped or not, or of a Parquet file.
 
     The content decides: a file whose first character is ``>`` is FASTA, one whose first line has commas or tabs is a
     table.
@@ -84,6 +84,11 @@ def read_records(
     from prott5nv.io.fasta import parse_fasta
 
     name = source_name(path)
+    if is_parquet(path):
+        from prott5nv.io.parquet import read_parquet
+
+        yield from read_parquet(path, id_column=id_column, sequence_column=sequence_column, allow_empty=allow_empty)
+        return
     with open_source(path) as stream:
         beginning = stream.peek().removeprefix(b"\xef\xbb\xbf").lstrip()
         first_line = beginning.partition(b"\n")[0]

@@ -35,6 +35,15 @@ def source_name(path: str | os.PathLike) -> str:
     return "standard input" if str(path) == "-" else str(path)
 
 
+def is_parquet(path: str | os.PathLike) -> bool:
+    """Whether a file begins as Parquet does; it cannot be read as a stream, so standard input never is."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(4) == b"PAR1"
+    except OSError:
+        return False
+
+
 @contextmanager
 def open_source(
     path: str | os.PathLike, on_read: Callable[[memoryview], object] | None = None

@@ -1,4 +1,4 @@
-"""``prott5nv embed`` as a user runs it: in a process of its own."""
+"""``prott5nv embed`` as a user runs it; in processes of their own what is killed, piped or limited."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import h5py
 import numpy as np
 import pytest
 
 from prott5nv import EmbeddingStore, ProtT5nvInference
+from prott5nv.cli import main
 from prott5nv.io.records import accession, read_records
 from prott5nv.tokenizer import RESIDUES
 
@@ -28,24 +30,35 @@ MSLKR
 """
 
 
-@pytest.fixture
-def run(tiny_checkpoint, tmp_path):
-    """Run the command in `tmp_path` with the tiny model."""
+class Done(NamedTuple):
+    stdout: str
+    stderr: str
 
-    def run(*arguments, input=None, code=0, preexec_fn=None):
-        done = subprocess.run(
-            [sys.executable, "-m", "prott5nv", "embed", "--model", tiny_checkpoint, *arguments],
-            cwd=tmp_path,
-            input=input,
-            capture_output=True,
-            text=True,
-            preexec_fn=preexec_fn,
-        )
-        assert done.returncode == code, done.stderr
-        assert "Traceback" not in done.stderr
+
+@pytest.fixture
+def run(tiny_checkpoint, tmp_path, monkeypatch, capsys):
+    """Run the command in `tmp_path` with the tiny model, within this process: to import PyTorch takes seconds."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments, code=0, command=("embed", "--model", str(tiny_checkpoint))):
+        with pytest.raises(SystemExit) as stopped:
+            main([*command, *arguments])
+        done = Done(*capsys.readouterr())
+        assert (stopped.value.code or 0) == code, done.stderr
         return done
 
     return run
+
+
+@pytest.fixture
+def start(tiny_checkpoint, tmp_path):
+    """Start the command in `tmp_path` with the tiny model, in a process of its own."""
+
+    def start(*arguments, **options):
+        command = [sys.executable, "-m", "prott5nv", "embed", "--model", tiny_checkpoint, *arguments]
+        return subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, **options)
+
+    return start
 
 
 def random_fasta(path: Path, count: int, seed: int = 0) -> Path:
@@ -86,22 +99,28 @@ def test_a_fasta_file_becomes_one_dataset_per_accession(run, tmp_path, tiny_chec
     assert not (tmp_path / "out.h5.partial").exists()
 
 
-@pytest.mark.parametrize("form", ["gz", "csv", "tsv", "-"])
-def test_every_form_of_input_gives_the_same_embeddings(run, tmp_path, form):
+@pytest.mark.parametrize("form", ["gz", "csv", "tsv", "parquet", "-"])
+def test_every_form_of_input_gives_the_same_embeddings(run, start, tmp_path, form):
     (tmp_path / "p.fasta").write_text(PROTEINS)
     run("p.fasta", "-o", "expected.h5")
     records = list(read_records(tmp_path / "p.fasta"))
-    options, given = [f"p.{form}"], None
+    options = [f"p.{form}"]
     if form == "gz":
         (tmp_path / "p.gz").write_bytes(gzip.compress(PROTEINS.encode()))
     elif form == "-":
-        options, given = ["-"], PROTEINS
+        process = start("-", "-o", "out.h5", stdin=subprocess.PIPE)
+        assert process.communicate(PROTEINS) and process.returncode == 0
+    elif form == "parquet":
+        pyarrow = pytest.importorskip("pyarrow")
+        table = pyarrow.table({"Entry": [record.id for record in records], "seq": [r.sequence for r in records]})
+        pytest.importorskip("pyarrow.parquet").write_table(table, tmp_path / "p.parquet")
     else:
         separator = "," if form == "csv" else "\t"
         rows = [("label", "aa"), *((record.id, record.sequence) for record in records)]
         (tmp_path / f"p.{form}").write_text("\n".join(separator.join(row) for row in rows))
         options += ["--id-column", "label", "--sequence-column", "aa"]
-    run(*options, "-o", "out.h5", input=given)
+    if form != "-":
+        run(*options, "-o", "out.h5")
     assert contents(tmp_path / "out.h5") == contents(tmp_path / "expected.h5")
 
 
@@ -146,11 +165,14 @@ def test_bad_records_are_named_before_anything_is_computed(run, tmp_path):
 
 
 @pytest.mark.parametrize("from_standard_input", [False, True])
-def test_bad_records_can_be_skipped_and_are_listed(run, tmp_path, from_standard_input):
+def test_bad_records_can_be_skipped_and_are_listed(run, start, tmp_path, from_standard_input):
     text = ">a\nMS\n>a\nMK\n>sp|P1|A\nMS\n>tr|P1|B\nMK\n>b/c\nMK\n>d\nMK1L\n>e\n>last\nMSLKR\n"
-    (tmp_path / "p.fasta").write_text(text)
-    source, given = ("-", text) if from_standard_input else ("p.fasta", None)
-    run(source, "-o", "out.h5", "--on-error", "skip", input=given, code=3)
+    if from_standard_input:
+        process = start("-", "-o", "out.h5", "--on-error", "skip", stdin=subprocess.PIPE)
+        assert process.communicate(text) and process.returncode == 3
+    else:
+        (tmp_path / "p.fasta").write_text(text)
+        run("p.fasta", "-o", "out.h5", "--on-error", "skip", code=3)
     assert list(EmbeddingStore(tmp_path / "out.h5")) == ["a", "P1", "last"]
     header, *rows = (tmp_path / "out.skipped.tsv").read_text().splitlines()
     assert header == "line\tid\treason"
@@ -182,34 +204,41 @@ def test_other_settings_or_input_are_not_mixed(run, tmp_path):
     assert (tmp_path / "out.h5").read_bytes() == before
 
 
-def test_killed_three_times_at_random_moments_it_ends_as_if_undisturbed(run, tmp_path, tiny_checkpoint):
-    random_fasta(tmp_path / "p.fasta", 1000)
+def test_killed_three_times_at_random_moments_it_ends_as_if_undisturbed(run, start, tmp_path):
+    random_fasta(tmp_path / "p.fasta", 900)
     run("p.fasta", "-o", "expected.h5")
-    rng = random.Random(time.time_ns())
-    kills = 0
-    while kills < 3:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "prott5nv", "embed", "--model", tiny_checkpoint, "p.fasta", "-o", "out.h5"],
-            cwd=tmp_path,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        # Counted from the moment it begins to write, since starting takes longer on some machines than on others.
-        while not (tmp_path / "out.h5.partial").exists() and process.poll() is None:
-            time.sleep(0.01)
-        time.sleep(rng.uniform(0, 1.5))
-        process.send_signal(signal.SIGKILL)
+    journal = tmp_path / "out.h5.partial" / "journal.jsonl"
+    for kill in range(3):
+        before = journal.stat().st_size if kill else 0
+        process = start("p.fasta", "-o", "out.h5")
+        # By commits, not by the clock: it has gone on, by at least one (the first line holds the settings).
+        while process.poll() is None and not (journal.exists() and journal.stat().st_size > before + 1000):
+            time.sleep(0.005)
+        time.sleep(random.uniform(0, 0.1))
+        process.kill()
         process.communicate()
-        if (tmp_path / "out.h5").exists():  # too late; begin again
-            (tmp_path / "out.h5").unlink()
-        kills += 1
-    run("p.fasta", "-o", "out.h5")
+        assert process.returncode == -signal.SIGKILL
+        assert not (tmp_path / "out.h5").exists()
+    assert "records in an earlier run" in run("p.fasta", "-o", "out.h5").stdout
     assert contents(tmp_path / "out.h5") == contents(tmp_path / "expected.h5")
     assert not (tmp_path / "out.h5.partial").exists()
 
 
+def test_stopped_with_control_c_it_says_how_to_go_on(start, tmp_path):
+    random_fasta(tmp_path / "p.fasta", 900)
+    process = start("p.fasta", "-o", "out.h5")
+    journal = tmp_path / "out.h5.partial" / "journal.jsonl"
+    while process.poll() is None and not (journal.exists() and journal.stat().st_size > 1000):
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate()
+    assert process.returncode == 130
+    assert "stopped; finished proteins are safe in out.h5.partial: give the same command again" in stderr
+    assert "Traceback" not in stderr
+
+
 @pytest.mark.parametrize("victim", ["rows", "HDF5 file"])
-def test_a_full_disk_loses_nothing(run, tmp_path, victim):
+def test_a_full_disk_loses_nothing(run, start, tmp_path, victim):
     # Files may not grow beyond a limit; the HDF5 file is a little larger than the rows.
     import resource
 
@@ -217,31 +246,46 @@ def test_a_full_disk_loses_nothing(run, tmp_path, victim):
     run("p.fasta", "-o", "expected.h5")
     size = (tmp_path / "expected.h5").stat().st_size
     limit = size // 2 if victim == "rows" else size - 4096
-    done = run(
-        "p.fasta", "-o", "out.h5", code=2,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
-    )  # fmt: skip
-    assert "give the same command again" in done.stderr
+    process = start(
+        "p.fasta", "-o", "out.h5", preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit,) * 2)
+    )
+    _, stderr = process.communicate()
+    assert process.returncode == 2
+    assert "give the same command again" in stderr
+    assert "Traceback" not in stderr
     assert not (tmp_path / "out.h5").exists()
-    assert (tmp_path / "out.h5.partial").is_dir()
+    if victim == "rows":
+        assert (
+            "unfinished run with pooling=none, not mean"
+            in run("p.fasta", "-o", "out.h5", "--pooling", "mean", code=2).stderr
+        )
+        random_fasta(tmp_path / "other.fasta", 405, seed=1)
+        assert "another input" in run("other.fasta", "-o", "out.h5", code=2).stderr
     run("p.fasta", "-o", "out.h5")
     assert contents(tmp_path / "out.h5") == contents(tmp_path / "expected.h5")
 
 
-def test_an_unfinished_run_takes_no_other_settings_and_no_other_input(run, tmp_path):
-    import resource
+def test_pooled_vectors_in_other_formats(run, tmp_path):
+    pytest.importorskip("pyarrow")
+    import pyarrow.parquet
 
-    random_fasta(tmp_path / "p.fasta", 800)
-    run(
-        "p.fasta", "-o", "out.h5", code=2,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (40 * 2**20,) * 2),
-    )  # fmt: skip
-    assert (
-        "unfinished run with pooling=none, not mean"
-        in run("p.fasta", "-o", "out.h5", "--pooling", "mean", code=2).stderr
-    )
-    random_fasta(tmp_path / "p.fasta", 800, seed=1)
-    assert "another input" in run("p.fasta", "-o", "out.h5", code=2).stderr
+    (tmp_path / "p.fasta").write_text(PROTEINS)
+    for suffix in "h5", "npz", "parquet":
+        run("p.fasta", "-o", f"out.{suffix}", "--pooling", "mean")
+        assert "complete already" in run("p.fasta", "-o", f"out.{suffix}", "--pooling", "mean").stdout
+        assert (
+            "dtype=float32, not float16"
+            in run("p.fasta", "-o", f"out.{suffix}", "--pooling", "mean", "--dtype", "float16", code=2).stderr
+        )
+    store = EmbeddingStore(tmp_path / "out.h5")
+    archive = np.load(tmp_path / "out.npz")
+    table = pyarrow.parquet.read_table(tmp_path / "out.parquet").to_pydict()
+    assert table["accession"] == list(archive) == list(store)
+    assert table["original_id"][0] == "sp|P01308|INS_HUMAN"
+    for key, row in zip(store, table["embedding"], strict=True):
+        np.testing.assert_array_equal(archive[key], store[key])
+        np.testing.assert_array_equal(np.float32(row), store[key])
+    assert "for pooled vectors" in run("p.fasta", "-o", "rows.npz", code=2).stderr
 
 
 def test_help_teaches_at_once():
@@ -263,7 +307,7 @@ def test_merged_shards_are_what_one_process_writes(run, tmp_path, count):
         code = 3 if number == count else 0  # the empty one stands at the end
         run("p.fasta", "-o", f"{number}.h5", "--shard", f"{number}/{count}", "--on-error", "skip", code=code)
     shards = [f"{number}.h5" for number in range(count, 0, -1)]
-    assert merge(tmp_path, "out.h5", *shards).returncode == 0
+    run("out.h5", *shards, command=["merge"])
     assert contents(tmp_path / "out.h5") == contents(tmp_path / "expected.h5")
 
 
@@ -272,10 +316,10 @@ def test_shards_that_do_not_belong_together_are_refused(run, tmp_path):
     run("p.fasta", "-o", "1.h5", "--shard", "1/2")
     run("p.fasta", "-o", "2.h5", "--shard", "2/2", "--pooling", "mean")
     run("p.fasta", "-o", "whole.h5")
-    assert "shards are missing: 2/2" in merge(tmp_path, "out.h5", "1.h5").stderr
-    assert "both shard 1" in merge(tmp_path, "out.h5", "1.h5", "1.h5").stderr
-    assert "differ in" in merge(tmp_path, "out.h5", "1.h5", "2.h5").stderr
-    assert "whole.h5 is not a shard" in merge(tmp_path, "out.h5", "1.h5", "whole.h5").stderr
+    assert "shards are missing: 2/2" in run("out.h5", "1.h5", command=["merge"], code=2).stderr
+    assert "both shard 1" in run("out.h5", "1.h5", "1.h5", command=["merge"], code=2).stderr
+    assert "differ in" in run("out.h5", "1.h5", "2.h5", command=["merge"], code=2).stderr
+    assert "whole.h5 is not a shard" in run("out.h5", "1.h5", "whole.h5", command=["merge"], code=2).stderr
     assert "I from 1 to N" in run("p.fasta", "-o", "3.h5", "--shard", "3/2", code=2).stderr
     assert not (tmp_path / "out.h5").exists()
 
@@ -289,9 +333,4 @@ def test_workers_give_what_one_process_writes(run, tmp_path):
     assert contents(tmp_path / "out.h5") == contents(tmp_path / "expected.h5")
     assert (tmp_path / "out.skipped.tsv").read_text() == (tmp_path / "expected.skipped.tsv").read_text()
     assert not (tmp_path / "out.h5.workers").exists()
-    assert "line 101: empty" in run("p.fasta", "-o", "none.h5", "--workers", "2", code=2).stderr
-
-
-def merge(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "prott5nv", "merge", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert "complete already" in run("p.fasta", "-o", "out.h5", "--workers", "2", "--on-error", "skip", code=3).stdout

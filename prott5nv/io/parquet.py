@@ -1,0 +1,63 @@
+"""Parquet: a table of proteins, read in batches."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from prott5nv.errors import ProtT5nvError
+from prott5nv.io.csv import ID_COLUMNS, SEQUENCE_COLUMNS, find_column
+from prott5nv.io.output import parquet
+from prott5nv.io.records import Record
+
+
+def read_parquet(
+    path: str | os.PathLike,
+    *,
+    id_column: str | None = None,
+    sequence_column: str | None = None,
+    allow_empty: bool = False,
+) -> Iterator[Record]:
+    """Stream the proteins of a Parquet file.
+
+    Parameters
+    ----------
+    path : str or PathLike
+    id_column, sequence_column : str, optional
+        By default the first of the usual names that is there (see `prott5nv.io.csv`).
+    allow_empty : bool, default False
+        Yield records without a sequence, instead of refusing the file.
+
+    Yields
+    ------
+    Record
+        In the order of the file; `line` is the row, counted from 1.
+
+    Raises
+    ------
+    ProtT5nvError
+        The file is damaged, a column is missing, or a row has no id or no sequence.
+    """
+    reader = parquet()
+    from pyarrow import ArrowException
+
+    row = 0
+    try:
+        with reader.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            id_name = names[find_column(names, id_column, ID_COLUMNS, "id", str(path))]
+            sequence_name = names[find_column(names, sequence_column, SEQUENCE_COLUMNS, "sequence", str(path))]
+            for batch in file.iter_batches(1000, columns=[id_name, sequence_name]):
+                columns = batch.column(id_name).to_pylist(), batch.column(sequence_name).to_pylist()
+                for record_id, sequence in zip(*columns, strict=True):
+                    row += 1
+                    record_id, sequence = str(record_id or "").strip(), str(sequence or "").strip()
+                    if not record_id:
+                        raise ProtT5nvError(f"{path}: row {row}: the id is empty")
+                    if not sequence and not allow_empty:
+                        raise ProtT5nvError(f"{path}: row {row}: record {record_id} has no sequence")
+                    yield Record(record_id, sequence, record_id, row)
+    except (ArrowException, OSError) as error:
+        raise ProtT5nvError(f"{path}: not a readable Parquet file ({error})") from None
+    if not row:
+        raise ProtT5nvError(f"{path}: the table has no rows")
