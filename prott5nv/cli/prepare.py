@@ -35,7 +35,7 @@ def command():
 
 
 @command.command()
-@click.argument("fasta", metavar="FASTA")
+@click.argument("fasta", metavar="FASTA|URL")
 @click.option("-o", "--output", required=True, metavar="DIR", help="Folder to make; it appears when it is complete.")
 @click.option("--max-length", default=512, show_default=True, help="Leave out proteins with more residues.")
 @click.option("--val", "validation", type=CountOrFraction(), help="Validation proteins.  [default: 0.01]")
@@ -46,8 +46,9 @@ def command():
 @click.option("--records-per-file", default=1_000_000, show_default=True, help="Rows of one CSV file.")
 @click.option("--force", is_flag=True, help="Replace DIR if prepare made it.")
 def uniref50(fasta, output, validation, test, split, **options):
-    """Make train, val and test CSV files of a FASTA file, gzipped or not (- is standard input).
+    """Make train, val and test CSV files of a FASTA file, gzipped or not (- is standard input), or of its web address.
 
+    A download lies beside DIR, is resumed where it broke off, and is checked against UniProt's checksum.
     One pass; memory stays under 1 GB whatever the size. --val and --test take an exact count (4350) or an approximate
     fraction (0.01). What was left out, and why, is printed and kept in DIR/provenance.json. Rows stay in the order of
     the file: pretraining draws a new order every epoch.
@@ -57,7 +58,8 @@ def uniref50(fasta, output, validation, test, split, **options):
       prott5nv prepare uniref50 uniref50.fasta.gz -o uniref50/ --split card
       prott5nv prepare uniref50 proteins.fasta -o data/ --val 500 --test 500
       prott5nv prepare uniref50 corpus.fasta.gz -o data/ --group-by c50 --val 0.01 --test 0.01
-      curl -s URL | prott5nv prepare uniref50 - -o data/
+      prott5nv prepare uniref50 https://ftp.uniprot.org/pub/databases/uniprot/uniref/uniref50/uniref50.fasta.gz \\
+        -o uniref50/ --split card
     """
     from prott5nv.data.uniref50 import describe, prepare
 

@@ -27,6 +27,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from prott5nv import __version__
+from prott5nv.data.download import download, is_address
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.fasta import read_fasta
 from prott5nv.io.records import Record
@@ -65,7 +66,8 @@ def prepare(
     Parameters
     ----------
     fasta : str or PathLike
-        A FASTA file, gzipped or not; ``-`` for standard input.
+        A FASTA file, gzipped or not; ``-`` for standard input; or the address of one, ``https://...``, which is
+        downloaded into the folder that will hold `output`, and stays there.
     output : str or PathLike
         The folder to make. It appears under this name only when it is complete.
     max_length : int, default 512
@@ -111,9 +113,13 @@ def prepare(
             raise ProtT5nvError(f"no split named {split!r}; known: {', '.join(SPLITS)}")
         validation, test = SPLITS[split]
     _check_options(max_length, validation, test, group_by, records_per_file)
-    name = source_name(fasta)
     output = Path(os.path.abspath(output))
     _check_output(output, force)
+    address = release = None
+    if is_address(fasta):
+        address = str(fasta)
+        fasta, release = download(address, output.parent)
+    name = source_name(fasta)
 
     # Siblings, so that renaming is atomic; what a killed run left under these names is of no use.
     partial = output.with_name(output.name + ".partial")
@@ -130,6 +136,8 @@ def prepare(
         provenance = {
             "source": Path(name).name,
             "source_sha256": checksum.hexdigest(),
+            "source_address": address,
+            "release": release,
             **counts,
             "splits": {split: files.summary() for split, files in splitter.files.items()},
             "options": {

@@ -1,0 +1,184 @@
+"""A large file from the web that arrives whole: resumed where it broke off, checked against what its publisher says."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import re
+import time
+from pathlib import Path
+from typing import NamedTuple
+from urllib.error import HTTPError
+from urllib.parse import urljoin, urlsplit
+from urllib.request import Request, urlopen
+
+from tqdm import tqdm
+
+from prott5nv.errors import ProtT5nvError
+
+_BLOCK = 1 << 20
+_TIMEOUT = 60  # seconds without a byte
+_ATTEMPTS = 6  # in a row that bring nothing new
+_FIRST_PAUSE = 1.0  # seconds; doubled after each of them
+
+
+class Download(NamedTuple):
+    """What was fetched.
+
+    Attributes
+    ----------
+    path : Path
+    release : str or None
+        As the publisher calls it, if it says: ``2026_03`` for UniProt.
+    """
+
+    path: Path
+    release: str | None
+
+
+def is_address(source: str | os.PathLike) -> bool:
+    """Whether a source is to be fetched from the web.
+
+    Examples
+    --------
+    >>> is_address("https://ftp.uniprot.org/pub/databases/uniprot/uniref/uniref50/uniref50.fasta.gz")
+    True
+    """
+    return str(source).startswith(("http://", "https://"))
+
+
+def download(address: str, folder: Path) -> Download:
+    """Fetch a file into a folder under its own name, which it gets when it is complete and its checksum is right.
+
+    Until then it is ``NAME.partial``; the same call goes on with that, also after a kill, as long as the server still
+    has the same file. A connection that breaks off is taken up again. UniProt publishes checksums and the release
+    beside its files, in ``RELEASE.metalink``; elsewhere the size is all that can be checked. A finished file of that
+    name is taken as it is.
+
+    Parameters
+    ----------
+    address : str
+        ``http`` or ``https``.
+    folder : Path
+
+    Returns
+    -------
+    Download
+
+    Raises
+    ------
+    ProtT5nvError
+        The server refuses, keeps breaking off, or sends something whose checksum is wrong.
+    """
+    name = Path(urlsplit(address).path).name
+    path, partial = folder / name, folder / f"{name}.partial"
+    try:
+        metalink = _metalink(address)
+        if not path.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            _fetch(address, partial)
+            _check(address, partial, metalink)
+            os.replace(partial, path)
+            _validator_file(partial).unlink(missing_ok=True)
+    except HTTPError as error:
+        raise ProtT5nvError(f"{address}: the server answers {error.code} {error.reason}") from None
+    except OSError as error:
+        raise ProtT5nvError(f"{error.filename or address}: {error.strerror or error}") from None
+    release = re.search(r"<version>\s*([^<\s]+)\s*</version>", metalink)
+    return Download(path, release and release[1])
+
+
+def _fetch(address: str, partial: Path) -> None:
+    pause, fruitless = _FIRST_PAUSE, 0
+    while True:
+        before = partial.stat().st_size if partial.exists() else 0
+        try:
+            if _fetch_rest(address, partial):
+                return
+            reason = "the connection breaks off"
+        except HTTPError as error:
+            if error.code < 500:
+                raise
+            reason = f"{error.code} {error.reason}"
+        except (ConnectionError, TimeoutError, http.client.HTTPException) as error:
+            reason = str(error) or type(error).__name__
+        except OSError as error:
+            if error.errno is not None:  # of our disk; the web's own carry a reason instead
+                raise
+            reason = str(getattr(error, "reason", error))
+        if partial.exists() and partial.stat().st_size > before:
+            pause, fruitless = _FIRST_PAUSE, 0
+            continue
+        fruitless += 1
+        if fruitless == _ATTEMPTS:
+            raise ProtT5nvError(f"{address}: {reason}; the same command goes on where it stopped")
+        time.sleep(pause)
+        pause *= 2
+
+
+def _fetch_rest(address: str, partial: Path) -> bool:
+    """Append what is missing; whether the file is complete now."""
+    validator_file = _validator_file(partial)
+    start = partial.stat().st_size if partial.exists() and validator_file.exists() else 0
+    headers = {}
+    if start:
+        # A server whose file has changed since answers with all of the new one.
+        headers = {"Range": f"bytes={start}-", "If-Range": validator_file.read_text()}
+    try:
+        response = urlopen(Request(address, headers=headers), timeout=_TIMEOUT)
+    except HTTPError as error:
+        size = re.fullmatch(r"bytes \*/(\d+)", error.headers.get("Content-Range", ""))
+        if error.code == 416 and size and int(size[1]) == start:  # nothing is missing
+            return True
+        raise
+    with response:
+        if response.status != 206:
+            start = 0
+        if validator := response.headers.get("ETag") or response.headers.get("Last-Modified"):
+            validator_file.write_text(validator)
+        else:
+            validator_file.unlink(missing_ok=True)
+        length = response.headers.get("Content-Length")
+        total = start + int(length) if length else None
+        with (
+            open(partial, "ab" if start else "wb") as file,
+            tqdm(total=total, initial=start, unit="B", unit_scale=True, desc=partial.stem, disable=None) as progress,
+        ):
+            while block := response.read(_BLOCK):
+                file.write(block)
+                progress.update(len(block))
+            file.flush()
+            os.fsync(file.fileno())
+            return total is None or file.tell() == total
+
+
+def _validator_file(partial: Path) -> Path:
+    """Where the server's name for the content of a partial file is noted."""
+    return partial.with_name(f"{partial.name}.version")
+
+
+def _metalink(address: str) -> str:
+    """UniProt's list of the files beside this one, with checksums; empty where there is none."""
+    try:
+        with urlopen(urljoin(address, "RELEASE.metalink"), timeout=_TIMEOUT) as response:
+            return response.read(_BLOCK).decode("utf-8", errors="replace")
+    except (OSError, http.client.HTTPException):
+        return ""
+
+
+def _check(address: str, partial: Path, metalink: str) -> None:
+    name = re.escape(Path(urlsplit(address).path).name)
+    entry = re.search(rf'<file name="{name}">.*?<hash type="md5">\s*([0-9a-f]{{32}})\s*</hash>', metalink, re.DOTALL)
+    if entry is None:
+        return
+    checksum = hashlib.md5(usedforsecurity=False)
+    with open(partial, "rb") as file:
+        while block := file.read(_BLOCK):
+            checksum.update(block)
+    if checksum.hexdigest() != entry[1]:
+        partial.unlink()
+        raise ProtT5nvError(
+            f"{address}: the checksum of what arrived is {checksum.hexdigest()}, and the publisher's is {entry[1]}; "
+            "the same command downloads it again"
+        )
