@@ -79,6 +79,7 @@ _NEMO_DEFAULTS: dict[str, Any] = {
     "activations_checkpoint_method": None,
     "activations_checkpoint_num_layers": 1,
     "precision": 32,
+    "nemo_version": "1.20.0",  # whose layout this is
 }
 
 

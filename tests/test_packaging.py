@@ -5,12 +5,13 @@ import subprocess
 import sys
 import zipfile
 from importlib.metadata import requires, version
+from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+REPOSITORY = Path(__file__).parents[1]
 HEAVY = ("torch", "nemo", "megatron", "lightning", "hydra", "transformers")
 
 

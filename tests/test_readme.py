@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
 
+REPOSITORY = Path(__file__).parents[1]
 README = (REPOSITORY / "README.md").read_text()
 EXAMPLES = re.findall(r"<!-- tested -->\n```bash\n(.*?)```", README, re.DOTALL)
 
