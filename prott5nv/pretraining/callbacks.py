@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import resource
 import signal
+import sys
 import time
 from pathlib import Path
 
+import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
+from megatron.core import parallel_state
 
 from prott5nv.pretraining.checkpoint_files import METRIC, best_first, checkpoint_name, superseded, write_checkpoint
+from prott5nv.pretraining.flops import matmul_peak, training_flops
 from prott5nv.pretraining.model import NotFiniteError, ProtT5nvModel
+
+CU_SEQLENS = ("enc_cu_seqlens", "dec_cu_seqlens")
 
 
 @rank_zero_only
@@ -45,14 +52,30 @@ class StepProgressBar(TQDMProgressBar):
 
 
 class Throughput(Callback):
-    """Logs the residues that all ranks together train on in a second."""
+    """Logs what all ranks together train on in a second, and how well this one uses its hardware."""
 
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+    def on_train_start(self, trainer, model):
+        dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(trainer.precision, torch.float32)
+        self._peak = matmul_peak(model.device, dtype)
+
+    def on_train_batch_start(self, trainer, model, batch, batch_idx):
         self._start = time.perf_counter()
 
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        rate = pl_module.encoder_tokens / (time.perf_counter() - self._start)
-        pl_module.log("residues_per_s", rate, prog_bar=True)
+    def on_train_batch_end(self, trainer, model, outputs, batch, batch_idx):
+        seconds = time.perf_counter() - self._start
+        lengths = ([n for part in batch for n in part[name].diff().tolist()] for name in CU_SEQLENS)
+        flops = training_flops(model.config, *lengths) / parallel_state.get_tensor_model_parallel_world_size()
+        model.log("residues_per_s", model.encoder_tokens / seconds, prog_bar=True)
+        model.log("share_of_matmul_peak", flops / seconds / self._peak)
+        model.log("memory_gb", memory_bytes(model.device) / 1e9)
+
+
+def memory_bytes(device: torch.device) -> int:
+    """The most that this process has held so far: GPU memory on a GPU, resident memory elsewhere."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else 1024 * most
 
 
 class WholeCheckpointIO(TorchCheckpointIO):

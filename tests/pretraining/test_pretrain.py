@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("nemo", reason="needs the train extra")
 
 from prott5nv import load, seqs_to_embedding
+from prott5nv.pretraining.curves import read_scalars
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "pretrain.py"
 
@@ -39,8 +40,6 @@ def overrides(training_data, results, name, max_steps):
 
 
 def losses(folder):
-    from prott5nv.pretraining.curves import read_scalars
-
     return read_scalars(folder)["loss"]
 
 
@@ -64,6 +63,10 @@ def test_the_run_leaves_curves_and_checkpoints(undisturbed):
     folder, _ = undisturbed
     assert (folder / "curves.png").stat().st_size > 10_000
     assert len(losses(folder)) == 12
+    scalars = read_scalars(folder)
+    for name in ("grad_norm", "residues_per_s", "share_of_matmul_peak", "memory_gb"):
+        assert len(scalars[name]) == 12 and all(value > 0 for _, value in scalars[name]), name
+    assert max(value for _, value in scalars["share_of_matmul_peak"]) < 1
     saved = sorted(path.name for path in (folder / "checkpoints").iterdir())
     steps = [name.partition("-")[0] for name in saved if name.endswith(".ckpt")]
     assert steps == ["step=12", "step=4", "step=8"]

@@ -1,0 +1,22 @@
+"""The operations that a step is said to need are those that PyTorch counts."""
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from prott5nv import ModelConfig, ProtT5
+from prott5nv.pretraining.flops import training_flops
+
+
+def test_products_are_those_that_pytorch_counts():
+    config = ModelConfig.preset("tiny", decoder_num_layers=1)
+    model = ProtT5(config)
+    # With proteins of two residues nearly nothing is attention, which PyTorch does not count on every device.
+    proteins = 100
+    encoder = torch.arange(0, 2 * proteins + 1, 2, dtype=torch.int32)
+    decoder = torch.arange(proteins + 1, dtype=torch.int32)
+    with FlopCounterMode(display=False) as counter:
+        hidden = model.encode(torch.full((2 * proteins,), 5), encoder)
+        decoded = model.decode(torch.full((proteins,), 5), decoder, hidden, encoder)
+        model.logits(decoded).sum().backward()
+    assert counter.get_total_flops() == pytest.approx(training_flops(config, [2] * proteins, [1] * proteins), rel=0.01)
