@@ -1,8 +1,9 @@
 """The ``prott5nv info`` command, run as a user runs it."""
 
-from __future__ import re
+from __future__ import annotations
 
 import hashlib
+import re
 import subprocess
 import sys
 
