@@ -15,6 +15,8 @@ import numpy as np
 
 from prott5nv.errors import ProtT5nvError
 
+_METADATA_BYTES = 1 << 20
+
 
 class StoredProtein(NamedTuple):
     """One dataset to be.
@@ -54,6 +56,7 @@ def write_embeddings(path: str | os.PathLike, proteins: Iterable[StoredProtein],
     """
     # track_order: readers see the order of the input, not of the alphabet.
     with h5py.File(path, "w", track_order=True) as file:
+        _bound_metadata(file)
         file.attrs.update(attributes)
         for protein in proteins:
             dataset = file.create_dataset(protein.key, data=protein.rows)
@@ -62,6 +65,15 @@ def write_embeddings(path: str | os.PathLike, proteins: Iterable[StoredProtein],
                 dataset.attrs["truncated_from"] = protein.truncated_from
     with open(path, "rb") as file:
         os.fsync(file.fileno())
+
+
+def _bound_metadata(file: h5py.File) -> None:
+    """HDF5 would let its cache of names and headers grow with their number."""
+    cache = file.id.get_mdc_config()
+    cache.set_initial_size = True
+    cache.initial_size = cache.min_size = cache.max_size = _METADATA_BYTES
+    cache.incr_mode = cache.flash_incr_mode = cache.decr_mode = 0
+    file.id.set_mdc_config(cache)
 
 
 class EmbeddingStore(Mapping):
