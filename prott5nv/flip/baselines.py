@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
+import secrets
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from prott5nv.flip.features import OneHot
 from prott5nv.flip.heads import POOLED, make_head
+from prott5nv.flip.metrics import scores_by_length
 from prott5nv.flip.tasks import IGNORED, Task
 from prott5nv.flip.train import Settings, fit, predict
 
@@ -16,6 +22,35 @@ _RIDGE_PENALTIES = 10.0 ** np.arange(-3, 5)
 _CLASS_PENALTIES = 10.0 ** np.arange(-2, 4)
 
 Outputs = list[list[np.ndarray]]
+
+
+def scored_baselines(task: Task, head: dict, settings: Settings, seeds: Sequence[int], folder: Path) -> dict[str, dict]:
+    """Test scores of each baseline, computed once for all runs of the same task, head, settings and seeds.
+
+    Parameters
+    ----------
+    task, head, settings, seeds
+        As for :func:`baselines`.
+    folder : Path
+        Of the cache.
+
+    Returns
+    -------
+    dict of str to dict
+        What :func:`prott5nv.flip.metrics.scores_by_length` returned, by the name of the baseline.
+    """
+    digest = hashlib.sha256(repr([task.level, task.classes, head, settings, list(seeds)]).encode())
+    for sequence, part, target in zip(task.sequences, task.sets, task.targets, strict=True):
+        digest.update(f"\n{sequence} {part} ".encode() + target.tobytes())
+    path = folder / f"baselines-{digest.hexdigest()[:32]}.json"
+    if path.is_file():
+        return json.loads(path.read_text())
+    scores = {name: scores_by_length(task, found) for name, found in baselines(task, head, settings, seeds).items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".{secrets.token_hex(4)}.tmp")
+    temporary.write_text(json.dumps(scores))
+    os.replace(temporary, path)
+    return scores
 
 
 def baselines(task: Task, head: dict, settings: Settings, seeds: Sequence[int]) -> dict[str, Outputs]:

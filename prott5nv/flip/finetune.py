@@ -7,24 +7,27 @@ import time
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
+from tqdm import tqdm
 
 from prott5nv.bulk import file_sha256
 from prott5nv.errors import ProtT5nvError
 from prott5nv.flip.adapters import adapted_encoder, merged
-from prott5nv.flip.baselines import baselines
-from prott5nv.flip.features import LiveEncoder, stored_embeddings
-from prott5nv.flip.heads import POOLED, make_head
-from prott5nv.flip.metrics import confusions, evaluate
+from prott5nv.flip.baselines import scored_baselines
+from prott5nv.flip.features import Features, LiveEncoder, stored_embeddings
+from prott5nv.flip.heads import HEADS, POOLED, Head, make_head
+from prott5nv.flip.metrics import confusions, scores_by_length
 from prott5nv.flip.model_file import MODEL_FILE, Meaning, Prediction, save_predictor
 from prott5nv.flip.predict import write_predictions
-from prott5nv.flip.tasks import Task, load_task
+from prott5nv.flip.tasks import SETS, Task, load_task
 from prott5nv.flip.train import Settings, fit, predict
 from prott5nv.hardware import choose_hardware
 from prott5nv.inference import model_file
+from prott5nv.transformer import ProtT5
 
 MODES = ("frozen", "lora", "full")
 RESULT_FILE = "result.json"
@@ -63,21 +66,27 @@ def finetune(cfg: DictConfig) -> Path:
     task = _load(values["task"])
     if values["proteins_per_set"]:
         task = task.subset(values["proteins_per_set"])
+    make_head(task.level, 1, 1, **head)  # a mistake in its name or settings shows before the work begins
     print(_summary(task), flush=True)
 
-    runs = _Runs(task, model, mode, head, settings, values)
-    outputs = [runs.train(seed) for seed in seeds]
+    start = time.perf_counter()
+    embedded = _embed(task, model, head, values) if mode == "frozen" else None
+    seconds = {"embedding": time.perf_counter() - start}
+    start = time.perf_counter()
+    trained = [_train(task, model, mode, head, settings, values, seed, embedded) for seed in seeds]
+    seconds["training"] = time.perf_counter() - start
+    best = max(trained, key=lambda one: one.validation)
+    outputs = [one.outputs for one in trained]
     test = task.indices("test")
-    results = {"encoder": _scored(task, test, outputs)}
+    results = {"encoder": scores_by_length(task, outputs)}
     if values["baselines"]:
-        for name, found in baselines(task, head, settings, seeds).items():
-            results[name] = _scored(task, test, found)
+        results |= scored_baselines(task, head, settings, seeds, Path(values["cache_dir"]))
 
     folder = Path(values["output_dir"])
     folder.mkdir(parents=True, exist_ok=True)
     meaning = Meaning(task.name, task.split, task.level, task.label, task.classes, head)
-    save_predictor(folder / MODEL_FILE, runs.best_model, runs.best_head, meaning)
-    of_best = zip(test, outputs[runs.best_seed_number], strict=True)
+    save_predictor(folder / MODEL_FILE, merged(best.encoder), best.head, meaning)
+    of_best = zip(test, best.outputs, strict=True)
     predictions = [Prediction(task.ids[i], int(task.lengths[i]), rows) for i, rows in of_best]
     write_predictions(folder / PREDICTIONS_FILE, meaning, predictions, [task.targets[i] for i in test])
     result = {
@@ -90,13 +99,11 @@ def finetune(cfg: DictConfig) -> Path:
         "metric": task.metric,
         "mode": mode,
         "model": {"path": str(model), "sha256": file_sha256(model)},
-        "proteins": {part: len(task.indices(part)) for part in ("train", "val", "test")},
-        "longer_than_512": {
-            part: int((task.lengths[task.indices(part)] > 512).sum()) for part in ("train", "val", "test")
-        },
-        "seconds": {name: round(seconds, 1) for name, seconds in runs.seconds.items()},
+        "proteins": {part: len(task.indices(part)) for part in SETS},
+        "longer_than_512": {part: int((task.lengths[task.indices(part)] > 512).sum()) for part in SETS},
+        "seconds": {name: round(value, 1) for name, value in seconds.items()},
         "results": results,
-        "history": runs.histories,
+        "history": {str(one.seed): one.history for one in trained},
         "confusion": _confusion(task, test, outputs),
         "configuration": values,
     }
@@ -107,74 +114,52 @@ def finetune(cfg: DictConfig) -> Path:
     return folder
 
 
-class _Runs:
-    """Trains one seed after another and remembers the best."""
+class _Trained(NamedTuple):
+    """What one seed gave; ``validation`` is its best score there, the larger the better."""
 
-    def __init__(self, task: Task, model: Path, mode: str, head: dict, settings: Settings, values: dict):
-        self.task, self.model, self.mode, self.head, self.settings, self.values = (
-            task,
+    seed: int
+    encoder: ProtT5
+    head: Head
+    history: list[dict]
+    validation: float
+    outputs: list[np.ndarray]
+
+
+def _train(
+    task: Task,
+    model: Path,
+    mode: str,
+    head: dict,
+    settings: Settings,
+    values: dict,
+    seed: int,
+    embedded: Features | None,
+) -> _Trained:
+    device = choose_hardware(values["model"]["device"]).device
+    encoder = adapted_encoder(model, mode, values["lora"], seed).to(device)
+    torch.manual_seed(seed)
+    network = make_head(task.level, encoder.config.hidden_size, task.num_outputs, **head).to(device)
+    features = embedded or LiveEncoder(encoder, task.sequences)
+    history = fit(
+        network, features, task, settings, seed, lambda epoch: print(f"seed {seed}, {_epoch(epoch)}", flush=True)
+    )
+    scores = [epoch[task.metric] for epoch in history]
+    validation = max(scores) if task.label == "class" else -min(scores)
+    return _Trained(seed, encoder, network, history, validation, predict(network, features, task, task.indices("test")))
+
+
+def _embed(task: Task, model: Path, head: dict, values: dict) -> Features:
+    """Embeddings of all proteins, with a bar of the residues that are not in the cache."""
+    with tqdm(total=int(task.lengths.sum()), unit=" residues", unit_scale=True, mininterval=1) as bar:
+        return stored_embeddings(
+            task.sequences,
             model,
-            mode,
-            head,
-            settings,
-            values,
+            Path(values["cache_dir"]),
+            pooled=HEADS[task.level].get(head["name"]) in POOLED,
+            precision=values["model"]["precision"],
+            device=values["model"]["device"],
+            on_progress=bar.update,
         )
-        self.hardware = choose_hardware(values["model"]["device"], values["model"]["precision"])
-        self.seconds = {"embedding": 0.0, "training": 0.0}
-        self.histories: dict[str, list[dict]] = {}
-        self.best_model = self.best_head = None
-        self.best_seed_number = 0
-        self._best = None
-        self._features = None
-
-    def train(self, seed: int) -> list[np.ndarray]:
-        """Outputs for the test proteins."""
-        task = self.task
-        encoder = adapted_encoder(self.model, self.mode, self.values["lora"], seed).to(self.hardware.device)
-        torch.manual_seed(seed)
-        network = make_head(task.level, encoder.config.hidden_size, task.num_outputs, **self.head)
-        network.to(self.hardware.device)
-        features = (
-            self._stored(pooled=isinstance(network, POOLED))
-            if self.mode == "frozen"
-            else LiveEncoder(encoder, task.sequences)
-        )
-        start = time.perf_counter()
-        history = fit(
-            network,
-            features,
-            task,
-            self.settings,
-            seed,
-            lambda epoch: print(f"seed {seed}, {_epoch(epoch)}", flush=True),
-        )
-        self.seconds["training"] += time.perf_counter() - start
-        self.histories[str(seed)] = history
-        outputs = predict(network, features, task, task.indices("test"))
-        scores = [epoch[task.metric] for epoch in history]
-        score = max(scores) if task.label == "class" else -min(scores)
-        if self._best is None or score > self._best:
-            self._best, self.best_head, self.best_model = score, network, merged(encoder)
-            self.best_seed_number = len(self.histories) - 1
-        return outputs
-
-    def _stored(self, *, pooled: bool):
-        if self._features is None:
-            from tqdm import tqdm
-
-            start = time.perf_counter()
-            with tqdm(total=int(self.task.lengths.sum()), unit=" residues", unit_scale=True, mininterval=1) as bar:
-                self._features = stored_embeddings(
-                    self.task.sequences,
-                    self.model,
-                    Path(self.values["cache_dir"]),
-                    pooled=pooled,
-                    precision=self.values["model"]["precision"],
-                    device=self.values["model"]["device"],
-                    on_progress=bar.update,
-                )
-            self.seconds["embedding"] = time.perf_counter() - start
-        return self._features
 
 
 def _load(task: dict) -> Task:
@@ -199,18 +184,6 @@ def _settings(values: dict) -> Settings:
         ):
             raise ProtT5nvError(f"task.training.{name}={value} is not a positive number")
     return Settings(**values)
-
-
-def _scored(task: Task, test: np.ndarray, outputs_by_seed: Sequence[Sequence[np.ndarray]]) -> dict:
-    """Scores of the whole test set, and of the proteins that fit into one window and those that do not."""
-    short = task.lengths[test] <= 512
-    parts = {"all": np.ones(len(test), dtype=bool), "up_to_512": short, "longer": ~short}
-    scores = {}
-    for name, chosen in parts.items():
-        places = np.flatnonzero(chosen)
-        if sum(task.scored(test[place]).any() for place in places) > 1:  # one protein gives no interval
-            scores[name] = evaluate(task, test[places], [[outputs[p] for p in places] for outputs in outputs_by_seed])
-    return scores
 
 
 def _confusion(task: Task, test: np.ndarray, outputs_by_seed: Sequence[Sequence[np.ndarray]]) -> list | None:

@@ -15,7 +15,7 @@ import torch
 from torchmetrics.functional import mean_squared_error, r2_score, spearman_corrcoef
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-from prott5nv.flip.tasks import Task
+from prott5nv.flip.tasks import LONG, Task
 
 DRAWS = 500
 _INTERVAL = (2.5, 97.5)
@@ -59,6 +59,18 @@ def evaluate(task: Task, indices: Sequence[int], outputs_by_seed: Sequence[Seque
         )
         for name in points[0]
     }
+
+
+def scores_by_length(task: Task, outputs_by_seed: Sequence[Sequence[np.ndarray]]) -> dict[str, dict]:
+    """Scores of the test set: of ``all`` proteins, and of those with ``up_to_512`` residues and ``longer`` ones."""
+    test = task.indices("test")
+    short = task.lengths[test] <= LONG
+    scores = {}
+    for name, chosen in (("all", np.full(len(test), True)), ("up_to_512", short), ("longer", ~short)):
+        places = np.flatnonzero(chosen)
+        if sum(task.scored(test[place]).any() for place in places) > 1:  # one protein gives no interval
+            scores[name] = evaluate(task, test[places], [[outputs[p] for p in places] for outputs in outputs_by_seed])
+    return scores
 
 
 def selection_score(task: Task, outputs: Sequence[np.ndarray], indices: Sequence[int]) -> float:

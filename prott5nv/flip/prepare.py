@@ -12,9 +12,8 @@ from pathlib import Path
 
 from prott5nv.errors import ProtT5nvError
 from prott5nv.flip.files import FlipFile, FlipSource, LabelledRow, read_labelled, read_table
-from prott5nv.flip.tasks import SETS, description_file
+from prott5nv.flip.tasks import LONG, SETS, description_file
 
-LONG = 512  # residues that the public model sees at once
 _SHOWN = 5
 
 

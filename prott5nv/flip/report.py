@@ -50,7 +50,7 @@ def report(folder: Path) -> list[Path]:
     rows = table(runs)
     figure = overview(runs)
     figure.savefig(folder / "report.png", dpi=130)
-    (folder / "report.md").write_text(markdown(rows))
+    (folder / "report.md").write_text(markdown(runs, rows))
     (folder / "report.json").write_text(json.dumps(rows, indent=1) + "\n")
     (folder / "report.html").write_text(_page(runs, rows, figure))
     return [folder / f"report.{suffix}" for suffix in ("md", "json", "html", "png")]
@@ -90,9 +90,10 @@ def table(runs: list[dict]) -> list[dict]:
     return rows
 
 
-def markdown(rows: list[dict]) -> str:
-    """The table, one line for each row."""
+def markdown(runs: list[dict], rows: list[dict]) -> str:
+    """The tables, and a line about each run."""
     lines = _markdown_table(_COLUMNS, ([_strong(cell, row) for cell in _cells(row)] for row in rows))
+    lines += ["", *(f"- {run['task']}, {run['mode']}: {_about(run)}" for run in runs)]
     lines += ["", "Published figures:", "", *_markdown_table(*_published_table())]
     return "\n".join(lines) + "\n"
 

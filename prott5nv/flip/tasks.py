@@ -24,6 +24,7 @@ from prott5nv.io.source import open_source
 LEVELS = ("residue", "protein")
 LABELS = ("class", "number")
 SETS = ("train", "val", "test")
+LONG = 512  # residues that the public model sees at once
 IGNORED = -1  # a class that is not scored; of numbers, NaN
 
 _DRAWN = 0.1  # of the proteins, for a set that a table does not name

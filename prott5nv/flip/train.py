@@ -113,7 +113,7 @@ def fit(
             optimizer.step()
             optimizer.zero_grad()
             schedule.step()
-        score = selection_score(task, predict(head, features, task, val), val)
+        score = selection_score(task, predict(head, features, task, val, settings.max_tokens), val)
         history.append({"epoch": epoch, "loss": total / -(-len(train) // settings.batch_size), task.metric: score})
         on_epoch(history[-1])
         improvement = score if task.label == "class" else -score
