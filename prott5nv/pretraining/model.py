@@ -79,7 +79,8 @@ class ProtT5nvModel(ModelPT):
         if self.megatron is None:
             initialize_parallel(self.cfg.get("tensor_model_parallel_size", 1))
             torch.manual_seed(self.cfg.get("seed", 1234))
-            self.megatron = MegatronProtT5(self.config)
+            recompute = self.cfg.get("activations_checkpoint_granularity") == "full"
+            self.megatron = MegatronProtT5(self.config, recompute=recompute)
         if self.initial_weights is not None:
             self.load_weights(self.initial_weights)
             self.initial_weights = None

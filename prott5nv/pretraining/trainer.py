@@ -120,6 +120,10 @@ def check(cfg: DictConfig) -> None:
             sound = False
         if not sound:
             raise ProtT5nvError(f"{name}={value} is not a positive {'number' if name in NUMBERS else 'whole number'}")
+    if model.activations_checkpoint_granularity not in (None, "full"):
+        raise ProtT5nvError(
+            f"model.activations_checkpoint_granularity={model.activations_checkpoint_granularity}: choose null or full"
+        )
     slices = model.tensor_model_parallel_size
     for name in ("num_attention_heads", "ffn_hidden_size"):
         if model[name] % slices:

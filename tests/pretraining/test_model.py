@@ -8,6 +8,7 @@ pytest.importorskip("nemo", reason="needs the train extra")
 
 from fitting import fit
 from omegaconf import OmegaConf
+from torch.utils.checkpoint import checkpoint
 
 from prott5nv import ProtT5nvError, load
 from prott5nv.pretraining.model import ProtT5nvModel
@@ -43,6 +44,15 @@ def test_how_a_step_is_cut_does_not_change_it(cfg, cut):
     _, pieces = fit(OmegaConf.merge(cfg, {"model": cut}))
     for name, weight in whole.megatron.named_parameters():
         torch.testing.assert_close(dict(pieces.megatron.named_parameters())[name], weight, atol=2e-5, rtol=0)
+
+
+def test_recomputing_layers_changes_nothing(cfg):
+    cfg.model.hidden_dropout = cfg.model.attention_dropout = 0.1
+    _, kept = fit(cfg)
+    _, recomputed = fit(OmegaConf.merge(cfg, {"model": {"activations_checkpoint_granularity": "full"}}))
+    assert recomputed.megatron.encoder.layers[0].forward.func is checkpoint
+    for name, weight in kept.megatron.named_parameters():
+        assert torch.equal(dict(recomputed.megatron.named_parameters())[name], weight), name
 
 
 def test_biases_and_layernorms_do_not_decay(cfg):
@@ -109,6 +119,7 @@ def test_nemo_file_round_trip(cfg, tmp_path):
     [
         ({"model": {"pipeline_model_parallel_size": 2}}, "pipeline"),
         ({"model": {"tensor_model_parallel_size": 3}}, "num_attention_heads=4"),
+        ({"model": {"activations_checkpoint_granularity": "selective"}}, "choose null or full"),
         ({"trainer": {"accumulate_grad_batches": 4}}, "global_batch_size"),
         ({"model": {"optim": {"lr": "fast"}}}, "model.optim.lr=fast"),
         ({"model": {"micro_batch_size": 0}}, "model.micro_batch_size=0"),
