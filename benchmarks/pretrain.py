@@ -31,12 +31,13 @@ from prott5nv.pretraining.model import ProtT5nvModel
 from prott5nv.tokenizer import BOS, EOS, PAD
 
 ENCODER, DECODER = 512, 256  # what upstream padded to
+PADDINGS = {"Hugging Face, padded to the longest": False, "Hugging Face, padded to 512 + 256": True}
 
 
 class HuggingFace:
     """T5ForConditionalGeneration of the same width and depth."""
 
-    def __init__(self, config: ModelConfig, device: torch.device, micro_batch_size: int, full: bool, compiled: bool):
+    def __init__(self, config: ModelConfig, device: torch.device, micro_batch_size: int, compiled: bool):
         from transformers import T5Config, T5ForConditionalGeneration
 
         shape = T5Config(
@@ -56,15 +57,15 @@ class HuggingFace:
         self.model = T5ForConditionalGeneration(shape).train().to(device)
         self.forward = torch.compile(self.model) if compiled else self.model
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4, fused=True)
-        self.micro_batch_size, self.full, self.device = micro_batch_size, full, device
+        self.micro_batch_size, self.device = micro_batch_size, device
 
-    def step(self, encoder: list[torch.Tensor], decoder: list[torch.Tensor]) -> None:
+    def step(self, encoder: list[torch.Tensor], decoder: list[torch.Tensor], full: bool) -> None:
         targets = sum(map(len, decoder))
         for first in range(0, len(encoder), self.micro_batch_size):
             part = slice(first, first + self.micro_batch_size)
             tokens = pad_sequence(encoder[part], batch_first=True, padding_value=PAD)
             labels = pad_sequence(decoder[part], batch_first=True, padding_value=-100)
-            if self.full:
+            if full:
                 tokens = pad(tokens, (0, ENCODER - tokens.shape[1]), value=PAD)
                 labels = pad(labels, (0, DECODER - labels.shape[1]), value=-100)
             with torch.autocast(self.device.type, dtype=torch.bfloat16):
@@ -76,11 +77,11 @@ class HuggingFace:
 
 
 class Steps(pl.Callback):
-    """Times our steps, and lets the others take theirs on the same proteins in between."""
+    """Times our steps, and lets the other model take its own on the same proteins in between."""
 
-    def __init__(self, config: ModelConfig, others: dict[str, HuggingFace], warm_up: int):
-        self.config, self.others, self.warm_up = config, others, warm_up
-        self.seconds = {name: [] for name in ("ours", *others)}
+    def __init__(self, config: ModelConfig, other: HuggingFace, warm_up: int):
+        self.config, self.other, self.warm_up = config, other, warm_up
+        self.seconds = {name: [] for name in ("ours", *PADDINGS)}
         self.residues, self.flops = [], []
 
     def on_train_batch_start(self, trainer, model, batch, batch_idx):
@@ -90,9 +91,9 @@ class Steps(pl.Callback):
         took = {"ours": now(model.device) - self.began}
         encoder = [part for b in batch for part in b["enc_tokens"].split(b["enc_cu_seqlens"].diff().tolist())]
         decoder = [part for b in batch for part in b["dec_labels"].split(b["dec_cu_seqlens"].diff().tolist())]
-        for name, other in self.others.items():
+        for name, full in PADDINGS.items():
             began = now(model.device)
-            other.step(encoder, decoder)
+            self.other.step(encoder, decoder, full)
             took[name] = now(model.device) - began
         if batch_idx >= self.warm_up:
             for name, seconds in took.items():
@@ -129,12 +130,9 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     peak = matmul_peak(device, torch.bfloat16)
     config = ModelConfig.preset(arguments.preset)
-    others = {
-        name: HuggingFace(config, device, cfg.model.micro_batch_size, full, arguments.compile)
-        for name, full in (("Hugging Face, padded to the longest", False), ("Hugging Face, padded to 512 + 256", True))
-    }
     warm_up = 2
-    steps = Steps(config, others, warm_up)
+    other = HuggingFace(config, device, cfg.model.micro_batch_size, arguments.compile)
+    steps = Steps(config, other, warm_up)
     trainer = pl.Trainer(
         max_steps=warm_up + arguments.steps,
         precision="bf16-mixed",
