@@ -113,10 +113,8 @@ def _linear(task: Task, *, flat: bool) -> list[np.ndarray]:
     sets = {part: (rows[:, varying], targets) for part, (rows, targets) in sets.items()}
     best = None
     for penalty in _RIDGE_PENALTIES if task.label == "number" else _CLASS_PENALTIES:
-        if task.label == "number":
-            model = Ridge(alpha=penalty)
-        else:
-            model = make_pipeline(StandardScaler(), LogisticRegression(C=1 / penalty, max_iter=500))
+        linear = Ridge(penalty) if task.label == "number" else LogisticRegression(C=1 / penalty, max_iter=500)
+        model = make_pipeline(StandardScaler(), linear)
         model.fit(*sets["train"])
         score = model.score(*sets["val"])  # accuracy, or R2
         if best is None or score > best[0]:
