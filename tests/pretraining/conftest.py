@@ -1,10 +1,9 @@
 import multiprocessing
-import os
 import socket
-import traceback
 from pathlib import Path
 
 import pytest
+from ranks import run_rank
 
 
 @pytest.fixture(scope="session")
@@ -44,21 +43,6 @@ def cfg(training_data):
     return cfg
 
 
-def _rank(rank, size, port, function, arguments, results):
-    import torch
-    import torch.distributed as dist
-
-    torch.set_num_threads(1)
-    # As torchrun sets them.
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), LOCAL_RANK=str(rank))
-    os.environ.update(WORLD_SIZE=str(size), LOCAL_WORLD_SIZE=str(size), TORCHELASTIC_RUN_ID="test")
-    dist.init_process_group("gloo")
-    try:
-        results.put((rank, function(*arguments), None))
-    except BaseException:
-        results.put((rank, None, traceback.format_exc()))
-
-
 @pytest.fixture(scope="session")
 def on_ranks():
     """Call a function in several processes joined by gloo; returns what each of them returned, by rank.
@@ -75,7 +59,8 @@ def on_ranks():
             port = probe.getsockname()[1]
         results = context.Queue()
         processes = [
-            context.Process(target=_rank, args=(rank, size, port, function, arguments, results)) for rank in range(size)
+            context.Process(target=run_rank, args=(rank, size, port, function, arguments, results))
+            for rank in range(size)
         ]
         for process in processes:
             process.start()
