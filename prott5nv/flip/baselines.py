@@ -18,7 +18,7 @@ from prott5nv.flip.metrics import scores_by_length
 from prott5nv.flip.tasks import IGNORED, Task
 from prott5nv.flip.train import Settings, fit, predict
 
-_RIDGE_PENALTIES = 10.0 ** np.arange(-3, 5)
+_RIDGE_PENALTIES = 10.0 ** np.arange(0, 6)
 _CLASS_PENALTIES = 10.0 ** np.arange(-2, 4)
 
 Outputs = list[list[np.ndarray]]

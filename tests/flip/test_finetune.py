@@ -129,3 +129,14 @@ def test_a_file_that_is_no_model(tmp_path):
     (tmp_path / "model.h5").write_text("not HDF5")
     with pytest.raises(ProtT5nvError, match="not a model that `prott5nv finetune` wrote"):
         Predictor(tmp_path)
+
+
+def test_baselines_are_computed_once_for_all_runs(finetune, tmp_path):
+    short = ("seeds=[1]", "task.training.epochs=1")
+    _, first = finetune("meltome", *short)
+    (cached,) = (tmp_path / "cache").glob("baselines-*.json")
+    cached.write_text(cached.read_text().replace('"composition"', '"found again"'))
+    _, second = finetune("meltome", *short, "--mode", "lora")
+    assert second["results"]["found again"] == first["results"]["composition"]
+    finetune("meltome", "seeds=[2]", "task.training.epochs=1")
+    assert len(list((tmp_path / "cache").glob("baselines-*.json"))) == 2
