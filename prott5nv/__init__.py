@@ -20,7 +20,7 @@ _PUBLIC = {
     "seqs_to_embedding": "prott5nv.inference",
 }
 
-__all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604
+__all__ = ["__version__", *_PUBLIC]
 
 
 def __getattr__(name: str):
