@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from prott5nv import __version__
 from prott5nv.flip.features import OneHot
 from prott5nv.flip.heads import POOLED, make_head
 from prott5nv.flip.metrics import scores_by_length
@@ -39,7 +40,7 @@ def scored_baselines(task: Task, head: dict, settings: Settings, seeds: Sequence
     dict of str to dict
         What :func:`prott5nv.flip.metrics.scores_by_length` returned, by the name of the baseline.
     """
-    digest = hashlib.sha256(repr([task.level, task.classes, head, settings, list(seeds)]).encode())
+    digest = hashlib.sha256(repr([__version__, task.level, task.classes, head, settings, list(seeds)]).encode())
     for sequence, part, target in zip(task.sequences, task.sets, task.targets, strict=True):
         digest.update(f"\n{sequence} {part} ".encode() + target.tobytes())
     path = folder / f"baselines-{digest.hexdigest()[:32]}.json"
