@@ -6,36 +6,35 @@ SentencePiece orders characters by how often they occur, so the training text is
 demands. The files land in prott5nv/vocab/.
 """
 
-import tempfile
-from pathlib import Path
+import io
 
 import sentencepiece
 
-from prott5nv.tokenizer import MODEL_FILE, PIECES, RESIDUES
+from prott5nv.tokenizer import MODEL_FILE, PIECES, RESIDUES, VOCAB_FILE
 
 
 def main() -> None:
-    MODEL_FILE.parent.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder:
-        text = Path(folder) / "residues.txt"
-        text.write_text("\n".join(RESIDUES[:count] for count in range(1, len(RESIDUES) + 1)) + "\n")
-        sentencepiece.SentencePieceTrainer.train(
-            input=str(text),
-            model_prefix=str(MODEL_FILE.with_suffix("")),
-            model_type="char",
-            vocab_size=30,
-            character_coverage=1.0,
-            unk_id=0,
-            bos_id=1,
-            eos_id=2,
-            pad_id=3,
-            user_defined_symbols=["<mask>"],
-            add_dummy_prefix=False,
-            normalization_rule_name="nmt_nfkc",
-            minloglevel=1,
-        )
-    built = sentencepiece.SentencePieceProcessor(model_file=str(MODEL_FILE))
+    model = io.BytesIO()  # a file name would be recorded in the model
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=(RESIDUES[:count] for count in range(1, len(RESIDUES) + 1)),
+        model_writer=model,
+        model_type="char",
+        vocab_size=30,
+        character_coverage=1.0,
+        unk_id=0,
+        bos_id=1,
+        eos_id=2,
+        pad_id=3,
+        user_defined_symbols=["<mask>"],
+        add_dummy_prefix=False,
+        normalization_rule_name="nmt_nfkc",
+        minloglevel=1,
+    )
+    built = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
     assert tuple(built.id_to_piece(i) for i in range(30)) == PIECES[:30]
+    MODEL_FILE.parent.mkdir(exist_ok=True)
+    MODEL_FILE.write_bytes(model.getvalue())
+    VOCAB_FILE.write_text("".join(f"{built.id_to_piece(i)}\t{built.get_score(i):g}\n" for i in range(30)))
     print(f"wrote {MODEL_FILE} and its .vocab")
 
 
