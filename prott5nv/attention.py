@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from prott5nv.dropout import dropout
+
 
 class Packing:
     """Where each protein lies in a packed tensor; computed once a batch and used by every layer.
@@ -116,7 +118,7 @@ def _matmul_attention(query, key, value, *, dropout_p, is_causal):
         if is_causal:
             future = torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1)
             scores = scores.masked_fill(future, -torch.inf)
-        weights = F.dropout(scores.softmax(-1), dropout_p)
+        weights = dropout(scores.softmax(-1), dropout_p)
         return weights @ value
 
 

@@ -17,7 +17,10 @@ from torch import Tensor, nn
 
 from prott5nv.attention import Packing, packed_attention
 from prott5nv.config import ModelConfig
+from prott5nv.dropout import dropout
 from prott5nv.errors import ProtT5nvError
+
+_FUSED_GELU = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 class ProtT5(nn.Module):
@@ -128,7 +131,7 @@ class Embedding(nn.Module):
 
     def forward(self, tokens_T: Tensor, positions_T: Tensor) -> Tensor:
         x_TD = self.word_embeddings(tokens_T) + self.position_embeddings(positions_T)
-        return F.dropout(x_TD, self.dropout, self.training)
+        return dropout(x_TD, self.dropout) if self.training else x_TD
 
 
 def _table(rows: int, width: int) -> nn.Embedding:
@@ -189,7 +192,7 @@ class Layer(nn.Module):
         return x_TD + self._drop(self.mlp(normed_TD))
 
     def _drop(self, x_TD: Tensor) -> Tensor:
-        return F.dropout(x_TD, self.dropout, self.training)
+        return dropout(x_TD, self.dropout) if self.training else x_TD
 
 
 class SelfAttention(nn.Module):
@@ -238,4 +241,10 @@ class FeedForward(nn.Module):
         self.dense_4h_to_h = nn.Linear(config.ffn_hidden_size, config.hidden_size)
 
     def forward(self, x_TD: Tensor) -> Tensor:
-        return self.dense_4h_to_h(F.gelu(self.dense_h_to_4h(x_TD), approximate=self.approximate))
+        up = self.dense_h_to_4h
+        if x_TD.device.type == "cpu" and x_TD.dtype == torch.bfloat16 and _FUSED_GELU and not torch.is_grad_enabled():
+            # oneDNN's product with the GELU in it; on its own PyTorch's tanh form takes half as long as the product.
+            x_TF = torch.ops.mkldnn._linear_pointwise(x_TD, up.weight, up.bias, "gelu", [], self.approximate)
+        else:
+            x_TF = F.gelu(up(x_TD), approximate=self.approximate)
+        return self.dense_4h_to_h(x_TF)

@@ -79,6 +79,17 @@ def test_bf16_stays_close_to_fp32(model):
     assert cosine.min() > 0.999
 
 
+@pytest.mark.parametrize("fused", [True, False])
+def test_bf16_feed_forward_is_the_same_with_and_without_gradients(fused):
+    torch.manual_seed(0)
+    config = ModelConfig.preset("tiny", bias_activation_fusion=fused, init_method_std=0.1)
+    feed_forward = ProtT5(config).bfloat16().encoder.layers[0].mlp
+    x_TD = torch.randn(50, config.hidden_size).bfloat16()
+    trained = feed_forward(x_TD)
+    with torch.no_grad():
+        torch.testing.assert_close(feed_forward(x_TD), trained.detach(), atol=2e-2, rtol=2e-2)
+
+
 def test_too_long_a_protein_names_the_limit(model):
     with pytest.raises(ProtT5nvError, match="513 residues; this model sees at most 512"):
         model.encode(*packed(*tokens(513)))

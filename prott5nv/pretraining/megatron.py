@@ -10,13 +10,14 @@ a head, V vocabulary rows of this rank. Megatron's layout is [sequence, batch, .
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from megatron.core import parallel_state
-from megatron.core.fusions.fused_bias_dropout import get_bias_dropout_add
 from megatron.core.models.common.embeddings.language_model_embedding import LanguageModelEmbedding
 from megatron.core.tensor_parallel import (
     ColumnParallelLinear,
@@ -43,6 +44,7 @@ from torch.utils.checkpoint import checkpoint
 
 from prott5nv.attention import Packing, packed_attention
 from prott5nv.config import ModelConfig
+from prott5nv.dropout import dropout
 from prott5nv.errors import ProtT5nvError
 
 
@@ -100,16 +102,45 @@ class PackedCoreAttention(MegatronModule):
     def forward(self, query, key, value, attention_mask, **_unused) -> Tensor:
         query_packing, key_packing = attention_mask
         dropout = self.config.attention_dropout if self.training else 0.0
-        out_THC = packed_attention(
-            query.squeeze(1),
-            key.squeeze(1),
-            value.squeeze(1),
-            query_packing,
-            key_packing,
-            causal=self.causal,
-            dropout=dropout,
-        )
+        with draws_of_this_slice(query.device) if dropout else nullcontext():
+            out_THC = packed_attention(
+                query.squeeze(1),
+                key.squeeze(1),
+                value.squeeze(1),
+                query_packing,
+                key_packing,
+                causal=self.causal,
+                dropout=dropout,
+            )
         return out_THC.flatten(1).unsqueeze(1)
+
+
+@contextmanager
+def draws_of_this_slice(device: torch.device) -> Iterator[None]:
+    """Random numbers of this tensor-parallel rank alone, after which all ranks go on alike.
+
+    What the ranks hold whole must be dropped alike; the heads that each has for itself must not.
+    """
+    group = parallel_state.get_tensor_model_parallel_group()
+    if group.size() == 1:
+        yield
+        return
+    seed = int(torch.randint(2**62, ()))  # the same on all ranks
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed + group.rank())
+        yield
+
+
+def bias_dropout_add(training: bool, _fused: bool):
+    """As Megatron's function of that purpose, with our dropout."""
+
+    def add(x_with_bias, residual, probability):
+        x, bias = x_with_bias
+        if bias is not None:
+            x = x + bias
+        return residual + (dropout(x, probability) if training else x)
+
+    return add
 
 
 def layer_spec(*, decoder: bool) -> ModuleSpec:
@@ -126,7 +157,7 @@ def layer_spec(*, decoder: bool) -> ModuleSpec:
                 linear_proj=RowLinear,
             ),
         ),
-        cross_attn_bda=get_bias_dropout_add,
+        cross_attn_bda=bias_dropout_add,
     )
     return ModuleSpec(
         module=TransformerLayer,
@@ -139,10 +170,10 @@ def layer_spec(*, decoder: bool) -> ModuleSpec:
                     linear_qkv=ColumnLinear, core_attention=PackedCoreAttention, linear_proj=RowLinear
                 ),
             ),
-            self_attn_bda=get_bias_dropout_add,
+            self_attn_bda=bias_dropout_add,
             pre_mlp_layernorm=WrappedTorchNorm,
             mlp=ModuleSpec(module=MLP, submodules=MLPSubmodules(linear_fc1=ColumnLinear, linear_fc2=RowLinear)),
-            mlp_bda=get_bias_dropout_add,
+            mlp_bda=bias_dropout_add,
             **(cross if decoder else {}),
         ),
     )
