@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+# FLIP's files below have labels that follow from the residues, so that there is something to learn.
+LETTERS = "ACDEFGHIKLMNPQRSTVWY"
+STRUCTURE = {letter: "H" if letter in "AELMQKRH" else "E" if letter in "VIYCWFT" else "C" for letter in LETTERS}
+LOCATIONS = ("Cell.membrane", "Cytoplasm", "Nucleus")
 
 
 @pytest.fixture(scope="session")
@@ -16,6 +22,21 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("needs the folder of genuine checkpoints and corpora beside the repository")
     return folder
+
+
+@pytest.fixture(scope="session")
+def nemo1(shared) -> Path:
+    """The folder of small checkpoints that NeMo 1.x wrote."""
+    return shared / "fixtures" / "nemo1_tiny"
+
+
+@pytest.fixture(scope="session")
+def truth(nemo1) -> dict:
+    """What NeMo 1.x computed with them: arrays by name."""
+    import numpy as np
+
+    with np.load(nemo1 / "groundtruth.npz") as file:
+        return dict(file)
 
 
 @pytest.fixture(scope="session")
@@ -37,3 +58,77 @@ def tiny_checkpoint(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("tiny_checkpoint") / "tiny.nemo"
     save_nemo(path, model.config, model.state_dict())
     return path
+
+
+def flip_proteins(count: int, seed: int) -> list[tuple[str, str]]:
+    """Ids in the manner of the Protein Data Bank, and sequences; the last five are longer than the model sees."""
+    rng = random.Random(seed)
+    lengths = [rng.randint(15, 60) for _ in range(count - 5)] + [530] * 5
+    return [(f"{i}abc-{rng.choice('AB')}", "".join(rng.choices(LETTERS, k=length))) for i, length in enumerate(lengths)]
+
+
+def set_words(number: int) -> str:
+    """A fifth of the proteins for the test, a fifth for validation."""
+    return f"SET={'test' if number % 5 == 4 else 'train'} VALIDATION={number % 5 == 3}"
+
+
+def write_fasta(path: Path, records) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f">{header}\n{body}\n" for header, body in records))
+
+
+@pytest.fixture(scope="session")
+def flip_source(tmp_path_factory) -> Path:
+    """A folder as FLIP has it, one folder for each task."""
+    folder = tmp_path_factory.mktemp("flip_source")
+    known = flip_proteins(40, seed=1)
+
+    structure = folder / "secondary_structure"
+    write_fasta(structure / "sequences.fasta", known)
+    labels = [(f"{name} {set_words(i)}", "".join(map(STRUCTURE.get, s))) for i, (name, s) in enumerate(known)]
+    write_fasta(structure / "sampled.fasta", labels)
+    write_fasta(structure / "mask.fasta", [(name, "0" + "1" * (len(s) - 1)) for name, s in known])
+
+    conservation = folder / "conservation"
+    write_fasta(conservation / "sequences.fasta", known)
+    degrees = [
+        (f"{n} {set_words(i)}", "".join(str(1 + LETTERS.index(c) % 9) for c in s)) for i, (n, s) in enumerate(known)
+    ]
+    write_fasta(conservation / "sampled.fasta", degrees[2:])  # two sequences have no labels
+
+    def target(sequence: str) -> float:
+        return 40 + 100 * sequence.count("K") / len(sequence)
+
+    def location(sequence: str) -> str:
+        return LOCATIONS[min(2, 40 * sequence.count("L") // len(sequence))]
+
+    write_fasta(
+        folder / "scl" / "mixed_soft_reconstructed.fasta",
+        [(f"{n} TARGET={location(s)} {set_words(i)}", s) for i, (n, s) in enumerate(known)],
+    )
+    write_fasta(
+        folder / "meltome" / "mixed_split.fasta",
+        [(f"{n} TARGET={target(s):.3f} {set_words(i)} SPECIES=Homo_sapiens", s) for i, (n, s) in enumerate(known)],
+    )
+    rng = random.Random(2)
+    wild_type = "MQYKLILNGKTLKGETTTEAVDAATAEKVFKQYANDNGVDGEWTYDDATKTFTVTE"
+    variants = [wild_type[:38] + "".join(rng.choices(LETTERS, k=3)) + wild_type[41:] for _ in range(40)]
+    rows = [
+        f"{s},{s[38:41].count('A') + 0.5},{'test' if i % 5 == 4 else 'train'},{i % 5 == 3}"
+        for i, s in enumerate(variants)
+    ]
+    (folder / "gb1").mkdir()
+    for split in ("two_vs_rest", "sampled"):
+        (folder / "gb1" / f"{split}.csv").write_text("\n".join(["sequence,target,set,validation", *rows]) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def flip_data(flip_source, tmp_path_factory) -> Path:
+    """What ``prott5nv prepare flip`` makes of it."""
+    from prott5nv.flip.prepare import FLIP, prepare
+
+    folder = tmp_path_factory.mktemp("flip")
+    for task in FLIP:
+        prepare(task, flip_source, folder)
+    return folder

@@ -11,32 +11,15 @@ import numpy as np
 import pytest
 import torch
 from crafting import CONFIG, WEIGHTS, read_members, rewrite_zip, saved, write_tar
+from genuine import FILES, packed
 
 from prott5nv.checkpoint import load, read_nemo
 from prott5nv.checkpoint.names import nemo_to_prott5
 
-FILES = ("prott5nv.nemo", "variant_flatcfg.nemo", "variant_gz.nemo")
-
 
 @pytest.fixture(scope="module")
-def folder(shared):
-    return shared / "fixtures" / "nemo1_tiny"
-
-
-@pytest.fixture(scope="module")
-def truth(folder):
-    with np.load(folder / "groundtruth.npz") as file:
-        return dict(file)
-
-
-@pytest.fixture(scope="module")
-def members(folder):
-    return read_members(folder / "prott5nv.nemo")
-
-
-def packed(ids_BL: np.ndarray, mask_BL: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-    cu_seqlens_B1 = np.concatenate([[0], np.cumsum(mask_BL.sum(1))]).astype(np.int32)
-    return torch.from_numpy(ids_BL[mask_BL]), torch.from_numpy(cu_seqlens_B1)
+def members(nemo1):
+    return read_members(nemo1 / "prott5nv.nemo")
 
 
 def largest_difference(model, ids_BL, mask_BL, expected_BLD) -> float:
@@ -46,8 +29,8 @@ def largest_difference(model, ids_BL, mask_BL, expected_BLD) -> float:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_hidden_states_and_logits(folder, truth, name):
-    model = load(folder / name)
+def test_hidden_states_and_logits(nemo1, truth, name):
+    model = load(nemo1 / name)
     ids_BL, mask_BL = truth["token_ids"], truth["mask"]
     assert largest_difference(model, ids_BL, mask_BL, truth["hidden"]) <= 1e-5
     for i, length in enumerate(truth["lengths"]):
@@ -65,10 +48,10 @@ def test_hidden_states_and_logits(folder, truth, name):
     assert np.abs(logits_SV - expected_SV).max() <= 1e-5 * np.abs(expected_SV).max()
 
 
-def test_weights_are_those_that_torch_reads(folder, members):
+def test_weights_are_those_that_torch_reads(nemo1, members):
     expected = nemo_to_prott5(torch.load(io.BytesIO(members[WEIGHTS]), map_location="cpu", weights_only=True))
     for name in FILES:
-        found = read_nemo(folder / name).state_dict
+        found = read_nemo(nemo1 / name).state_dict
         assert found.keys() == expected.keys()
         assert all(torch.equal(found[key], expected[key]) for key in expected)
 

@@ -22,8 +22,8 @@ def info(*arguments) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True)
 
 
-def test_says_what_a_file_is(shared):
-    path = shared / "fixtures" / "nemo1_tiny" / "variant_gz.nemo"
+def test_says_what_a_file_is(nemo1):
+    path = nemo1 / "variant_gz.nemo"
     done = info(path)
     assert done.returncode == 0
     said = done.stdout

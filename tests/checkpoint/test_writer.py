@@ -19,22 +19,17 @@ from prott5nv import ModelConfig, ProtT5, ProtT5nvError
 from prott5nv.checkpoint import load, read_nemo, save_nemo
 
 
-@pytest.fixture(scope="module")
-def genuine(shared):
-    return shared / "fixtures" / "nemo1_tiny"
-
-
-def test_keys_shapes_and_dtypes(genuine, tmp_path):
-    model = load(genuine / "prott5nv.nemo")
+def test_keys_shapes_and_dtypes(nemo1, tmp_path):
+    model = load(nemo1 / "prott5nv.nemo")
     save_nemo(tmp_path / "ours.nemo", model.config, model.state_dict())
     state = torch.load(io.BytesIO(read_members(tmp_path / "ours.nemo")[WEIGHTS]), weights_only=True)
     ours = [f"{key}\t{tuple(tensor.shape)}\t{tensor.dtype}" for key, tensor in state.items()]
-    theirs = (genuine / "state_dict_keys.txt").read_text().splitlines()
+    theirs = (nemo1 / "state_dict_keys.txt").read_text().splitlines()
     assert sorted(ours) == sorted(theirs)
 
 
-def test_members_and_config(genuine, tmp_path):
-    genuine_file = read_nemo(genuine / "prott5nv.nemo")
+def test_members_and_config(nemo1, tmp_path):
+    genuine_file = read_nemo(nemo1 / "prott5nv.nemo")
     save_nemo(tmp_path / "ours.nemo", genuine_file.config, genuine_file.state_dict)
     with tarfile.open(tmp_path / "ours.nemo") as tar:
         names = tar.getnames()

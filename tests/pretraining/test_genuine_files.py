@@ -6,6 +6,7 @@ Shapes: B proteins, L residues of the longest, T packed tokens, S packed decoder
 import numpy as np
 import pytest
 import torch
+from genuine import FILES, packed
 
 pytest.importorskip("nemo", reason="needs the train extra")
 
@@ -14,25 +15,9 @@ from prott5nv.checkpoint import read_nemo
 from prott5nv.pretraining.model import ProtT5nvModel
 
 
-@pytest.fixture(scope="module")
-def folder(shared):
-    return shared / "fixtures" / "nemo1_tiny"
-
-
-@pytest.fixture(scope="module")
-def truth(folder):
-    with np.load(folder / "groundtruth.npz") as file:
-        return dict(file)
-
-
-def packed(ids_BL, mask_BL):
-    cu_seqlens_B1 = torch.from_numpy(np.concatenate([[0], np.cumsum(mask_BL.sum(1))]).astype(np.int32))
-    return torch.from_numpy(ids_BL[mask_BL]), cu_seqlens_B1
-
-
-@pytest.mark.parametrize("name", ["prott5nv.nemo", "variant_flatcfg.nemo", "variant_gz.nemo"])
-def test_hidden_states_and_logits(folder, truth, name):
-    model = ProtT5nvModel.restore_from(folder / name).eval()
+@pytest.mark.parametrize("name", FILES)
+def test_hidden_states_and_logits(nemo1, truth, name):
+    model = ProtT5nvModel.restore_from(nemo1 / name).eval()
     tokens_T, cu_seqlens_B1 = packed(truth["token_ids"], truth["mask"])
     enc_tokens_T, enc_cu_seqlens_B1 = packed(truth["dec_enc_ids"], truth["dec_enc_mask"])
     dec_tokens_S, dec_cu_seqlens_B1 = packed(truth["dec_ids"], truth["dec_mask"])
@@ -51,8 +36,8 @@ def test_hidden_states_and_logits(folder, truth, name):
     assert np.abs(logits - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
-def test_save_to_gives_the_weights_back(folder, tmp_path):
-    ProtT5nvModel.restore_from(folder / "prott5nv.nemo").save_to(tmp_path / "ours.nemo")
-    theirs, ours = read_nemo(folder / "prott5nv.nemo"), read_nemo(tmp_path / "ours.nemo")
+def test_save_to_gives_the_weights_back(nemo1, tmp_path):
+    ProtT5nvModel.restore_from(nemo1 / "prott5nv.nemo").save_to(tmp_path / "ours.nemo")
+    theirs, ours = read_nemo(nemo1 / "prott5nv.nemo"), read_nemo(tmp_path / "ours.nemo")
     assert ours.config == theirs.config
     assert all(torch.equal(ours.state_dict[name], weight) for name, weight in theirs.state_dict.items())
