@@ -4,43 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Iterator
 from typing import BinaryIO
 
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.records import Record
-from prott5nv.io.source import open_source, source_name
 
 # Looked for in this order and in any case: `record_name` is ProtT5nv's own layout, `entry` UniProt's.
 ID_COLUMNS = ("record_name", "id", "accession", "entry", "name")
 SEQUENCE_COLUMNS = ("sequence", "seq")
-
-
-def read_csv(
-    path: str | os.PathLike, *, id_column: str | None = None, sequence_column: str | None = None
-) -> Iterator[Record]:
-    """Stream the proteins of a CSV or TSV file, gzipped or not; tabs in the header line mean TSV.
-
-    Parameters
-    ----------
-    path : str or PathLike
-        The file, or ``-`` for standard input.
-    id_column, sequence_column : str, optional
-        Names of the columns to read; by default the first of `ID_COLUMNS` and of `SEQUENCE_COLUMNS` that is there.
-
-    Yields
-    ------
-    Record
-        In the order of the file, one at a time.
-
-    Raises
-    ------
-    ProtT5nvError
-        A column is missing, a row is short, an id or a sequence is empty or not text; the message names file and line.
-    """
-    with open_source(path) as stream:
-        yield from parse_csv(stream, source_name(path), id_column=id_column, sequence_column=sequence_column)
 
 
 def parse_csv(
@@ -51,7 +23,23 @@ def parse_csv(
     sequence_column: str | None = None,
     allow_empty: bool = False,
 ) -> Iterator[Record]:
-    """Stream the proteins of a table in an open stream of bytes; `name` is what errors call it."""
+    """Stream the proteins of a table in an open stream of bytes; tabs in the header line mean TSV.
+
+    Parameters
+    ----------
+    stream : binary file
+    name : str
+        What errors call it.
+    id_column, sequence_column : str, optional
+        Names of the columns to read; by default the first of `ID_COLUMNS` and of `SEQUENCE_COLUMNS` that is there.
+    allow_empty : bool, default False
+        Yield records without a sequence, instead of refusing the file.
+
+    Raises
+    ------
+    ProtT5nvError
+        A column is missing, a row is short, an id or a sequence is empty or not text; the message names file and line.
+    """
     header_line = stream.peek().lstrip().partition(b"\n")[0]
     # Undecodable bytes become lone surrogates, which are refused below with the line they stand in.
     text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
@@ -86,7 +74,7 @@ def find_column(columns: list[str], wanted: str | None, usual: tuple[str, ...], 
     found = ", ".join(columns) or "none"
     raise ProtT5nvError(
         f"{name}: no {what} column named {' or '.join(candidates)}; the columns are: {found}. "
-        f"Name it with {what}_column (a FASTA file would begin with '>')"
+        f"Name it with --{what}-column, {what}_column in Python (a FASTA file would begin with '>')"
     )
 
 

@@ -7,7 +7,7 @@ import gzip
 import pytest
 
 from prott5nv.errors import ProtT5nvError
-from prott5nv.io.csv import read_csv
+from prott5nv.io.records import read_records
 
 
 def write(tmp_path, content: str | bytes):
@@ -29,7 +29,7 @@ def write(tmp_path, content: str | bytes):
     ids=["ProtT5nv", "crlf", "byte order mark", "UniProt TSV", "quoted", "gzip, blank line, padding"],
 )
 def test_usual_tables(tmp_path, content):
-    assert [(record.id, record.sequence) for record in read_csv(write(tmp_path, content))] == [
+    assert [(record.id, record.sequence) for record in read_records(write(tmp_path, content))] == [
         ("a", "MKV"),
         ("b", "LAG"),
     ]
@@ -37,13 +37,13 @@ def test_usual_tables(tmp_path, content):
 
 def test_columns_can_be_chosen(tmp_path):
     path = write(tmp_path, "id,gene,sequence,mutant\na,x,MKV,LAG\n")
-    records = list(read_csv(path, id_column="gene", sequence_column="mutant"))
+    records = list(read_records(path, id_column="gene", sequence_column="mutant"))
     assert records == [("x", "LAG", "x", 2)]
 
 
 def test_lines_are_lines_of_the_file(tmp_path):
     path = write(tmp_path, 'id,note,sequence\na,"two\nlines",MKV\n\nb,,LAG\n')
-    assert [record.line for record in read_csv(path)] == [2, 5]
+    assert [record.line for record in read_records(path)] == [2, 5]
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_lines_are_lines_of_the_file(tmp_path):
 def test_bad_table_is_one_clear_line(tmp_path, content, message):
     path = write(tmp_path, content)
     with pytest.raises(ProtT5nvError) as error:
-        list(read_csv(path))
+        list(read_records(path))
     assert str(path) in str(error.value)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
@@ -72,12 +72,12 @@ def test_bad_table_is_one_clear_line(tmp_path, content, message):
 
 def test_missing_chosen_column_says_how_to_name_it(tmp_path):
     with pytest.raises(ProtT5nvError, match=r"no id column named gene; .*sequence"):
-        list(read_csv(write(tmp_path, "id,sequence\na,MKV\n"), id_column="gene"))
+        list(read_records(write(tmp_path, "id,sequence\na,MKV\n"), id_column="gene"))
 
 
 def test_genuine_tables(shared):
     sequences = shared / "data" / "sequences"
-    inference = list(read_csv(sequences / "uniref50_2021_04_qc" / "uniref50_inference_example.csv.gz"))
+    inference = list(read_records(sequences / "uniref50_2021_04_qc" / "uniref50_inference_example.csv.gz"))
     assert inference[0].id == "UniRef50_A0A007"
-    own = list(read_csv(sequences / "uniref50_bionemo_csv" / "val" / "x000.csv.gz"))
+    own = list(read_records(sequences / "uniref50_bionemo_csv" / "val" / "x000.csv.gz"))
     assert (own[0].id, len(own[0].sequence)) == ("UniRef50_A3UX44", 155)
