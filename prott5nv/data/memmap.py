@@ -20,9 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
+from prott5nv.data import CSV_HEADER
 from prott5nv.errors import ProtT5nvError
 
-HEADER = b"record_id,record_name,sequence_length,sequence"
 _BLOCK = 1 << 24  # bytes read at a time while indexing
 
 
@@ -103,8 +103,8 @@ class CSVDataset:
         fields = self._maps[file][start:end].rstrip(b"\r\n").decode("utf-8", errors="replace").split(",")
         if len(fields) != 4 or not fields[3] or '"' in fields[3]:
             raise ProtT5nvError(
-                f"{self.paths[file]}, line {record + 2}: not a row of {HEADER.decode()} (four fields, none quoted); "
-                "write the file with `prott5nv prepare uniref50`"
+                f"{self.paths[file]}, line {record + 2}: not a row of {CSV_HEADER.decode()} (four fields, none "
+                "quoted); write the file with `prott5nv prepare uniref50`"
             )
         return fields[1], fields[3]
 
@@ -207,14 +207,18 @@ def _end_of_last_row(file) -> int:
 
 
 def _check_header(file, path: Path) -> None:
-    header = file.readline(len(HEADER) + 2).rstrip(b"\r\n")
-    if header != HEADER:
+    header = file.readline(len(CSV_HEADER) + 2).rstrip(b"\r\n")
+    if header != CSV_HEADER:
         raise ProtT5nvError(
-            f"{path}, line 1: the header must be {HEADER.decode()}; write the file with `prott5nv prepare uniref50`"
+            f"{path}, line 1: the header must be {CSV_HEADER.decode()}; write the file with `prott5nv prepare uniref50`"
         )
 
 
 def _find(folder: Path, patterns: list[str]) -> list[Path]:
+    if not patterns:
+        raise ProtT5nvError(
+            f"{folder}: no file is named; write model.data.dataset.{folder.name}='x*' for all there are"
+        )
     names = [name for pattern in patterns for name in sorted(path.name for path in folder.glob(pattern)) or [pattern]]
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:

@@ -27,6 +27,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from prott5nv import __version__
+from prott5nv.data import CSV_HEADER
 from prott5nv.data.download import download, is_address
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.fasta import read_fasta
@@ -36,7 +37,6 @@ from prott5nv.io.source import source_name
 #: Splits with a name: the number of validation and of test proteins. `card` is the ProtT5nv model card's.
 SPLITS = {"card": (4_350, 875_000)}
 
-HEADER = b"record_id,record_name,sequence_length,sequence\n"
 CAPITALS = string.ascii_uppercase.encode()
 PROVENANCE_FILE = "provenance.json"
 
@@ -241,7 +241,7 @@ class _CsvFiles:
             self.close()
             path = self.folder / f"x{self.files:03d}.csv"
             self._file = open(path, "wb", 1 << 20)  # noqa: SIM115 (open across calls)
-            self._file.write(HEADER)
+            self._file.write(CSV_HEADER + b"\n")
             self.files += 1
             self._room = self.records_per_file
         self._room -= 1

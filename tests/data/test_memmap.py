@@ -181,6 +181,11 @@ def test_another_header_is_refused(tmp_path, text):
         CSVDataset(tmp_path, "train", "x000")
 
 
+def test_no_file_at_all(tmp_path):
+    with pytest.raises(ProtT5nvError, match=r"val: no file is named; write model.data.dataset.val='x\*'"):
+        CSVDataset(tmp_path, "val", [])
+
+
 def test_no_records_at_all(tmp_path):
     write_csv(tmp_path / "train" / "x000.csv", [])
     with pytest.raises(ProtT5nvError, match="hold no record"):
