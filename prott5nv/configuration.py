@@ -39,7 +39,7 @@ def register_presets() -> None:
     for name in ModelConfig.preset_names():
         shape = asdict(ModelConfig.preset(name))
         shape.pop("masked_lm_prob")  # stands under data, where upstream has it
-        node = {"defaults": ["training", "_self_"], **shape, **_BATCHES.get(name, {})}
+        node = {"defaults": ["/model@_here_", "_self_"], **shape, **_BATCHES.get(name, {})}
         store.store(group="model", name=name, node=node)
 
 

@@ -3,7 +3,7 @@
     python scripts/pretrain.py model=small model.data.dataset_path=DIR trainer.max_steps=2000
     python scripts/pretrain.py model.data.dataset_path=DIR trainer.devices=8 trainer.num_nodes=4
 
-Every setting of conf/pretrain.yaml and conf/model/training.yaml can be overridden by its dotted name; `--cfg job`
+Every setting of conf/pretrain.yaml and conf/model.yaml can be overridden by its dotted name; `--cfg job`
 shows the result. The same command again goes on where the last one stopped.
 """
 

@@ -74,7 +74,7 @@ def test_wheel_carries_configuration_vocabulary_and_model(tmp_path):
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {
         "prott5nv/conf/pretrain.yaml",
-        "prott5nv/conf/model/training.yaml",
+        "prott5nv/conf/model.yaml",
         "prott5nv/vocab/protein_sequence_sentencepiece.model",
         "prott5nv/models/default.nemo",
         "prott5nv/models/default.md",

@@ -12,20 +12,14 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_only
 from megatron.core import parallel_state
 
 from prott5nv.pretraining.checkpoint_files import METRIC, best_first, checkpoint_name, superseded, write_checkpoint
 from prott5nv.pretraining.flops import matmul_peak, training_flops
 from prott5nv.pretraining.model import NotFiniteError, ProtT5nvModel
+from prott5nv.pretraining.parallel import say
 
 CU_SEQLENS = ("enc_cu_seqlens", "dec_cu_seqlens")
-
-
-@rank_zero_only
-def say(message: str, **how) -> None:
-    """Print, once for all processes."""
-    print(message, **how)
 
 
 class StepProgressBar(TQDMProgressBar):

@@ -35,7 +35,7 @@ def read_scalars(log_dir: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def plot_curves(log_dir: Path) -> Path | None:
-    """Draw loss, residue perplexity and residue accuracy over steps.
+    """Draw loss, residue perplexity, residue accuracy and scores of downstream validation over steps.
 
     Parameters
     ----------
@@ -55,8 +55,10 @@ def plot_curves(log_dir: Path) -> Path | None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, len(PANELS), figsize=(15, 4.2), constrained_layout=True)
-    for axis, (title, lines) in zip(axes, PANELS, strict=True):
+    downstream = [(tag.replace("_", " ").replace("/", ": "), {tag: "validation"}) for tag in scalars if "/" in tag]
+    panels = [*PANELS, *downstream]
+    figure, axes = plt.subplots(1, len(panels), figsize=(5 * len(panels), 4.2), constrained_layout=True)
+    for axis, (title, lines) in zip(axes, panels, strict=True):
         for tag, label in lines.items():
             if tag in scalars:
                 steps, values = zip(*scalars[tag], strict=True)

@@ -6,6 +6,8 @@ Shapes: S packed decoder tokens, V vocabulary rows of this tensor-parallel rank.
 from __future__ import annotations
 
 import math
+from collections import deque
+from statistics import fmean, stdev
 
 import torch
 import torch.distributed as dist
@@ -70,3 +72,39 @@ def metrics_of(sums: Tensor, prefix: str) -> dict[str, float]:
         f"{prefix}_residue_perplexity": math.exp(min(residue_loss, 80.0)),
         f"{prefix}_residue_accuracy": total["residue_hits"] / residues,
     }
+
+
+class LossSpikes:
+    """Finds losses that stand out from those of the last 128 steps; the rule is that of OLMo's skipped steps.
+
+    A loss that stood out counts from then on like any other, so that a lasting change is not taken for spikes for ever.
+
+    Parameters
+    ----------
+    deviations : float
+        By how many standard deviations above the mean.
+
+    Attributes
+    ----------
+    recent : deque of float
+        The last 128 losses: all the state there is.
+
+    Examples
+    --------
+    >>> spikes = LossSpikes(deviations=6.0)
+    >>> any(spikes.found(2.9 + 0.01 * (step % 3)) for step in range(64)), spikes.found(3.0), spikes.found(2.9)
+    (False, True, False)
+    """
+
+    WINDOW = 128
+
+    def __init__(self, deviations: float):
+        self.deviations = deviations
+        self.recent: deque[float] = deque(maxlen=self.WINDOW)
+
+    def found(self, loss: float) -> bool:
+        """Whether a step's loss stands out; never in the first 64 steps."""
+        known = len(self.recent) >= self.WINDOW // 2
+        stands_out = known and loss > fmean(self.recent) + self.deviations * stdev(self.recent)
+        self.recent.append(loss)
+        return stands_out

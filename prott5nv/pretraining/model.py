@@ -28,9 +28,9 @@ from prott5nv.data.dataset import PretrainingDataset
 from prott5nv.data.memmap import CSVDataset
 from prott5nv.errors import ProtT5nvError
 from prott5nv.pretraining.loader import raise_together, step_loader
-from prott5nv.pretraining.losses import SUMS, metrics_of, token_losses
+from prott5nv.pretraining.losses import SUMS, LossSpikes, metrics_of, token_losses
 from prott5nv.pretraining.megatron import MegatronProtT5, initialize_parallel
-from prott5nv.pretraining.parallel import all_reduce_gradients, clip_gradients, gather_lists
+from prott5nv.pretraining.parallel import all_reduce_gradients, clip_gradients, gather_lists, say
 from prott5nv.pretraining.slices import change_optimizer_state, change_state, gather_slices, own_slice
 
 
@@ -64,6 +64,8 @@ class ProtT5nvModel(ModelPT):
         self.initial_weights: dict[str, Tensor] | None = None  # by ProtT5's names, to start from instead of a draw
         self._sums = torch.zeros(len(SUMS), dtype=torch.float64)  # millions of tokens add up in validation
         self._mistake: ProtT5nvError | None = None  # met in validation by this rank alone
+        deviations = self.cfg.get("skip_loss_spikes")
+        self._spikes = LossSpikes(math.inf if deviations is None else float(deviations))
         self.stop_requested = False  # of this rank, by a signal
         self.stopping = False  # agreed by all
 
@@ -185,6 +187,8 @@ class ProtT5nvModel(ModelPT):
         metrics = metrics_of(sums, prefix="train")
         if not math.isfinite(metrics["train_loss"]):
             raise self._not_finite(micro_batches)
+        if self._is_spike(metrics["train_loss"], micro_batches):
+            optimizer.zero_grad()  # nothing to step with: weights and moments stay as they are, and the step counts
         self.log("lr", scheduler.get_last_lr()[0])
         optimizer.step()
         scheduler.step()
@@ -262,22 +266,43 @@ class ProtT5nvModel(ModelPT):
         self.stopping = stops > 0
         return counts[0] / parallel_state.get_tensor_model_parallel_world_size()
 
+    def _is_spike(self, loss: float, micro_batches: list[dict[str, Tensor]]) -> bool:
+        """Whether the step is to be skipped, as the first rank finds: elsewhere the last bit might differ."""
+        found = self._spikes.found(loss)  # kept up when nothing is skipped, too, so that it can be switched on later
+        if self.cfg.get("skip_loss_spikes") is None:
+            return False
+        found = self.trainer.strategy.broadcast(found)
+        if found:
+            names = self._record_names(micro_batches)
+            say(
+                f"step {self.trainer.global_step} is skipped: its loss, {loss:.4f}, stands out; the batch holds {names}"
+            )
+        self.log("skipped_step", float(found))
+        return found
+
     def _not_finite(self, micro_batches: list[dict[str, Tensor]]) -> NotFiniteError:
+        return NotFiniteError(
+            f"the loss is not finite at step {self.trainer.global_step}, and training stops before the weights change; "
+            f"the batch holds {self._record_names(micro_batches)}. Lower model.optim.lr, or use trainer.precision=32"
+        )
+
+    def _record_names(self, micro_batches: list[dict[str, Tensor]]) -> str:
+        """The first of the records of the global batch, to be called by all ranks together."""
         samples = self.trainer.train_dataloader.dataset.samples
         numbers = [number for batch in micro_batches for number in batch["sample_numbers"].tolist()]
         names = gather_lists(samples.record_names(numbers))
-        return NotFiniteError(
-            f"the loss is not finite at step {self.trainer.global_step}, and training stops before the weights change; "
-            f"the batch holds {', '.join(names[:20])}{' ...' if len(names) > 20 else ''}. Lower model.optim.lr, or use "
-            "trainer.precision=32"
-        )
+        return ", ".join(names[:20]) + (" ..." if len(names) > 20 else "")
 
     # ------------------------------------------------------------------ checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         """Name the model and the stream of samples, for the message of a resume with others; gather slices."""
         self._change_tensors(checkpoint, gather_slices)
-        checkpoint["prott5nv"] = {"config": self.config.to_nemo(), "stream": self._stream()}
+        checkpoint["prott5nv"] = {
+            "config": self.config.to_nemo(),
+            "stream": self._stream(),
+            "recent_losses": list(self._spikes.recent),
+        }
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
         """Refuse another model or other batches, and let a longer run go on.
@@ -293,6 +318,7 @@ class ProtT5nvModel(ModelPT):
             for state in checkpoint.get("lr_schedulers", []):
                 state["max_steps"] = self.trainer.max_steps
             self._change_tensors(checkpoint, own_slice)
+            self._spikes.recent.extend(saved.get("recent_losses", ()))
             return
         raise ProtT5nvError(
             f"cannot resume from the checkpoint in the experiment's folder: {changed}; choose another name=, or delete "

@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+from lightning.pytorch.utilities import rank_zero_only
 from megatron.core import parallel_state
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
@@ -41,6 +42,12 @@ class MegatronStrategy(DDPStrategy):
             "num_replicas": parallel_state.get_data_parallel_world_size(),
             "rank": parallel_state.get_data_parallel_rank(),
         }
+
+
+@rank_zero_only
+def say(message: str, **how) -> None:
+    """Print, once for all processes."""
+    print(message, **how)
 
 
 def all_reduce_gradients(parameters: Iterable[nn.Parameter]) -> None:

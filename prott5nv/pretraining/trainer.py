@@ -24,12 +24,12 @@ from prott5nv.pretraining.callbacks import (
     StopOnSignal,
     Throughput,
     WholeCheckpointIO,
-    say,
 )
 from prott5nv.pretraining.checkpoint_files import find_checkpoint
 from prott5nv.pretraining.curves import plot_curves
+from prott5nv.pretraining.downstream import DownstreamValidation
 from prott5nv.pretraining.model import ProtT5nvModel
-from prott5nv.pretraining.parallel import MegatronStrategy
+from prott5nv.pretraining.parallel import MegatronStrategy, say
 
 COUNTS = (
     "model.micro_batch_size",
@@ -38,6 +38,9 @@ COUNTS = (
     "trainer.max_steps",
     "trainer.num_nodes",
     "trainer.log_every_n_steps",
+    "model.dwnstr_task_validation.dataset.num_epochs",
+    "model.dwnstr_task_validation.dataset.batch_size",
+    "model.dwnstr_task_validation.dataset.proteins_per_set",
 )
 NUMBERS = (
     "model.optim.lr",
@@ -45,8 +48,11 @@ NUMBERS = (
     "model.optim.weight_decay",
     "model.data.mean_span_length",
     "model.data.num_workers",
+    "model.skip_loss_spikes",
+    "model.dwnstr_task_validation.dataset.optim.lr",
     "trainer.gradient_clip_val",
 )
+OPTIONAL = ("model.skip_loss_spikes", "model.dwnstr_task_validation.dataset.proteins_per_set")
 
 
 def pretrain(cfg: DictConfig) -> Path:
@@ -72,6 +78,8 @@ def pretrain(cfg: DictConfig) -> Path:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     trainer = build_trainer(cfg)
+    if cfg.model.dwnstr_task_validation.enabled:
+        trainer.callbacks.append(DownstreamValidation(cfg.model.dwnstr_task_validation.dataset))
     # NeMo's checkpoint callback can leave a run that it cannot resume, so ours takes its place.
     manager = {**OmegaConf.to_container(cfg.exp_manager, resolve=True), "create_checkpoint_callback": False}
     log_dir = Path(exp_manager(trainer, manager))
@@ -107,6 +115,11 @@ def check(cfg: DictConfig) -> None:
     model = cfg.model
     if model.pipeline_model_parallel_size != 1:
         raise ProtT5nvError("model.pipeline_model_parallel_size must be 1: this model gains nothing by pipelining")
+    if cfg.trainer.strategy != "auto":
+        raise ProtT5nvError(
+            "trainer.strategy must be auto: how processes divide the work follows from trainer.devices and "
+            "model.tensor_model_parallel_size, and this model is too small for sharding (FSDP) to pay"
+        )
     if cfg.trainer.accumulate_grad_batches != 1:
         raise ProtT5nvError(
             "trainer.accumulate_grad_batches must be 1: model.global_batch_size is the number of proteins in a step, "
@@ -114,12 +127,14 @@ def check(cfg: DictConfig) -> None:
         )
     for name in COUNTS + NUMBERS:
         value = OmegaConf.select(cfg, name)
+        if value is None and name in OPTIONAL:
+            continue
         try:
-            sound = float(value) >= 0 if name in NUMBERS else int(value) == value >= 1
+            sound = int(value) == value >= 1 if name in COUNTS else float(value) >= 0
         except (TypeError, ValueError):
             sound = False
         if not sound:
-            raise ProtT5nvError(f"{name}={value} is not a positive {'number' if name in NUMBERS else 'whole number'}")
+            raise ProtT5nvError(f"{name}={value} is not a positive {'whole number' if name in COUNTS else 'number'}")
     if model.activations_checkpoint_granularity not in (None, "full"):
         raise ProtT5nvError(
             f"model.activations_checkpoint_granularity={model.activations_checkpoint_granularity}: choose null or full"
@@ -138,11 +153,16 @@ def build_trainer(cfg: DictConfig) -> pl.Trainer:
     settings.pop("gradient_clip_val")  # the model clips: its gradients are complete only after all micro-batches
     settings["precision"] = precision = choose_precision(str(settings["precision"]))
     settings["val_check_interval"] = min(settings["val_check_interval"], settings["max_steps"])
-    several = settings["num_nodes"] > 1 or settings["devices"] not in (1, "1", [0])
+    if precision == "16-mixed" and cfg.model.skip_loss_spikes is not None:
+        raise ProtT5nvError(
+            "model.skip_loss_spikes does not go with trainer.precision=16-mixed, whose gradient scaler skips steps by "
+            "a rule of its own; choose bf16-mixed or 32"
+        )
+    if settings["num_nodes"] > 1 or settings["devices"] not in (1, "1", [0]):
+        settings["strategy"] = MegatronStrategy()
     try:
         return pl.Trainer(
             **settings,
-            strategy=MegatronStrategy() if several else "auto",
             plugins=[WholeCheckpointIO()],
             callbacks=[Throughput(), StopOnSignal(), *([StepProgressBar()] if settings["enable_progress_bar"] else [])],
             logger=False,  # exp_manager adds the loggers and the checkpoint callback

@@ -16,8 +16,9 @@ class Losses(pl.Callback):
 
 
 def fit(cfg, ckpt_path=None, **settings):
-    trainer = pl.Trainer(
+    usual = dict(
         accelerator="cpu",
+        devices=1,
         max_steps=cfg.trainer.max_steps,
         logger=False,
         enable_checkpointing=False,
@@ -25,8 +26,8 @@ def fit(cfg, ckpt_path=None, **settings):
         enable_model_summary=False,
         use_distributed_sampler=False,
         limit_val_batches=0,
-        **{"devices": 1, **settings},
     )
+    trainer = pl.Trainer(**{**usual, **settings})
     model = ProtT5nvModel(cfg.model, trainer)
     trainer.fit(model, ckpt_path=ckpt_path)
     return trainer, model

@@ -121,6 +121,8 @@ def test_nemo_file_round_trip(cfg, tmp_path):
         ({"model": {"tensor_model_parallel_size": 3}}, "num_attention_heads=4"),
         ({"model": {"activations_checkpoint_granularity": "selective"}}, "choose null or full"),
         ({"trainer": {"accumulate_grad_batches": 4}}, "global_batch_size"),
+        ({"trainer": {"strategy": "fsdp"}}, "too small for sharding"),
+        ({"model": {"skip_loss_spikes": "often"}}, "model.skip_loss_spikes=often"),
         ({"model": {"optim": {"lr": "fast"}}}, "model.optim.lr=fast"),
         ({"model": {"micro_batch_size": 0}}, "model.micro_batch_size=0"),
         ({"model": {"seq_length": 1000, "max_position_embeddings": 1000}}, "seq_length=640"),

@@ -1,0 +1,57 @@
+"""Downstream validation: a score after each validation, and the same run but for that."""
+
+import pytest
+
+pytest.importorskip("nemo", reason="needs the train extra")
+
+from fitting import Losses, fit
+
+from prott5nv import ProtT5nvError
+from prott5nv.pretraining.downstream import DownstreamValidation
+from prott5nv.pretraining.parallel import MegatronStrategy
+
+
+@pytest.fixture
+def dataset(cfg, flip_data):
+    dataset = cfg.model.dwnstr_task_validation.dataset
+    dataset.dataset_path = str(flip_data)
+    dataset.num_epochs, dataset.batch_size, dataset.optim.lr = 20, 4, 0.01
+    return dataset
+
+
+def losses_and_metrics(cfg, *callbacks):
+    losses = Losses()
+    trainer, _ = fit(
+        cfg,
+        devices=2,
+        strategy=MegatronStrategy(),
+        callbacks=[losses, *callbacks],
+        limit_val_batches=1.0,
+        val_check_interval=2,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+    )
+    return losses.values, {name: value.item() for name, value in trainer.callback_metrics.items()}
+
+
+def test_a_probe_scores_the_weights_and_disturbs_nothing(cfg, dataset, on_ranks):
+    cfg.model.hidden_dropout = cfg.model.attention_dropout = 0.1
+    (plain, without), _ = on_ranks(2, losses_and_metrics, cfg)
+    ranks = on_ranks(2, losses_and_metrics, cfg, DownstreamValidation(dataset))
+    scores = [metrics.pop("secondary_structure/accuracy") for _, metrics in ranks]
+    assert scores[0] == scores[1] and 0.5 < scores[0] < 1  # 0.4 are helices
+    assert ranks[0] == (plain, without)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"dataset_path": None}, "dataset.dataset_path is missing"),
+        ({"dataset_path": "nowhere"}, "nowhere/secondary_structure/sampled.csv: no such file; `prott5nv prepare flip"),
+        ({"task_name": "folding"}, "task_name=folding: choose one of secondary_structure, "),
+    ],
+)
+def test_mistakes_show_before_training(dataset, change, message):
+    dataset.update(change)
+    with pytest.raises(ProtT5nvError, match=message):
+        DownstreamValidation(dataset)

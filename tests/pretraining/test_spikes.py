@@ -1,0 +1,74 @@
+"""A step whose loss stands out is skipped if asked for: by all ranks, and by a resumed run as by one that went on."""
+
+import io
+from contextlib import redirect_stdout
+
+import numpy as np
+import pytest
+
+pytest.importorskip("nemo", reason="needs the train extra")
+
+from fitting import Losses, fit
+
+from prott5nv.data.dataset import shuffled_records
+from prott5nv.pretraining.parallel import MegatronStrategy
+
+RECORDS, ODD_STEP = 300, 100
+
+
+@pytest.fixture
+def monotony(cfg, tmp_path):
+    """Proteins of nothing but leucine, save one that comes in the second rank's share of a known step."""
+    (odd,) = shuffled_records(np.array([2 * ODD_STEP + 1]), RECORDS, cfg.model.seed)
+    proteins = [("odd", 50 * "WHCM") if i == odd else (i, 20 * "L") for i in range(RECORDS)]
+    rows = [f"{i},{name},{len(sequence)},{sequence}" for i, (name, sequence) in enumerate(proteins)]
+    for split in ("train", "val"):
+        (tmp_path / split).mkdir()
+        text = "\n".join(["record_id,record_name,sequence_length,sequence", *rows, ""])
+        (tmp_path / split / "x000.csv").write_text(text)
+    cfg.model.data.dataset_path = str(tmp_path)
+    cfg.model.global_batch_size = 2
+    cfg.model.num_layers = 1
+    cfg.model.optim.sched.warmup_steps = 50
+    cfg.trainer.max_steps = ODD_STEP + 5
+    return cfg
+
+
+class Course(Losses):
+    """Which steps left the weights as they were, and a checkpoint on the way."""
+
+    def __init__(self, save):
+        super().__init__()
+        self.save, self.idle, self.weight = save, [], None
+
+    def on_train_batch_end(self, trainer, model, *_):
+        super().on_train_batch_end(trainer)
+        weight = model.megatron.tokens_head.bias.detach().clone()
+        if self.weight is not None and weight.equal(self.weight):
+            self.idle.append(trainer.global_step - 1)
+        self.weight = weight
+        if trainer.global_step == ODD_STEP - 10:
+            trainer.save_checkpoint(self.save)
+
+
+def run(cfg, folder, ckpt_path=None, devices=2):
+    course = Course(folder / "before.ckpt")
+    strategy = MegatronStrategy() if devices > 1 else "auto"
+    with redirect_stdout(io.StringIO()) as said:
+        fit(cfg, ckpt_path, devices=devices, strategy=strategy, callbacks=[course])
+    return course.values, course.idle, said.getvalue()
+
+
+def test_a_spike_is_skipped_by_all_ranks_and_on_resuming(monotony, on_ranks, tmp_path):
+    monotony.model.skip_loss_spikes = 1  # those of the first, steep steps are among the last 128
+    (straight, idle, said), (_, idle_of_second, silence) = on_ranks(2, run, monotony, tmp_path)
+    assert straight[ODD_STEP] > 10 * straight[ODD_STEP - 1]
+    assert idle == idle_of_second == [ODD_STEP]
+    assert f"step {ODD_STEP} is skipped" in said and said.endswith(", odd\n") and not silence
+
+    resumed, idle, _ = on_ranks(2, run, monotony, tmp_path, tmp_path / "before.ckpt")[0]
+    assert resumed == straight[ODD_STEP - 10 :] and idle == [ODD_STEP]
+
+    monotony.model.skip_loss_spikes = None
+    _, idle, said = run(monotony, tmp_path, tmp_path / "before.ckpt", devices=1)
+    assert not idle and not said
