@@ -47,6 +47,12 @@ def test_all_others_are_in_public_sets(proteins, shared):
     assert not missing
 
 
+def test_families_are_those_of_the_readme(examples):
+    rows = [line.split("|") for line in (examples / "README.md").read_text().splitlines() if line.startswith("| ")]
+    families = [line.split("\t") for line in (examples / "families.tsv").read_text().splitlines()]
+    assert families == [[row[1].strip(), row[2].strip()] for row in rows]
+
+
 def test_readme_lists_every_protein(proteins, examples):
     rows = [line.split("|") for line in (examples / "README.md").read_text().splitlines() if line.startswith("| ")]
     table = {row[1].strip(): int(row[3]) for row in rows[1:]}

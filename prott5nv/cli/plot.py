@@ -10,30 +10,38 @@ import click
 @click.command()
 @click.argument("store", metavar="STORE.h5")
 @click.option("-o", "--output", metavar="FILE", help="Ends in .html or .png; by default STORE.html.")
-@click.option("--color-by", metavar="TSV", help="Labels: a header line, accessions, a tab, labels.")
-def command(store, output, color_by):
+@click.option("--color-by", metavar="TSV", help="Labels or numbers: a header line, then accession, tab, label.")
+@click.option("--method", type=click.Choice(["pca", "umap"]), default="pca", show_default=True,
+              help="pca: the directions of largest variance. umap: neighbours stay together.")  # fmt: skip
+def command(store, output, color_by, method):
     """Show proteins as points: similar ones lie together.
 
-    Each protein is the mean over its residues; the two principal components of all of them are drawn. The HTML page
-    needs nothing else: point at a protein to read its name, click on a label to hide its proteins.
+    Each protein is the mean over its residues. The HTML page needs nothing else: point at a protein to read its name,
+    find one by its name, zoom with the wheel, click on a label to hide its proteins. A table of numbers gives a scale
+    of colours; of many labels, the 18 most frequent get a colour each.
 
     \b
     Examples:
       prott5nv plot proteins.h5
       prott5nv plot proteins.h5 --color-by families.tsv -o families.png
+      prott5nv plot proteins.h5 --color-by lengths.tsv --method umap
     """
     output = Path(output) if output else Path(store).with_suffix(".html")
     if output.suffix not in (".html", ".png"):
         raise click.BadParameter("choose a name that ends in .html or .png", param_hint="--output")
 
     from prott5nv.io.embeddings_h5 import EmbeddingStore
-    from prott5nv.projection import pooled_embeddings, principal_components, read_labels, write_html, write_png
+    from prott5nv.projection import pooled_embeddings, principal_components, umap_points
+    from prott5nv.scatter import read_labels, write_html, write_png
 
     with EmbeddingStore(store) as opened:
         keys, pooled_ND = pooled_embeddings(opened)
     labels = read_labels(color_by, keys) if color_by else None
-    points_N2, explained = principal_components(pooled_ND)
-    axes = [f"PC{number} ({share:.0%} of the variance)" for number, share in enumerate(explained, 1)]
+    if method == "umap":
+        points_N2, axes = umap_points(pooled_ND), ["UMAP 1", "UMAP 2"]
+    else:
+        points_N2, explained = principal_components(pooled_ND)
+        axes = [f"PC{number} ({share:.0%} of the variance)" for number, share in enumerate(explained, 1)]
     if output.suffix == ".png":
         write_png(output, points_N2, axes, labels)
     else:

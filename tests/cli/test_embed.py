@@ -8,17 +8,13 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
-from typing import NamedTuple
 
-import h5py
 import numpy as np
 import pytest
+from embedding_files import contents, random_fasta
 
 from prott5nv import EmbeddingStore, ProtT5nvInference
-from prott5nv.cli import main
 from prott5nv.io.records import accession, read_records
-from prott5nv.tokenizer import RESIDUES
 
 PROTEINS = """\
 >sp|P01308|INS_HUMAN Insulin
@@ -28,56 +24,6 @@ MQIFVKTLTGKTITLEVEPSDTIENVKAKIQDKEGIPPDQQRLIFAGKQLEDGRTLSDYNIQKESTLHLVLRLRGG
 >other_protein
 MSLKR
 """
-
-
-class Done(NamedTuple):
-    stdout: str
-    stderr: str
-
-
-@pytest.fixture
-def run(tiny_checkpoint, tmp_path, monkeypatch, capsys):
-    """Run the command in `tmp_path` with the tiny model, within this process: to import PyTorch takes seconds."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments, code=0, command=("embed", "--model", str(tiny_checkpoint))):
-        with pytest.raises(SystemExit) as stopped:
-            main([*command, *arguments])
-        done = Done(*capsys.readouterr())
-        assert (stopped.value.code or 0) == code, done.stderr
-        return done
-
-    return run
-
-
-@pytest.fixture
-def start(tiny_checkpoint, tmp_path):
-    """Start the command in `tmp_path` with the tiny model, in a process of its own."""
-
-    def start(*arguments, **options):
-        command = [sys.executable, "-m", "prott5nv", "embed", "--model", tiny_checkpoint, *arguments]
-        return subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, **options)
-
-    return start
-
-
-def random_fasta(path: Path, count: int, seed: int = 0) -> Path:
-    rng = random.Random(seed)
-    with open(path, "w") as file:
-        for number in range(count):
-            sequence = "".join(rng.choices(RESIDUES, k=rng.randint(20, 600)))
-            file.write(f">sp|Q{number:05}|R{number}_TEST\n{sequence}\n")
-    return path
-
-
-def contents(path: Path) -> dict:
-    """Keys in order, values and attributes of everything in an HDF5 file."""
-    with h5py.File(path) as file:
-        return {
-            "attributes": dict(file.attrs),
-            "keys": list(file),
-            "proteins": {key: (file[key][()].tobytes(), file[key].shape, dict(file[key].attrs)) for key in file},
-        }
 
 
 def test_a_fasta_file_becomes_one_dataset_per_accession(run, tmp_path, tiny_checkpoint):
@@ -150,7 +96,7 @@ def test_long_proteins_follow_the_rule_asked_for(run, tmp_path):
     whole = EmbeddingStore(tmp_path / "whole.h5")
     assert (len(whole["long"]), whole.truncated_from("long")) == (600, None)
     done = run("p.fasta", "-o", "none.h5", "--long", "error", code=2)
-    assert "p.fasta, line 3: long: 600 residues" in done.stderr
+    assert "p.fasta: line 3: long: 600 residues" in done.stderr
     assert not (tmp_path / "none.h5").exists()
     run("p.fasta", "-o", "left.h5", "--long", "skip", code=3)
     assert list(EmbeddingStore(tmp_path / "left.h5")) == ["short"]
@@ -160,7 +106,7 @@ def test_long_proteins_follow_the_rule_asked_for(run, tmp_path):
 def test_bad_records_are_named_before_anything_is_computed(run, tmp_path):
     (tmp_path / "p.fasta").write_text(">a\nMS\n>b\nMK1L\n")
     done = run("p.fasta", "-o", "out.h5", code=2)
-    assert "prott5nv: error: p.fasta, line 3: b: position 3: '1' is not a residue" in done.stderr
+    assert "prott5nv: error: p.fasta: line 3: b: position 3: '1' is not a residue" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["p.fasta"]
 
 
@@ -322,15 +268,3 @@ def test_shards_that_do_not_belong_together_are_refused(run, tmp_path):
     assert "whole.h5 is not a shard" in run("out.h5", "1.h5", "whole.h5", command=["merge"], code=2).stderr
     assert "I from 1 to N" in run("p.fasta", "-o", "3.h5", "--shard", "3/2", code=2).stderr
     assert not (tmp_path / "out.h5").exists()
-
-
-def test_workers_give_what_one_process_writes(run, tmp_path):
-    random_fasta(tmp_path / "p.fasta", 50)
-    with open(tmp_path / "p.fasta", "a") as file:
-        file.write(">empty\n>last\nMSLKR\n")
-    run("p.fasta", "-o", "expected.h5", "--on-error", "skip", code=3)
-    run("p.fasta", "-o", "out.h5", "--workers", "2", "--on-error", "skip", code=3)
-    assert contents(tmp_path / "out.h5") == contents(tmp_path / "expected.h5")
-    assert (tmp_path / "out.skipped.tsv").read_text() == (tmp_path / "expected.skipped.tsv").read_text()
-    assert not (tmp_path / "out.h5.workers").exists()
-    assert "complete already" in run("p.fasta", "-o", "out.h5", "--workers", "2", "--on-error", "skip", code=3).stdout

@@ -1,0 +1,42 @@
+"""The command line with a tiny model, within this process and in one of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import NamedTuple
+
+import pytest
+
+from prott5nv.cli import main
+
+
+class Done(NamedTuple):
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def run(tiny_checkpoint, tmp_path, monkeypatch, capsys):
+    """Run the command in `tmp_path` with the tiny model, within this process: to import PyTorch takes seconds."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments, code=0, command=("embed", "--model", str(tiny_checkpoint))):
+        with pytest.raises(SystemExit) as stopped:
+            main([*command, *arguments])
+        done = Done(*capsys.readouterr())
+        assert (stopped.value.code or 0) == code, done.stderr
+        return done
+
+    return run
+
+
+@pytest.fixture
+def start(tiny_checkpoint, tmp_path):
+    """Start the command in `tmp_path` with the tiny model, in a process of its own."""
+
+    def start(*arguments, **options):
+        command = [sys.executable, "-m", "prott5nv", "embed", "--model", tiny_checkpoint, *arguments]
+        return subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, **options)
+
+    return start
