@@ -1,9 +1,12 @@
 """Several processes are the same run as one."""
 
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +17,16 @@ import torch.nn.functional as F
 pytest.importorskip("nemo", reason="needs the train extra")
 
 from fitting import Losses, fit
+from megatron.core.transformer.enums import AttnMaskType
 
-from prott5nv import ProtT5nvError, load
+from prott5nv import ModelConfig, ProtT5nvError, load
+from prott5nv.attention import Packing
 from prott5nv.checkpoint import read_nemo
 from prott5nv.checkpoint.names import megatron_to_prott5
+from prott5nv.io.embeddings_h5 import EmbeddingStore
 from prott5nv.pretraining.curves import read_scalars
 from prott5nv.pretraining.losses import gather_vocabulary
+from prott5nv.pretraining.megatron import PackedCoreAttention, initialize_parallel, transformer_config
 from prott5nv.pretraining.model import ProtT5nvModel
 from prott5nv.pretraining.parallel import MegatronStrategy
 from prott5nv.pretraining.slices import gather_slices
@@ -44,13 +51,13 @@ def assert_close(weights, expected):
         np.testing.assert_allclose(weight, expected[name], atol=2e-5, rtol=0, err_msg=name)
 
 
-@pytest.mark.parametrize("tensor_parallel", [1, 2])
-def test_two_ranks_train_as_one(cfg, on_ranks, tensor_parallel):
-    cfg.model.global_batch_size, cfg.model.micro_batch_size = 5, 2  # shares of 2 and 3
+@pytest.mark.parametrize("size, tensor_parallel", [(2, 1), (2, 2), (4, 1), (4, 2)])
+def test_several_ranks_train_as_one(cfg, on_ranks, size, tensor_parallel):
+    cfg.model.global_batch_size, cfg.model.micro_batch_size = 5, 2  # uneven shares
     cfg.model.gradient_clip_val = 0.5  # less than the norm
     expected_losses, expected_weights, expected_test = train(cfg, 4, devices=1)
     cfg.model.tensor_model_parallel_size = tensor_parallel
-    ranks = on_ranks(2, train, cfg, 4)
+    ranks = on_ranks(size, train, cfg, 4, None, None, size)
     for losses, weights, test_loss in ranks:
         assert losses == pytest.approx(expected_losses, rel=1e-5)
         assert test_loss == pytest.approx(expected_test, rel=1e-5)
@@ -86,6 +93,21 @@ def test_slices_train_in_mixed_precision(cfg, on_ranks):
     cfg.model.tensor_model_parallel_size = 2
     losses, _, _ = on_ranks(2, train, cfg, 3, None, None, 2, "bf16-mixed")[0]
     assert losses == pytest.approx(expected, rel=1e-2)
+
+
+def attend_with_dropout():
+    initialize_parallel(2)
+    config = transformer_config(ModelConfig.preset("tiny", attention_dropout=0.5), 1)
+    attention = PackedCoreAttention(config, 1, AttnMaskType.padding, None)
+    torch.manual_seed(0)
+    x = torch.randn(9, 1, 2, 16)
+    packing = Packing(torch.tensor([0, 4, 9], dtype=torch.int32))
+    return attention(x, x, x, (packing, packing)).numpy(), torch.rand(1).item()
+
+
+def test_slices_drop_in_their_own_heads_and_alike_in_what_all_hold(on_ranks):
+    (first, after_first), (second, after_second) = on_ranks(2, attend_with_dropout)
+    assert (first != second).any() and after_first == after_second
 
 
 def logits_and_gradients(cfg, path, copy):
@@ -145,9 +167,12 @@ def test_a_loss_that_is_not_finite_names_the_records_of_all_ranks(cfg, on_ranks)
     assert len(re.search("the batch holds (.*?)[.] Lower", first)[1].split(", ")) == 8
 
 
+def command(*overrides):
+    return [sys.executable, str(SCRIPT), "model=tiny", "trainer.enable_progress_bar=false", *overrides]
+
+
 def run(*overrides):
-    command = [sys.executable, str(SCRIPT), "model=tiny", "trainer.enable_progress_bar=false", *overrides]
-    return subprocess.run(command, capture_output=True, text=True, timeout=240)
+    return subprocess.run(command(*overrides), capture_output=True, text=True, timeout=240)
 
 
 @pytest.fixture
@@ -162,19 +187,54 @@ def two_devices(training_data, tmp_path):
         "trainer.devices=2",
         "trainer.accelerator=cpu",
         "trainer.precision=32",
-        "trainer.max_steps=3",
+        "trainer.max_steps=6",
+        "trainer.val_check_interval=2",
         "trainer.log_every_n_steps=1",
         f"exp_manager.exp_dir={tmp_path}",
     )
 
 
-def test_the_script_starts_its_processes_and_speaks_with_one_voice(cfg, two_devices, tmp_path):
-    done = run(*two_devices, "do_testing=true")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("model:") == done.stdout.count("test_residue_perplexity") == 1
-    assert (tmp_path / "two" / "two.nemo").is_file()
-    expected, _, _ = train(cfg, 3, devices=1)
+def test_a_killed_run_of_two_processes_goes_on_to_a_model_that_embeds(cfg, two_devices, tmp_path, examples):
+    arguments = (*two_devices, "do_testing=true")
+    process = subprocess.Popen(command(*arguments), start_new_session=True, stderr=subprocess.PIPE, text=True)
+    wait(lambda: process.poll() is not None or list((tmp_path / "two" / "checkpoints").glob("step=2-*.ckpt")))
+    process.kill()
+    assert process.wait() == -signal.SIGKILL, process.stderr.read()
+    wait(lambda: not alive(process.pid))  # the process that it started does not outlive it
+
+    resumed = run(*arguments)
+    assert resumed.returncode == 0, resumed.stderr
+    for words in ("resuming from", "model:", "test_residue_perplexity"):
+        assert resumed.stdout.count(words) == 1
+    expected, _, _ = train(cfg, 6, devices=1)
     assert [loss for _, loss in read_scalars(tmp_path / "two")["loss"]] == pytest.approx(expected, rel=1e-5)
+
+    embed = [
+        sys.executable,
+        "-m",
+        "prott5nv",
+        "embed",
+        str(examples / "proteins.fasta"),
+        "-o",
+        str(tmp_path / "out.h5"),
+    ]
+    subprocess.run([*embed, "--model", str(tmp_path / "two" / "two.nemo")], check=True, capture_output=True)
+    assert len(EmbeddingStore(tmp_path / "out.h5")) == 36
+
+
+def wait(condition, seconds=200):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def alive(process_group):
+    try:
+        os.killpg(process_group, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def test_the_script_stops_all_processes_with_one_line(two_devices):
