@@ -16,7 +16,11 @@ _PUBLIC = {
     "ProtT5nvError": "prott5nv.errors",
     "ProtT5nvInference": "prott5nv.inference",
     "ProteinTokenizer": "prott5nv.tokenizer",
+    "fill": "prott5nv.decoding.fill",
     "load": "prott5nv.checkpoint",
+    "pseudo_perplexity": "prott5nv.decoding.marginals",
+    "score_substitutions": "prott5nv.decoding.marginals",
+    "score_variants": "prott5nv.decoding.variants",
     "seqs_to_embedding": "prott5nv.inference",
 }
 

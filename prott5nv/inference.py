@@ -3,7 +3,7 @@
 Proteins are streamed, sorted by length within a bounded window, cut into batches by a budget of residues, run without
 padding, and handed back in input order. What a protein's rows are does not depend on the others.
 
-Shapes: B proteins, L residues of the longest, D hidden size; T packed residues.
+Shapes: L residues of a protein, D hidden size; B proteins, T packed residues.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from prott5nv.errors import ProtT5nvError
 from prott5nv.hardware import bound_compiled_products, choose_hardware, residue_budget
 from prott5nv.pieces import Piece, batches_of, join, window_starts
-from prott5nv.tokenizer import PAD, ProteinTokenizer
+from prott5nv.tokenizer import ProteinTokenizer
 from prott5nv.transformer import ProtT5
+from prott5nv.upstream import UpstreamNames, check_sequences
 
 DEFAULT_MODEL = Path(__file__).parent / "models" / "default.nemo"
 LONG_RULES = ("truncate", "window", "error", "skip")
@@ -43,8 +43,8 @@ class NamedProtein(Protocol):
     sequence: str
 
 
-class ProtT5nvInference:
-    """A loaded encoder.
+class ProtT5nvInference(UpstreamNames):
+    """A loaded model.
 
     Parameters
     ----------
@@ -93,16 +93,27 @@ class ProtT5nvInference:
         bound_compiled_products()
         self.hardware = choose_hardware(device, precision)
         self.tokenizer = ProteinTokenizer()
-        if isinstance(model, ProtT5):
+        self._file = None if isinstance(model, ProtT5) else model_file(model)
+        if self._file is None:
             encoder = copy.deepcopy(model)
         else:
-            from prott5nv.checkpoint import load
-
-            encoder = load(model_file(model), dtype=self.hardware.dtype)
-        del encoder.decoder  # embeddings come from the encoder; this is more than half of the memory
+            encoder = self._read()
+            del encoder.decoder  # embeddings come from the encoder; this is more than half of the memory
         self.config = encoder.config
         self._encoder = encoder.to(self.hardware.device, self.hardware.dtype).eval()
         self.max_tokens = max_tokens or residue_budget(self.config, self.hardware)
+
+    @property
+    def network(self) -> ProtT5:
+        """Encoder and decoder; the decoder of a file is read when it is first asked for."""
+        if not hasattr(self._encoder, "decoder"):
+            self._encoder.decoder = self._read().decoder.to(self.hardware.device).eval()
+        return self._encoder
+
+    def _read(self) -> ProtT5:
+        from prott5nv.checkpoint import load
+
+        return load(self._file, dtype=self.hardware.dtype)
 
     def embed(
         self,
@@ -163,43 +174,6 @@ class ProtT5nvInference:
                 yield protein, found
         if shortened:
             self._warn(shortened, long)
-
-    def tokenize(self, seqs: Sequence[str], *, long: str = "truncate") -> tuple[Tensor, Tensor]:
-        """Token ids, padded at the end.
-
-        Returns
-        -------
-        ids : Tensor, shape=(B, L), dtype=int64
-        mask : Tensor, shape=(B, L), dtype=bool
-            True where there is a residue.
-        """
-        _check_sequences(seqs)
-        limit = self.config.max_position_embeddings if long == "truncate" else None
-        tokens = [torch.from_numpy(self.tokenizer.encode(sequence)[:limit]) for sequence in seqs]
-        return _pad(tokens, PAD)
-
-    def seq_to_hiddens(self, seqs: Sequence[str], *, long: str = "truncate") -> tuple[Tensor, Tensor]:
-        """Hidden states of every residue, padded at the end with zeros.
-
-        Returns
-        -------
-        hiddens : Tensor, shape=(B, L, D), dtype=float32
-        mask : Tensor, shape=(B, L), dtype=bool
-            True where there is a residue.
-        """
-        _check_sequences(seqs)
-        empty = np.zeros((0, self.config.hidden_size), dtype=np.float32)
-        rows = [empty if found is None else found for _, found in self.embed(seqs, long=long)]
-        return _pad([torch.from_numpy(found) for found in rows], 0.0, (self.config.hidden_size,))
-
-    def hiddens_to_embedding(self, hiddens: Tensor, mask: Tensor) -> Tensor:
-        """Mean over the residues of each protein: Tensor, shape=(B, D), from what :meth:`seq_to_hiddens` returned."""
-        residues_B1 = mask.sum(1, keepdim=True).clamp(min=1)
-        return (hiddens * mask.unsqueeze(-1)).sum(1) / residues_B1
-
-    def seq_to_embeddings(self, seqs: Sequence[str], *, long: str = "truncate") -> Tensor:
-        """One embedding per protein, the mean over its residues: Tensor, shape=(B, D), dtype=float32."""
-        return torch.from_numpy(seqs_to_embedding(seqs, self, pooling="mean", long=long))
 
     def _windows(self, proteins: Iterable[str | NamedProtein]) -> Iterator[list[tuple[str, str | NamedProtein]]]:
         """Cut the stream into stretches that are sorted and computed together, and name each protein."""
@@ -335,7 +309,7 @@ def seqs_to_embedding(
     >>> seqs_to_embedding(["MSLKR", "MS"], model, pooling="mean").shape
     (2, 64)
     """
-    _check_sequences(sequences)
+    check_sequences(sequences)
     if not isinstance(model, ProtT5nvInference):
         model = ProtT5nvInference(model, device=device, precision=precision, max_tokens=max_tokens)
     elif (device, precision, max_tokens) != ("auto", "auto", None):
@@ -359,24 +333,11 @@ def model_file(model: str | Path | None) -> Path:
     return DEFAULT_MODEL
 
 
-def _check_sequences(sequences: Sequence[str]) -> None:
-    if isinstance(sequences, str):
-        raise ProtT5nvError("sequences is one string: pass a list of proteins, [sequence] for one")
-
-
 def _check_options(pooling: str | None, long: str) -> None:
     if pooling not in (None, "mean"):
         raise ProtT5nvError(f"pooling={pooling!r}: choose 'mean', or None for one row per residue")
     if long not in LONG_RULES:
         raise ProtT5nvError(f"long={long!r}: choose {', '.join(LONG_RULES)}")
-
-
-def _pad(items: list[Tensor], value: float, shape: tuple[int, ...] = ()) -> tuple[Tensor, Tensor]:
-    if not items:
-        return torch.zeros(0, 0, *shape), torch.zeros(0, 0, dtype=torch.bool)
-    lengths_B = torch.tensor([len(item) for item in items])
-    mask_BL = torch.arange(int(lengths_B.max())) < lengths_B[:, None]
-    return torch.nn.utils.rnn.pad_sequence(items, batch_first=True, padding_value=value), mask_BL
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

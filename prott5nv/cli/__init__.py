@@ -13,6 +13,7 @@ from prott5nv.errors import ProtT5nvError
 COMMANDS = {
     "convert": "Turn a checkpoint into a Hugging Face folder, or back.",
     "embed": "Turn proteins into embeddings: one row per residue.",
+    "fill": "Put residues where a protein has gaps.",
     "finetune": "Train for a task, score it, save one file that predicts.",
     "info": "Say what a checkpoint is, without building the model.",
     "merge": "Join the shards of an array job into one file.",
@@ -20,6 +21,7 @@ COMMANDS = {
     "predict": "Predict with what finetune made.",
     "prepare": "Make training data: UniRef50 splits, FLIP tasks.",
     "report": "Put fine-tuning runs into one table, beside published figures.",
+    "score": "Score variants, every substitution, or whole proteins.",
 }
 
 

@@ -1,0 +1,80 @@
+"""``prott5nv fill``: residues for the gaps of proteins."""
+
+from __future__ import annotations
+
+import csv
+import re
+import sys
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("source", metavar="INPUT")
+@click.option("-o", "--output", metavar="OUT.csv", help="The table to write; by default standard output.")
+@click.option("-n", "n", type=click.IntRange(1), default=1, show_default=True, help="Results for each protein.")
+@click.option("--hide", metavar="POSITIONS", callback=lambda *given: _positions(*given),
+              help="Residues to take for missing, such as 12,40-45; positions count from 1.")  # fmt: skip
+@click.option("--protein", "wanted", multiple=True, metavar="NAME", help="Only this one of INPUT, by accession or id; "
+              "may be given several times.")  # fmt: skip
+@click.option("--beams", type=click.IntRange(1), help="Partial results to keep at each gap; by default as many as -n. "
+              "More find better ones.")  # fmt: skip
+@click.option("--temperature", type=click.FloatRange(0), default=0, show_default=True,
+              help="Above 0, residues are drawn at random: 1 as the model expects them.")  # fmt: skip
+@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=1, show_default=True,
+              help="Draw from the fewest residues that have this probability together.")  # fmt: skip
+@click.option("--seed", type=int, default=0, show_default=True, help="Of what is drawn.")
+@click.option("--model", metavar="FILE.nemo", help="A checkpoint; by default the small built-in model.")
+@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), default="auto", show_default=True,
+              help="Of the computation. auto: bf16 where the hardware is made for it.")  # fmt: skip
+@click.option(
+    "--device", default="auto", show_default=True, metavar="auto|cuda|mps|cpu", help="Or a GPU such as cuda:1."
+)
+def command(source, output, n, hide, wanted, beams, temperature, top_p, seed, model, precision, device):
+    """Put residues where a protein has a ?.
+
+    INPUT is a sequence with ?, or a FASTA, CSV or TSV file of them; each ? is one residue. Other residues are never
+    changed. By default the most likely residue is taken at each gap, in the light of those before it; -n asks for the
+    n best, --temperature for random ones.
+
+    The table has one row per result: the protein, its rank, the sequence, the log-probability of all that was put in,
+    the positions, the residues, and the probability of each.
+
+    \b
+    Examples:
+      prott5nv fill 'MKT???AYI'
+      prott5nv fill proteins.fasta --protein P0CG47 --hide 45-50 -n 5
+      prott5nv fill gapped.fasta -n 100 --temperature 1 --top-p 0.9 --seed 7 -o designs.csv
+    """
+    if output and not Path(output).absolute().parent.is_dir():
+        raise click.BadParameter(f"the folder {Path(output).parent} does not exist", param_hint="--output")
+
+    from prott5nv.decoding.files import FILLED_COLUMNS, chosen_proteins, filled_rows
+    from prott5nv.inference import ProtT5nvInference
+    from prott5nv.io.records import Record
+    from prott5nv.io.table import write_table
+
+    if re.fullmatch(r"[A-Za-z?]*\?[A-Za-z?]*", source) and not Path(source).exists():
+        proteins = {"sequence": Record("sequence", source, "", 1)}
+    else:
+        proteins = chosen_proteins(source, wanted)
+    inference = ProtT5nvInference(model, device=device, precision=precision)
+    options = {"n": n, "beams": beams, "temperature": temperature, "top_p": top_p, "seed": seed}
+    rows = filled_rows(proteins, hide, inference, **options)
+    if output:
+        count = write_table(output, FILLED_COLUMNS, rows)
+        click.echo(f"{output}: {count:,} proteins")
+    else:
+        csv.writer(sys.stdout, lineterminator="\n").writerows([FILLED_COLUMNS, *rows])
+
+
+def _positions(context, parameter, value: str | None) -> list[int]:
+    """Read ``12,40-45``."""
+    positions = []
+    for part in value.split(",") if value else ():
+        match = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?", part.strip())
+        if not match or not 1 <= int(match[1]) <= int(match[2] or match[1]):
+            raise click.BadParameter(f"{part!r}: write positions from 1 and stretches, such as 12,40-45")
+        positions += range(int(match[1]), int(match[2] or match[1]) + 1)
+    return positions

@@ -1,0 +1,92 @@
+"""``prott5nv score``: what a model makes of variants, of every substitution, of whole proteins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("source", metavar="INPUT")
+@click.option("-o", "--output", required=True, metavar="OUT.csv", help="The table to write.")
+@click.option("--mutations", metavar="FILE|all", help="Variants such as V39A or D40G:V54L, one a line, or a table "
+              "with a column of them; all: every single substitution.")  # fmt: skip
+@click.option("--variant-column", metavar="NAME", help="Of a table of mutations, where it is not called variant, ...")
+@click.option("--perplexity", is_flag=True, help="Of whole proteins, instead of variants.")
+@click.option("--per-residue", is_flag=True, help="With --perplexity: one row per residue, not one per protein.")
+@click.option("--share", type=click.FloatRange(0, 0.5), default=0, show_default=True,
+              help="With --perplexity: residues to hide at once. 0 hides one after the other; 0.15, as in training, "
+              "is the faster the longer a protein is.")  # fmt: skip
+@click.option("--protein", "wanted", multiple=True, metavar="NAME", help="Only this one of INPUT, by accession or id; "
+              "may be given several times.")  # fmt: skip
+@click.option("--table", metavar="FILE.csv", help="With --mutations all: scores again, one row of 20 per residue.")
+@click.option("--plot", metavar="FILE", help="With --mutations all: a heat map; ends in .html or .png.")
+@click.option("--model", metavar="FILE.nemo", help="A checkpoint; by default the small built-in model.")
+@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), default="auto", show_default=True,
+              help="Of the computation. auto: bf16 where the hardware is made for it.")  # fmt: skip
+@click.option(
+    "--device", default="auto", show_default=True, metavar="auto|cuda|mps|cpu", help="Or a GPU such as cuda:1."
+)
+def command(
+    source, output, mutations, variant_column, perplexity, per_residue, share, wanted, table, plot, model, precision,
+    device,
+):  # fmt: skip
+    """Score variants, every substitution, or whole proteins.
+
+    A variant's score is log p(mutant) - log p(wild type), in natural logarithms: the changed residues are hidden and
+    the model is asked for them. Above 0, it finds the mutant more likely. score_additive adds up the substitutions,
+    each hidden alone; score_joint hides all of them at once. Positions count from 1.
+
+    INPUT is FASTA, CSV or TSV, gzipped or not. With several proteins in it, choose with --protein, or give the table
+    of mutations a column named protein. OUT.csv has one row per variant, in the order of the file.
+
+    \b
+    Examples:
+      prott5nv score protein.fasta --mutations variants.txt -o scores.csv
+      prott5nv score protein.fasta --mutations all -o scores.csv --table matrix.csv --plot map.html
+      prott5nv score proteins.fasta --protein P42212 --mutations all -o gfp.csv
+      prott5nv score proteome.fasta --perplexity -o perplexity.csv --share 0.15
+      prott5nv score protein.fasta --perplexity --per-residue -o residues.csv
+
+    Perplexity is 1 where the model knows every residue, and 20 where it guesses among the 20 amino acids. Each residue
+    is hidden in turn, so that a protein of L residues costs as much as embedding L of them.
+
+    Files appear only when they are complete.
+    """
+    if (mutations is None) != perplexity:
+        raise click.UsageError("say what to score: --mutations FILE, --mutations all or --perplexity")
+    if (per_residue or share) and not perplexity:
+        raise click.UsageError("--per-residue and --share belong to --perplexity")
+    if (table or plot) and mutations != "all":
+        raise click.UsageError("--table and --plot belong to --mutations all")
+    if plot and Path(plot).suffix not in (".html", ".png"):
+        raise click.BadParameter("choose a name that ends in .html or .png", param_hint="--plot")
+    for option, path in (("--output", output), ("--table", table), ("--plot", plot)):
+        if path and not Path(path).absolute().parent.is_dir():
+            raise click.BadParameter(f"the folder {Path(path).parent} does not exist", param_hint=option)
+
+    from tqdm import tqdm
+
+    from prott5nv.decoding import files
+    from prott5nv.inference import ProtT5nvInference
+
+    proteins = files.chosen_proteins(source, wanted)
+    if plot and len(proteins) > 1:
+        raise click.UsageError(f"--plot draws one protein; {source} has {len(proteins)}: choose one with --protein")
+    variants = None if perplexity or mutations == "all" else files.read_variants(mutations, proteins, variant_column)
+    inference = ProtT5nvInference(model, device=device, precision=precision)
+    click.echo(f"prott5nv: {inference.hardware}; {inference.max_tokens} residues at once", err=True)
+    total = files.residues_to_encode(proteins, inference, share) if variants is None else None
+    with tqdm(total=total, unit=" residues", unit_scale=True, mininterval=0.5) as bar:
+        if variants is not None:
+            count, what = files.write_variants(output, proteins, variants, inference, bar.update), "variants"
+        elif perplexity:
+            count = files.write_perplexity(output, proteins, inference, bar.update, share, per_residue)
+            what = "residues" if per_residue else "proteins"
+        else:
+            count = files.write_substitutions(output, proteins, inference, bar.update, table, plot)
+            what = "substitutions"
+    for path in filter(None, (table, plot)):
+        click.echo(path)
+    click.echo(f"{output}: {count:,} {what}")

@@ -1,0 +1,30 @@
+"""Models that have opinions: weights drawn wide, so that probabilities differ."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from prott5nv import ModelConfig, ProtT5, ProtT5nvInference
+
+
+def make_model(**overrides) -> ProtT5:
+    torch.manual_seed(0)
+    return ProtT5(ModelConfig.preset("tiny", init_method_std=0.2, **overrides)).eval()
+
+
+@pytest.fixture(scope="session")
+def model() -> ProtT5:
+    return make_model()
+
+
+@pytest.fixture(scope="session")
+def inference(model) -> ProtT5nvInference:
+    return ProtT5nvInference(model, device="cpu", precision="fp32")
+
+
+@pytest.fixture(scope="session")
+def short_sighted() -> ProtT5nvInference:
+    """Sees 32 residues at once, 5 of them hidden."""
+    model = make_model(seq_length=32, max_position_embeddings=32, seq_length_dec=10)
+    return ProtT5nvInference(model, device="cpu", precision="fp32")
