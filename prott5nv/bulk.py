@@ -14,10 +14,12 @@ from typing import NamedTuple
 from prott5nv import __version__
 from prott5nv.errors import ProtT5nvError
 from prott5nv.inference import ProtT5nvInference, model_file
-from prott5nv.io.journal import InputDigest, Journal, Skipped, fingerprint_of, partial_folder
-from prott5nv.io.output import check_suffix, read_attributes
+from prott5nv.io.journal import InputDigest, Journal, fingerprint_of, partial_folder
+from prott5nv.io.keys import Holder, KeyRegister
+from prott5nv.io.output import check_suffix, read_attributes, workers_folder
 from prott5nv.io.records import Record, accession, read_records
 from prott5nv.io.source import source_name
+from prott5nv.pieces import LongProteins
 from prott5nv.tokenizer import ProteinTokenizer
 
 LAYER = "encoder.final_layernorm"
@@ -39,9 +41,9 @@ class Survey:
     ----------
     proteins, residues : int
         To be embedded.
-    long : list of str
-        Proteins longer than the model sees at once, with their lengths.
-    skipped : list of Skipped
+    long : LongProteins
+    skipped : int
+        Records that cannot be embedded.
     extent : int
         Letters of all records and one more for each, so that those without a letter have a place, too.
     digest : InputDigest
@@ -49,8 +51,8 @@ class Survey:
 
     proteins: int = 0
     residues: int = 0
-    long: list[str] = field(default_factory=list)
-    skipped: list[Skipped] = field(default_factory=list)
+    long: LongProteins = field(default_factory=LongProteins)
+    skipped: int = 0
     extent: int = 0
     digest: InputDigest = field(default_factory=InputDigest)
 
@@ -65,7 +67,8 @@ class Summary:
         In the output.
     resumed : int
         Records that an interrupted run had done.
-    skipped : list of Skipped
+    skipped : int
+        Records that were left out.
     complete_already : bool
         The output was there, of the same input and settings; nothing was computed.
     """
@@ -73,7 +76,7 @@ class Summary:
     proteins: int
     residues: int
     resumed: int = 0
-    skipped: list[Skipped] = field(default_factory=list)
+    skipped: int = 0
     complete_already: bool = False
 
 
@@ -164,17 +167,17 @@ def embed_file(
             found.digest.add(record)
             found.extent += _extent(record)
             if error:
-                found.skipped.append(Skipped(record.line, record.id, str(error)))
+                found.skipped += 1
                 continue
             found.proteins += 1
             found.residues += residues_of(record)
             if len(record.sequence) > limit:
-                found.long.append(f"{record.id} ({len(record.sequence)})")
+                found.long.add(record.id, len(record.sequence))
         return found
 
     items = checked
     about_shard: dict[str, str] = {}
-    fingerprint = None  # of standard input: known at the end
+    mine = fingerprint = None  # of standard input: known at the end
     if str(source) == "-":
         if output.exists():
             raise ProtT5nvError(f"{output} exists: delete it or choose another name")
@@ -203,13 +206,15 @@ def embed_file(
         journal.resume(item.record for item in remaining)
         if on_progress:
             on_progress(journal.residues)
-        for (record, key, error), rows in _embedded(remaining, model, pooling, long, skip_errors):
+        for (record, key, error), rows in _embedded(remaining, source_name(source), model, pooling, long, skip_errors):
             if rows is None:
                 journal.skip(record, str(error))
             else:
                 journal.add(record, key, rows, residues_of(record))
                 if on_progress:
                     on_progress(residues_of(record))
+        if mine and journal.digest != mine.digest.hex():
+            raise ProtT5nvError(f"{source} was changed while it was read: delete {journal.folder} and start anew")
         journal.finish(fingerprint, **about_shard)
     finally:
         journal.close()
@@ -234,13 +239,11 @@ def check(records: Iterator[Record], source: str, limit: int | None = None) -> I
         no residues, letters that are no residues, too many residues.
     """
     tokenizer = ProteinTokenizer()
-    seen: dict[str, tuple[str, int]] = {}
+    register = KeyRegister()
     for record in records:
         key = accession(record.id)
-        reason = _reason(record, key, seen, limit, tokenizer)
-        if reason is None:
-            seen[key] = record.id, record.line
-        yield Checked(record, key, reason and ProtT5nvError(f"{source}, line {record.line}: {record.id}: {reason}"))
+        reason = _fault(record, key, limit, tokenizer) or _conflict(record, key, register)
+        yield Checked(record, key, reason and ProtT5nvError(f"{source}: line {record.line}: {record.id}: {reason}"))
 
 
 def file_sha256(path: Path) -> str:
@@ -255,14 +258,10 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _reason(record: Record, key: str, seen: dict, limit: int | None, tokenizer: ProteinTokenizer) -> str | None:
+def _fault(record: Record, key: str, limit: int | None, tokenizer: ProteinTokenizer) -> str | None:
+    """What is wrong with a record by itself."""
     if "/" in key or key == ".":
         return "HDF5 cannot take this id as a name; rename it, with '_' in place of '/'"
-    if key in seen:
-        other, line = seen[key]
-        if other == record.id:
-            return f"this id stands on line {line} already; give each protein an id of its own"
-        return f"its accession {key} is also that of {other} on line {line}; give one of them another id"
     if not record.sequence:
         return "there is no sequence"
     if limit and len(record.sequence) > limit:
@@ -274,7 +273,17 @@ def _reason(record: Record, key: str, seen: dict, limit: int | None, tokenizer: 
     return None
 
 
-def _embedded(items: Iterator[Checked], model, pooling, long, skip_errors):
+def _conflict(record: Record, key: str, register: KeyRegister) -> str | None:
+    """Which earlier record has the same key; otherwise the key is this one's from now on."""
+    first = register.claim(key, Holder(record.id, record.line))
+    if first is None:
+        return None
+    if first.id == record.id:
+        return f"this id stands on line {first.line} already; give each protein an id of its own"
+    return f"its accession {key} is also that of {first.id} on line {first.line}; give one of them another id"
+
+
+def _embedded(items: Iterator[Checked], source: str, model, pooling, long, skip_errors):
     """Pairs of item and rows, in input order; what cannot be embedded keeps its place, with None and its error."""
     waiting: deque[Checked] = deque()
     failures: dict[str, ProtT5nvError] = {}
@@ -286,6 +295,7 @@ def _embedded(items: Iterator[Checked], model, pooling, long, skip_errors):
                 yield item.record
 
     def note(record: Record, error: ProtT5nvError) -> None:
+        error = ProtT5nvError(f"{source}: line {record.line}: {error}")
         if not skip_errors:
             raise error
         failures[record.id] = error
@@ -327,5 +337,6 @@ def _check_complete(output: Path, expected: dict[str, str], fingerprint: str) ->
         raise ProtT5nvError(
             f"{output} exists and holds other embeddings ({'; '.join(differing)}): delete it or choose another name"
         )
-    # A run killed between giving the output its name and tidying up leaves this behind.
-    shutil.rmtree(partial_folder(output), ignore_errors=True)
+    # A run killed between giving the output its name and tidying up leaves these behind.
+    for folder in partial_folder(output), workers_folder(output):
+        shutil.rmtree(folder, ignore_errors=True)

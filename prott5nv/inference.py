@@ -19,7 +19,7 @@ import torch
 
 from prott5nv.errors import ProtT5nvError
 from prott5nv.hardware import bound_compiled_products, choose_hardware, residue_budget
-from prott5nv.pieces import Piece, batches_of, join, window_starts
+from prott5nv.pieces import LongProteins, Piece, batches_of, join, window_starts
 from prott5nv.tokenizer import ProteinTokenizer
 from prott5nv.transformer import ProtT5
 from prott5nv.upstream import UpstreamNames, check_sequences
@@ -29,7 +29,6 @@ LONG_RULES = ("truncate", "window", "error", "skip")
 
 # Results of one window wait in memory for their turn; more batches than this do not sort better.
 _BATCHES_PER_WINDOW = 4
-_NAMES_IN_WARNING = 10
 
 
 class LongProteinWarning(UserWarning):
@@ -153,7 +152,7 @@ class ProtT5nvInference(UpstreamNames):
             does not fit into memory even alone.
         """
         _check_options(pooling, long)
-        shortened: list[str] = []
+        shortened = LongProteins()
         for window in self._windows(proteins):
             pieces, failures = [], {}
             for index, (name, protein) in enumerate(window):
@@ -172,7 +171,7 @@ class ProtT5nvInference(UpstreamNames):
                 if found is not None and pooling:
                     found = found.mean(axis=0, dtype=np.float64).astype(np.float32)
                 yield protein, found
-        if shortened:
+        if shortened.count:
             self._warn(shortened, long)
 
     def _windows(self, proteins: Iterable[str | NamedProtein]) -> Iterator[list[tuple[str, str | NamedProtein]]]:
@@ -192,7 +191,7 @@ class ProtT5nvInference(UpstreamNames):
             yield window
 
     def _pieces(
-        self, index: int, name: str, protein: str | NamedProtein, long: str, shortened: list[str]
+        self, index: int, name: str, protein: str | NamedProtein, long: str, shortened: LongProteins
     ) -> list[Piece]:
         sequence = getattr(protein, "sequence", protein)
         length, limit = len(sequence), self.config.max_position_embeddings
@@ -208,7 +207,7 @@ class ProtT5nvInference(UpstreamNames):
             )
         if long == "window":
             return [Piece(index, i, tokens_T[i : i + limit], name) for i in window_starts(length, limit)]
-        shortened.append(f"{name} ({length})")
+        shortened.add(name, length)
         return [] if long == "skip" else [Piece(index, 0, tokens_T[:limit], name)]
 
     def _rows(self, pieces: list[Piece], count: int, failures: dict[int, ProtT5nvError]) -> list[np.ndarray | None]:
@@ -251,13 +250,11 @@ class ProtT5nvInference(UpstreamNames):
         # Copies: a slice that someone keeps would hold the whole batch in memory.
         return [rows.copy() for rows in np.split(rows_TD, np.cumsum(lengths)[:-1])]
 
-    def _warn(self, shortened: list[str], long: str) -> None:
+    def _warn(self, shortened: LongProteins, long: str) -> None:
         limit = self.config.max_position_embeddings
         done = f"cut to their first {limit} residues" if long == "truncate" else "skipped"
-        named = ", ".join(shortened[:_NAMES_IN_WARNING])
-        more = f" and {len(shortened) - _NAMES_IN_WARNING} more" if len(shortened) > _NAMES_IN_WARNING else ""
         warnings.warn(
-            f"proteins longer than {limit} residues, {done}: {len(shortened)}, namely {named}{more}; "
+            f"proteins longer than {limit} residues, {done}: {shortened.count}, namely {shortened}; "
             "long='window' embeds all of their residues",
             LongProteinWarning,
             stacklevel=3,

@@ -10,6 +10,35 @@ from typing import NamedTuple
 
 import numpy as np
 
+_NAMES_SHOWN = 10
+
+
+class LongProteins:
+    """Proteins longer than the model sees at once: their number, and the first few by name.
+
+    Examples
+    --------
+    >>> long = LongProteins()
+    >>> for number in range(12):
+    ...     long.add(f"titin_{number}", 35213)
+    >>> long.count, str(long)[-43:]
+    (12, 'titin_8 (35213), titin_9 (35213) and 2 more')
+    """
+
+    def __init__(self):
+        self.count = 0
+        self._first: list[str] = []
+
+    def add(self, name: str, length: int) -> None:
+        """Count one more."""
+        self.count += 1
+        if self.count <= _NAMES_SHOWN:
+            self._first.append(f"{name} ({length})")
+
+    def __str__(self) -> str:
+        more = f" and {self.count - _NAMES_SHOWN} more" if self.count > _NAMES_SHOWN else ""
+        return ", ".join(self._first) + more
+
 
 class Piece(NamedTuple):
     """A stretch of one protein that the model sees at once; the whole protein, unless it is cut into windows."""

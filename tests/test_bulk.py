@@ -55,6 +55,20 @@ def test_quirks_of_real_files(model, tiny_checkpoint, tmp_path, shared):
             assert {key: len(rows) for key, rows in store.items()} == {
                 key: len(record.sequence) for key, record in records.items()
             }
-            assert len(store) + len(summary.skipped) == sum(1 for _ in read_records(file))
+            assert len(store) + summary.skipped == sum(1 for _ in read_records(file))
             order = list(dict.fromkeys(accession(record.id) for record in read_records(file)))
             assert list(store) == order
+
+
+def test_an_input_that_changes_while_it_is_read_is_refused(model, tiny_checkpoint, tmp_path):
+    fasta = tmp_path / "p.fasta"
+    fasta.write_text(">a\nMS\n")
+    with pytest.raises(ProtT5nvError, match=r"p\.fasta was changed while it was read"):
+        embed_file(
+            fasta,
+            tmp_path / "out.h5",
+            model,
+            model_path=tiny_checkpoint,
+            on_survey=lambda survey: fasta.write_text(">a\nMK\n"),
+        )
+    assert not (tmp_path / "out.h5").exists()

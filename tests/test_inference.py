@@ -96,6 +96,16 @@ def test_neighbours_order_and_batch_size_do_not_matter(network, alone, batch_siz
             assert_same(rows, expected[sequence], precision)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_permuted_input_gives_permuted_rows(network, alone, seed):
+    precision, expected = alone
+    sequences = random.Random(seed).sample(list(expected), len(expected))
+    embedded = list(ProtT5nvInference(network, precision=precision).embed(sequences))
+    assert [sequence for sequence, _ in embedded] == sequences
+    for sequence, rows in embedded:
+        assert_same(rows, expected[sequence], precision)
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_long_neighbour_does_not_matter(network, precision):
     model = ProtT5nvInference(network, precision=precision)
@@ -249,11 +259,12 @@ for precision in "fp32", "bf16":
     assert max(map(float, done.stdout.split())) < 1.1
 
 
-def test_memory_failure_halves_the_batch_and_names_what_fits_in_no_way():
+def test_memory_failure_halves_the_batch_and_names_what_fits_in_no_way(tmp_path):
     # A real limit on the address space, in a process of its own: 40 proteins at once do not fit, nor one of 10,000.
     code = """
-import resource, numpy as np, torch
+import resource, sys, numpy as np, torch
 from prott5nv import ModelConfig, ProtT5, ProtT5nvInference
+from prott5nv.bulk import embed_file
 torch.manual_seed(0)
 shape = dict(hidden_size=64, ffn_hidden_size=4096, num_layers=1, max_position_embeddings=10_000)
 network = ProtT5(ModelConfig.preset("tiny", **shape))
@@ -266,9 +277,16 @@ failed = []
 embedded = list(model.embed([*sequences, "M" * 10_000], on_error=lambda _, error: failed.append(str(error))))
 same = all(np.abs(rows - other).max() < 1e-5 for (_, rows), other in zip(embedded, expected))
 print(model.max_tokens, same, len(embedded), embedded[-1][1], *failed, sep="|")
+print(embed_file("p.fasta", "out.h5", model, skip_errors=True))
+embed_file("p.fasta", "stopped.h5", model)
 """
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    assert out.returncode == 0, out.stderr
-    max_tokens, *rest = out.stdout.strip().split("|")
+    (tmp_path / "p.fasta").write_text(f">a\nMSLKR\n>large\n{'M' * 10_000}\n>b\nMSLKR\n")
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    first, second = out.stdout.splitlines()
+    max_tokens, *rest = first.split("|")
     assert int(max_tokens) < 16_000
     assert rest == ["True", "41", "None", "sequence 41: not enough memory for its 10000 residues alone"]
+    assert second == "Summary(proteins=2, residues=10, resumed=0, skipped=1, complete_already=False)"
+    reason = "p.fasta: line 3: large: not enough memory for its 10000 residues alone"
+    assert f"3\tlarge\t{reason}\n" in (tmp_path / "out.skipped.tsv").read_text()
+    assert f"ProtT5nvError: {reason}" in out.stderr

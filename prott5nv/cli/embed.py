@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import sys
 import warnings
 from functools import cache
@@ -11,9 +10,7 @@ from pathlib import Path
 import click
 
 from prott5nv.cli.workers import EXIT_SKIPPED, embed_with_workers
-from prott5nv.io.output import check_suffix
-
-_NAMES_SHOWN = 10
+from prott5nv.io.output import check_suffix, skipped_listing
 
 
 @click.command()
@@ -141,11 +138,7 @@ def command(
         resumed = f" (the first {summary.resumed:,} records in an earlier run)" if summary.resumed else ""
         click.echo(f"{output}: {counts}{resumed}")
     if summary.skipped:
-        listing = output.with_suffix(".skipped.tsv")
-        with open(listing, "w", newline="") as file:
-            table = csv.writer(file, delimiter="\t", lineterminator="\n")
-            table.writerows([("line", "id", "reason"), *summary.skipped])
-        _say(f"skipped {len(summary.skipped):,} proteins, listed in {listing}")
+        _say(f"skipped {summary.skipped:,} proteins, listed in {skipped_listing(output)}")
         sys.exit(EXIT_SKIPPED)
 
 
@@ -170,12 +163,10 @@ class _Progress:
 
     def survey(self, survey) -> None:
         self._total = survey.residues
-        if survey.long and self._long == "truncate":
-            named = ", ".join(survey.long[:_NAMES_SHOWN])
-            more = f" and {len(survey.long) - _NAMES_SHOWN} more" if len(survey.long) > _NAMES_SHOWN else ""
+        if survey.long.count and self._long == "truncate":
             _say(
-                f"warning: {len(survey.long)} of {survey.proteins} proteins have more than {self._limit} residues, of "
-                f"which the first {self._limit} are embedded (--long window embeds all): {named}{more}"
+                f"warning: {survey.long.count} of {survey.proteins} proteins have more than {self._limit} residues, of "
+                f"which the first {self._limit} are embedded (--long window embeds all): {survey.long}"
             )
 
     def update(self, residues: int) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 
 from prott5nv.errors import ProtT5nvError
+from prott5nv.io.output import skipped_listing, workers_folder
 
 EXIT_SKIPPED = 3
 
@@ -52,40 +53,64 @@ def embed_with_workers(
     # A worker's share of the threads keeps them from fighting for cores.
     environment = {**os.environ, "OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // workers))}
     given = [word for name, value in options.items() if value is not None for word in (name, str(value))]
-    folder = output.with_name(output.name + ".workers")
+    folder = workers_folder(output)
     folder.mkdir(exist_ok=True)
     shards = [folder / f"{number}-of-{workers}.h5" for number in range(1, workers + 1)]
     processes = [
         subprocess.Popen(
             [
-                *(sys.executable, "-m", "prott5nv", "embed", source, "-o", shard, *given),
+                *(sys.executable, "-m", __name__, source, "-o", shard, *given),
                 *("--shard", f"{number}/{workers}"),
                 *("--device", f"cuda:{number % gpus}" if gpus else device),
             ],
+            stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             # Each bar on a line of its own.
             env={**environment, "TQDM_POSITION": str(number - 1), "TQDM_DESC": f"worker {number}"},
+            start_new_session=True,  # a terminal's Ctrl-C is for this process, which ends the workers
         )
         for number, shard in enumerate(shards, 1)
     ]
     try:
         codes = [process.wait() for process in processes]
-    except KeyboardInterrupt:  # which the terminal has sent to the workers, too
+    finally:
         for process in processes:
-            process.send_signal(signal.SIGINT)
+            process.stdin.close()
+        for process in processes:
             process.wait()
-        raise
-    failed = [number for number, code in enumerate(codes, 1) if code not in (0, EXIT_SKIPPED)]
+    failed = [
+        f"{number} ({f'killed by signal {-code}' if code < 0 else f'exit code {code}'})"
+        for number, code in enumerate(codes, 1)
+        if code not in (0, EXIT_SKIPPED)
+    ]
     if failed:
         raise ProtT5nvError(
-            f"workers {', '.join(map(str, failed))} of {workers} failed; what is done is safe in {folder}: "
+            f"worker {', '.join(failed)} of {workers} failed; what is done is safe in {folder}: "
             "give the same command again to go on"
         )
+    _join_listings([skipped_listing(shard) for shard in shards], skipped_listing(output))
     proteins = merge(shards, output)
-    if EXIT_SKIPPED in codes:
-        listings = [path for shard in shards if (path := shard.with_suffix(".skipped.tsv")).exists()]
-        texts = [path.read_text().splitlines(keepends=True) for path in listings]
-        header = texts[0][0]
-        output.with_suffix(".skipped.tsv").write_text(header + "".join(line for text in texts for line in text[1:]))
     shutil.rmtree(folder)
     return proteins, max(codes)
+
+
+def _join_listings(parts: list[Path], listing: Path) -> None:
+    """One table of skipped proteins from those of the shards that have one."""
+    listing.unlink(missing_ok=True)
+    for part in filter(Path.exists, parts):
+        lines = part.read_text(encoding="utf-8").splitlines(keepends=True)
+        with open(listing, "a", encoding="utf-8", newline="") as file:
+            file.writelines(lines[file.tell() > 0 :])  # one header line
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it has closed its end of the pipe, or died."""
+    os.read(0, 1)
+    os._exit(1)  # at once and without a word: what is done is as safe as after a kill
+
+
+if __name__ == "__main__":
+    from prott5nv.cli import main
+
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    main(["embed", *sys.argv[1:]])

@@ -7,6 +7,7 @@ file needs no bookkeeping of parts, and plain bytes, unlike an HDF5 file, surviv
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import os
@@ -21,7 +22,7 @@ import numpy as np
 
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.embeddings_h5 import StoredProtein
-from prott5nv.io.output import write_output
+from prott5nv.io.output import skipped_listing, write_output
 from prott5nv.io.records import Record
 
 # Work that a kill can cost, beside the batches in flight.
@@ -53,7 +54,8 @@ class Journal:
     ----------
     records, proteins, residues : int
         Read, embedded, and the residues of these, those of the interrupted run included.
-    skipped : list of Skipped
+    skipped : int
+        Records left out; which, and why, :meth:`finish` writes to ``OUT.skipped.tsv``.
 
     Raises
     ------
@@ -71,8 +73,7 @@ class Journal:
         self._digest = InputDigest()
         self._uncommitted: list[tuple] = []
         self._uncommitted_skips: list[Skipped] = []
-        self.skipped: list[Skipped] = []
-        self.records = self.proteins = self.residues = 0
+        self.records = self.proteins = self.residues = self.skipped = 0
         self._journal = open(self.folder / "journal.jsonl", "a+b")  # noqa: SIM115
         try:
             _lock(self._journal, self.folder)
@@ -83,6 +84,11 @@ class Journal:
         self._rows = open(self.folder / "rows.bin", "ab")  # noqa: SIM115
         self._rows.truncate(self._last["bytes"])
         self._committed_at = monotonic()
+
+    @property
+    def digest(self) -> str:
+        """Checksum of the records passed and taken."""
+        return self._digest.hex()
 
     def resume(self, records: Iterator[Record]) -> None:
         """Pass over the records that are safe already.
@@ -97,7 +103,7 @@ class Journal:
         for record in islice(records, done):
             self._digest.add(record)
             found += 1
-        if found < done or self._digest.hex() != self._last["digest"]:
+        if found < done or self.digest != self._last["digest"]:
             raise ProtT5nvError(
                 f"{self.folder} holds an unfinished run over another input; finish it with the input it began with, "
                 "or delete that folder to start anew"
@@ -114,9 +120,8 @@ class Journal:
 
     def skip(self, record: Record, reason: str) -> None:
         """Note that the next record is left out."""
-        skipped = Skipped(record.line, record.id, reason)
-        self.skipped.append(skipped)
-        self._uncommitted_skips.append(skipped)
+        self._uncommitted_skips.append(Skipped(record.line, record.id, reason))
+        self.skipped += 1
         self._next(record)
 
     def commit(self) -> None:
@@ -127,7 +132,7 @@ class Journal:
             "records": self.records,
             "residues": self.residues,
             "bytes": self._rows.tell(),
-            "digest": self._digest.hex(),
+            "digest": self.digest,
             "proteins": self._uncommitted,
             "skipped": self._uncommitted_skips,
         }
@@ -150,6 +155,7 @@ class Journal:
         assembled = self.folder / f"assembled{self.output.suffix}"
         fingerprint = fingerprint or fingerprint_of(self.settings, self._digest)
         write_output(assembled, self._stored(), {**self.settings, "fingerprint": fingerprint, **attributes})
+        self._list_skipped()
         os.replace(assembled, self.output)
         _sync_folder(self.output.parent)
         self._journal.close()
@@ -187,7 +193,7 @@ class Journal:
             else:
                 last = entry
                 self.proteins += len(entry["proteins"])
-                self.skipped += [Skipped(*skipped) for skipped in entry["skipped"]]
+                self.skipped += len(entry["skipped"])
             whole += len(line)
         self._journal.truncate(whole)
         self._journal.seek(whole)
@@ -204,15 +210,33 @@ class Journal:
                     "same options and model, or delete that folder to start anew"
                 )
 
-    def _stored(self) -> Iterator[StoredProtein]:
+    def _commits(self) -> Iterator[dict]:
         self._journal.seek(0)
         next(self._journal)  # the settings
+        yield from map(json.loads, self._journal)
+
+    def _stored(self) -> Iterator[StoredProtein]:
         with open(self.folder / "rows.bin", "rb") as rows:
-            for line in self._journal:
-                for key, original_id, truncated_from, *length in json.loads(line)["proteins"]:
+            for commit in self._commits():
+                for key, original_id, truncated_from, *length in commit["proteins"]:
                     shape = (*length, self._hidden_size)
                     values = np.frombuffer(rows.read(int(np.prod(shape)) * self.dtype.itemsize), dtype=self.dtype)
                     yield StoredProtein(key, original_id, truncated_from, values.reshape(shape))
+
+    def _list_skipped(self) -> None:
+        listing = skipped_listing(self.output)
+        if not self.skipped:
+            listing.unlink(missing_ok=True)  # of an earlier output of this name
+            return
+        unfinished = self.folder / listing.name
+        with open(unfinished, "w", newline="", encoding="utf-8") as file:
+            table = csv.writer(file, delimiter="\t", lineterminator="\n")
+            table.writerow(Skipped._fields)
+            for commit in self._commits():
+                table.writerows(commit["skipped"])
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, listing)
 
 
 class InputDigest:

@@ -38,7 +38,11 @@ def merge(shards: Sequence[str | os.PathLike], output: str | os.PathLike) -> int
     check_suffix(output, stores[0].attributes["pooling"])
     attributes = {name: value for name, value in stores[0].attributes.items() if name != "shard"}
     unfinished = output.with_name(f"{output.stem}.merging{output.suffix}")
-    write_output(unfinished, _proteins(stores), attributes)
+    try:
+        write_output(unfinished, _proteins(stores), attributes)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise ProtT5nvError(f"{output}: {error.strerror or error}; the shards are as they were") from None
     os.replace(unfinished, output)
     return sum(len(store) for store in stores)
 

@@ -31,6 +31,16 @@ def check_suffix(output: Path, pooling: str | None) -> None:
         parquet()
 
 
+def skipped_listing(output: Path) -> Path:
+    """The table of the proteins that an output lacks, beside it: line, id and reason."""
+    return output.with_suffix(".skipped.tsv")
+
+
+def workers_folder(output: Path) -> Path:
+    """Where the processes of ``--workers N`` keep their shards."""
+    return output.with_name(output.name + ".workers")
+
+
 def write_output(path: Path, proteins: Iterable[StoredProtein], attributes: Mapping[str, str]) -> None:
     """Write a whole file in the format of its name; it is flushed to the disk when this returns."""
     if path.suffix == ".npz":
