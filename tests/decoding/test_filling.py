@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 from brute_force import AMINO_ACIDS, expected, log_probability
+from genuine import packed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prott5nv import ProtT5nvError, fill
+from prott5nv import ProtT5nvError, fill, load
 from prott5nv.decoding.cached_decoder import CachedDecoder
 from prott5nv.tokenizer import RESIDUES
 
@@ -115,6 +116,21 @@ def test_several_readings_of_several_proteins_are_what_each_is_alone(model):
             own_TD = hidden_TD[cu_seqlens[protein] : cu_seqlens[protein + 1]]
             ends = [torch.tensor([0, len(part)], dtype=torch.int32) for part in (tokens_N, own_TD)]
             torch.testing.assert_close(row_ND, model.decode(tokens_N, ends[0], own_TD, ends[1]), rtol=0, atol=1e-4)
+
+
+def test_logits_are_those_of_nemo(nemo1, truth):
+    """NeMo 1.x computed them from the whole decoder input; here it is read in two parts."""
+    model = load(nemo1 / "prott5nv.nemo")
+    largest = np.abs(truth["dec_logits"]).max()
+    for number in range(len(truth["dec_ids"])):
+        tokens_T, cu_seqlens = packed(truth["dec_enc_ids"][number, None], truth["dec_enc_mask"][number, None])
+        mask_S = truth["dec_mask"][number]
+        tokens_1S = torch.from_numpy(truth["dec_ids"][number][mask_S])[None]
+        with torch.inference_mode():
+            decoder = CachedDecoder(model, model.encode(tokens_T, cu_seqlens), cu_seqlens, [1])
+            read_SD = torch.cat([decoder.read(tokens_1S[:, :3]), decoder.read(tokens_1S[:, 3:])], 1)[0]
+            difference = np.abs(model.logits(read_SD).numpy() - truth["dec_logits"][number][mask_S]).max()
+        assert difference <= 1e-5 * largest
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,168 @@
+"""``prott5nv score`` as a user runs it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from prott5nv import ProtT5nvInference, pseudo_perplexity, score_substitutions, score_variants
+
+UBIQUITIN = "MQIFVKTLTGKTITLEVEPSDTIENVKAKIQDKEGIPPDQQRLIFAGKQLEDGRTLSDYNIQKESTLHLVLRLRGG"
+AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
+
+
+@pytest.fixture
+def score(run, tiny_checkpoint, tmp_path):
+    """Run the command in a folder with two proteins."""
+    (tmp_path / "one.fasta").write_text(f">sp|P0CG47|UBB_HUMAN\n{UBIQUITIN}\n")
+    (tmp_path / "two.fasta").write_text(f">sp|P0CG47|UBB_HUMAN\n{UBIQUITIN}\n>small\nMSLKX\n")
+    model = ["--model", str(tiny_checkpoint), "--device", "cpu", "--precision", "fp32"]
+
+    def score(*arguments, code=0):
+        return run(*arguments, *model, command=["score"], code=code)
+
+    return score
+
+
+@pytest.fixture
+def inference(tiny_checkpoint):
+    return ProtT5nvInference(tiny_checkpoint, device="cpu", precision="fp32")
+
+
+def read(path) -> list[dict]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_variants_of_a_file_in_its_order(score, inference, tmp_path):
+    variants = ["Q2A", "F4G:K6L", "Q2A", "G76W"]
+    (tmp_path / "variants.txt").write_text("Q2A\n\nK6L,F4G\r\nQ2A\nG76W")
+    assert score("one.fasta", "--mutations", "variants.txt", "-o", "out.csv").stdout == "out.csv: 4 variants\n"
+    rows = read(tmp_path / "out.csv")
+    assert [row["variant"] for row in rows] == variants
+    assert rows[1] | {"score_joint": "", "score_additive": ""} == {
+        "protein": "P0CG47", "variant": "F4G:K6L", "positions": "4:6", "wild_type": "F:K", "mutant": "G:L",
+        "score_additive": "", "score_joint": "",
+    }  # fmt: skip
+    for row, expected in zip(rows, score_variants(UBIQUITIN, variants, inference), strict=True):
+        assert float(row["score_joint"]) == pytest.approx(expected.joint, abs=1e-4)
+        assert float(row["score_additive"]) == pytest.approx(expected.additive, abs=1e-4)
+
+
+@pytest.mark.parametrize("delimiter", [",", "\t"])
+def test_variants_of_a_table_that_names_proteins(score, tmp_path, delimiter):
+    lines = [("Protein", "fitness", "mutant"), ("P0CG47", "0.5", "Q2A"), ("small", "1", "S2A:K4R")]
+    (tmp_path / "table.csv").write_text("\n".join(delimiter.join(line) for line in lines))
+    score("two.fasta", "--mutations", "table.csv", "-o", "out.csv")
+    assert [(row["protein"], row["variant"]) for row in read(tmp_path / "out.csv")] == [
+        ("P0CG47", "Q2A"),
+        ("small", "S2A:K4R"),
+    ]
+    (tmp_path / "named.csv").write_text((tmp_path / "table.csv").read_text().replace("mutant", "change"))
+    score("two.fasta", "--mutations", "named.csv", "--variant-column", "change", "-o", "named.out.csv")
+    assert read(tmp_path / "named.out.csv") == read(tmp_path / "out.csv")
+
+
+def test_every_substitution_as_rows_a_matrix_and_a_page(score, inference, tmp_path):
+    outputs = ["-o", "out.csv", "--table", "matrix.csv", "--plot", "map.html"]
+    done = score("two.fasta", "--protein", "small", "--mutations", "all", *outputs)
+    assert done.stdout == "matrix.csv\nmap.html\nout.csv: 96 substitutions\n"
+    expected_LA = score_substitutions("MSLKX", inference)
+    rows, matrix = read(tmp_path / "out.csv"), read(tmp_path / "matrix.csv")
+    assert [(row["position"], row["wild_type"]) for row in matrix] == [(str(i + 1), "MSLKX"[i]) for i in range(5)]
+    for row, expected_A in zip(matrix[:4], expected_LA[:4], strict=True):
+        np.testing.assert_allclose([float(row[letter]) for letter in AMINO_ACIDS], expected_A, atol=1e-4)
+    assert set(matrix[4].values()) == {"small", "5", "X", ""}  # the model is not asked for X
+    assert [row["variant"] for row in rows[:19]] == [f"M1{letter}" for letter in AMINO_ACIDS if letter != "M"]
+    assert all(row["score_joint"] == matrix[int(row["positions"]) - 1][row["mutant"]] for row in rows)
+    page = (tmp_path / "map.html").read_text()
+    data = json.loads(re.search(r"const data = (.*?), size =", page).group(1))
+    assert data["sequence"] == "MSLKX" and data["scores"][4] == [None] * 20
+    np.testing.assert_allclose(data["scores"][:4], expected_LA[:4], atol=1e-3)
+    assert "http" not in page
+
+
+def test_a_picture(score, tmp_path):
+    pytest.importorskip("matplotlib")
+    score("two.fasta", "--protein", "P0CG47", "--mutations", "all", "-o", "out.csv", "--plot", "map.png")
+    assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
+    assert len(read(tmp_path / "out.csv")) == 76 * 19
+
+
+def test_perplexity_of_proteins_and_residues(score, inference, tmp_path):
+    assert score("two.fasta", "--perplexity", "-o", "out.csv").stdout == "out.csv: 2 proteins\n"
+    rows = read(tmp_path / "out.csv")
+    assert [(row["protein"], row["residues"], row["residues_counted"]) for row in rows] == [
+        ("P0CG47", "76", "76"),
+        ("small", "5", "4"),
+    ]
+    expected = pseudo_perplexity(UBIQUITIN, inference)
+    assert float(rows[0]["perplexity"]) == pytest.approx(expected.perplexity, rel=1e-4)
+
+    assert score("two.fasta", "--perplexity", "--per-residue", "-o", "out.csv").stdout == "out.csv: 81 residues\n"
+    rows = read(tmp_path / "out.csv")
+    assert "".join(row["residue"] for row in rows) == UBIQUITIN + "MSLKX"
+    found = [float(row["probability"]) for row in rows[:76]]
+    np.testing.assert_allclose(found, np.exp(expected.log_probabilities), rtol=1e-3)
+    np.testing.assert_allclose([1 / float(row["perplexity"]) for row in rows[:76]], found, rtol=1e-3)
+    assert rows[-1]["probability"] == rows[-1]["perplexity"] == "" and 0 < float(rows[-1]["entropy"]) < np.log(20)
+
+    score("one.fasta", "--perplexity", "--share", "0.15", "-o", "out.csv")
+    shared = pseudo_perplexity(UBIQUITIN, inference, share=0.15).perplexity
+    assert float(read(tmp_path / "out.csv")[0]["perplexity"]) == pytest.approx(shared, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("Q2A\nQ3A\n", "v.txt: line 2: Q3A: residue 3 of P0CG47 is I, not Q"),
+        ("\nG77A\n", "v.txt: line 2: G77A: P0CG47 has no residue 77, only 1 to 76"),
+        ("protein,variant\nP1,Q2A\n", "v.txt: line 2: P1 is not among the proteins"),
+        ("protein,variant\nP0CG47\n", "v.txt: line 2: the row has 1 of 2 columns"),
+        ("variant\n", "v.txt: the file holds no variants"),
+        ("", "v.txt: the file is empty"),
+    ],
+)
+def test_a_bad_line_is_named_and_nothing_is_written(score, tmp_path, text, message):
+    (tmp_path / "v.txt").write_text(text)
+    assert message in score("one.fasta", "--mutations", "v.txt", "-o", "out.csv", code=2).stderr
+    assert not list(tmp_path.glob("*out.csv*"))
+
+
+def test_other_mistakes_are_named(score, tmp_path):
+    (tmp_path / "v.txt").write_text("Q2A\n")
+    mistakes = {
+        ("two.fasta", "--mutations", "v.txt"): "line 1: Q2A of which of 2 proteins? Choose one with --protein",
+        ("two.fasta", "--mutations", "all", "--protein", "P1"): "no protein is called P1",
+        ("two.fasta", "--mutations", "all", "--plot", "a.html"): "--plot draws one protein; two.fasta has 2",
+        ("two.fasta", "--mutations", "all", "--plot", "a.pdf"): ".html or .png",
+        ("two.fasta",): "say what to score",
+        ("two.fasta", "--mutations", "all", "--perplexity"): "say what to score",
+        ("two.fasta", "--mutations", "all", "--share", "0.1"): "belong to --perplexity",
+        ("two.fasta", "--perplexity", "--table", "t.csv"): "belong to --mutations all",
+        ("two.fasta", "--perplexity", "--table", "no/t.csv", "--mutations", "all"): "say what to score",
+        ("absent.fasta", "--perplexity"): "absent.fasta: No such file",
+    }
+    for arguments, message in mistakes.items():
+        assert message in score(*arguments, "-o", "out.csv", code=2).stderr
+    assert "the folder no does not exist" in score("two.fasta", "--perplexity", "-o", "no/out.csv", code=2).stderr
+    (tmp_path / "twice.fasta").write_text(">sp|P1|A\nMS\n>P1\nMK\n")
+    assert (
+        "line 3: a second protein is called P1" in score("twice.fasta", "--perplexity", "-o", "out.csv", code=2).stderr
+    )
+
+
+def test_the_built_in_model_on_an_example(examples, tmp_path):
+    command = [sys.executable, "-m", "prott5nv", "score", examples / "proteins.fasta", "--protein", "P01308"]
+    (tmp_path / "v.txt").write_text("V42A\nH29D:L30P\n")
+    done = subprocess.run(
+        [*command, "--mutations", "v.txt", "-o", "out.csv"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert [row["variant"] for row in read(tmp_path / "out.csv")] == ["V42A", "H29D:L30P"]
