@@ -11,6 +11,7 @@ from pathlib import Path
 
 from prott5nv.data.uniref50 import describe, prepare
 
+ATTEMPTS = 3  # the best of which counts: other work on the machine only slows down
 AMINO_ACIDS = "LASGVERTDIPKNFQYHMCW"
 
 
@@ -42,9 +43,13 @@ def main() -> None:
             ("exact counts", {"validation": records // 1000, "test": records // 50}),
             ("by group", {"validation": 0.01, "test": 0.01, "group_by": "RepID"}),
         ):
-            wall, cpu = time.perf_counter(), time.process_time()
-            provenance = prepare(fasta, Path(folder) / label, **sizes)
-            wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+            walls, cpus = [], []
+            for attempt in range(ATTEMPTS):
+                wall, cpu = time.perf_counter(), time.process_time()
+                provenance = prepare(fasta, Path(folder) / f"{label} {attempt}", **sizes)
+                walls.append(time.perf_counter() - wall)
+                cpus.append(time.process_time() - cpu)
+            wall, cpu = min(walls), min(cpus)
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # KiB on Linux
             print(
                 f"\n{label}: {megabytes / wall:.0f} MB/s, {megabytes / cpu:.0f} MB per CPU second, "
