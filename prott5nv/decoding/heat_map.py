@@ -66,7 +66,7 @@ def _write_png(path: Path, name: str, sequence: str, scores_LA: np.ndarray, stro
         wild_type = [(place, AMINO_ACIDS.find(letter)) for place, letter in enumerate(stretch) if letter in AMINO_ACIDS]
         if wild_type:
             axis.plot(*zip(*wild_type, strict=True), ".k", markersize=3)
-        axis.set_xlim(-0.5, _RESIDUES_PER_ROW - 0.5)
+        axis.set_xlim(-0.5, min(len(sequence), _RESIDUES_PER_ROW) - 0.5)
         axis.set_xticks(range(len(stretch)), stretch, fontsize=7)
         axis.set_yticks(range(len(AMINO_ACIDS)), AMINO_ACIDS, fontsize=7)
         axis.set_title(f"{start + 1} to {start + len(stretch)}", fontsize=8, loc="left")
