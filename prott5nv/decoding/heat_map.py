@@ -5,7 +5,6 @@ Shapes: L residues of a protein, A amino acids.
 
 from __future__ import annotations
 
-import html
 import json
 from pathlib import Path
 
@@ -38,12 +37,14 @@ def write_heat_map(path: Path, name: str, sequence: str, scores_LA: np.ndarray) 
         _write_png(path, name, sequence, scores_LA, strongest)
     else:
         data = {
+            "name": name,
             "sequence": sequence,
             "aminoAcids": AMINO_ACIDS,
             "strongest": strongest,
             "scores": [[None if np.isnan(x) else round(float(x), 3) for x in scores_A] for scores_A in scores_LA],
         }
-        page = _PAGE.read_text(encoding="utf-8").replace("NAME", html.escape(name)).replace("DATA", json.dumps(data))
+        # "</" would end the script, in a name as well.
+        page = _PAGE.read_text(encoding="utf-8").replace("DATA", json.dumps(data).replace("</", "<\\/"))
         with whole_file(path) as temporary:
             temporary.write_text(page, encoding="utf-8")
 

@@ -61,9 +61,10 @@ def ask(
     """
     answers: list[list[np.ndarray]] = [[] for _ in questions]
     for batch in _batches(questions, inference.max_tokens):
-        for number, found_RKA in zip(*_answer(inference, batch), strict=True):
+        numbers, asked = zip(*batch, strict=True)
+        for number, found_RKA in zip(numbers, _answer(inference, asked), strict=True):
             answers[number].append(found_RKA)
-        on_progress(sum(len(question.tokens_W) for _, question in batch))
+        on_progress(sum(len(question.tokens_W) for question in asked))
     return [np.concatenate(parts) for parts in answers]
 
 
@@ -88,8 +89,7 @@ def _batches(questions: Sequence[Question], max_tokens: int) -> Iterator[list[tu
 
 
 @torch.inference_mode()
-def _answer(inference: ProtT5nvInference, batch: list[tuple[int, Question]]) -> tuple[list[int], list[np.ndarray]]:
-    numbers, questions = zip(*batch, strict=True)
+def _answer(inference: ProtT5nvInference, questions: Sequence[Question]) -> list[np.ndarray]:
     model, device = inference.network, inference.hardware.device
     cu_seqlens = torch.tensor(np.cumsum([0, *(len(q.tokens_W) for q in questions)]), dtype=torch.int32, device=device)
     hidden_TD = model.encode(torch.from_numpy(np.concatenate([q.tokens_W for q in questions])).to(device), cu_seqlens)
@@ -97,4 +97,4 @@ def _answer(inference: ProtT5nvInference, batch: list[tuple[int, Question]]) -> 
     tokens_RN = torch.from_numpy(decoder_input(np.concatenate([question.known_RK for question in questions])))
     read_RND = CachedDecoder(model, hidden_TD, cu_seqlens, readings).read(tokens_RN.to(device))
     found_RKA = amino_acid_log_probabilities(model, read_RND[:, 1::2]).cpu().numpy()
-    return list(numbers), np.split(found_RKA, np.cumsum(readings)[:-1])
+    return np.split(found_RKA, np.cumsum(readings)[:-1])

@@ -82,10 +82,18 @@ def test_every_substitution_as_rows_a_matrix_and_a_page(score, inference, tmp_pa
     assert [row["variant"] for row in rows[:19]] == [f"M1{letter}" for letter in AMINO_ACIDS if letter != "M"]
     assert all(row["score_joint"] == matrix[int(row["positions"]) - 1][row["mutant"]] for row in rows)
     page = (tmp_path / "map.html").read_text()
-    data = json.loads(re.search(r"const data = (.*?), size =", page).group(1))
+    data = json.loads(re.search(r"const data = (.*);\n", page).group(1))
     assert data["sequence"] == "MSLKX" and data["scores"][4] == [None] * 20
     np.testing.assert_allclose(data["scores"][:4], expected_LA[:4], atol=1e-3)
     assert "http" not in page
+
+
+def test_a_page_takes_any_name_and_sequence(score, tmp_path):
+    (tmp_path / "odd.fasta").write_text(">DATA</script>\nDATADATA\n")
+    score("odd.fasta", "--mutations", "all", "-o", "out.csv", "--plot", "map.html")
+    page = (tmp_path / "map.html").read_text()
+    data = json.loads(re.search(r"const data = (.*);\n", page).group(1))
+    assert (data["name"], data["sequence"]) == ("DATA</script>", "DATADATA") and page.count("</script>") == 1
 
 
 def test_a_picture(score, tmp_path):

@@ -46,7 +46,7 @@ def test_what_the_model_is_given_is_what_it_was_trained_on(residues, number):
 def test_perplexity_is_that_of_brute_force(model, inference):
     found = pseudo_perplexity(PROTEIN, inference)
     alone = [expected(model, PROTEIN, [place], residue)[0] for place, residue in enumerate(PROTEIN)]
-    np.testing.assert_allclose(found.expected, np.stack(alone), rtol=0, atol=1e-4)
+    np.testing.assert_allclose(found.expected, np.stack(alone), rtol=0, atol=2e-5)
     true = [row[AMINO_ACIDS.index(residue)] for row, residue in zip(found.expected, PROTEIN, strict=True)]
     np.testing.assert_array_equal(found.log_probabilities, true)
     assert found.perplexity == pytest.approx(math.exp(-sum(map(float, true)) / len(PROTEIN)))
@@ -57,7 +57,7 @@ def test_perplexity_of_many_residues_hidden_at_once(model, inference):
     for first in range(4):
         places = range(first, len(PROTEIN), 4)
         alone = expected(model, PROTEIN, places, PROTEIN[first::4])
-        np.testing.assert_allclose(found.expected[first::4], alone, rtol=0, atol=1e-4)
+        np.testing.assert_allclose(found.expected[first::4], alone, rtol=0, atol=2e-5)
 
 
 def test_a_protein_longer_than_the_model_sees(short_sighted):
