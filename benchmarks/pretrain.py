@@ -28,6 +28,7 @@ from prott5nv import ModelConfig
 from prott5nv.configuration import config_folder, quiet, register_presets
 from prott5nv.pretraining.flops import matmul_peak, training_flops
 from prott5nv.pretraining.model import ProtT5nvModel
+from prott5nv.pretraining.trainer import build_trainer
 from prott5nv.tokenizer import BOS, EOS, PAD
 
 ENCODER, DECODER = 512, 256  # what upstream padded to
@@ -118,10 +119,15 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--compile", action="store_true")
     arguments = parser.parse_args()
+    warm_up = 2
     quiet()
     register_presets()
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         cfg = compose("pretrain", [f"model={arguments.preset}", f"model.data.dataset_path={arguments.data}"])
+    cfg.trainer.max_steps = warm_up + arguments.steps
+    cfg.trainer.precision = "bf16-mixed"
+    cfg.trainer.limit_val_batches = 0
+    cfg.trainer.enable_progress_bar = False
     cfg.model.global_batch_size = arguments.proteins
     cfg.model.micro_batch_size = arguments.micro_batch_size or arguments.proteins
     cfg.model.data.num_workers = 0
@@ -130,20 +136,10 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     peak = matmul_peak(device, torch.bfloat16)
     config = ModelConfig.preset(arguments.preset)
-    warm_up = 2
     other = HuggingFace(config, device, cfg.model.micro_batch_size, arguments.compile)
     steps = Steps(config, other, warm_up)
-    trainer = pl.Trainer(
-        max_steps=warm_up + arguments.steps,
-        precision="bf16-mixed",
-        logger=False,
-        callbacks=[steps],
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        limit_val_batches=0,
-    )
+    trainer = build_trainer(cfg)
+    trainer.callbacks.append(steps)
     model = ProtT5nvModel(cfg.model, trainer)
     if arguments.compile:
         model.configure_model()
