@@ -150,7 +150,9 @@ def embed_file(
     }
 
     def checked() -> Iterator[Checked]:
-        records = read_records(source, id_column=id_column, sequence_column=sequence_column, allow_empty=True)
+        # What is wrong with a record is found below, where it can be skipped.
+        allowed = {"allow_empty": True, "allow_non_ascii": True}
+        records = read_records(source, id_column=id_column, sequence_column=sequence_column, **allowed)
         for item in check(records, source_name(source), limit if long in ("error", "skip") else None):
             unwanted = long == "skip" and len(item.record.sequence) > limit
             if item.error and not skip_errors and not unwanted:

@@ -32,7 +32,8 @@ BAD_FILES = {
     "binary": (b"\x89HDF\r\n\x1a\n\0\0\0", "binary"),
     "gz cut short": (gzip.compress(b">a\nMSLKR\n" * 99)[:-20], "gzip"),
     "table without the column": (b"id,length\na,5\n", "no sequence column"),
-    "non-ASCII residue": (b">a\nM\xc3\x84S\n", "line 2"),
+    "non-ASCII residue": (b">a\nMS\n>b\nM\xc3\x84S\n", "line 3: b: position 2: 'Ä' is not a residue"),
+    "non-ASCII residue in a table": (b"id,sequence\na,M\xffS\n", "line 2: a: position 2: '\ufffd' is not a residue"),
 }
 
 

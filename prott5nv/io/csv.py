@@ -22,6 +22,7 @@ def parse_csv(
     id_column: str | None = None,
     sequence_column: str | None = None,
     allow_empty: bool = False,
+    allow_non_ascii: bool = False,
 ) -> Iterator[Record]:
     """Stream the proteins of a table in an open stream of bytes; tabs in the header line mean TSV.
 
@@ -32,8 +33,8 @@ def parse_csv(
         What errors call it.
     id_column, sequence_column : str, optional
         Names of the columns to read; by default the first of `ID_COLUMNS` and of `SEQUENCE_COLUMNS` that is there.
-    allow_empty : bool, default False
-        Yield records without a sequence, instead of refusing the file.
+    allow_empty, allow_non_ascii : bool, default False
+        As for :func:`prott5nv.io.records.read_records`.
 
     Raises
     ------
@@ -55,6 +56,10 @@ def parse_csv(
                 record = _record(row, id_index, sequence_index, len(columns), f"{name}: line {line}", line)
                 if not record.sequence and not allow_empty:
                     raise ProtT5nvError(f"{name}: line {line}: record {record.id} has no sequence")
+                if not record.sequence.isascii() and not allow_non_ascii:
+                    raise ProtT5nvError(
+                        f"{name}: line {line}: record {record.id} has a non-ASCII character in its sequence"
+                    )
                 yield record
                 empty = False
             line = rows.line_num + 1
@@ -86,6 +91,5 @@ def _record(row: list[str], id_index: int, sequence_index: int, columns: int, pl
         raise ProtT5nvError(f"{place}: the id is empty")
     if not record_id.isprintable():  # control characters, or bytes that are not UTF-8
         raise ProtT5nvError(f"{place}: the id {record_id!a} is not UTF-8 text")
-    if not sequence.isascii():
-        raise ProtT5nvError(f"{place}: record {record_id} has a non-ASCII character in its sequence")
+    sequence = sequence.encode(errors="surrogateescape").decode(errors="replace")
     return Record(record_id, sequence, record_id, line)

@@ -55,7 +55,9 @@ def read_fasta(
         yield from parse_fasta(stream, source_name(path), allow_empty=allow_empty)
 
 
-def parse_fasta(stream: BinaryIO, name: str, *, allow_empty: bool = False) -> Iterator[Record]:
+def parse_fasta(
+    stream: BinaryIO, name: str, *, allow_empty: bool = False, allow_non_ascii: bool = False
+) -> Iterator[Record]:
     """Stream the records of FASTA text in an open stream of bytes; `name` is what errors call it."""
     text = stream.read(_BLOCK).removeprefix(_BYTE_ORDER_MARK)
     beginning = text.lstrip()
@@ -83,12 +85,12 @@ def parse_fasta(stream: BinaryIO, name: str, *, allow_empty: bool = False) -> It
             letters = b"".join([part.strip() for part in body.split(b"\n")])
             if not letters and not allow_empty:
                 raise ProtT5nvError(f"{name}: line {line}: record {record_id} has no sequence")
-            if not letters.isascii():
+            if not letters.isascii() and not allow_non_ascii:
                 place, byte = _first_non_ascii(body, line + 1)
                 raise ProtT5nvError(
                     f"{name}: line {place}: record {record_id} has the non-ASCII byte 0x{byte:02x} in its sequence"
                 )
-        yield Record(record_id, letters.decode("ascii"), description, line)
+        yield Record(record_id, letters.decode("utf-8", "replace"), description, line)
         line += len(newline) + line_ends + 1  # the last one was taken by the split
 
 

@@ -48,6 +48,7 @@ def read_records(
     id_column: str | None = None,
     sequence_column: str | None = None,
     allow_empty: bool = False,
+    allow_non_ascii: bool = False,
 ) -> Iterator[Record]:
     """Stream the proteins of a FASTA, CSV or TSV file, gzipped or not, or of a Parquet file.
 
@@ -62,6 +63,8 @@ def read_records(
         The columns of a table, where their names are not among the usual ones (see `prott5nv.io.csv`).
     allow_empty : bool, default False
         Yield records without a sequence, instead of refusing the file.
+    allow_non_ascii : bool, default False
+        Yield sequences with characters that no protein alphabet has, instead of refusing the file.
 
     Yields
     ------
@@ -89,12 +92,12 @@ def read_records(
 
         yield from read_parquet(path, id_column=id_column, sequence_column=sequence_column, allow_empty=allow_empty)
         return
+    allowed = {"allow_empty": allow_empty, "allow_non_ascii": allow_non_ascii}
     with open_source(path) as stream:
         beginning = stream.peek().removeprefix(b"\xef\xbb\xbf").lstrip()
         first_line = beginning.partition(b"\n")[0]
         if not first_line.startswith(b">") and (b"," in first_line or b"\t" in first_line):
-            yield from parse_csv(
-                stream, name, id_column=id_column, sequence_column=sequence_column, allow_empty=allow_empty
-            )
+            columns = {"id_column": id_column, "sequence_column": sequence_column}
+            yield from parse_csv(stream, name, **columns, **allowed)
         else:
-            yield from parse_fasta(stream, name, allow_empty=allow_empty)
+            yield from parse_fasta(stream, name, **allowed)

@@ -112,7 +112,7 @@ def test_bad_records_are_named_before_anything_is_computed(run, tmp_path):
 
 @pytest.mark.parametrize("from_standard_input", [False, True])
 def test_bad_records_can_be_skipped_and_are_listed(run, start, tmp_path, from_standard_input):
-    text = ">a\nMS\n>a\nMK\n>sp|P1|A\nMS\n>tr|P1|B\nMK\n>b/c\nMK\n>d\nMK1L\n>e\n>last\nMSLKR\n"
+    text = ">a\nMS\n>a\nMK\n>sp|P1|A\nMS\n>tr|P1|B\nMK\n>b/c\nMK\n>d\nMK1L\n>e\n>f\nMÄS\n>last\nMSLKR\n"
     if from_standard_input:
         process = start("-", "-o", "out.h5", "--on-error", "skip", stdin=subprocess.PIPE)
         assert process.communicate(text) and process.returncode == 3
@@ -128,6 +128,7 @@ def test_bad_records_can_be_skipped_and_are_listed(run, start, tmp_path, from_st
         ["9", "b/c"],
         ["11", "d"],
         ["13", "e"],
+        ["14", "f"],
     ]
 
 
