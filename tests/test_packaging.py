@@ -78,4 +78,5 @@ def test_wheel_carries_configuration_vocabulary_and_model(tmp_path):
         "prott5nv/vocab/protein_sequence_sentencepiece.model",
         "prott5nv/models/default.nemo",
         "prott5nv/models/default.md",
+        "prott5nv/scatter.html",
     } <= names
