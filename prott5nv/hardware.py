@@ -18,7 +18,7 @@ _CPU_BUDGET = 4096
 # Enough to fill the largest GPU; beyond it only memory grows.
 _GPU_BUDGET = 65536
 # A batch has four: every layer multiplies by matrices of the same shapes.
-_COMPILED_PRODUCTS = "16"
+_COMPILED_PRODUCTS = "5"
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def bound_compiled_products() -> None:
 
     oneDNN compiles a product anew for every number of rows and keeps half a megabyte of each, 1,024 times, in two
     caches of which PyTorch has one. Unpadded batches hardly ever have the same number of rows twice, so that nothing is
-    lost with a cache that holds the products of one batch.
+    lost with a cache that holds the products of one batch: the four of a layer, or five where there is a decoder.
     """
     for cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
         os.environ.setdefault(cache, _COMPILED_PRODUCTS)
