@@ -116,6 +116,7 @@ class Predictor:
             with torch.device("meta"):  # the decoder, which has no part in this, takes no memory
                 model = ProtT5(config)
             model.load_state_dict(encoder, strict=False, assign=True)
+            del model.decoder
         except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ProtT5nvError(f"{path}: not a model that `prott5nv finetune` wrote ({reason})") from None
