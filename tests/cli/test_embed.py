@@ -172,7 +172,7 @@ def test_killed_three_times_at_random_moments_it_ends_as_if_undisturbed(run, sta
 
 
 def test_stopped_with_control_c_it_says_how_to_go_on(start, tmp_path):
-    random_fasta(tmp_path / "p.fasta", 900)
+    random_fasta(tmp_path / "p.fasta", 4000)
     process = start("p.fasta", "-o", "out.h5")
     journal = tmp_path / "out.h5.partial" / "journal.jsonl"
     while process.poll() is None and not (journal.exists() and journal.stat().st_size > 1000):

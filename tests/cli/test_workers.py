@@ -24,7 +24,7 @@ def test_workers_give_what_one_process_writes(run, tmp_path):
 
 def test_stopped_and_killed_it_leaves_no_process_and_goes_on(run, start, tmp_path):
     psutil = pytest.importorskip("psutil")
-    random_fasta(tmp_path / "p.fasta", 1200)
+    random_fasta(tmp_path / "p.fasta", 2000)
     run("p.fasta", "-o", "expected.h5")
     journals = [tmp_path / "out.h5.workers" / f"{number}-of-2.h5.partial" / "journal.jsonl" for number in (1, 2)]
 
