@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from typing import NamedTuple
@@ -33,9 +34,13 @@ def run(tiny_checkpoint, tmp_path, monkeypatch, capsys):
 
 @pytest.fixture
 def start(tiny_checkpoint, tmp_path):
-    """Start the command in `tmp_path` with the tiny model, in a process of its own."""
+    """Start the command in `tmp_path` with the tiny model, in a process of its own, as a terminal would."""
+
+    def hear_control_c():
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs, such as a CI's, ignore it
 
     def start(*arguments, **options):
+        options = {"preexec_fn": hear_control_c, **options}
         command = [sys.executable, "-m", "prott5nv", "embed", "--model", tiny_checkpoint, *arguments]
         return subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, **options)
 
