@@ -30,7 +30,7 @@ def test_every_residue_is_hidden_once(length, share, limit, sentinels):
         assert 0 <= window.start <= places[0] and places[-1] < window.stop <= length
         assert window.stop - window.start == min(length, limit)
     if share and length <= limit and length / sentinels <= 2:
-        assert len(together) <= max(round(1 / share), 2)
+        assert len(together) <= max(round(min(1 / share, length)), 2)
 
 
 @given(st.lists(st.integers(FIRST_RESIDUE, LAST_RESIDUE), min_size=1, max_size=80), st.integers(0, 1000))
