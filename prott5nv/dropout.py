@@ -28,9 +28,9 @@ def dropout(x: Tensor, probability: float) -> Tensor:
 
     Examples
     --------
-    >>> _ = torch.manual_seed(0)
-    >>> dropout(torch.ones(8), 0.5)
-    tensor([2., 2., 0., 0., 0., 2., 2., 0.])
+    >>> kept = dropout(torch.ones(1000), 0.5)
+    >>> kept.unique(), 400 < kept.count_nonzero() < 600
+    (tensor([0., 2.]), tensor(True))
     """
     if x.device.type != "cpu" or not probability:
         return F.dropout(x, probability)
