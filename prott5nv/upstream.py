@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from prott5nv.decoding.hiding import GAP, most_hidden
 from prott5nv.errors import ProtT5nvError
 from prott5nv.pieces import Piece, batches_of
 from prott5nv.tokenizer import PAD
@@ -56,10 +57,10 @@ class UpstreamNames:
             True where there is a residue.
         """
         check_sequences(seqs)
-        whole = iter(self.embed([sequence for sequence in seqs if "?" not in sequence], long=long))
-        gapped = iter(self._hiddens_with_gaps([sequence for sequence in seqs if "?" in sequence]))
+        whole = iter(self.embed([sequence for sequence in seqs if GAP not in sequence], long=long))
+        gapped = iter(self._hiddens_with_gaps([sequence for sequence in seqs if GAP in sequence]))
         empty = np.zeros((0, self.config.hidden_size), dtype=np.float32)
-        rows = [next(gapped) if "?" in sequence else next(whole)[1] for sequence in seqs]
+        rows = [next(gapped) if GAP in sequence else next(whole)[1] for sequence in seqs]
         rows = [torch.from_numpy(empty if found is None else found) for found in rows]
         return _pad(rows, 0.0, (self.config.hidden_size,))
 
@@ -188,13 +189,11 @@ class UpstreamNames:
         return [proteins[first : first + num_samples] for first in range(0, len(proteins), num_samples)]
 
     def _hide_some(self, sequence: str, share: float, rng: np.random.Generator) -> str:
-        from prott5nv.decoding.hiding import most_hidden
-
-        if "?" in sequence or not sequence:
+        if GAP in sequence or not sequence:
             return sequence
         count = min(max(1, round(share * len(sequence))), most_hidden(self.config))
         hidden = set(rng.choice(len(sequence), count, replace=False).tolist())
-        return "".join("?" if place in hidden else letter for place, letter in enumerate(sequence))
+        return "".join(GAP if place in hidden else letter for place, letter in enumerate(sequence))
 
     def _hiddens_with_gaps(self, seqs: Sequence[str]) -> list[np.ndarray]:
         """Rows of each protein: ndarray, shape=(W, D), dtype=float32."""

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from prott5nv.decoding.fill import GAP, fill
-from prott5nv.decoding.hiding import AMINO_ACIDS
+from prott5nv.decoding.fill import fill
+from prott5nv.decoding.hiding import AMINO_ACIDS, GAP
 from prott5nv.decoding.marginals import hidden_together, pseudo_perplexity, score_substitutions
 from prott5nv.decoding.variants import Variant, parse_variant, score_variants
 from prott5nv.errors import ProtT5nvError
@@ -129,10 +129,12 @@ def write_variants(
     on_progress: Callable[[int], object],
 ) -> int:
     """One row per variant, in input order; the number of rows."""
+    by_protein: dict[str, dict[Variant, None]] = {}
+    for key, variant in variants:
+        by_protein.setdefault(key, {})[variant] = None
     scores = {}
-    for key in dict.fromkeys(key for key, _ in variants):
-        own = list(dict.fromkeys(variant for other, variant in variants if other == key))
-        found = score_variants(proteins[key].sequence, own, inference, name=key, on_progress=on_progress)
+    for key, own in by_protein.items():
+        found = score_variants(proteins[key].sequence, list(own), inference, name=key, on_progress=on_progress)
         scores.update({(key, score.variant): score for score in found})
     rows = (
         _score_row(key, variant, scores[key, variant].additive, scores[key, variant].joint) for key, variant in variants

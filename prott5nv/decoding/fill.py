@@ -18,14 +18,12 @@ import torch
 from torch import Tensor
 
 from prott5nv.decoding.cached_decoder import CachedDecoder, amino_acid_log_probabilities
-from prott5nv.decoding.hiding import AMINO_ACID_TOKENS, AMINO_ACIDS, hide
+from prott5nv.decoding.hiding import AMINO_ACID_TOKENS, AMINO_ACIDS, GAP, hide
 from prott5nv.decoding.questions import loaded
 from prott5nv.errors import ProtT5nvError
 from prott5nv.inference import ProtT5nvInference
 from prott5nv.tokenizer import BOS, FIRST_SENTINEL
 from prott5nv.transformer import ProtT5
-
-GAP = "?"
 
 # Of the readings so far and what each expects: those to go on with, and the amino acid that each takes.
 Choice = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]

@@ -14,6 +14,7 @@ from prott5nv.errors import ProtT5nvError
 from prott5nv.tokenizer import BOS, FIRST_RESIDUE, FIRST_SENTINEL, RESIDUES
 
 AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
+GAP = "?"
 AMINO_ACID_TOKENS = np.array([FIRST_RESIDUE + RESIDUES.index(letter) for letter in AMINO_ACIDS])
 
 
