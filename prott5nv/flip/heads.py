@@ -11,15 +11,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from prott5nv.dropout import dropout as drop_some
 from prott5nv.errors import ProtT5nvError
 
 _SMALLEST_STD = 0.25  # of the average column's: a column that hardly varies, such as a rare letter, is not blown up
+_SMALLEST_VARIANCE = 0.01  # of the average direction's, for the same reason
 
 
 class Head(nn.Module):
-    """Common to all heads: features are standardised, and numbers come out in their own unit.
+    """Common to all heads: features are brought to one scale, and numbers come out in their own unit.
 
     Parameters
     ----------
@@ -34,35 +37,75 @@ class Head(nn.Module):
     def __init__(self, width: int, num_outputs: int):
         super().__init__()
         self.register_buffer("feature_mean", torch.zeros(width))
-        self.register_buffer("feature_std", torch.ones(width))
         self.register_buffer("target_mean", torch.zeros(()))
         self.register_buffer("target_std", torch.ones(()))
 
     def pool(self, rows_TD: Tensor, lengths: Sequence[int]) -> Tensor:
-        """The rows that are standardised: those of residues, or the mean of each protein."""
+        """The rows that the network sees: those of residues, or the mean of each protein."""
         return rows_TD
 
     def body(self, rows_RD: Tensor, lengths: Sequence[int]) -> Tensor:
-        """Scores of standardised rows."""
+        """Scores of pooled rows whose mean is zero."""
+        raise NotImplementedError
+
+    def scale(self, rows_RD: Tensor) -> None:
+        """Learn the scale of the features from pooled training rows without their mean: Tensor, shape=(R, D)."""
         raise NotImplementedError
 
     def standardise(self, rows_RD: Tensor) -> None:
-        """Take mean and spread from pooled training rows: Tensor, shape=(R, D)."""
+        """Take mean and scale from pooled training rows: Tensor, shape=(R, D)."""
         self.feature_mean.copy_(rows_RD.mean(0))
-        std_D = rows_RD.std(0, correction=0)
-        self.feature_std.copy_(std_D.clamp(min=_SMALLEST_STD * float(std_D.mean())).clamp(min=torch.finfo().tiny))
+        self.scale(rows_RD - self.feature_mean)
 
     def forward(self, rows_TD: Tensor, lengths: Sequence[int]) -> Tensor:
         """Scores: Tensor, shape=(T, K) or (B, K), dtype=float32."""
-        rows_RD = (self.pool(rows_TD, lengths) - self.feature_mean) / self.feature_std
+        rows_RD = self.pool(rows_TD, lengths) - self.feature_mean
         return self.body(rows_RD, lengths) * self.target_std + self.target_mean
 
 
 class _ResidueHead(Head):
+    """Sees features whitened: an encoder may write composition a hundred times louder than the residue itself.
+
+    The whitening is multiplied into the first layer's weights, so it costs nothing per residue.
+    """
+
     per_residue = True
 
+    def __init__(self, width: int, num_outputs: int):
+        super().__init__(width, num_outputs)
+        self.register_buffer("whitening", torch.eye(width))
 
-class _MeanHead(Head):
+    def scale(self, rows_RD):
+        covariance_DD = (rows_RD.T @ rows_RD).double() / len(rows_RD)
+        variances_D, directions_DD = torch.linalg.eigh(covariance_DD)
+        smallest = max(_SMALLEST_VARIANCE * float(variances_D.mean()), torch.finfo().tiny)
+        self.whitening.copy_(directions_DD * variances_D.clamp(min=smallest).rsqrt())
+
+    def on_features(self, weight_KDW: Tensor) -> Tensor:
+        """Weights on whitened features, as weights on the features themselves: Tensor, shape=(K, D, W)."""
+        return torch.einsum("de,kew->kdw", self.whitening, weight_KDW)
+
+
+class _ProteinHead(Head):
+    """Sees features whose columns have the same spread."""
+
+    def __init__(self, width: int, num_outputs: int):
+        super().__init__(width, num_outputs)
+        self.register_buffer("feature_std", torch.ones(width))
+
+    def scale(self, rows_RD):
+        std_D = rows_RD.std(0, correction=0)
+        self.feature_std.copy_(std_D.clamp(min=_SMALLEST_STD * float(std_D.mean())).clamp(min=torch.finfo().tiny))
+
+    def body(self, rows_RD, lengths):
+        return self.scaled_body(rows_RD / self.feature_std, lengths)
+
+    def scaled_body(self, rows_RD: Tensor, lengths: Sequence[int]) -> Tensor:
+        """Scores of pooled rows of mean zero and spread one."""
+        raise NotImplementedError
+
+
+class _MeanHead(_ProteinHead):
     def pool(self, rows_TD: Tensor, lengths: Sequence[int]) -> Tensor:
         return torch.stack([rows.mean(0) for rows in rows_TD.split(list(lengths))])
 
@@ -75,7 +118,7 @@ class ResidueLinear(_ResidueHead):
         self.linear = nn.Linear(width, num_outputs)
 
     def body(self, rows_RD, lengths):
-        return self.linear(rows_RD)
+        return F.linear(rows_RD, self.on_features(self.linear.weight[..., None])[..., 0], self.linear.bias)
 
 
 class ProteinLinear(_MeanHead):
@@ -85,7 +128,7 @@ class ProteinLinear(_MeanHead):
         super().__init__(width, num_outputs)
         self.linear = nn.Linear(width, num_outputs)
 
-    def body(self, rows_RD, lengths):
+    def scaled_body(self, rows_RD, lengths):
         return self.linear(rows_RD)
 
 
@@ -100,19 +143,18 @@ class ConvNet(_ResidueHead):
 
     def __init__(self, width: int, num_outputs: int, channels: int = 32, kernel: int = 7, dropout: float = 0.25):
         super().__init__(width, num_outputs)
-        self.kernel = kernel
-        self.first = nn.Conv1d(width, channels, kernel, padding=kernel // 2)
-        self.second = nn.Conv1d(channels, num_outputs, kernel, padding=kernel // 2)
-        self.dropout = nn.Dropout(dropout)
+        self.first = nn.Conv1d(width, channels, kernel)
+        self.second = nn.Conv1d(channels, num_outputs, kernel)
+        self.dropout = dropout
 
     def body(self, rows_RD, lengths):
-        # Zeros between neighbours, as many as a kernel reaches: what each protein would see if it were padded alone.
-        places_R = _places_with_gaps(lengths, self.kernel // 2).to(rows_RD.device)
-        size = int(places_R[-1]) + 1
-        inside_G = torch.zeros(size, device=rows_RD.device).index_fill(0, places_R, 1.0)
-        x_DG = rows_RD.new_zeros(size, rows_RD.shape[1]).index_copy(0, places_R, rows_RD).T
-        x_CG = self.dropout(torch.relu(self.first(x_DG[None]))) * inside_G
-        return self.second(x_CG)[0].T[places_R]
+        places_R = _places_with_gaps(lengths, self.first.kernel_size[0] // 2).to(rows_RD.device)
+        x_GD = _set_apart(rows_RD, places_R)
+        inside_G1 = torch.zeros(len(x_GD), 1, device=rows_RD.device).index_fill(0, places_R, 1.0)
+        x_GC = torch.relu(_convolve(x_GD, self.on_features(self.first.weight), self.first.bias))
+        if self.training:
+            x_GC = drop_some(x_GC, self.dropout)
+        return _convolve(x_GC * inside_G1, self.second.weight, self.second.bias)[places_R]
 
 
 class WindowLinear(_ResidueHead):
@@ -120,14 +162,12 @@ class WindowLinear(_ResidueHead):
 
     def __init__(self, width: int, num_outputs: int, kernel: int = 15):
         super().__init__(width, num_outputs)
-        self.kernel = kernel
-        self.linear = nn.Conv1d(width, num_outputs, kernel, padding=kernel // 2)
+        self.linear = nn.Conv1d(width, num_outputs, kernel)
 
     def body(self, rows_RD, lengths):
-        places_R = _places_with_gaps(lengths, self.kernel // 2).to(rows_RD.device)
-        size = int(places_R[-1]) + 1
-        x_DG = rows_RD.new_zeros(size, rows_RD.shape[1]).index_copy(0, places_R, rows_RD).T
-        return self.linear(x_DG[None])[0].T[places_R]
+        places_R = _places_with_gaps(lengths, self.linear.kernel_size[0] // 2).to(rows_RD.device)
+        x_GD = _set_apart(rows_RD, places_R)
+        return _convolve(x_GD, self.on_features(self.linear.weight), self.linear.bias)[places_R]
 
 
 class MLP(_MeanHead):
@@ -139,11 +179,11 @@ class MLP(_MeanHead):
             nn.Linear(width, hidden_size), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden_size, num_outputs)
         )
 
-    def body(self, rows_RD, lengths):
+    def scaled_body(self, rows_RD, lengths):
         return self.layers(rows_RD)
 
 
-class LightAttention(Head):
+class LightAttention(_ProteinHead):
     """Stärk et al. (2021): a convolution decides where to look, another what to take; their sum and the maximum.
 
     Parameters
@@ -156,20 +196,18 @@ class LightAttention(Head):
 
     def __init__(self, width: int, num_outputs: int, kernel: int = 9, hidden_size: int = 32, dropout: float = 0.25):
         super().__init__(width, num_outputs)
-        self.kernel = kernel
-        self.values = nn.Conv1d(width, width, kernel, padding=kernel // 2)
-        self.attention = nn.Conv1d(width, width, kernel, padding=kernel // 2)
+        self.values = nn.Conv1d(width, width, kernel)
+        self.attention = nn.Conv1d(width, width, kernel)
         self.dropout = nn.Dropout(dropout)
         self.layers = nn.Sequential(
             nn.Linear(2 * width, hidden_size), nn.Dropout(dropout), nn.ReLU(), nn.Linear(hidden_size, num_outputs)
         )
 
-    def body(self, rows_RD, lengths):
-        places_R = _places_with_gaps(lengths, self.kernel // 2).to(rows_RD.device)
-        size = int(places_R[-1]) + 1
-        x_DG = rows_RD.new_zeros(size, rows_RD.shape[1]).index_copy(0, places_R, rows_RD).T
-        values_TD = self.dropout(self.values(x_DG[None])[0].T[places_R])
-        attention_TD = self.attention(x_DG[None])[0].T[places_R]
+    def scaled_body(self, rows_RD, lengths):
+        places_R = _places_with_gaps(lengths, self.values.kernel_size[0] // 2).to(rows_RD.device)
+        x_GD = _set_apart(rows_RD, places_R)
+        values_TD = self.dropout(_convolve(x_GD, self.values.weight, self.values.bias)[places_R])
+        attention_TD = _convolve(x_GD, self.attention.weight, self.attention.bias)[places_R]
         pooled = []
         for value_LD, weight_LD in zip(values_TD.split(list(lengths)), attention_TD.split(list(lengths)), strict=True):
             attended_D = (value_LD * weight_LD.softmax(0)).sum(0)
@@ -204,3 +242,19 @@ def _places_with_gaps(lengths: Sequence[int], gap: int) -> Tensor:
     """Where each row goes when proteins are set apart: Tensor, shape=(T,), dtype=int64."""
     protein_T = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
     return torch.arange(len(protein_T)) + gap * protein_T
+
+
+def _set_apart(rows_TD: Tensor, places_T: Tensor) -> Tensor:
+    """Rows with zeros between neighbours: what each protein would see if it were padded alone."""
+    return rows_TD.new_zeros(int(places_T[-1]) + 1, rows_TD.shape[1]).index_copy(0, places_T, rows_TD)
+
+
+def _convolve(x_GD: Tensor, weight_KDW: Tensor, bias_K: Tensor) -> Tensor:
+    """Convolution along the rows: Tensor, shape=(G, K).
+
+    As one line of an image whose channels lie together, which is how the rows lie already. Conv1d, for which they must
+    be copied apart and back, takes half as long again.
+    """
+    image = x_GD.T[None, :, None]
+    weight_KD1W = weight_KDW[:, :, None].contiguous(memory_format=torch.channels_last)
+    return F.conv2d(image, weight_KD1W, bias_K, padding=(0, weight_KDW.shape[2] // 2))[0, :, 0].T

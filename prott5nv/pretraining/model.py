@@ -30,6 +30,7 @@ from prott5nv.errors import ProtT5nvError
 from prott5nv.pretraining.loader import raise_together, step_loader
 from prott5nv.pretraining.losses import SUMS, LossSpikes, metrics_of, token_losses
 from prott5nv.pretraining.megatron import MegatronProtT5, initialize_parallel
+from prott5nv.pretraining.optimizers import make_optimizer, parameter_groups
 from prott5nv.pretraining.parallel import all_reduce_gradients, clip_gradients, gather_lists, say
 from prott5nv.pretraining.slices import change_optimizer_state, change_state, gather_slices, own_slice
 
@@ -90,22 +91,10 @@ class ProtT5nvModel(ModelPT):
         self._ddp_params_and_buffers_to_ignore = [name for name, _ in self.named_parameters()]
 
     def configure_optimizers(self):
-        """Adam without decay on biases and LayerNorms, and NeMo's schedule of that name."""
+        """The optimizer, without decay on biases and LayerNorms, and NeMo's schedule of that name."""
         optim = OmegaConf.to_container(self.cfg.optim, resolve=True)
-        decayed, undecayed = self._optimized_parameters()
-        groups = [
-            {"params": decayed, "weight_decay": float(optim["weight_decay"])},
-            {"params": undecayed, "weight_decay": 0.0},
-        ]
-        settings = dict(lr=float(optim["lr"]), betas=tuple(float(b) for b in optim["betas"]), eps=float(optim["eps"]))
-        if optim["name"] == "fused_adam":
-            # A gradient scaler unscales before clipping, which the fused kernel would do after it.
-            settings["fused"] = str(self.trainer.precision) != "16-mixed"
-            optimizer = torch.optim.AdamW(groups, **settings)
-        elif optim["name"] == "apex_fused_adam":
-            optimizer = _apex_fused_adam()(groups, adam_w_mode=True, **settings)
-        else:
-            raise ProtT5nvError(f"model.optim.name={optim['name']}: choose fused_adam or apex_fused_adam")
+        # A gradient scaler unscales before clipping, which the fused kernel would do after it.
+        optimizer = make_optimizer(self._optimized_groups(), optim, fused=str(self.trainer.precision) != "16-mixed")
         schedule = dict(optim["sched"])
         name, min_lr = schedule.pop("name"), float(schedule.pop("min_lr", 0.0))
         schedule.pop("warmup_ratio" if schedule.get("warmup_steps") is not None else "warmup_steps", None)
@@ -115,10 +104,8 @@ class ProtT5nvModel(ModelPT):
             raise ProtT5nvError(f"model.optim.sched.name={name}: {error}") from None
         return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
 
-    def _optimized_parameters(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        """Those that decay and those that do not, in the optimizer's order."""
-        parameters = list(self.parameters())
-        return [p for p in parameters if p.ndim > 1], [p for p in parameters if p.ndim == 1]
+    def _optimized_groups(self) -> list[list[nn.Parameter]]:
+        return parameter_groups(self.named_parameters(), self.cfg.optim.name)
 
     # ------------------------------------------------------------------ data
 
@@ -301,6 +288,7 @@ class ProtT5nvModel(ModelPT):
         checkpoint["prott5nv"] = {
             "config": self.config.to_nemo(),
             "stream": self._stream(),
+            "optimizer": self.cfg.optim.name,
             "recent_losses": list(self._spikes.recent),
         }
 
@@ -314,6 +302,8 @@ class ProtT5nvModel(ModelPT):
             changed = "it is of another model"
         elif different := [name for name, value in self._stream().items() if saved["stream"][name] != value]:
             changed = f"it ran with another {', '.join(different)}, so its place in the data means nothing here"
+        elif saved.get("optimizer", self.cfg.optim.name) != self.cfg.optim.name:
+            changed = f"its moments are those of model.optim.name={saved['optimizer']}"
         else:
             for state in checkpoint.get("lr_schedulers", []):
                 state["max_steps"] = self.trainer.max_steps
@@ -327,10 +317,9 @@ class ProtT5nvModel(ModelPT):
 
     def _change_tensors(self, checkpoint: dict, change: Callable[[Tensor, nn.Parameter], Tensor]) -> None:
         checkpoint["state_dict"] = change_state(checkpoint["state_dict"], dict(self.named_parameters()), change)
-        decayed, undecayed = self._optimized_parameters()
+        optimized = [parameter for group in self._optimized_groups() for parameter in group]
         checkpoint["optimizer_states"] = [
-            change_optimizer_state(state, decayed + undecayed, change)
-            for state in checkpoint.get("optimizer_states", [])
+            change_optimizer_state(state, optimized, change) for state in checkpoint.get("optimizer_states", [])
         ]
 
     def _stream(self) -> dict[str, int]:
@@ -383,13 +372,3 @@ class ProtT5nvModel(ModelPT):
         # Megatron's linears announce an empty extra state that no checkpoint of ours holds.
         missing, unexpected = self.megatron.load_state_dict(slices, strict=False)
         assert not unexpected and all(key.endswith("_extra_state") for key in missing)
-
-
-def _apex_fused_adam():
-    try:
-        from apex.optimizers import FusedAdam
-    except ImportError:
-        raise ProtT5nvError(
-            "model.optim.name=apex_fused_adam needs NVIDIA's apex, a build from source; fused_adam needs nothing"
-        ) from None
-    return FusedAdam

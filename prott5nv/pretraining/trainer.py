@@ -135,6 +135,8 @@ def check(cfg: DictConfig) -> None:
             sound = False
         if not sound:
             raise ProtT5nvError(f"{name}={value} is not a positive {'whole number' if name in COUNTS else 'number'}")
+    if model.optim.name == "muon" and model.tensor_model_parallel_size != 1:
+        raise ProtT5nvError("model.optim.name=muon needs whole matrices: model.tensor_model_parallel_size must be 1")
     if model.activations_checkpoint_granularity not in (None, "full"):
         raise ProtT5nvError(
             f"model.activations_checkpoint_granularity={model.activations_checkpoint_granularity}: choose null or full"

@@ -1,0 +1,87 @@
+import pytest
+import torch
+from fitting import Losses, fit
+from omegaconf import OmegaConf
+from torch import nn
+
+from prott5nv.errors import ProtT5nvError
+from prott5nv.pretraining.optimizers import make_optimizer, parameter_groups
+from prott5nv.pretraining.trainer import check
+
+OPTIM = {"name": "muon", "lr": 1e-2, "betas": [0.9, 0.98], "eps": 1e-8, "weight_decay": 0.1}
+
+
+def toy():
+    torch.manual_seed(0)
+    model = nn.ModuleDict({"embedding": nn.Embedding(5, 4), "layers": nn.ModuleList([nn.Linear(4, 6)])})
+    return nn.ModuleDict({"encoder": model})
+
+
+def train(model, optimizers, steps=3):
+    torch.manual_seed(1)
+    for _ in range(steps):
+        rows = model["encoder"]["layers"][0](model["encoder"]["embedding"](torch.randint(0, 5, (7,))))
+        rows.square().mean().backward()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+
+
+def test_muon_steps_along_the_layers_matrices_and_adamw_along_the_rest():
+    ours, apart = toy(), toy()
+    train(ours, [make_optimizer(parameter_groups(ours.named_parameters(), "muon"), OPTIM, fused=False)])
+    weight, embedding, bias = (
+        apart.encoder.layers[0].weight,
+        apart.encoder.embedding.weight,
+        apart.encoder.layers[0].bias,
+    )
+    groups = [{"params": [embedding]}, {"params": [bias], "weight_decay": 0.0}]
+    muon = torch.optim.Muon([weight], lr=1e-2, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    train(apart, [muon, torch.optim.AdamW(groups, lr=1e-2, betas=(0.9, 0.98), weight_decay=0.1)])
+    for name, parameter in apart.named_parameters():
+        assert torch.equal(ours.get_parameter(name), parameter), name
+        assert not torch.equal(toy().get_parameter(name), parameter), name
+
+
+def test_the_models_matrices_are_those_of_attention_and_mlp(cfg):
+    cfg.model.optim.name = "muon"
+    trainer, model = fit(cfg)
+    matrices, decayed, undecayed = (group["params"] for group in trainer.optimizers[0].param_groups)
+    names = {id(p): name for name, p in model.megatron.named_parameters()}
+    assert {names[id(p)].split(".")[-2] for p in matrices} == {
+        *("linear_qkv", "linear_proj", "linear_q", "linear_kv", "linear_fc1", "linear_fc2")
+    }
+    assert all("embedding" in names[id(p)] for p in decayed)
+    assert sum(map(len, (matrices, decayed, undecayed))) == len(names)
+
+
+def test_a_run_with_muon_resumes_exactly(cfg, tmp_path):
+    cfg.model.optim.name = "muon"
+    cfg.trainer.max_steps = 6
+    straight = Losses()
+    _, model = fit(cfg, callbacks=[straight])
+    trainer, _ = fit(cfg, max_steps=3)
+    trainer.save_checkpoint(tmp_path / "three.ckpt")
+    resumed = Losses()
+    _, again = fit(cfg, ckpt_path=tmp_path / "three.ckpt", callbacks=[resumed])
+    assert resumed.values == straight.values[3:]
+    for name, weight in model.megatron.named_parameters():
+        assert torch.equal(again.megatron.get_parameter(name), weight), name
+
+
+def test_another_optimizer_cannot_resume(cfg, tmp_path):
+    trainer, _ = fit(cfg)
+    trainer.save_checkpoint(tmp_path / "three.ckpt")
+    with pytest.raises(ProtT5nvError, match="moments are those of .*fused_adam"):
+        fit(OmegaConf.merge(cfg, {"model": {"optim": {"name": "muon"}}}), ckpt_path=tmp_path / "three.ckpt")
+
+
+def test_muon_needs_whole_matrices(cfg):
+    cfg.model.optim.name, cfg.model.tensor_model_parallel_size = "muon", 2
+    with pytest.raises(ProtT5nvError, match="muon needs whole matrices"):
+        check(cfg)
+
+
+def test_an_unknown_optimizer_is_named():
+    with pytest.raises(ProtT5nvError, match="lion: choose fused_adam, muon"):
+        make_optimizer([[], []], {**OPTIM, "name": "lion"}, fused=False)
