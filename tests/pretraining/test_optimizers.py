@@ -72,7 +72,7 @@ def test_a_run_with_muon_resumes_exactly(cfg, tmp_path):
 def test_another_optimizer_cannot_resume(cfg, tmp_path):
     trainer, _ = fit(cfg)
     trainer.save_checkpoint(tmp_path / "three.ckpt")
-    with pytest.raises(ProtT5nvError, match="moments are those of .*fused_adam"):
+    with pytest.raises(ProtT5nvError, match=r"moments are those of .*fused_adam"):
         fit(OmegaConf.merge(cfg, {"model": {"optim": {"name": "muon"}}}), ckpt_path=tmp_path / "three.ckpt")
 
 
