@@ -298,17 +298,23 @@ class ModelConfig:
         """A copy with some fields changed."""
         return replace(self, **changes)
 
-    def check_pretraining(self) -> None:
-        """Refuse lengths whose masked residues need more sentinels than there are.
+    def check_pretraining(self, mean_span_length: float = 1.0) -> None:
+        """Refuse lengths whose masked spans need more sentinels than there are.
+
+        Parameters
+        ----------
+        mean_span_length : float, optional
+            Masked residues behind one sentinel.
 
         Raises
         ------
         ProtT5nvError
             Naming the longest protein that the sentinels allow.
         """
-        needed = math.ceil(round(self.seq_length * self.masked_lm_prob, 6))
+        spans = self.masked_lm_prob / mean_span_length
+        needed = math.ceil(round(self.seq_length * spans, 6))
         if needed > self.num_sentinel_tokens:
-            longest = int(round(self.num_sentinel_tokens / self.masked_lm_prob, 6))
+            longest = int(round(self.num_sentinel_tokens / spans, 6))
             raise ProtT5nvError(
                 f"masking {self.masked_lm_prob:.0%} of seq_length={self.seq_length} needs {needed} sentinels, and "
                 f"there are {self.num_sentinel_tokens}: the limit is seq_length={longest}"

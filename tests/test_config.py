@@ -64,6 +64,10 @@ def test_lengths_beyond_the_sentinels_are_refused_for_pretraining():
     ModelConfig(seq_length=640, max_position_embeddings=640).check_pretraining()
     with pytest.raises(ProtT5nvError, match="the limit is seq_length=640"):
         ModelConfig(seq_length=641, max_position_embeddings=641).check_pretraining()
+    # Longer spans need fewer sentinels.
+    ModelConfig(masked_lm_prob=0.3).check_pretraining(mean_span_length=1.6)
+    with pytest.raises(ProtT5nvError, match="the limit is seq_length=480"):
+        ModelConfig(masked_lm_prob=0.3).check_pretraining(mean_span_length=1.5)
 
 
 def test_unknown_preset_lists_the_known():

@@ -146,7 +146,10 @@ def check(cfg: DictConfig) -> None:
         if model[name] % slices:
             raise ProtT5nvError(f"model.tensor_model_parallel_size={slices} does not divide model.{name}={model[name]}")
     shape = OmegaConf.to_container(model, resolve=True)
-    ModelConfig.from_dict({**shape, "masked_lm_prob": model.data.masked_lm_prob}).check_pretraining()
+    shape["masked_lm_prob"] = model.data.masked_lm_prob
+    if model.data.mean_span_length < 1:
+        raise ProtT5nvError(f"model.data.mean_span_length={model.data.mean_span_length}: a span has at least 1 residue")
+    ModelConfig.from_dict(shape).check_pretraining(float(model.data.mean_span_length))
 
 
 def build_trainer(cfg: DictConfig) -> pl.Trainer:

@@ -125,6 +125,7 @@ def test_nemo_file_round_trip(cfg, tmp_path):
         ({"model": {"skip_loss_spikes": "often"}}, "model.skip_loss_spikes=often"),
         ({"model": {"optim": {"lr": "fast"}}}, "model.optim.lr=fast"),
         ({"model": {"micro_batch_size": 0}}, "model.micro_batch_size=0"),
+        ({"model": {"data": {"mean_span_length": 0.5}}}, "a span has at least 1 residue"),
         ({"model": {"seq_length": 1000, "max_position_embeddings": 1000}}, "seq_length=640"),
     ],
 )
