@@ -18,7 +18,7 @@ from prott5nv.dropout import dropout as drop_some
 from prott5nv.errors import ProtT5nvError
 
 _SMALLEST_STD = 0.25  # of the average column's: a column that hardly varies, such as a rare letter, is not blown up
-_SMALLEST_VARIANCE = 0.01  # of the average direction's, for the same reason
+_SMALLEST_VARIANCE = 1e-4  # of the average direction's, for the same reason
 
 
 class Head(nn.Module):

@@ -38,6 +38,29 @@ def test_convnet_is_upstreams_on_padded_proteins():
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", HEADS["residue"])
+def test_residue_heads_see_whitened_features(name):
+    """However loudly the encoder writes one direction, and wherever zero lies."""
+    torch.manual_seed(0)
+    rows = torch.randn(500, 8) * torch.logspace(1, 0, 8) @ torch.linalg.qr(torch.randn(8, 8)).Q + 5
+    head = make_head("residue", 8, 3, name).eval()
+    plain = make_head("residue", 8, 3, name).eval()
+    plain.load_state_dict(head.state_dict())
+    head.standardise(rows)
+    white = (rows - rows.mean(0)) @ head.whitening
+    torch.testing.assert_close(white.T.cov(correction=0), torch.eye(8), atol=1e-3, rtol=0)
+    torch.testing.assert_close(head(rows, [500]), plain(white, [500]), atol=1e-4, rtol=1e-4)
+
+
+def test_a_direction_that_hardly_varies_is_not_blown_up():
+    head = make_head("residue", 3, 2, "linear")
+    rows = torch.randn(500, 3) * torch.tensor([1.0, 1.0, 1e-5])
+    rows[:, 0] = 2  # and one that does not vary at all
+    head.standardise(rows)
+    white = (rows - rows.mean(0)) @ head.whitening
+    assert white.isfinite().all() and sorted(white.std(0).round(decimals=1).tolist()) == [0, 0, 1]
+
+
 def test_unknown_head_or_setting():
     with pytest.raises(ProtT5nvError, match="heads for a protein are mlp, linear, light_attention"):
         make_head("protein", 8, 3, "convnet")
