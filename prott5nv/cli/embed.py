@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 import warnings
 from functools import cache
-from pathlib import Path
 
 import click
 
+from prott5nv.cli import options
 from prott5nv.cli.workers import EXIT_SKIPPED, embed_with_workers
 from prott5nv.io.output import check_suffix, skipped_listing
 
@@ -18,21 +18,19 @@ from prott5nv.io.output import check_suffix, skipped_listing
 @click.option(
     "-o",
     "--output",
+    type=options.NewFile(),
     required=True,
     metavar="OUT",
     help="The file to write: .npz or .parquet for --pooling mean, HDF5 by any other name.",
 )
-@click.option("--model", metavar="FILE.nemo", help="A checkpoint; by default the small built-in model.")
+@options.model
 @click.option("--pooling", type=click.Choice(["none", "mean"]), default="none", show_default=True,
               help="none: one row per residue, (L, D). mean: one row per protein, (D,).")  # fmt: skip
 @click.option("--long", type=click.Choice(["truncate", "window", "error", "skip"]), default="truncate",
               show_default=True, help="For proteins longer than the 512 residues the model sees at once: their first "
               "512; all residues by overlapping windows, averaged; stop; or leave them out.")  # fmt: skip
-@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), default="auto", show_default=True,
-              help="Of the computation. auto: bf16 where the hardware is made for it.")  # fmt: skip
-@click.option(
-    "--device", default="auto", show_default=True, metavar="auto|cuda|mps|cpu", help="Or a GPU such as cuda:1."
-)
+@options.precision
+@options.device
 @click.option("--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True,
               help="Of the numbers on disk.")  # fmt: skip
 @click.option("--on-error", type=click.Choice(["stop", "skip"]), default="stop", show_default=True,
@@ -76,17 +74,14 @@ def command(
     \b
     Exit codes: 0 done, 2 an error, 3 done, but proteins were skipped, 130 stopped with Ctrl-C.
     """
-    output = Path(output)
-    if not output.parent.is_dir():
-        raise click.BadParameter(f"the folder {output.parent} does not exist", param_hint="--output")
     check_suffix(output, pooling)
     if workers > 1 and not output.exists():
         if shard or source == "-":
             raise click.UsageError("--workers cuts a file into shards itself: give neither --shard nor standard input")
-        options = {"--model": model, "--pooling": pooling, "--long": long, "--precision": precision, "--dtype": dtype}
-        options |= {"--on-error": on_error, "--id-column": id_column, "--sequence-column": sequence_column}
+        given = {"--model": model, "--pooling": pooling, "--long": long, "--precision": precision, "--dtype": dtype}
+        given |= {"--on-error": on_error, "--id-column": id_column, "--sequence-column": sequence_column}
         try:
-            proteins, code = embed_with_workers(source, output, workers, device, options)
+            proteins, code = embed_with_workers(source, output, workers, device, given)
         except KeyboardInterrupt:
             _say(f"stopped; finished proteins are safe in {output}.workers: give the same command again to go on")
             sys.exit(130)

@@ -9,15 +9,17 @@ from pathlib import Path
 
 import click
 
+from prott5nv.cli import options
+
 
 @click.command()
 @click.argument("source", metavar="INPUT")
-@click.option("-o", "--output", metavar="OUT.csv", help="The table to write; by default standard output.")
+@click.option("-o", "--output", type=options.NewFile(), metavar="OUT.csv",
+              help="The table to write; by default standard output.")  # fmt: skip
 @click.option("-n", "n", type=click.IntRange(1), default=1, show_default=True, help="Results for each protein.")
 @click.option("--hide", metavar="POSITIONS", callback=lambda *given: _positions(*given),
               help="Residues to take for missing, such as 12,40-45; positions count from 1.")  # fmt: skip
-@click.option("--protein", "wanted", multiple=True, metavar="NAME", help="Only this one of INPUT, by accession or id; "
-              "may be given several times.")  # fmt: skip
+@options.proteins
 @click.option("--beams", type=click.IntRange(1), help="Partial results to keep at each gap; by default as many as -n. "
               "More find better ones.")  # fmt: skip
 @click.option("--temperature", type=click.FloatRange(0), default=0, show_default=True,
@@ -25,12 +27,9 @@ import click
 @click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=1, show_default=True,
               help="Draw from the fewest residues that have this probability together.")  # fmt: skip
 @click.option("--seed", type=int, default=0, show_default=True, help="Of what is drawn.")
-@click.option("--model", metavar="FILE.nemo", help="A checkpoint; by default the small built-in model.")
-@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), default="auto", show_default=True,
-              help="Of the computation. auto: bf16 where the hardware is made for it.")  # fmt: skip
-@click.option(
-    "--device", default="auto", show_default=True, metavar="auto|cuda|mps|cpu", help="Or a GPU such as cuda:1."
-)
+@options.model
+@options.precision
+@options.device
 def command(source, output, n, hide, wanted, beams, temperature, top_p, seed, model, precision, device):
     """Put residues where a protein has a ?.
 
@@ -47,9 +46,6 @@ def command(source, output, n, hide, wanted, beams, temperature, top_p, seed, mo
       prott5nv fill proteins.fasta --protein P0CG47 --hide 45-50 -n 5
       prott5nv fill gapped.fasta -n 100 --temperature 1 --top-p 0.9 --seed 7 -o designs.csv
     """
-    if output and not Path(output).absolute().parent.is_dir():
-        raise click.BadParameter(f"the folder {Path(output).parent} does not exist", param_hint="--output")
-
     from prott5nv.decoding.files import FILLED_COLUMNS, chosen_proteins, filled_rows
     from prott5nv.inference import ProtT5nvInference
     from prott5nv.io.records import Record
@@ -60,8 +56,8 @@ def command(source, output, n, hide, wanted, beams, temperature, top_p, seed, mo
     else:
         proteins = chosen_proteins(source, wanted)
     inference = ProtT5nvInference(model, device=device, precision=precision)
-    options = {"n": n, "beams": beams, "temperature": temperature, "top_p": top_p, "seed": seed}
-    rows = filled_rows(proteins, hide, inference, **options)
+    settings = {"n": n, "beams": beams, "temperature": temperature, "top_p": top_p, "seed": seed}
+    rows = filled_rows(proteins, hide, inference, **settings)
     if output:
         count = write_table(output, FILLED_COLUMNS, rows)
         click.echo(f"{output}: {count:,} proteins")

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import click
 
+from prott5nv.cli import options
+
 
 @click.command()
 @click.argument("store", metavar="STORE.h5")
-@click.option("-o", "--output", metavar="FILE", help="Ends in .html or .png; by default STORE.html.")
+@click.option("-o", "--output", type=options.NewFile(".html", ".png"), metavar="FILE",
+              help="Ends in .html or .png; by default STORE.html.")  # fmt: skip
 @click.option("--color-by", metavar="TSV", help="Labels or numbers: a header line, then accession, tab, label.")
 @click.option("--method", type=click.Choice(["pca", "umap"]), default="pca", show_default=True,
               help="pca: the directions of largest variance. umap: neighbours stay together.")  # fmt: skip
@@ -26,9 +29,7 @@ def command(store, output, color_by, method):
       prott5nv plot proteins.h5 --color-by families.tsv -o families.png
       prott5nv plot proteins.h5 --color-by lengths.tsv --method umap
     """
-    output = Path(output) if output else Path(store).with_suffix(".html")
-    if output.suffix not in (".html", ".png"):
-        raise click.BadParameter("choose a name that ends in .html or .png", param_hint="--output")
+    output = output or Path(store).with_suffix(".html")
 
     from prott5nv.io.embeddings_h5 import EmbeddingStore
     from prott5nv.projection import pooled_embeddings, principal_components, umap_points

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
+
+from prott5nv.cli import options
 
 
 @click.command()
 @click.argument("run", metavar="RUN")
 @click.argument("source", metavar="INPUT")
-@click.option("-o", "--output", required=True, metavar="OUT.csv", help="The table to write.")
-@click.option(
-    "--device", default="auto", show_default=True, metavar="auto|cuda|mps|cpu", help="Or a GPU such as cuda:1."
-)
-@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), default="auto", show_default=True,
-              help="Of the computation.")  # fmt: skip
+@click.option("-o", "--output", type=options.NewFile(), required=True, metavar="OUT.csv", help="The table to write.")
+@options.device
+@options.precision
 def command(run, source, output, device, precision):
     """Predict with what prott5nv finetune made.
 
@@ -28,9 +25,6 @@ def command(run, source, output, device, precision):
       prott5nv predict results/finetune/secondary_structure-sampled-frozen proteins.fasta -o structure.csv
       prott5nv predict localization.h5 proteome.fasta.gz -o localization.csv
     """
-    if not Path(output).absolute().parent.is_dir():
-        raise click.BadParameter(f"the folder {Path(output).parent} does not exist", param_hint="--output")
-
     from prott5nv.flip.predict import predict_file
 
     count = predict_file(run, source, output, device=device, precision=precision)

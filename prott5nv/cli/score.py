@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
+
+from prott5nv.cli import options
 
 
 @click.command()
 @click.argument("source", metavar="INPUT")
-@click.option("-o", "--output", required=True, metavar="OUT.csv", help="The table to write.")
+@click.option("-o", "--output", type=options.NewFile(), required=True, metavar="OUT.csv", help="The table to write.")
 @click.option("--mutations", metavar="FILE|all", help="Variants such as V39A or D40G:V54L, one a line, or a table "
               "with a column of them; all: every single substitution.")  # fmt: skip
 @click.option("--variant-column", metavar="NAME", help="Of a table of mutations, where it is not called variant, ...")
@@ -18,16 +18,14 @@ import click
 @click.option("--share", type=click.FloatRange(0, 0.5), default=0, show_default=True,
               help="With --perplexity: residues to hide at once. 0 hides one after the other; 0.15, as in training, "
               "is the faster the longer a protein is.")  # fmt: skip
-@click.option("--protein", "wanted", multiple=True, metavar="NAME", help="Only this one of INPUT, by accession or id; "
-              "may be given several times.")  # fmt: skip
-@click.option("--table", metavar="FILE.csv", help="With --mutations all: scores again, one row of 20 per residue.")
-@click.option("--plot", metavar="FILE", help="With --mutations all: a heat map; ends in .html or .png.")
-@click.option("--model", metavar="FILE.nemo", help="A checkpoint; by default the small built-in model.")
-@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), default="auto", show_default=True,
-              help="Of the computation. auto: bf16 where the hardware is made for it.")  # fmt: skip
-@click.option(
-    "--device", default="auto", show_default=True, metavar="auto|cuda|mps|cpu", help="Or a GPU such as cuda:1."
-)
+@options.proteins
+@click.option("--table", type=options.NewFile(), metavar="FILE.csv",
+              help="With --mutations all: scores again, one row of 20 per residue.")  # fmt: skip
+@click.option("--plot", type=options.NewFile(".html", ".png"), metavar="FILE",
+              help="With --mutations all: a heat map; ends in .html or .png.")  # fmt: skip
+@options.model
+@options.precision
+@options.device
 def command(
     source, output, mutations, variant_column, perplexity, per_residue, share, wanted, table, plot, model, precision,
     device,
@@ -60,11 +58,6 @@ def command(
         raise click.UsageError("--per-residue and --share belong to --perplexity")
     if (table or plot) and mutations != "all":
         raise click.UsageError("--table and --plot belong to --mutations all")
-    if plot and Path(plot).suffix not in (".html", ".png"):
-        raise click.BadParameter("choose a name that ends in .html or .png", param_hint="--plot")
-    for option, path in (("--output", output), ("--table", table), ("--plot", plot)):
-        if path and not Path(path).absolute().parent.is_dir():
-            raise click.BadParameter(f"the folder {Path(path).parent} does not exist", param_hint=option)
 
     from tqdm import tqdm
 

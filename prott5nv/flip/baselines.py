@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from prott5nv.flip.heads import POOLED, make_head
 from prott5nv.flip.metrics import scores_by_length
 from prott5nv.flip.tasks import IGNORED, Task
 from prott5nv.flip.train import Settings, fit, predict
+from prott5nv.io.table import whole_file
 
 _RIDGE_PENALTIES = 10.0 ** np.arange(0, 6)
 _CLASS_PENALTIES = 10.0 ** np.arange(-2, 4)
@@ -48,9 +47,8 @@ def scored_baselines(task: Task, head: dict, settings: Settings, seeds: Sequence
         return json.loads(path.read_text())
     scores = {name: scores_by_length(task, found) for name, found in baselines(task, head, settings, seeds).items()}
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{secrets.token_hex(4)}.tmp")
-    temporary.write_text(json.dumps(scores))
-    os.replace(temporary, path)
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(scores))
     return scores
 
 

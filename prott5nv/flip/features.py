@@ -8,8 +8,6 @@ Shapes: P proteins of a task, B proteins of a batch, L residues of one, T rows o
 from __future__ import annotations
 
 import hashlib
-import os
-import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -18,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from prott5nv.errors import ProtT5nvError
 from prott5nv.inference import ProtT5nvInference, window_starts
+from prott5nv.io.table import whole_file
 from prott5nv.tokenizer import FIRST_RESIDUE, RESIDUES, ProteinTokenizer
 from prott5nv.transformer import ProtT5
 
@@ -135,9 +133,8 @@ def stored_embeddings(
     lengths = [1] * len(sequences) if pooled else [len(sequence) for sequence in sequences]
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
-        try:
-            shape = (sum(lengths), inference.config.hidden_size)
+        shape = (sum(lengths), inference.config.hidden_size)
+        with whole_file(path) as temporary:
             rows = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape)
             start = 0
             for sequence, found in inference.embed(sequences, pooling="mean" if pooled else None, long="window"):
@@ -146,9 +143,6 @@ def stored_embeddings(
                 start = end
                 on_progress(len(sequence))
             rows.flush()
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
     return StoredRows(path, lengths)
 
 
@@ -188,19 +182,3 @@ class LiveEncoder(nn.Module):
         windows_T = torch.bincount(places_T, minlength=first)
         summed_TD = hidden_TD.new_zeros(first, self.width).index_add(0, places_T, hidden_TD)
         return summed_TD / windows_T[:, None], lengths
-
-
-def encoder_of(model: Path) -> ProtT5:
-    """A model for training, without its decoder."""
-    from prott5nv.checkpoint import load
-
-    loaded = load(model)
-    del loaded.decoder
-    return loaded
-
-
-def check_model(model: Path) -> Path:
-    """The file itself, or an error."""
-    if not model.is_file():
-        raise ProtT5nvError(f"{model}: no such file; model.restore_encoder_path takes a .nemo file")
-    return model

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from prott5nv.errors import ProtT5nvError
 from prott5nv.flip.heads import Head, make_head
 from prott5nv.inference import ProtT5nvInference
 from prott5nv.io.records import Record
+from prott5nv.io.table import whole_file
 from prott5nv.transformer import ProtT5
 
 MODEL_FILE = "model.h5"
@@ -65,17 +65,12 @@ class Prediction(NamedTuple):
 
 def save_predictor(path: Path, model: ProtT5, head: Head, meaning: Meaning) -> None:
     """Write encoder and head; the file appears under its name only when it is complete."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     about = {"format": _FORMAT, "meaning": asdict(meaning), "config": asdict(model.config)}
-    try:
-        with h5py.File(temporary, "w") as file:
-            file.attrs["prott5nv"] = json.dumps(about)
-            for group, state in (("encoder", _encoder_state(model)), ("head", head.state_dict())):
-                for name, tensor in state.items():
-                    file[f"{group}/{name}"] = tensor.detach().float().cpu().numpy()
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as temporary, h5py.File(temporary, "w") as file:
+        file.attrs["prott5nv"] = json.dumps(about)
+        for group, state in (("encoder", _encoder_state(model)), ("head", head.state_dict())):
+            for name, tensor in state.items():
+                file[f"{group}/{name}"] = tensor.detach().float().cpu().numpy()
 
 
 class Predictor:

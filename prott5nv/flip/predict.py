@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import os
-import secrets
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 from prott5nv.flip.model_file import Meaning, Prediction, Predictor
 from prott5nv.io.records import read_records
+from prott5nv.io.table import write_table
 
 
 def predict_file(
@@ -53,29 +51,22 @@ def write_predictions(
     ``prediction`` of residues is one letter each, or numbers with spaces between them; ``confidence`` is then one digit
     each, the probability in tenths (9: 0.9 or more). With targets, their column has ``-`` for what is not scored.
     """
-    path = Path(path)
     confident = meaning.label == "class"
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    count = 0
-    try:
-        with open(temporary, "w", newline="") as file:
-            table = csv.writer(file, lineterminator="\n")
-            table.writerow(
-                ["id", "length", "prediction"] + ["confidence"] * confident + ["target"] * (targets is not None)
-            )
-            rest = iter(targets) if targets is not None else None
-            for name, length, rows in predictions:
-                count += 1
-                cells = [name, length, _text(meaning, rows.argmax(-1) if confident else rows)]
-                if confident:
-                    cells.append(_confidence(meaning, rows.max(-1)))
-                if rest is not None:
-                    cells.append(_text(meaning, next(rest)))
-                table.writerow(cells)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return count
+    columns = ["id", "length", "prediction"] + ["confidence"] * confident + ["target"] * (targets is not None)
+    return write_table(path, columns, _rows(meaning, predictions, targets, confident))
+
+
+def _rows(
+    meaning: Meaning, predictions: Iterable[Prediction], targets: Iterable[np.ndarray] | None, confident: bool
+) -> Iterator[list[object]]:
+    rest = iter(targets) if targets is not None else None
+    for name, length, rows in predictions:
+        cells = [name, length, _text(meaning, rows.argmax(-1) if confident else rows)]
+        if confident:
+            cells.append(_confidence(meaning, rows.max(-1)))
+        if rest is not None:
+            cells.append(_text(meaning, next(rest)))
+        yield cells
 
 
 def _text(meaning: Meaning, values: np.ndarray) -> str:

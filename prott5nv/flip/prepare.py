@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 from collections import Counter
@@ -13,6 +12,7 @@ from pathlib import Path
 from prott5nv.errors import ProtT5nvError
 from prott5nv.flip.files import FlipFile, FlipSource, LabelledRow, read_labelled, read_table
 from prott5nv.flip.tasks import LONG, SETS, description_file
+from prott5nv.io.table import write_table
 
 _SHOWN = 5
 
@@ -253,11 +253,7 @@ def _write(rows: list[LabelledRow], split: Split, prepared: Prepared, output: Pa
         prepared.differences.append(f"results will say: {prepared.note}")
     path = output / prepared.task / f"{prepared.split}.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    with open(temporary, "w", newline="") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(["id", "sequence", "target", "set", "mask"])
-        table.writerows((row.id, row.sequence, row.target, row.set, row.mask or "") for row in rows)
     description_file(path).write_text(json.dumps(asdict(prepared), indent=1) + "\n")
-    os.replace(temporary, path)
+    cells = ((row.id, row.sequence, row.target, row.set, row.mask or "") for row in rows)
+    write_table(path, ["id", "sequence", "target", "set", "mask"], cells)
     return prepared
