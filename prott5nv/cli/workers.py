@@ -14,6 +14,7 @@ from prott5nv.errors import ProtT5nvError
 from prott5nv.io.output import skipped_listing, workers_folder
 
 EXIT_SKIPPED = 3
+_ERROR = "error: "
 
 
 def embed_with_workers(
@@ -43,7 +44,7 @@ def embed_with_workers(
     Raises
     ------
     ProtT5nvError
-        If a worker fails; what went wrong stands on standard error.
+        If a worker fails, with what went wrong; a mistake that all of them met is said once.
     """
     import torch
 
@@ -64,7 +65,8 @@ def embed_with_workers(
                 *("--device", f"cuda:{number % gpus}" if gpus else device),
             ],
             stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,  # a line or two, so that it never fills
+            text=True,
             # Each bar on a line of its own.
             env={**environment, "TQDM_POSITION": str(number - 1), "TQDM_DESC": f"worker {number}"},
             start_new_session=True,  # a terminal's Ctrl-C is for this process, which ends the workers
@@ -84,8 +86,10 @@ def embed_with_workers(
         if code not in (0, EXIT_SKIPPED)
     ]
     if failed:
+        said = dict.fromkeys(line for process in processes for line in process.stdout if line.startswith(_ERROR))
         raise ProtT5nvError(
-            f"worker {', '.join(failed)} of {workers} failed; what is done is safe in {folder}: "
+            "".join(f"{line.removeprefix(_ERROR).strip()}; " for line in said)
+            + f"worker {', '.join(failed)} of {workers} failed; what is done is safe in {folder}: "
             "give the same command again to go on"
         )
     _join_listings([skipped_listing(shard) for shard in shards], skipped_listing(output))
@@ -110,7 +114,11 @@ def _end_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    from prott5nv.cli import main
+    from prott5nv.cli import command
 
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    main(["embed", *sys.argv[1:]])
+    try:
+        command(["embed", *sys.argv[1:]])
+    except ProtT5nvError as mistake:
+        print(f"{_ERROR}{mistake}")
+        sys.exit(2)

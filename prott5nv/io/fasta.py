@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 from prott5nv.errors import ProtT5nvError
-from prott5nv.io.records import Record
+from prott5nv.io.records import Record, until_break
 from prott5nv.io.source import open_source, source_name
 
 _BLOCK = 1 << 17  # small enough to stay in the cache of a core
@@ -52,7 +52,8 @@ def read_fasta(
     ('sp|P69905|HBA_HUMAN Hemoglobin subunit alpha OS=Homo sapiens', 142)
     """
     with open_source(path, on_read) as stream:
-        yield from parse_fasta(stream, source_name(path), allow_empty=allow_empty)
+        name = source_name(path)
+        yield from until_break(parse_fasta(stream, name, allow_empty=allow_empty), name)
 
 
 def parse_fasta(
@@ -96,8 +97,9 @@ def parse_fasta(
 
 def _entries(rest: bytes, stream: BinaryIO) -> Iterator[bytes]:
     """Stream the text between one ``>`` at the beginning of a line and the next."""
-    # Splitting whole blocks at once is three times as fast as a loop over lines.
-    while block := stream.read(_BLOCK):
+    # Splitting whole blocks at once is three times as fast as a loop over lines. read1, because read would lose what
+    # came before a break in gzip data.
+    while block := stream.read1(_BLOCK):
         *entries, rest = (rest + block).split(b"\n>")
         yield from entries
     yield from rest.split(b"\n>")

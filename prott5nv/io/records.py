@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from prott5nv.io.source import is_parquet, open_source, source_name
+from prott5nv.io.source import broken_off, is_parquet, open_source, source_name
 
 
 class Record(NamedTuple):
@@ -98,6 +98,17 @@ def read_records(
         first_line = beginning.partition(b"\n")[0]
         if not first_line.startswith(b">") and (b"," in first_line or b"\t" in first_line):
             columns = {"id_column": id_column, "sequence_column": sequence_column}
-            yield from parse_csv(stream, name, **columns, **allowed)
+            records = parse_csv(stream, name, **columns, **allowed)
         else:
-            yield from parse_fasta(stream, name, **allowed)
+            records = parse_fasta(stream, name, **allowed)
+        yield from until_break(records, name)
+
+
+def until_break(records: Iterator[Record], name: str) -> Iterator[Record]:
+    """Stream records; if gzip data break off, say after which of them."""
+    record = None
+    try:
+        for record in records:
+            yield record
+    except EOFError:
+        raise broken_off(name, f" after line {record.line}, record {record.id}" if record else "") from None

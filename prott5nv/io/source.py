@@ -30,6 +30,13 @@ class _Watched(io.RawIOBase):
         return size
 
 
+class _Unzipped(gzip.GzipFile):
+    """Gives what it has at each call; the usual one loses up to a whole buffer where the data break off."""
+
+    def readinto(self, buffer) -> int:
+        return self.readinto1(buffer)
+
+
 def source_name(path: str | os.PathLike) -> str:
     """Return the name by which messages call an input: its path, or ``standard input`` for ``-``."""
     return "standard input" if str(path) == "-" else str(path)
@@ -74,7 +81,7 @@ def open_source(
         with open(0 if standard_input else path, "rb", _BUFFER, closefd=not standard_input) as file:
             stream = file if on_read is None else io.BufferedReader(_Watched(file, on_read), _BUFFER)
             if stream.peek(2)[:2] == b"\x1f\x8b":
-                stream = io.BufferedReader(gzip.GzipFile(fileobj=stream), _BUFFER)
+                stream = io.BufferedReader(_Unzipped(fileobj=stream), _BUFFER)
             beginning = stream.peek(_BUFFER)
             if not beginning:
                 raise ProtT5nvError(f"{name}: the file is empty")
@@ -82,8 +89,13 @@ def open_source(
                 raise ProtT5nvError(f"{name}: this is a binary file, not FASTA or CSV text")
             yield stream
     except EOFError:
-        raise ProtT5nvError(f"{name}: the gzip data break off; copy or download the file again") from None
+        raise broken_off(name) from None
     except (gzip.BadGzipFile, zlib.error) as error:
         raise ProtT5nvError(f"{name}: the gzip data are damaged ({error}); copy or download the file again") from None
     except OSError as error:
         raise ProtT5nvError(f"{name}: {error.strerror or error}") from None
+
+
+def broken_off(name: str, where: str = "") -> ProtT5nvError:
+    """The error for gzip data without an end."""
+    return ProtT5nvError(f"{name}: the gzip data break off{where}; copy or download the file again")

@@ -22,6 +22,13 @@ def test_workers_give_what_one_process_writes(run, tmp_path):
     assert "complete already" in run("p.fasta", "-o", "out.h5", "--workers", "2", "--on-error", "skip", code=3).stdout
 
 
+def test_a_mistake_in_the_input_is_said_once(run, tmp_path):
+    (tmp_path / "p.fasta").write_text(">a\nMSLKR\n>b\n>c\nMKV\n")
+    lines = run("p.fasta", "-o", "out.h5", "--workers", "2", code=2).stderr.splitlines()
+    told = [line for line in lines if "error" in line or "record b" in line]
+    assert len(told) == 1 and told[0].startswith("prott5nv: error: p.fasta: line 3: b: there is no sequence; worker 1")
+
+
 def test_stopped_and_killed_it_leaves_no_process_and_goes_on(run, start, tmp_path):
     psutil = pytest.importorskip("psutil")
     random_fasta(tmp_path / "p.fasta", 2000)

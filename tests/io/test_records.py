@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
+import random
+import re
+
 import pytest
 
 from prott5nv.errors import ProtT5nvError
@@ -45,3 +49,20 @@ def test_neither_fasta_nor_table(tmp_path):
     path.write_text("Dear colleague\n")
     with pytest.raises(ProtT5nvError, match="begins with '>', found 'Dear'"):
         list(read_records(path))
+
+
+@pytest.mark.parametrize("form", [">r{}\n{}\n", "r{},{}\n"])
+def test_where_gzip_data_break_off(tmp_path, form):
+    draw = random.Random(0)
+    lines = [form.format(number, "".join(draw.choices("ACDEFGHIKL", k=200))) for number in range(2000)]
+    whole = "".join(["" if form[0] == ">" else "id,sequence\n", *lines]).encode()
+    path = tmp_path / "proteins.gz"
+    compressed = gzip.compress(whole)
+    path.write_bytes(compressed[: len(compressed) // 2])
+    records = []
+    with pytest.raises(ProtT5nvError) as error:
+        for record in read_records(path):
+            records.append(record)
+    line, last = re.search(r"the gzip data break off after line (\d+), record (r\d+); copy", str(error.value)).groups()
+    assert (records[-1].line, records[-1].id) == (int(line), last)
+    assert 900 < len(records) < 1100  # what came before is not lost: half of the file
