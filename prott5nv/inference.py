@@ -56,6 +56,8 @@ class ProtT5nvInference(UpstreamNames):
         Results are float32 whatever the precision.
     max_tokens : int, optional
         Residues to compute at once; chosen for the hardware by default.
+    compile : bool
+        Whether to let ``torch.compile`` fuse the feed-forward layers, which takes half a minute at the first batch.
 
     Attributes
     ----------
@@ -86,6 +88,7 @@ class ProtT5nvInference(UpstreamNames):
         device: str = "auto",
         precision: str = "auto",
         max_tokens: int | None = None,
+        compile: bool = False,
     ):
         if max_tokens is not None and max_tokens < 1:
             raise ProtT5nvError(f"max_tokens={max_tokens}: must be at least 1")
@@ -101,6 +104,9 @@ class ProtT5nvInference(UpstreamNames):
         self.config = encoder.config
         self._encoder = encoder.to(self.hardware.device, self.hardware.dtype).eval()
         self.max_tokens = max_tokens or residue_budget(self.config, self.hardware)
+        if compile:
+            for layer in self._encoder.encoder.layers:
+                layer.mlp.compile(dynamic=True)  # no batch has the residues of another
 
     @property
     def network(self) -> ProtT5:

@@ -242,7 +242,8 @@ class FeedForward(nn.Module):
 
     def forward(self, x_TD: Tensor) -> Tensor:
         up = self.dense_h_to_4h
-        if x_TD.device.type == "cpu" and x_TD.dtype == torch.bfloat16 and _FUSED_GELU and not torch.is_grad_enabled():
+        plain = torch.is_grad_enabled() or torch.compiler.is_compiling()
+        if x_TD.device.type == "cpu" and x_TD.dtype == torch.bfloat16 and _FUSED_GELU and not plain:
             # oneDNN's product with the GELU in it; on its own PyTorch's tanh form takes half as long as the product.
             x_TF = torch.ops.mkldnn._linear_pointwise(x_TD, up.weight, up.bias, "gelu", [], self.approximate)
         else:

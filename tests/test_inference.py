@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import subprocess
 import sys
 
@@ -104,6 +105,15 @@ def test_a_permuted_input_gives_permuted_rows(network, alone, seed):
     assert [sequence for sequence, _ in embedded] == sequences
     for sequence, rows in embedded:
         assert_same(rows, expected[sequence], precision)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_compiling_changes_nothing(network, precision):
+    sequences = [HBA, "MS", HBA[:50]]
+    plain, compiled = (ProtT5nvInference(network, precision=precision, compile=each) for each in (False, True))
+    for (_, expected), (_, rows) in zip(plain.embed(sequences), compiled.embed(sequences), strict=True):
+        assert_same(rows, expected, precision)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

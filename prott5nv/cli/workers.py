@@ -18,7 +18,7 @@ _ERROR = "error: "
 
 
 def embed_with_workers(
-    source: str, output: Path, workers: int, device: str, options: Mapping[str, str | None]
+    source: str, output: Path, workers: int, device: str, options: Mapping[str, str | bool | None]
 ) -> tuple[int, int]:
     """Embed with many processes; each shard resumes by itself when the command is given again.
 
@@ -33,7 +33,7 @@ def embed_with_workers(
     device : str
         As for ``prott5nv embed``.
     options : mapping
-        Further options of ``prott5nv embed``, None where not given.
+        Further options of ``prott5nv embed``, None where not given, True for one without a value.
 
     Returns
     -------
@@ -53,7 +53,7 @@ def embed_with_workers(
     gpus = torch.cuda.device_count() if device in ("auto", "cuda") else 0
     # A worker's share of the threads keeps them from fighting for cores.
     environment = {**os.environ, "OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // workers))}
-    given = [word for name, value in options.items() if value is not None for word in (name, str(value))]
+    given = [name if value is True else f"{name}={value}" for name, value in options.items() if value is not None]
     folder = workers_folder(output)
     folder.mkdir(exist_ok=True)
     shards = [folder / f"{number}-of-{workers}.h5" for number in range(1, workers + 1)]
