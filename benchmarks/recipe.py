@@ -1,0 +1,172 @@
+"""Which recipe learns most: short pretraining runs side by side, and what a finished model knows.
+
+    python benchmarks/recipe.py try --data DIR --steps 200 -o results/recipe   # model=small, one line changed at a time
+    python benchmarks/recipe.py measure --data DIR a.nemo b.nemo
+
+DIR is what `prott5nv prepare uniref50` wrote. Runs that are there already are kept. All models are asked for the same
+residues of the same validation proteins, 15 % of each, one behind each sentinel, whatever they were trained on.
+
+Printed of each: the perplexity of these residues; the same where every protein's visible residues are shuffled, so that
+only its composition can help; and how often a linear model reads from a row of the last encoder layer which residue it
+is of. Beside them: what the composition of all proteins, and of each one's visible residues, gives without a model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from prott5nv import ProtT5, load
+from prott5nv.data.dataset import CSVDataset, PretrainingDataset
+from prott5nv.tokenizer import FIRST_RESIDUE
+
+SCRIPT = Path(__file__).parents[1] / "scripts" / "pretrain.py"
+AMINO_ACIDS = 20
+BASE = {
+    "num_layers": 3,
+    "decoder_num_layers": 1,
+    "hidden_size": 192,
+    "ffn_hidden_size": 768,
+    "num_attention_heads": 3,
+    "global_batch_size": 16,
+    "micro_batch_size": 16,
+    "data.num_workers": 0,
+    "optim.name": "muon",
+    "optim.lr": 2e-3,
+    "optim.betas": "[0.9,0.98]",
+    "optim.weight_decay": 0.1,
+    "optim.sched.name": "CosineAnnealing",
+    "optim.sched.warmup_steps": 50,
+    "data.masked_lm_prob": 0.3,
+    "data.mean_span_length": 1.6,
+}
+RECIPES: dict[str, dict[str, object]] = {
+    "muon, 30 % masked": {},
+    "AdamW": {"optim.name": "fused_adam"},
+    "AdamW, weight decay 0.5": {"optim.name": "fused_adam", "optim.weight_decay": 0.5},
+    "15 % masked": {"data.masked_lm_prob": 0.15, "data.mean_span_length": 1},
+    "learning rate 5e-3": {"optim.lr": 5e-3},
+    "5 + 2 layers of width 128": {
+        **{"num_layers": 5, "decoder_num_layers": 2, "hidden_size": 128, "ffn_hidden_size": 512},
+        "num_attention_heads": 2,
+    },
+    "no dropout": {"hidden_dropout": 0, "attention_dropout": 0},
+}
+
+
+def pretrain(data: Path, steps: int, name: str, changes: dict[str, object], output: Path) -> Path:
+    """Run scripts/pretrain.py, unless it has run."""
+    folder = "".join(letter if letter.isalnum() else "_" for letter in name)
+    exported = output / folder / f"{folder}.nemo"
+    if not exported.is_file():
+        settings = [f"model.{key}={value}" for key, value in {**BASE, **changes}.items()]
+        settings += ["model=small", f"name={folder}", f"exp_manager.exp_dir={output}", f"trainer.max_steps={steps}"]
+        settings += [f"model.data.dataset_path={data}", "trainer.limit_val_batches=1"]
+        subprocess.run([sys.executable, SCRIPT, *settings], check=True)
+    return exported
+
+
+def shuffled(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Visible residues of each protein in another order; sentinels stay."""
+    tokens_T, generator = batch["enc_tokens"].clone(), torch.Generator().manual_seed(0)
+    for tokens in tokens_T.split(batch["enc_cu_seqlens"].diff().tolist()):
+        places = is_amino_acid(tokens).nonzero()[:, 0]
+        tokens[places] = tokens[places[torch.randperm(len(places), generator=generator)]]
+    return {**batch, "enc_tokens": tokens_T}
+
+
+def is_amino_acid(tokens: Tensor) -> Tensor:
+    return (tokens >= FIRST_RESIDUE) & (tokens < FIRST_RESIDUE + AMINO_ACIDS)
+
+
+@torch.no_grad()
+def perplexity(model: ProtT5, batches: list[dict[str, Tensor]]) -> float:
+    losses = []
+    for batch in batches:
+        hidden_TD = model.encode(batch["enc_tokens"], batch["enc_cu_seqlens"])
+        decoded_SD = model.decode(batch["dec_tokens"], batch["dec_cu_seqlens"], hidden_TD, batch["enc_cu_seqlens"])
+        losses.append(
+            F.cross_entropy(model.logits(decoded_SD), batch["dec_labels"], reduction="none")[batch["residue_mask"]]
+        )
+    return math.exp(torch.cat(losses).mean())
+
+
+@torch.no_grad()
+def read_residues(model: ProtT5, batch: dict[str, Tensor]) -> float:
+    """Accuracy on the second half of a batch of a least-squares classifier of the first."""
+    known_T = is_amino_acid(batch["enc_tokens"])
+    rows = F.pad(model.encode(batch["enc_tokens"], batch["enc_cu_seqlens"])[known_T], (0, 1), value=1.0)
+    residues = batch["enc_tokens"][known_T] - FIRST_RESIDUE
+    half = len(rows) // 2
+    products = rows[:half].T @ rows[:half] + 1e-2 * torch.eye(rows.shape[1])
+    weights = torch.linalg.solve(products, rows[:half].T @ F.one_hot(residues[:half], AMINO_ACIDS).float())
+    return float(((rows[half:] @ weights).argmax(1) == residues[half:]).float().mean())
+
+
+def compositions(batches: list[dict[str, Tensor]]) -> tuple[float, float]:
+    """Perplexity by the frequencies of all masked residues, and by each protein's, smoothed as suits best."""
+    masked = np.concatenate([batch["dec_labels"][batch["residue_mask"]].numpy() for batch in batches])
+    counts = np.bincount(masked, minlength=FIRST_RESIDUE + 25)
+    overall = counts / counts.sum()
+    by_protein = []
+    for smoothing in (20, 40, 80, 160, 320):
+        losses = []
+        for batch in batches:
+            visible = batch["enc_tokens"].split(batch["enc_cu_seqlens"].diff().tolist())
+            parts = (
+                batch[key].split(batch["dec_cu_seqlens"].diff().tolist()) for key in ("dec_labels", "residue_mask")
+            )
+            for tokens, labels, is_residue in zip(visible, *parts, strict=True):
+                own = np.bincount(tokens[is_amino_acid(tokens)], minlength=len(overall))
+                expected = (own + smoothing * overall) / (own.sum() + smoothing)
+                losses.append(-np.log(expected[labels[is_residue]]))
+        by_protein.append(math.exp(np.concatenate(losses).mean()))
+    return math.exp(-(overall[overall > 0] * np.log(overall[overall > 0])).sum()), min(by_protein)
+
+
+def measure(data: Path, files: dict[str, Path], proteins: int) -> None:
+    validation = PretrainingDataset(CSVDataset(data, "val", "x*"), seed=1234, shuffle=False, micro_batch_size=32)
+    batches = validation.__getitems__(list(range(min(proteins, len(validation)))))
+    overall, own = compositions(batches)
+    print("\n| model | perplexity | residues shuffled | residue read from its row |")
+    print("|---|---|---|---|")
+    print(f"| composition of all proteins | {overall:.2f} | | |")
+    print(f"| composition of the protein | {own:.2f} | | |")
+    for name, path in files.items():
+        model = load(path).eval()
+        figures = [perplexity(model, batches), perplexity(model, [shuffled(batch) for batch in batches])]
+        print(f"| {name} | {figures[0]:.2f} | {figures[1]:.2f} | {read_residues(model, batches[0]):.0%} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    trying, measuring = commands.add_parser("try"), commands.add_parser("measure")
+    for command in (trying, measuring):
+        command.add_argument("--data", type=Path, required=True, help="what prott5nv prepare uniref50 wrote")
+        command.add_argument("--proteins", type=int, default=512, help="of the validation set, to measure with")
+    trying.add_argument("--steps", type=int, default=200, help="of 16 proteins each")
+    trying.add_argument("-o", "--output", type=Path, default=Path("results/recipe"))
+    measuring.add_argument("files", nargs="+", type=Path, metavar="FILE.nemo")
+    arguments, overrides = parser.parse_known_args()
+    if arguments.command == "measure":
+        measure(arguments.data, {path.name: path for path in arguments.files}, arguments.proteins)
+        return
+    more = dict(override.removeprefix("model.").split("=", 1) for override in overrides)
+    files = {
+        name: pretrain(arguments.data, arguments.steps, name, {**changes, **more}, arguments.output)
+        for name, changes in RECIPES.items()
+    }
+    measure(arguments.data, files, arguments.proteins)
+
+
+if __name__ == "__main__":
+    main()
