@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from prott5nv.errors import ProtT5nvError
+from prott5nv.io.table import whole_file
 
 UNKNOWN = "unknown"
 _PAGE = Path(__file__).with_name("scatter.html")
@@ -170,7 +171,8 @@ def write_png(path: Path, points_N2: np.ndarray, axes: Sequence[str], labels: La
             for group in colouring.groups
         ]
         figure.legend(handles=dots, loc="outside right upper", fontsize="small", title=labels.title)
-    figure.savefig(path, dpi=150)
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, dpi=150, format="png")
 
 
 def write_html(
@@ -199,7 +201,8 @@ def write_html(
     }
     # "</" would end the script wherever it stands, in a label as well.
     text = json.dumps(data, separators=(",", ":")).replace("</", "<\\/")
-    path.write_text(_PAGE.read_text(encoding="utf-8").replace("DATA", text), encoding="utf-8")
+    with whole_file(path) as temporary:
+        temporary.write_text(_PAGE.read_text(encoding="utf-8").replace("DATA", text), encoding="utf-8")
 
 
 def _plain(count: int) -> Colouring:
