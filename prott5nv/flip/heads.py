@@ -49,13 +49,13 @@ class Head(nn.Module):
         raise NotImplementedError
 
     def scale(self, rows_RD: Tensor) -> None:
-        """Learn the scale of the features from pooled training rows without their mean: Tensor, shape=(R, D)."""
+        """Take the scale from pooled training rows, whose mean is known by now: Tensor, shape=(R, D)."""
         raise NotImplementedError
 
     def standardise(self, rows_RD: Tensor) -> None:
         """Take mean and scale from pooled training rows: Tensor, shape=(R, D)."""
         self.feature_mean.copy_(rows_RD.mean(0))
-        self.scale(rows_RD - self.feature_mean)
+        self.scale(rows_RD)
 
     def forward(self, rows_TD: Tensor, lengths: Sequence[int]) -> Tensor:
         """Scores: Tensor, shape=(T, K) or (B, K), dtype=float32."""
@@ -76,7 +76,9 @@ class _ResidueHead(Head):
         self.register_buffer("whitening", torch.eye(width))
 
     def scale(self, rows_RD):
-        covariance_DD = (rows_RD.T @ rows_RD).double() / len(rows_RD)
+        mean_D = self.feature_mean.to(rows_RD.device)
+        centred = (rows - mean_D for rows in rows_RD.split(2**16))  # not all at once: they may be gigabytes
+        covariance_DD = sum((rows.T @ rows).cpu().double() for rows in centred) / len(rows_RD)
         variances_D, directions_DD = torch.linalg.eigh(covariance_DD)
         smallest = max(_SMALLEST_VARIANCE * float(variances_D.mean()), torch.finfo().tiny)
         self.whitening.copy_(directions_DD * variances_D.clamp(min=smallest).rsqrt())
