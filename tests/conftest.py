@@ -15,6 +15,14 @@ STRUCTURE = {letter: "H" if letter in "AELMQKRH" else "E" if letter in "VIYCWFT"
 LOCATIONS = ("Cell.membrane", "Cytoplasm", "Nucleus")
 
 
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs a CUDA device")
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of genuine files beside the repository; tests that need it are skipped where it is absent."""

@@ -107,6 +107,16 @@ def test_a_permuted_input_gives_permuted_rows(network, alone, seed):
         assert_same(rows, expected[sequence], precision)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize(("precision", "compiled"), [("fp32", False), ("fp16", False), ("auto", False), ("auto", True)])
+def test_a_gpu_gives_what_the_cpu_gives(network, alone, precision, compiled):
+    _, expected = alone
+    on_gpu = ProtT5nvInference(network, device="cuda", precision=precision, compile=compiled)
+    for sequence, rows in on_gpu.embed(expected):
+        norms = np.linalg.norm(rows, axis=1) * np.linalg.norm(expected[sequence], axis=1)
+        assert np.min((rows * expected[sequence]).sum(1) / norms) > 0.99
+
+
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_compiling_changes_nothing(network, precision):

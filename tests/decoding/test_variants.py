@@ -46,6 +46,18 @@ def test_scores_are_those_of_brute_force(model, max_tokens):
     assert max(abs(score.joint - score.additive) for score in scores) > 0.01  # the two are not the same thing
 
 
+@pytest.mark.gpu
+def test_a_gpu_gives_what_the_cpu_gives(model):
+    variants = random_variants(UBIQUITIN, 20)
+    expected, found = (
+        score_variants(UBIQUITIN, variants, ProtT5nvInference(model, device=device, precision="fp32"))
+        for device in ("cpu", "cuda")
+    )
+    for one, other in zip(expected, found, strict=True):
+        assert other.variant == one.variant
+        assert (other.additive, other.joint) == pytest.approx((one.additive, one.joint), rel=0, abs=1e-3)
+
+
 def test_one_protein_with_more_readings_than_fit_a_batch(model):
     inference = ProtT5nvInference(model, device="cpu", precision="fp32", max_tokens=40)
     variants = [f"S2{first}:K4{second}" for first in AMINO_ACIDS for second in "AR"]

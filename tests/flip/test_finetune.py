@@ -59,6 +59,14 @@ def test_every_task_from_files_to_predictor(task, finetune, examples, tmp_path):
         assert all(np.isfinite(float(row["prediction"])) for row in rows)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("mode", ["frozen", "lora", "full"])
+@pytest.mark.parametrize("task", ["secondary_structure", "gb1"])
+def test_on_a_gpu(task, mode, finetune, examples, tmp_path):
+    folder, _ = finetune(task, "--mode", mode, "seeds=[1]", "task.training.epochs=2", "model.device=cuda")
+    assert predict_file(folder, examples / "proteins.fasta", tmp_path / "out.csv", device="cuda") == 36
+
+
 def test_a_head_learns_what_the_residues_say(finetune):
     _, result = finetune("secondary_structure", "seeds=[1]", "task.training.lr=0.01", "task.training.batch_size=4")
     scores = {name: found["all"]["accuracy"]["mean"] for name, found in result["results"].items()}

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 pytest.importorskip("nemo", reason="needs the train extra")
 
-from fitting import fit
+from fitting import Losses, fit
 from omegaconf import OmegaConf
 from torch.utils.checkpoint import checkpoint
 
@@ -53,6 +53,15 @@ def test_recomputing_layers_changes_nothing(cfg):
     assert recomputed.megatron.encoder.layers[0].forward.func is checkpoint
     for name, weight in kept.megatron.named_parameters():
         assert torch.equal(dict(recomputed.megatron.named_parameters())[name], weight), name
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("precision", "tolerance"), [("32-true", 1e-3), ("bf16-mixed", 0.05), ("16-mixed", 0.05)])
+def test_a_gpu_computes_the_losses_of_the_cpu(cfg, precision, tolerance):
+    expected, found = Losses(), Losses()
+    fit(cfg, callbacks=[expected])
+    fit(cfg, callbacks=[found], accelerator="gpu", precision=precision)
+    assert found.values == pytest.approx(expected.values, abs=tolerance)
 
 
 def test_biases_and_layernorms_do_not_decay(cfg):
