@@ -4,7 +4,7 @@
     python benchmarks/recipe.py measure --data DIR a.nemo b.nemo
 
 DIR is what `prott5nv prepare uniref50` wrote. Runs that are there already are kept. All models are asked for the same
-residues of the same validation proteins, 15 % of each, one behind each sentinel, whatever they were trained on.
+residues of the same held-out proteins, 15 % of each, one behind each sentinel, whatever they were trained on.
 
 Printed of each: the perplexity of these residues; the same where every protein's visible residues are shuffled, so that
 only its composition can help; and how often a linear model reads from a row of the last encoder layer which residue it
@@ -132,9 +132,9 @@ def compositions(batches: list[dict[str, Tensor]]) -> tuple[float, float]:
     return math.exp(-(overall[overall > 0] * np.log(overall[overall > 0])).sum()), min(by_protein)
 
 
-def measure(data: Path, files: dict[str, Path], proteins: int) -> None:
-    validation = PretrainingDataset(CSVDataset(data, "val", "x*"), seed=1234, shuffle=False, micro_batch_size=32)
-    batches = validation.__getitems__(list(range(min(proteins, len(validation)))))
+def measure(data: Path, files: dict[str, Path], split: str, proteins: int) -> None:
+    held_out = PretrainingDataset(CSVDataset(data, split, "x*"), seed=1234, shuffle=False, micro_batch_size=32)
+    batches = held_out.__getitems__(list(range(min(proteins, len(held_out)))))
     overall, own = compositions(batches)
     print("\n| model | perplexity | residues shuffled | residue read from its row |")
     print("|---|---|---|---|")
@@ -152,20 +152,21 @@ def main() -> None:
     trying, measuring = commands.add_parser("try"), commands.add_parser("measure")
     for command in (trying, measuring):
         command.add_argument("--data", type=Path, required=True, help="what prott5nv prepare uniref50 wrote")
-        command.add_argument("--proteins", type=int, default=512, help="of the validation set, to measure with")
+        command.add_argument("--split", default="val", choices=["val", "test"], help="proteins to measure with")
+        command.add_argument("--proteins", type=int, default=512, help="how many of them")
     trying.add_argument("--steps", type=int, default=200, help="of 16 proteins each")
     trying.add_argument("-o", "--output", type=Path, default=Path("results/recipe"))
     measuring.add_argument("files", nargs="+", type=Path, metavar="FILE.nemo")
     arguments, overrides = parser.parse_known_args()
     if arguments.command == "measure":
-        measure(arguments.data, {path.name: path for path in arguments.files}, arguments.proteins)
+        measure(arguments.data, {path.name: path for path in arguments.files}, arguments.split, arguments.proteins)
         return
     more = dict(override.removeprefix("model.").split("=", 1) for override in overrides)
     files = {
         name: pretrain(arguments.data, arguments.steps, name, {**changes, **more}, arguments.output)
         for name, changes in RECIPES.items()
     }
-    measure(arguments.data, files, arguments.proteins)
+    measure(arguments.data, files, arguments.split, arguments.proteins)
 
 
 if __name__ == "__main__":

@@ -91,7 +91,7 @@ class StoredRows:
 
     def batch(self, indices: Sequence[int]) -> tuple[Tensor, list[int]]:
         rows = [self._rows[self._starts[i] : self._starts[i + 1]] for i in indices]
-        return torch.from_numpy(np.concatenate(rows).astype(np.float32)), [len(each) for each in rows]
+        return torch.from_numpy(np.concatenate(rows)).float(), [len(each) for each in rows]
 
 
 def stored_embeddings(

@@ -248,7 +248,7 @@ def _places_with_gaps(lengths: Sequence[int], gap: int) -> Tensor:
 
 def _set_apart(rows_TD: Tensor, places_T: Tensor) -> Tensor:
     """Rows with zeros between neighbours: what each protein would see if it were padded alone."""
-    return rows_TD.new_zeros(int(places_T[-1]) + 1, rows_TD.shape[1]).index_copy(0, places_T, rows_TD)
+    return rows_TD.new_zeros(int(places_T[-1]) + 1, rows_TD.shape[1]).index_copy_(0, places_T, rows_TD)
 
 
 def _convolve(x_GD: Tensor, weight_KDW: Tensor, bias_K: Tensor) -> Tensor:
