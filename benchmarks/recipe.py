@@ -116,19 +116,17 @@ def compositions(batches: list[dict[str, Tensor]]) -> tuple[float, float]:
     masked = np.concatenate([batch["dec_labels"][batch["residue_mask"]].numpy() for batch in batches])
     counts = np.bincount(masked, minlength=FIRST_RESIDUE + 25)
     overall = counts / counts.sum()
+    proteins = []  # counts of visible residues, and masked ones
+    for batch in batches:
+        lengths, target_lengths = (batch[f"{side}_cu_seqlens"].diff().tolist() for side in ("enc", "dec"))
+        targets = (batch[key].split(target_lengths) for key in ("dec_labels", "residue_mask"))
+        for tokens, labels, is_residue in zip(batch["enc_tokens"].split(lengths), *targets, strict=True):
+            own = np.bincount(tokens[is_amino_acid(tokens)], minlength=len(overall))
+            proteins.append((own, labels[is_residue].numpy()))
     by_protein = []
     for smoothing in (20, 40, 80, 160, 320):
-        losses = []
-        for batch in batches:
-            visible = batch["enc_tokens"].split(batch["enc_cu_seqlens"].diff().tolist())
-            parts = (
-                batch[key].split(batch["dec_cu_seqlens"].diff().tolist()) for key in ("dec_labels", "residue_mask")
-            )
-            for tokens, labels, is_residue in zip(visible, *parts, strict=True):
-                own = np.bincount(tokens[is_amino_acid(tokens)], minlength=len(overall))
-                expected = (own + smoothing * overall) / (own.sum() + smoothing)
-                losses.append(-np.log(expected[labels[is_residue]]))
-        by_protein.append(math.exp(np.concatenate(losses).mean()))
+        expected = (((own + smoothing * overall) / (own.sum() + smoothing))[labels] for own, labels in proteins)
+        by_protein.append(math.exp(-np.log(np.concatenate(list(expected))).mean()))
     return math.exp(-(overall[overall > 0] * np.log(overall[overall > 0])).sum()), min(by_protein)
 
 

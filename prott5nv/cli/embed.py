@@ -93,9 +93,13 @@ def command(
     if workers > 1 and not output.exists():
         if shard or source == "-":
             raise click.UsageError("--workers cuts a file into shards itself: give neither --shard nor standard input")
-        given = {"--model": model, "--pooling": pooling, "--long": long, "--precision": precision, "--dtype": dtype}
-        given |= {
+        given = {
+            "--model": model,
+            "--pooling": pooling,
+            "--long": long,
+            "--precision": precision,
             "--compile": compile or None,
+            "--dtype": dtype,
             "--on-error": on_error,
             "--id-column": id_column,
             "--sequence-column": sequence_column,

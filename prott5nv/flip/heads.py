@@ -45,21 +45,25 @@ class Head(nn.Module):
         return rows_TD
 
     def body(self, rows_RD: Tensor, lengths: Sequence[int]) -> Tensor:
-        """Scores of pooled rows whose mean is zero."""
+        """Scores of pooled rows whose mean is zero, and that :meth:`scaled` has seen."""
         raise NotImplementedError
 
-    def scale(self, rows_RD: Tensor) -> None:
+    def take_scale(self, rows_RD: Tensor) -> None:
         """Take the scale from pooled training rows, whose mean is known by now: Tensor, shape=(R, D)."""
         raise NotImplementedError
+
+    def scaled(self, rows_RD: Tensor) -> Tensor:
+        """Rows as the network wants them; as they are, where it brings them to scale itself."""
+        return rows_RD
 
     def standardise(self, rows_RD: Tensor) -> None:
         """Take mean and scale from pooled training rows: Tensor, shape=(R, D)."""
         self.feature_mean.copy_(rows_RD.mean(0))
-        self.scale(rows_RD)
+        self.take_scale(rows_RD)
 
     def forward(self, rows_TD: Tensor, lengths: Sequence[int]) -> Tensor:
         """Scores: Tensor, shape=(T, K) or (B, K), dtype=float32."""
-        rows_RD = self.pool(rows_TD, lengths) - self.feature_mean
+        rows_RD = self.scaled(self.pool(rows_TD, lengths) - self.feature_mean)
         return self.body(rows_RD, lengths) * self.target_std + self.target_mean
 
 
@@ -75,7 +79,7 @@ class _ResidueHead(Head):
         super().__init__(width, num_outputs)
         self.register_buffer("whitening", torch.eye(width))
 
-    def scale(self, rows_RD):
+    def take_scale(self, rows_RD):
         mean_D = self.feature_mean.to(rows_RD.device)
         centred = (rows - mean_D for rows in rows_RD.split(2**16))  # not all at once: they may be gigabytes
         covariance_DD = sum((rows.T @ rows).cpu().double() for rows in centred) / len(rows_RD)
@@ -95,16 +99,12 @@ class _ProteinHead(Head):
         super().__init__(width, num_outputs)
         self.register_buffer("feature_std", torch.ones(width))
 
-    def scale(self, rows_RD):
+    def take_scale(self, rows_RD):
         std_D = rows_RD.std(0, correction=0)
         self.feature_std.copy_(std_D.clamp(min=_SMALLEST_STD * float(std_D.mean())).clamp(min=torch.finfo().tiny))
 
-    def body(self, rows_RD, lengths):
-        return self.scaled_body(rows_RD / self.feature_std, lengths)
-
-    def scaled_body(self, rows_RD: Tensor, lengths: Sequence[int]) -> Tensor:
-        """Scores of pooled rows of mean zero and spread one."""
-        raise NotImplementedError
+    def scaled(self, rows_RD):
+        return rows_RD / self.feature_std
 
 
 class _MeanHead(_ProteinHead):
@@ -130,7 +130,7 @@ class ProteinLinear(_MeanHead):
         super().__init__(width, num_outputs)
         self.linear = nn.Linear(width, num_outputs)
 
-    def scaled_body(self, rows_RD, lengths):
+    def body(self, rows_RD, lengths):
         return self.linear(rows_RD)
 
 
@@ -150,8 +150,7 @@ class ConvNet(_ResidueHead):
         self.dropout = dropout
 
     def body(self, rows_RD, lengths):
-        places_R = _places_with_gaps(lengths, self.first.kernel_size[0] // 2).to(rows_RD.device)
-        x_GD = _set_apart(rows_RD, places_R)
+        x_GD, places_R = _set_apart(rows_RD, lengths, self.first)
         inside_G1 = torch.zeros(len(x_GD), 1, device=rows_RD.device).index_fill(0, places_R, 1.0)
         x_GC = torch.relu(_convolve(x_GD, self.on_features(self.first.weight), self.first.bias))
         if self.training:
@@ -167,8 +166,7 @@ class WindowLinear(_ResidueHead):
         self.linear = nn.Conv1d(width, num_outputs, kernel)
 
     def body(self, rows_RD, lengths):
-        places_R = _places_with_gaps(lengths, self.linear.kernel_size[0] // 2).to(rows_RD.device)
-        x_GD = _set_apart(rows_RD, places_R)
+        x_GD, places_R = _set_apart(rows_RD, lengths, self.linear)
         return _convolve(x_GD, self.on_features(self.linear.weight), self.linear.bias)[places_R]
 
 
@@ -181,7 +179,7 @@ class MLP(_MeanHead):
             nn.Linear(width, hidden_size), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden_size, num_outputs)
         )
 
-    def scaled_body(self, rows_RD, lengths):
+    def body(self, rows_RD, lengths):
         return self.layers(rows_RD)
 
 
@@ -205,9 +203,8 @@ class LightAttention(_ProteinHead):
             nn.Linear(2 * width, hidden_size), nn.Dropout(dropout), nn.ReLU(), nn.Linear(hidden_size, num_outputs)
         )
 
-    def scaled_body(self, rows_RD, lengths):
-        places_R = _places_with_gaps(lengths, self.values.kernel_size[0] // 2).to(rows_RD.device)
-        x_GD = _set_apart(rows_RD, places_R)
+    def body(self, rows_RD, lengths):
+        x_GD, places_R = _set_apart(rows_RD, lengths, self.values)
         values_TD = self.dropout(_convolve(x_GD, self.values.weight, self.values.bias)[places_R])
         attention_TD = _convolve(x_GD, self.attention.weight, self.attention.bias)[places_R]
         pooled = []
@@ -240,15 +237,18 @@ def make_head(level: str, width: int, num_outputs: int, name: str, **settings) -
         raise ProtT5nvError(f"head.name={name}: {error}") from None
 
 
-def _places_with_gaps(lengths: Sequence[int], gap: int) -> Tensor:
-    """Where each row goes when proteins are set apart: Tensor, shape=(T,), dtype=int64."""
+def _set_apart(rows_TD: Tensor, lengths: Sequence[int], layer: nn.Conv1d) -> tuple[Tensor, Tensor]:
+    """Proteins with zeros between them, as many as the layer reaches: what each would see if it were padded alone.
+
+    Returns
+    -------
+    Tensor, shape=(G, D)
+    Tensor, shape=(T,), dtype=int64
+        Where each row went.
+    """
     protein_T = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
-    return torch.arange(len(protein_T)) + gap * protein_T
-
-
-def _set_apart(rows_TD: Tensor, places_T: Tensor) -> Tensor:
-    """Rows with zeros between neighbours: what each protein would see if it were padded alone."""
-    return rows_TD.new_zeros(int(places_T[-1]) + 1, rows_TD.shape[1]).index_copy_(0, places_T, rows_TD)
+    places_T = (torch.arange(len(protein_T)) + layer.kernel_size[0] // 2 * protein_T).to(rows_TD.device)
+    return rows_TD.new_zeros(int(places_T[-1]) + 1, rows_TD.shape[1]).index_copy_(0, places_T, rows_TD), places_T
 
 
 def _convolve(x_GD: Tensor, weight_KDW: Tensor, bias_K: Tensor) -> Tensor:

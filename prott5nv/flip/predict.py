@@ -53,12 +53,13 @@ def write_predictions(
     """
     confident = meaning.label == "class"
     columns = ["id", "length", "prediction"] + ["confidence"] * confident + ["target"] * (targets is not None)
-    return write_table(path, columns, _rows(meaning, predictions, targets, confident))
+    return write_table(path, columns, _rows(meaning, predictions, targets))
 
 
 def _rows(
-    meaning: Meaning, predictions: Iterable[Prediction], targets: Iterable[np.ndarray] | None, confident: bool
+    meaning: Meaning, predictions: Iterable[Prediction], targets: Iterable[np.ndarray] | None
 ) -> Iterator[list[object]]:
+    confident = meaning.label == "class"
     rest = iter(targets) if targets is not None else None
     for name, length, rows in predictions:
         cells = [name, length, _text(meaning, rows.argmax(-1) if confident else rows)]

@@ -155,6 +155,8 @@ def test_other_mistakes_are_named(score, tmp_path):
         ("two.fasta", "--mutations", "all", "--share", "0.1"): "belong to --perplexity",
         ("two.fasta", "--perplexity", "--table", "t.csv"): "belong to --mutations all",
         ("two.fasta", "--perplexity", "--table", "t.csv", "--mutations", "all"): "say what to score",
+        ("two.fasta", "--mutations", "all", "--table", "no/t.csv"): "the folder no does not exist",
+        ("two.fasta", "--mutations", "all", "--plot", "map.gif"): "ends in .html or .png",
         ("absent.fasta", "--perplexity"): "absent.fasta: No such file",
     }
     for arguments, message in mistakes.items():
