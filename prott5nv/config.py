@@ -25,6 +25,19 @@ _PRESETS: dict[str, dict[str, Any]] = {
         hidden_dropout=0.0,
         attention_dropout=0.0,
     ),
+    # The model inside the package: sentinels for 37 % of 512 residues.
+    "builtin": dict(
+        num_layers=3,
+        decoder_num_layers=1,
+        hidden_size=192,
+        ffn_hidden_size=768,
+        num_attention_heads=6,
+        num_sentinel_tokens=192,
+        seq_length_dec=400,
+        init_method_std=0.06,
+        hidden_dropout=0.0,
+        attention_dropout=0.0,
+    ),
     "tiny": dict(num_layers=2, hidden_size=64, ffn_hidden_size=256, num_attention_heads=4),
 }
 
@@ -185,7 +198,10 @@ class ModelConfig:
 
     @classmethod
     def preset(cls, name: str, **overrides: Any) -> ModelConfig:
-        """One of the named shapes: ``prott5nv`` (199M parameters), ``small`` (1.4M) or ``tiny`` (for tests).
+        """One of the named shapes.
+
+        ``prott5nv`` (199M parameters), ``builtin`` (2.1M, the model inside the package), ``small`` (1.4M) or ``tiny``
+        (for tests).
 
         Raises
         ------

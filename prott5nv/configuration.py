@@ -20,7 +20,20 @@ from prott5nv.config import ModelConfig
 from prott5nv.errors import ProtT5nvError
 
 # Training a small model with upstream's 2,688 proteins a step would take few, slow steps.
-_BATCHES = {
+_TRAINING = {
+    "builtin": {  # the recipe of docs/model_card.md
+        "micro_batch_size": 16,
+        "global_batch_size": 32,
+        "init_method": "mimetic",
+        "data": {"masked_lm_prob": 0.36},
+        "optim": {
+            "name": "muon",
+            "lr": 2e-3,
+            "betas": [0.9, 0.98],
+            "weight_decay": 0.1,
+            "sched": {"name": "CosineAnnealing", "warmup_steps": 50},
+        },
+    },
     "small": {"micro_batch_size": 32, "global_batch_size": 64, "optim": {"lr": 1e-3}},
     "tiny": {"micro_batch_size": 32, "global_batch_size": 32, "optim": {"lr": 1e-3}},
 }
@@ -34,12 +47,12 @@ def config_folder() -> Path:
 
 
 def register_presets() -> None:
-    """Offer the shapes of :meth:`ModelConfig.preset` as Hydra's group ``model``."""
+    """Offer the shapes of :meth:`ModelConfig.preset`, each with how to train it, as Hydra's group ``model``."""
     store = ConfigStore.instance()
     for name in ModelConfig.preset_names():
         shape = asdict(ModelConfig.preset(name))
         shape.pop("masked_lm_prob")  # stands under data, where upstream has it
-        node = {"defaults": ["/model@_here_", "_self_"], **shape, **_BATCHES.get(name, {})}
+        node = {"defaults": ["/model@_here_", "_self_"], **shape, **_TRAINING.get(name, {})}
         store.store(group="model", name=name, node=node)
 
 

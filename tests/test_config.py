@@ -11,7 +11,7 @@ def test_published_parameter_counts(positions, parameters):
     assert config.num_parameters == parameters
 
 
-@pytest.mark.parametrize("name", ["small", "tiny"])
+@pytest.mark.parametrize("name", ["builtin", "small", "tiny"])
 def test_presets_count_what_they_build(name):
     config = ModelConfig.preset(name)
     assert sum(p.numel() for p in ProtT5(config).parameters()) == config.num_parameters <= 11_000_000
@@ -71,5 +71,5 @@ def test_lengths_beyond_the_sentinels_are_refused_for_pretraining():
 
 
 def test_unknown_preset_lists_the_known():
-    with pytest.raises(ProtT5nvError, match="prott5nv, small, tiny"):
+    with pytest.raises(ProtT5nvError, match="prott5nv, small, builtin, tiny"):
         ModelConfig.preset("huge")

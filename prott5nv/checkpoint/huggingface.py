@@ -79,9 +79,10 @@ def nemo_to_huggingface(source: str | Path, folder: str | Path) -> None:
     if file.config.layernorm_epsilon != 1e-5:
         raise ProtT5nvError(f"{source}: layernorm_epsilon={file.config.layernorm_epsilon}; Blenderbot's is 1e-5")
     card = Path(source).with_suffix(".md")
+    tokenizer = tokenizer_files(file.config.max_position_embeddings, file.config.num_sentinel_tokens)
     texts = {
         "config.json": _json(_blenderbot_config(file.config, sorted(file.dtypes)[0])),
-        **{name: _json(content) for name, content in tokenizer_files(file.config.max_position_embeddings).items()},
+        **{name: _json(content) for name, content in tokenizer.items()},
         "README.md": MODEL_CARD.format(
             name=Path(source).stem,
             sha256=file.sha256,

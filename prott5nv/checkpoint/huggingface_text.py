@@ -5,7 +5,7 @@ from __future__ import annotations
 import string
 from typing import Any
 
-from prott5nv.tokenizer import PIECES
+from prott5nv.tokenizer import FIRST_SENTINEL, PIECES
 
 _SPECIAL = {
     "unk_token": "<unk>",
@@ -16,10 +16,9 @@ _SPECIAL = {
     "cls_token": "<cls>",
     "sep_token": "<sep>",
 }
-_SENTINELS = [piece for piece in PIECES if piece.startswith("<extra_id_")]
 
 
-def tokenizer_files(max_length: int) -> dict[str, dict[str, Any]]:
+def tokenizer_files(max_length: int, num_sentinels: int) -> dict[str, dict[str, Any]]:
     """``tokenizer.json`` and ``tokenizer_config.json`` that give ProtT5nv's ids.
 
     One token a character: lower case is read as upper case, and whatever is no residue is ``<unk>``, never merged.
@@ -29,11 +28,15 @@ def tokenizer_files(max_length: int) -> dict[str, dict[str, Any]]:
     ----------
     max_length : int
         Residues that the model sees at once.
+    num_sentinels : int
+        As many ``<extra_id_...>`` as the model has: ProtT5nv's 96, or another number.
     """
+    sentinels = [f"<extra_id_{number}>" for number in range(num_sentinels)]
+    pieces = [*PIECES[:FIRST_SENTINEL], *sentinels]
     added = [
-        {"id": PIECES.index(piece), "content": piece, "special": True, "normalized": False}
+        {"id": pieces.index(piece), "content": piece, "special": True, "normalized": False}
         | {"single_word": False, "lstrip": False, "rstrip": False}
-        for piece in (*_SPECIAL.values(), *_SENTINELS)
+        for piece in (*_SPECIAL.values(), *sentinels)
     ]
     upper = [
         {"type": "Replace", "pattern": {"String": lower}, "content": lower.upper()} for lower in string.ascii_lowercase
@@ -49,14 +52,14 @@ def tokenizer_files(max_length: int) -> dict[str, dict[str, Any]]:
         "decoder": {"type": "Fuse"},
         "model": {
             "type": "WordLevel",
-            "vocab": {piece: index for index, piece in enumerate(PIECES)},
+            "vocab": {piece: index for index, piece in enumerate(pieces)},
             "unk_token": _SPECIAL["unk_token"],
         },
     }
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         **_SPECIAL,
-        "additional_special_tokens": _SENTINELS,
+        "additional_special_tokens": sentinels,
         "model_max_length": max_length,
         "model_input_names": ["input_ids", "attention_mask"],
         "clean_up_tokenization_spaces": False,

@@ -85,7 +85,10 @@ class PlainLinear:
 
 
 class ColumnLinear(PlainLinear, ColumnParallelLinear):
-    pass
+    """With its bias in the product: added by the caller, a float32 bias would widen what autocast has narrowed."""
+
+    def __init__(self, *args, skip_bias_add: bool = False, **kwargs):
+        super().__init__(*args, skip_bias_add=False, **kwargs)
 
 
 class RowLinear(PlainLinear, RowParallelLinear):

@@ -27,6 +27,7 @@ from prott5nv.config import ModelConfig
 from prott5nv.data.dataset import PretrainingDataset
 from prott5nv.data.memmap import CSVDataset
 from prott5nv.errors import ProtT5nvError
+from prott5nv.pretraining.initialization import mimetic
 from prott5nv.pretraining.loader import raise_together, step_loader
 from prott5nv.pretraining.losses import SUMS, LossSpikes, metrics_of, token_losses
 from prott5nv.pretraining.megatron import MegatronProtT5, initialize_parallel
@@ -84,6 +85,8 @@ class ProtT5nvModel(ModelPT):
             torch.manual_seed(self.cfg.get("seed", 1234))
             recompute = self.cfg.get("activations_checkpoint_granularity") == "full"
             self.megatron = MegatronProtT5(self.config, recompute=recompute)
+            if self.cfg.get("init_method", "normal") == "mimetic":
+                self.load_weights(mimetic(self._whole_weights(), self.config, self.cfg.seed))
         if self.initial_weights is not None:
             self.load_weights(self.initial_weights)
             self.initial_weights = None
@@ -338,10 +341,15 @@ class ProtT5nvModel(ModelPT):
         ----------
         save_path : path
         """
-        state_dict = change_state(self.megatron.state_dict(), dict(self.megatron.named_parameters()), gather_slices)
+        weights = self._whole_weights()
         if dist.get_rank() == 0:
             Path(save_path).parent.mkdir(parents=True, exist_ok=True)
-            save_nemo(save_path, self.config, megatron_to_prott5(state_dict))
+            save_nemo(save_path, self.config, weights)
+
+    def _whole_weights(self) -> dict[str, Tensor]:
+        """Weights by :class:`prott5nv.ProtT5`'s names, to be asked for by all ranks together."""
+        parameters = dict(self.megatron.named_parameters())
+        return megatron_to_prott5(change_state(self.megatron.state_dict(), parameters, gather_slices))
 
     @classmethod
     def restore_from(cls, restore_path: str, trainer=None, override_config: dict | None = None) -> ProtT5nvModel:

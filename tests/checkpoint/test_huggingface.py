@@ -55,6 +55,14 @@ def test_tokenizer_gives_our_ids(folder):
     assert [getattr(tokenizer, f"{name}_token_id") for name in ("unk", "bos", "eos", "pad", "mask")] == [0, 1, 2, 3, 4]
 
 
+def test_every_sentinel_of_a_larger_vocabulary_has_its_token(tmp_path):
+    model = random_model(num_sentinel_tokens=192)
+    save_nemo(tmp_path / "model.nemo", model.config, model.state_dict())
+    nemo_to_huggingface(tmp_path / "model.nemo", tmp_path / "folder")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "folder")
+    assert tokenizer("M<extra_id_95><extra_id_191>")["input_ids"] == [22, 127, 223]
+
+
 @pytest.mark.parametrize("overrides", [{}, {"bias_activation_fusion": False}])
 def test_hidden_states_and_logits(tmp_path, overrides):
     model = random_model(**overrides)

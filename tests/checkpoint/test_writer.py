@@ -103,7 +103,7 @@ save_nemo({str(path)!r}, file.config, file.state_dict)
 
 
 def test_presets_have_the_shape_of_their_config(tmp_path):
-    for name in ("small", "tiny"):
+    for name in ("builtin", "small", "tiny"):
         model = ProtT5(ModelConfig.preset(name))
         save_nemo(tmp_path / "preset.nemo", model.config, model.state_dict(), dtype=torch.bfloat16)
         file = read_nemo(tmp_path / "preset.nemo", weights=False)

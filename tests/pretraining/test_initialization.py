@@ -1,0 +1,90 @@
+"""Where attention looks before any training, and that it can be trained from there."""
+
+import pytest
+import torch
+from fitting import Losses, fit
+
+pytest.importorskip("nemo", reason="needs the train extra")
+
+import prott5nv.transformer
+from prott5nv import ModelConfig, ProtT5
+from prott5nv.checkpoint.names import megatron_to_prott5
+from prott5nv.errors import ProtT5nvError
+from prott5nv.pretraining.initialization import mimetic
+from prott5nv.pretraining.trainer import check
+from prott5nv.tokenizer import BOS, FIRST_SENTINEL
+
+CONFIG = ModelConfig.preset("small", num_layers=2, decoder_num_layers=1, hidden_size=96, num_attention_heads=3)
+LENGTH, MASKED = 120, (3, 40, 77, 119)
+
+
+@pytest.fixture(scope="module")
+def weights_of_attention():
+    """Attention weights (H, queries, keys) of each call, for a protein with some residues behind sentinels."""
+    torch.manual_seed(0)
+    model = ProtT5(CONFIG).eval()
+    model.load_state_dict(mimetic(model.state_dict(), CONFIG, seed=1))
+    tokens = torch.randint(5, 25, (LENGTH,))
+    tokens[list(MASKED)] = torch.arange(len(MASKED)) + FIRST_SENTINEL
+    targets = torch.tensor([BOS, *(token for i in range(len(MASKED)) for token in (FIRST_SENTINEL + i, 5 + i))])
+    seen = []
+
+    def attend(query, key, value, *packings, causal=False, **_unused):
+        scores = torch.einsum("thc,shc->hts", query, key) / query.shape[-1] ** 0.5
+        if causal:
+            scores = scores.masked_fill(torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1), -torch.inf)
+        seen.append(scores.softmax(-1))
+        return torch.einsum("hts,shc->thc", seen[-1], value)
+
+    ends = [torch.tensor([0, len(ids)], dtype=torch.int32) for ids in (tokens, targets)]
+    with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prott5nv.transformer, "packed_attention", attend)
+        model.decode(targets, ends[1], model.encode(tokens, ends[0]), ends[0])
+    return seen
+
+
+@pytest.mark.parametrize("layer, head, offset", [(0, 0, -1), (0, 1, 1), (1, 0, -2), (1, 1, 2)])
+def test_heads_look_at_neighbours(weights_of_attention, layer, head, offset):
+    assert weights_of_attention[layer][head].diagonal(offset).mean() > 0.5
+
+
+def test_a_head_is_left_free(weights_of_attention):
+    assert weights_of_attention[0][2].max() < 0.5
+
+
+def test_the_decoder_looks_at_its_sentinel(weights_of_attention):
+    of_sentinels = weights_of_attention[-1][:, 1::2]
+    for i, place in enumerate(MASKED):
+        assert of_sentinels[:, i, place].mean() > 0.8
+
+
+def test_weights_are_copied_and_drawn_by_the_seed():
+    torch.manual_seed(0)
+    fresh = ProtT5(CONFIG).state_dict()
+    kept = {name: weight.clone() for name, weight in fresh.items()}
+    first, again, other = (mimetic(fresh, CONFIG, seed=seed) for seed in (1, 1, 2))
+    assert all(torch.equal(fresh[name], kept[name]) for name in kept)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(
+        first["decoder.layers.0.inter_attention.query.weight"], other["decoder.layers.0.inter_attention.query.weight"]
+    )
+
+
+def test_a_run_starts_from_it_and_learns(cfg):
+    cfg.model.init_method, cfg.model.optim.sched.warmup_steps, cfg.trainer.max_steps = "mimetic", 1, 8
+    losses = Losses()
+    _, model = fit(cfg, callbacks=[losses])
+    positions = megatron_to_prott5(model.megatron.state_dict())["embedding.position_embeddings.weight"]
+    assert positions.std() > 0.5  # the usual start has 0.015
+    assert losses.values[-1] < losses.values[0] - 0.05
+
+
+@pytest.mark.parametrize(
+    "setting, message",
+    [({"init_method": "xavier"}, "normal or mimetic"), ({"num_attention_heads": 1}, "two attention")],
+)
+def test_what_cannot_start_is_refused(cfg, setting, message):
+    cfg.model.init_method = "mimetic"
+    cfg.model.update(setting)
+    with pytest.raises(ProtT5nvError, match=message):
+        check(cfg)
