@@ -65,10 +65,10 @@ def plot_curves(log_dir: Path) -> Path | None:
                 validation = label == "validation"
                 axis.plot(steps, values, "o-" if validation else "-", ms=3, lw=1.5 if validation else 0.8, label=label)
         if "perplexity" in title:
-            lowest = min(min(line.get_ydata()) for line in axis.lines)
+            # The first steps would fill the panel.
+            values = [UNIGRAM_PERPLEXITY, min(min(line.get_ydata()) for line in axis.lines)]
             axis.axhline(UNIGRAM_PERPLEXITY, color="grey", ls=":", lw=1, label="composition alone")
-            top = 1.3 * max(UNIGRAM_PERPLEXITY, lowest)  # the first steps would fill the panel
-            axis.set_ylim(top=min(axis.get_ylim()[1], top))
+            axis.set_ylim(0.9 * min(values), min(axis.get_ylim()[1], 1.3 * max(values)))
         axis.set(title=title, xlabel="optimizer step")
         axis.legend(frameon=False)
     path = log_dir / "curves.png"
