@@ -88,6 +88,16 @@ def test_a_run_goes_on_with_another_number_of_slices(cfg, on_ranks, tmp_path):
     assert_close(resumed_weights, weights)
 
 
+def test_slices_start_where_attention_is_told_to_look(cfg, on_ranks):
+    cfg.model.init_method, cfg.model.optim.lr = "mimetic", 0.0
+    expected, expected_weights, _ = train(cfg, 1, devices=1)
+    cfg.model.tensor_model_parallel_size = 2
+    for losses, weights, _ in on_ranks(2, train, cfg, 1):
+        assert losses == pytest.approx(expected, rel=1e-5)
+        for name, weight in weights.items():
+            np.testing.assert_array_equal(weight, expected_weights[name])
+
+
 def test_slices_train_in_mixed_precision(cfg, on_ranks):
     expected, _, _ = train(cfg, 3, devices=1)
     cfg.model.tensor_model_parallel_size = 2
