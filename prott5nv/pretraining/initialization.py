@@ -44,6 +44,14 @@ def mimetic(state_dict: dict[str, Tensor], config: ModelConfig, seed: int) -> di
     References
     ----------
     Trockman and Kolter (2023), Mimetic initialization of self-attention layers.
+
+    Examples
+    --------
+    >>> from prott5nv import ProtT5
+    >>> config = ModelConfig.preset("tiny")
+    >>> weights = mimetic(ProtT5(config).state_dict(), config, seed=1)
+    >>> weights["embedding.position_embeddings.weight"].abs().max() > 2
+    tensor(True)
     """
     weights = {name: weight.detach().clone() for name, weight in state_dict.items()}
     generator = torch.Generator().manual_seed(seed)
