@@ -64,7 +64,8 @@ def mimetic(state_dict: dict[str, Tensor], config: ModelConfig, seed: int) -> di
     words_VD, positions_PD = (weights[f"embedding.{table}_embeddings.weight"] for table in ("word", "position"))
     words_VD.mul_(EMBEDDING_STD / config.init_method_std)[:, :positional] = 0
     angles_PN = torch.arange(len(positions_PD))[:, None] * frequencies_N
-    positions_PD.zero_()[:, :positional] = EMBEDDING_STD * math.sqrt(2) * _pairs(angles_PN.cos(), angles_PN.sin())
+    pairs_PN2 = torch.stack([angles_PN.cos(), angles_PN.sin()], dim=-1)
+    positions_PD.zero_()[:, :positional] = EMBEDDING_STD * math.sqrt(2) * pairs_PN2.flatten(1)
     # The word table is also the head, whose scores should not grow with it.
     weights["decoder.final_layernorm.weight"].fill_(config.init_method_std / EMBEDDING_STD)
 
@@ -105,7 +106,3 @@ def _look_at(query_CD: Tensor, key_CD: Tensor, offset: int, frequencies_N: Tenso
 def _strength(score: float, channels: int, columns: int) -> float:
     """Size of a query's and a key's entries whose product over unit columns is this score."""
     return math.sqrt(score * math.sqrt(channels) / columns)
-
-
-def _pairs(first_PN: Tensor, second_PN: Tensor) -> Tensor:
-    return torch.stack([first_PN, second_PN], dim=-1).flatten(1)
