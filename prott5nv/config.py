@@ -29,9 +29,9 @@ _PRESETS: dict[str, dict[str, Any]] = {
     "builtin": dict(
         num_layers=3,
         decoder_num_layers=1,
-        hidden_size=192,
-        ffn_hidden_size=768,
-        num_attention_heads=6,
+        hidden_size=256,
+        ffn_hidden_size=1024,
+        num_attention_heads=8,
         num_sentinel_tokens=192,
         seq_length_dec=400,
         init_method_std=0.06,
@@ -200,7 +200,7 @@ class ModelConfig:
     def preset(cls, name: str, **overrides: Any) -> ModelConfig:
         """One of the named shapes.
 
-        ``prott5nv`` (199M parameters), ``builtin`` (2.1M, the model inside the package), ``small`` (1.4M) or ``tiny``
+        ``prott5nv`` (199M parameters), ``builtin`` (3.6M, the model inside the package), ``small`` (1.4M) or ``tiny``
         (for tests).
 
         Raises

@@ -16,8 +16,8 @@ shift
 shape=(model=builtin model.data.dataset_path=results/corpus model.data.num_workers=0)
 export OMP_NUM_THREADS=1  # a process a core
 export THP_MEM_ALLOC_ENABLE=1  # PyTorch's large tensors in large pages: fewer page faults
-python scripts/pretrain.py name=builtin "${shape[@]}" trainer.devices=2 trainer.max_steps=2000 \
-    trainer.val_check_interval=250 trainer.limit_val_batches=30 "$@"
+python scripts/pretrain.py name=builtin "${shape[@]}" trainer.devices=2 trainer.max_steps=5500 \
+    trainer.val_check_interval=500 trainer.limit_val_batches=30 "$@"
 # What a card reports: the whole test split, masked as ProtT5nv is.
 python scripts/pretrain.py name=builtin-test "${shape[@]}" do_training=false do_testing=true \
     model.data.masked_lm_prob=0.15 restore_from_path=results/builtin/builtin.nemo

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from prott5nv.config import ModelConfig
+from prott5nv.tokenizer import FIRST_SENTINEL
 
 EMBEDDING_STD = 2.0  # layers add to the embedding in steps of the learning rate; a small one is soon lost among them
 NEIGHBOUR_SCORE = 20.0  # of the wanted neighbour before softmax, where others have about 0
@@ -24,18 +25,21 @@ SENTINEL_SCORE = 60.0  # more, since by the last layer the sentinel is a part of
 def mimetic(state_dict: dict[str, Tensor], config: ModelConfig, seed: int) -> dict[str, Tensor]:
     """Freshly drawn weights, changed so that attention starts with places to look at.
 
-    Positions become sinusoids, which a rotation shifts. In encoder layers pairs of heads look one, two, three ...
-    residues to the left and right, all heads of the first layer and two thirds of every other. In the decoder,
-    attention to the encoder looks from a sentinel to the same sentinel and hands over what stands there. All of this
-    is a starting point and is trained like any other weight.
+    The hidden size is shared out: the first columns say where a row stands, the next which sentinel it is, the rest
+    what it is, which is the same for all sentinels. Layers write, and feed-forward parts read, only the rest.
+    Positions are sinusoids, which a rotation shifts, so in encoder layers pairs of heads can look one, two, three ...
+    residues to the left and right and fetch what stands there: all heads of the first layer, two thirds of every other.
+    In the decoder, attention to the encoder looks from a sentinel to the same sentinel and hands over its row. All of
+    this is a starting point and is trained like any other weight.
 
     Parameters
     ----------
     state_dict : dict of Tensor
         By :class:`prott5nv.ProtT5`'s names; left as it is.
     config : ModelConfig
+        With three attention heads or more, so that the three shares have a head's width at least.
     seed : int
-        Of the directions in which sentinels are compared.
+        Of the frequencies and of what heads fetch.
 
     Returns
     -------
@@ -59,20 +63,34 @@ def mimetic(state_dict: dict[str, Tensor], config: ModelConfig, seed: int) -> di
     channels = width // heads
     frequencies_N = math.pi * (torch.arange(channels // 2) + torch.rand(channels // 2, generator=generator))
     frequencies_N /= channels // 2
-    positional = 2 * len(frequencies_N)  # columns that hold the position, and nothing of the word
+    where, which = slice(2 * len(frequencies_N)), slice(2 * len(frequencies_N), 2 * len(frequencies_N) + channels)
+    addressed, what = slice(which.stop), slice(which.stop, width)
 
     words_VD, positions_PD = (weights[f"embedding.{table}_embeddings.weight"] for table in ("word", "position"))
-    words_VD.mul_(EMBEDDING_STD / config.init_method_std)[:, :positional] = 0
+    words_VD.mul_(EMBEDDING_STD / config.init_method_std)[:, where] = 0
+    words_VD[:FIRST_SENTINEL, which] = 0
+    words_VD[FIRST_SENTINEL:, what] = words_VD[FIRST_SENTINEL, what].clone()
     angles_PN = torch.arange(len(positions_PD))[:, None] * frequencies_N
     pairs_PN2 = torch.stack([angles_PN.cos(), angles_PN.sin()], dim=-1)
-    positions_PD.zero_()[:, :positional] = EMBEDDING_STD * math.sqrt(2) * pairs_PN2.flatten(1)
+    positions_PD.zero_()[:, where] = EMBEDDING_STD * math.sqrt(2) * pairs_PN2.flatten(1)
     # The word table is also the head, whose scores should not grow with it.
     weights["decoder.final_layernorm.weight"].fill_(config.init_method_std / EMBEDDING_STD)
 
+    for name, weight in weights.items():
+        if name.endswith(("self_attention.dense.weight", "mlp.dense_4h_to_h.weight")):
+            weight[addressed] = 0
+        elif name.endswith("mlp.dense_h_to_4h.weight"):
+            weight[:, addressed] = 0
+
     distance = 0
     for layer in range(config.num_layers):
-        fused = weights[f"encoder.layers.{layer}.self_attention.query_key_value.weight"]
-        query_HCD, key_HCD, _ = fused.view(heads, 3, channels, width).unbind(1)
+        prefix = f"encoder.layers.{layer}.self_attention"
+        query_HCD, key_HCD, value_HCD = (
+            weights[f"{prefix}.query_key_value.weight"].view(heads, 3, channels, width).unbind(1)
+        )
+        for value_CD in value_HCD:
+            value_CD.zero_()[:, what] = _directions(channels, width - what.start, generator)
+        weights[f"{prefix}.dense.weight"][what] = EMBEDDING_STD * _directions(width - what.start, width, generator)
         for pair in range((heads if layer == 0 else heads - heads // 3) // 2):
             distance += 1
             for head, offset in ((2 * pair, -distance), (2 * pair + 1, distance)):
@@ -82,13 +100,16 @@ def mimetic(state_dict: dict[str, Tensor], config: ModelConfig, seed: int) -> di
         prefix = f"decoder.layers.{layer}.inter_attention"
         query_HCD = weights[f"{prefix}.query.weight"].view(heads, channels, width)
         key_HCD, value_HCD = weights[f"{prefix}.key_value.weight"].view(heads, 2, channels, width).unbind(1)
-        directions = torch.linalg.qr(torch.randn(width - positional, channels, generator=generator))[0].T
-        directions *= _strength(SENTINEL_SCORE, channels, channels)
         for matrix_HCD in (query_HCD, key_HCD):
-            matrix_HCD.zero_()[:, :, positional:] = directions
+            matrix_HCD.zero_()[:, :, which] = _strength(SENTINEL_SCORE, channels, channels) * torch.eye(channels)
         value_HCD.copy_(torch.eye(width).view(heads, channels, width))
         weights[f"{prefix}.dense.weight"].copy_(EMBEDDING_STD * torch.eye(width))
     return weights
+
+
+def _directions(rows: int, columns: int, generator: torch.Generator) -> Tensor:
+    """Orthonormal rows, at most as many as columns."""
+    return torch.linalg.qr(torch.randn(columns, rows, generator=generator))[0].T
 
 
 def _look_at(query_CD: Tensor, key_CD: Tensor, offset: int, frequencies_N: Tensor) -> None:

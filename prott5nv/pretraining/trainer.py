@@ -139,8 +139,8 @@ def check(cfg: DictConfig) -> None:
         raise ProtT5nvError("model.optim.name=muon needs whole matrices: model.tensor_model_parallel_size must be 1")
     if model.init_method not in ("normal", "mimetic"):
         raise ProtT5nvError(f"model.init_method={model.init_method}: choose normal or mimetic")
-    if model.init_method == "mimetic" and model.num_attention_heads < 2:
-        raise ProtT5nvError("model.init_method=mimetic needs two attention heads or more, for the left and the right")
+    if model.init_method == "mimetic" and model.num_attention_heads < 3:
+        raise ProtT5nvError("model.init_method=mimetic needs three attention heads: for place, sentinel, residue")
     if model.activations_checkpoint_granularity not in (None, "full"):
         raise ProtT5nvError(
             f"model.activations_checkpoint_granularity={model.activations_checkpoint_granularity}: choose null or full"

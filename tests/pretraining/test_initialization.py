@@ -52,6 +52,23 @@ def test_a_head_is_left_free(weights_of_attention):
     assert weights_of_attention[0][2].max() < 0.5
 
 
+def test_place_and_sentinel_pass_through_the_encoder_untouched():
+    torch.manual_seed(0)
+    model = ProtT5(CONFIG).eval()
+    model.load_state_dict(mimetic(model.state_dict(), CONFIG, seed=1))
+    tokens, ends = torch.randint(5, 25, (LENGTH,)), torch.tensor([0, LENGTH], dtype=torch.int32)
+    tokens[list(MASKED)] = torch.arange(len(MASKED)) + FIRST_SENTINEL
+    rows = []
+    for module in (model.encoder.layers[0], model.encoder.final_layernorm):
+        module.register_forward_pre_hook(lambda _module, inputs: rows.append(inputs[0].clone()))
+    with torch.no_grad():
+        model.encode(tokens, ends)
+    addressed = 2 * CONFIG.hidden_size // CONFIG.num_attention_heads
+    written_TD = rows[1] - rows[0]
+    assert not written_TD[:, :addressed].any()
+    assert written_TD[:, addressed:].std() > 0.5
+
+
 def test_the_decoder_looks_at_its_sentinel(weights_of_attention):
     of_sentinels = weights_of_attention[-1][:, 1::2]
     for i, place in enumerate(MASKED):
@@ -65,9 +82,8 @@ def test_weights_are_copied_and_drawn_by_the_seed():
     first, again, other = (mimetic(fresh, CONFIG, seed=seed) for seed in (1, 1, 2))
     assert all(torch.equal(fresh[name], kept[name]) for name in kept)
     assert all(torch.equal(first[name], again[name]) for name in first)
-    assert not torch.equal(
-        first["decoder.layers.0.inter_attention.query.weight"], other["decoder.layers.0.inter_attention.query.weight"]
-    )
+    for name in ("embedding.position_embeddings.weight", "encoder.layers.1.self_attention.dense.weight"):
+        assert not torch.equal(first[name], other[name])
 
 
 def test_a_run_starts_from_it_and_learns(cfg):
@@ -81,7 +97,7 @@ def test_a_run_starts_from_it_and_learns(cfg):
 
 @pytest.mark.parametrize(
     "setting, message",
-    [({"init_method": "xavier"}, "normal or mimetic"), ({"num_attention_heads": 1}, "two attention")],
+    [({"init_method": "xavier"}, "normal or mimetic"), ({"num_attention_heads": 2}, "three attention")],
 )
 def test_what_cannot_start_is_refused(cfg, setting, message):
     cfg.model.init_method = "mimetic"
