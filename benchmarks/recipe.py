@@ -1,6 +1,6 @@
 """Which recipe learns most: short pretraining runs side by side, and what a finished model knows.
 
-    python benchmarks/recipe.py try --data DIR --steps 200 -o results/recipe   # model=builtin, one line changed
+    python benchmarks/recipe.py try --data DIR --steps 300 -o results/recipe   # model=builtin, one line changed
     python benchmarks/recipe.py measure --data DIR a.nemo b.nemo
 
 DIR is what `prott5nv prepare uniref50` wrote. Runs that are there already are kept. All models are asked for the same
@@ -14,6 +14,7 @@ is of. Beside them: what the composition of all proteins, and of each one's visi
 from __future__ import annotations
 
 import argparse
+import copy
 import math
 import subprocess
 import sys
@@ -30,16 +31,23 @@ from prott5nv.tokenizer import FIRST_RESIDUE
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "pretrain.py"
 AMINO_ACIDS = 20
-BASE = {"global_batch_size": 16, "data.num_workers": 0}
+PROTEINS = 16  # a step; a recipe with more or fewer takes fewer or more steps
+BASE = {"global_batch_size": PROTEINS, "data.num_workers": 0, "optim.lr": 4e-3}  # short runs bear larger steps
 RECIPES: dict[str, dict[str, object]] = {
     "the built-in model's": {},
     "normal initialization": {"init_method": "normal"},
+    "AdamW, learning rate 2e-3": {"optim.name": "fused_adam", "optim.lr": 2e-3},
+    "learning rate 2e-3": {"optim.lr": 2e-3},
+    "learning rate 8e-3": {"optim.lr": 8e-3},
+    "150 steps of warm-up": {"optim.sched.warmup_steps": 150},
+    "8 proteins a step": {"global_batch_size": 8, "micro_batch_size": 8},
     "15 % masked": {"data.masked_lm_prob": 0.15},
-    "AdamW": {"optim.name": "fused_adam"},
-    "learning rate 4e-3": {"optim.lr": 4e-3},
+    "36 % masked, three at a time": {"data.mean_span_length": 3},
     "dropout 0.1": {"hidden_dropout": 0.1, "attention_dropout": 0.1},
-    "5 + 1 layers": {"num_layers": 5},
-    "width 128": {"hidden_size": 128, "ffn_hidden_size": 512, "num_attention_heads": 4},
+    "2 + 1 layers": {"num_layers": 2},
+    "4 + 1 layers": {"num_layers": 4},
+    "3 + 2 layers": {"decoder_num_layers": 2},
+    "width 192": {"hidden_size": 192, "ffn_hidden_size": 768, "num_attention_heads": 6},
 }
 
 
@@ -48,7 +56,9 @@ def pretrain(data: Path, steps: int, name: str, changes: dict[str, object], outp
     folder = "".join(letter if letter.isalnum() else "_" for letter in name)
     exported = output / folder / f"{folder}.nemo"
     if not exported.is_file():
-        settings = [f"model.{key}={value}" for key, value in {**BASE, **changes}.items()]
+        recipe = {**BASE, **changes}
+        steps = steps * PROTEINS // int(str(recipe["global_batch_size"]))
+        settings = [f"model.{key}={value}" for key, value in recipe.items()]
         settings += ["model=builtin", f"name={folder}", f"exp_manager.exp_dir={output}", f"trainer.max_steps={steps}"]
         settings += [f"model.data.dataset_path={data}", "trainer.limit_val_batches=1"]
         subprocess.run([sys.executable, SCRIPT, *settings], check=True)
@@ -111,7 +121,15 @@ def compositions(batches: list[dict[str, Tensor]]) -> tuple[float, float]:
     return math.exp(-(overall[overall > 0] * np.log(overall[overall > 0])).sum()), min(by_protein)
 
 
-def measure(data: Path, files: dict[str, Path], split: str, proteins: int) -> None:
+def averaged(models: list[ProtT5]) -> ProtT5:
+    """What a running mean of the last checkpoints of one run would be."""
+    states = [model.state_dict() for model in models]
+    mean = copy.deepcopy(models[0])
+    mean.load_state_dict({name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]})
+    return mean
+
+
+def measure(data: Path, files: dict[str, Path], split: str, proteins: int, average: bool = False) -> None:
     held_out = PretrainingDataset(CSVDataset(data, split, "x*"), seed=1234, shuffle=False, micro_batch_size=32)
     batches = held_out.__getitems__(list(range(min(proteins, len(held_out)))))
     overall, own = compositions(batches)
@@ -119,8 +137,10 @@ def measure(data: Path, files: dict[str, Path], split: str, proteins: int) -> No
     print("|---|---|---|---|")
     print(f"| composition of all proteins | {overall:.2f} | | |")
     print(f"| composition of the protein | {own:.2f} | | |")
-    for name, path in files.items():
-        model = load(path).eval()
+    models = {name: load(path).eval() for name, path in files.items()}
+    if average:
+        models["average of their weights"] = averaged(list(models.values()))
+    for name, model in models.items():
         figures = [perplexity(model, batches), perplexity(model, [shuffled(batch) for batch in batches])]
         print(f"| {name} | {figures[0]:.2f} | {figures[1]:.2f} | {read_residues(model, batches[0]):.0%} |", flush=True)
 
@@ -133,12 +153,14 @@ def main() -> None:
         command.add_argument("--data", type=Path, required=True, help="what prott5nv prepare uniref50 wrote")
         command.add_argument("--split", default="val", choices=["val", "test"], help="proteins to measure with")
         command.add_argument("--proteins", type=int, default=512, help="how many of them")
-    trying.add_argument("--steps", type=int, default=200, help="of 16 proteins each")
+    trying.add_argument("--steps", type=int, default=300, help=f"of {PROTEINS} proteins each")
     trying.add_argument("-o", "--output", type=Path, default=Path("results/recipe"))
     measuring.add_argument("files", nargs="+", type=Path, metavar="FILE.nemo")
+    measuring.add_argument("--average", action="store_true", help="also the mean of the files' weights")
     arguments, overrides = parser.parse_known_args()
     if arguments.command == "measure":
-        measure(arguments.data, {path.name: path for path in arguments.files}, arguments.split, arguments.proteins)
+        files = {path.name: path for path in arguments.files}
+        measure(arguments.data, files, arguments.split, arguments.proteins, arguments.average)
         return
     more = dict(override.removeprefix("model.").split("=", 1) for override in overrides)
     files = {
