@@ -38,16 +38,11 @@ RECIPES: dict[str, dict[str, object]] = {
     "normal initialization": {"init_method": "normal"},
     "AdamW, learning rate 2e-3": {"optim.name": "fused_adam", "optim.lr": 2e-3},
     "learning rate 2e-3": {"optim.lr": 2e-3},
-    "learning rate 8e-3": {"optim.lr": 8e-3},
     "150 steps of warm-up": {"optim.sched.warmup_steps": 150},
     "8 proteins a step": {"global_batch_size": 8, "micro_batch_size": 8},
     "15 % masked": {"data.masked_lm_prob": 0.15},
-    "36 % masked, three at a time": {"data.mean_span_length": 3},
     "dropout 0.1": {"hidden_dropout": 0.1, "attention_dropout": 0.1},
-    "2 + 1 layers": {"num_layers": 2},
     "4 + 1 layers": {"num_layers": 4},
-    "3 + 2 layers": {"decoder_num_layers": 2},
-    "width 192": {"hidden_size": 192, "ffn_hidden_size": 768, "num_attention_heads": 6},
 }
 
 
