@@ -206,8 +206,9 @@ def test_a_full_disk_loses_nothing(run, start, tmp_path, victim):
             "unfinished run with pooling=none, not mean"
             in run("p.fasta", "-o", "out.h5", "--pooling", "mean", code=2).stderr
         )
-        random_fasta(tmp_path / "other.fasta", 405, seed=1)
-        assert "another input" in run("other.fasta", "-o", "out.h5", code=2).stderr
+        if '"records"' in (tmp_path / "out.h5.partial" / "journal.jsonl").read_text():  # a fast machine saved none yet
+            random_fasta(tmp_path / "other.fasta", 405, seed=1)
+            assert "another input" in run("other.fasta", "-o", "out.h5", code=2).stderr
     run("p.fasta", "-o", "out.h5")
     assert contents(tmp_path / "out.h5") == contents(tmp_path / "expected.h5")
 
