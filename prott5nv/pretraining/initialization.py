@@ -63,8 +63,9 @@ def mimetic(state_dict: dict[str, Tensor], config: ModelConfig, seed: int) -> di
     channels = width // heads
     frequencies_N = math.pi * (torch.arange(channels // 2) + torch.rand(channels // 2, generator=generator))
     frequencies_N /= channels // 2
-    where, which = slice(2 * len(frequencies_N)), slice(2 * len(frequencies_N), 2 * len(frequencies_N) + channels)
-    addressed, what = slice(which.stop), slice(which.stop, width)
+    place = 2 * len(frequencies_N)
+    addressed = place + channels
+    where, which, what = slice(place), slice(place, addressed), slice(addressed, width)
 
     words_VD, positions_PD = (weights[f"embedding.{table}_embeddings.weight"] for table in ("word", "position"))
     words_VD.mul_(EMBEDDING_STD / config.init_method_std)[:, where] = 0
@@ -78,9 +79,9 @@ def mimetic(state_dict: dict[str, Tensor], config: ModelConfig, seed: int) -> di
 
     for name, weight in weights.items():
         if name.endswith(("self_attention.dense.weight", "mlp.dense_4h_to_h.weight")):
-            weight[addressed] = 0
+            weight[:addressed] = 0
         elif name.endswith("mlp.dense_h_to_4h.weight"):
-            weight[:, addressed] = 0
+            weight[:, :addressed] = 0
 
     distance = 0
     for layer in range(config.num_layers):
@@ -89,8 +90,8 @@ def mimetic(state_dict: dict[str, Tensor], config: ModelConfig, seed: int) -> di
             weights[f"{prefix}.query_key_value.weight"].view(heads, 3, channels, width).unbind(1)
         )
         for value_CD in value_HCD:
-            value_CD.zero_()[:, what] = _directions(channels, width - what.start, generator)
-        weights[f"{prefix}.dense.weight"][what] = EMBEDDING_STD * _directions(width - what.start, width, generator)
+            value_CD.zero_()[:, what] = _directions(channels, width - addressed, generator)
+        weights[f"{prefix}.dense.weight"][what] = EMBEDDING_STD * _directions(width - addressed, width, generator)
         for pair in range((heads if layer == 0 else heads - heads // 3) // 2):
             distance += 1
             for head, offset in ((2 * pair, -distance), (2 * pair + 1, distance)):

@@ -18,14 +18,21 @@ CONFIG = ModelConfig.preset("small", num_layers=2, decoder_num_layers=1, hidden_
 LENGTH, MASKED = 120, (3, 40, 77, 119)
 
 
-@pytest.fixture(scope="module")
-def weights_of_attention():
-    """Attention weights (H, queries, keys) of each call, for a protein with some residues behind sentinels."""
+@pytest.fixture
+def start():
+    """A model before any training, and a protein with some residues behind sentinels."""
     torch.manual_seed(0)
     model = ProtT5(CONFIG).eval()
     model.load_state_dict(mimetic(model.state_dict(), CONFIG, seed=1))
     tokens = torch.randint(5, 25, (LENGTH,))
     tokens[list(MASKED)] = torch.arange(len(MASKED)) + FIRST_SENTINEL
+    return model, tokens
+
+
+@pytest.fixture
+def weights_of_attention(start):
+    """Attention weights (H, queries, keys) of each call."""
+    model, tokens = start
     targets = torch.tensor([BOS, *(token for i in range(len(MASKED)) for token in (FIRST_SENTINEL + i, 5 + i))])
     seen = []
 
@@ -52,17 +59,13 @@ def test_a_head_is_left_free(weights_of_attention):
     assert weights_of_attention[0][2].max() < 0.5
 
 
-def test_place_and_sentinel_pass_through_the_encoder_untouched():
-    torch.manual_seed(0)
-    model = ProtT5(CONFIG).eval()
-    model.load_state_dict(mimetic(model.state_dict(), CONFIG, seed=1))
-    tokens, ends = torch.randint(5, 25, (LENGTH,)), torch.tensor([0, LENGTH], dtype=torch.int32)
-    tokens[list(MASKED)] = torch.arange(len(MASKED)) + FIRST_SENTINEL
+def test_place_and_sentinel_pass_through_the_encoder_untouched(start):
+    model, tokens = start
     rows = []
     for module in (model.encoder.layers[0], model.encoder.final_layernorm):
         module.register_forward_pre_hook(lambda _module, inputs: rows.append(inputs[0].clone()))
     with torch.no_grad():
-        model.encode(tokens, ends)
+        model.encode(tokens, torch.tensor([0, LENGTH], dtype=torch.int32))
     addressed = 2 * CONFIG.hidden_size // CONFIG.num_attention_heads
     written_TD = rows[1] - rows[0]
     assert not written_TD[:, :addressed].any()
