@@ -14,7 +14,6 @@ is of. Beside them: what the composition of all proteins, and of each one's visi
 from __future__ import annotations
 
 import argparse
-import copy
 import math
 import subprocess
 import sys
@@ -24,6 +23,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
 
 from prott5nv import ProtT5, load
 from prott5nv.data.dataset import CSVDataset, PretrainingDataset
@@ -32,17 +32,21 @@ from prott5nv.tokenizer import FIRST_RESIDUE
 SCRIPT = Path(__file__).parents[1] / "scripts" / "pretrain.py"
 AMINO_ACIDS = 20
 PROTEINS = 16  # a step; a recipe with more or fewer takes fewer or more steps
-BASE = {"global_batch_size": PROTEINS, "data.num_workers": 0, "optim.lr": 4e-3}  # short runs bear larger steps
+BASE = {"global_batch_size": PROTEINS, "data.num_workers": 0, "optim.lr": 4e-3}
 RECIPES: dict[str, dict[str, object]] = {
-    "the built-in model's": {},
+    "the built-in model's, learning rate 4e-3": {},
     "normal initialization": {"init_method": "normal"},
     "AdamW, learning rate 2e-3": {"optim.name": "fused_adam", "optim.lr": 2e-3},
     "learning rate 2e-3": {"optim.lr": 2e-3},
     "150 steps of warm-up": {"optim.sched.warmup_steps": 150},
     "8 proteins a step": {"global_batch_size": 8, "micro_batch_size": 8},
     "15 % masked": {"data.masked_lm_prob": 0.15},
+    "36 % masked, three at a time": {"data.mean_span_length": 3},
     "dropout 0.1": {"hidden_dropout": 0.1, "attention_dropout": 0.1},
+    "2 + 1 layers": {"num_layers": 2},
     "4 + 1 layers": {"num_layers": 4},
+    "3 + 2 layers": {"decoder_num_layers": 2},
+    "width 192": {"hidden_size": 192, "ffn_hidden_size": 768, "num_attention_heads": 6},
 }
 
 
@@ -116,14 +120,6 @@ def compositions(batches: list[dict[str, Tensor]]) -> tuple[float, float]:
     return math.exp(-(overall[overall > 0] * np.log(overall[overall > 0])).sum()), min(by_protein)
 
 
-def averaged(models: list[ProtT5]) -> ProtT5:
-    """What a running mean of the last checkpoints of one run would be."""
-    states = [model.state_dict() for model in models]
-    mean = copy.deepcopy(models[0])
-    mean.load_state_dict({name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]})
-    return mean
-
-
 def measure(data: Path, files: dict[str, Path], split: str, proteins: int, average: bool = False) -> None:
     held_out = PretrainingDataset(CSVDataset(data, split, "x*"), seed=1234, shuffle=False, micro_batch_size=32)
     batches = held_out.__getitems__(list(range(min(proteins, len(held_out)))))
@@ -134,7 +130,10 @@ def measure(data: Path, files: dict[str, Path], split: str, proteins: int, avera
     print(f"| composition of the protein | {own:.2f} | | |")
     models = {name: load(path).eval() for name, path in files.items()}
     if average:
-        models["average of their weights"] = averaged(list(models.values()))
+        mean = AveragedModel(next(iter(models.values())))
+        for model in models.values():
+            mean.update_parameters(model)
+        models["average of their weights"] = mean.module
     for name, model in models.items():
         figures = [perplexity(model, batches), perplexity(model, [shuffled(batch) for batch in batches])]
         print(f"| {name} | {figures[0]:.2f} | {figures[1]:.2f} | {read_residues(model, batches[0]):.0%} |", flush=True)
