@@ -26,8 +26,8 @@ import numpy as np
 import torch
 
 from prott5nv import ModelConfig, ProtT5, load, seqs_to_embedding
-from prott5nv.attention import Packing
 from prott5nv.checkpoint import read_nemo, save_nemo
+from prott5nv.model.attention import Packing
 
 WEIGHTS = "./model_weights.ckpt"
 GENUINE = ("prott5nv.nemo", "variant_flatcfg.nemo", "variant_gz.nemo")
@@ -140,7 +140,7 @@ LOADERS = {
 
 LOAD = """
 import os, sys, time
-import prott5nv.transformer
+import prott5nv.model.prott5
 from prott5nv.checkpoint import load
 def peak():  # of this process alone; getrusage starts from the parent's
     return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))

@@ -20,7 +20,7 @@ import torch
 
 from prott5nv.data.corruption import corrupt_spans
 from prott5nv.data.dataset import CSVDataset, GlobalBatchSampler, PretrainingDataset
-from prott5nv.tokenizer import RESIDUES
+from prott5nv.model.tokenizer import RESIDUES
 
 GLOBAL_BATCH_SIZE = 2688  # the original run's
 FILES = 50

@@ -23,7 +23,7 @@ import torch
 from embed import matmul_rate, seconds
 
 from prott5nv import ModelConfig, ProtT5, ProtT5nvInference, score_variants
-from prott5nv.decoding.hiding import AMINO_ACIDS
+from prott5nv.decoding.masking import AMINO_ACIDS
 from prott5nv.decoding.variants import Variant
 from prott5nv.flip.metrics import evaluate
 from prott5nv.flip.tasks import Task, load_task

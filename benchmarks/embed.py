@@ -22,10 +22,10 @@ from pathlib import Path
 import torch
 
 from prott5nv import ModelConfig, ProtT5, ProtT5nvInference
-from prott5nv.bulk import embed_file
 from prott5nv.checkpoint import save_nemo
 from prott5nv.checkpoint.huggingface import nemo_to_huggingface
-from prott5nv.io.records import read_records
+from prott5nv.embedding.job import embed_file
+from prott5nv.io.reader import read_records
 
 PEER_RESIDUES = 4000  # a batch of the ProtTrans script
 

@@ -20,7 +20,7 @@ import torch
 
 from prott5nv import ModelConfig, ProtT5
 from prott5nv.checkpoint import save_nemo
-from prott5nv.tokenizer import RESIDUES
+from prott5nv.model.tokenizer import RESIDUES
 
 
 def write_fasta(path: Path, proteins: int) -> None:

@@ -29,7 +29,7 @@ import yaml
 
 from prott5nv import ModelConfig, ProtT5, ProtT5nvError
 from prott5nv.checkpoint import read_nemo, save_nemo
-from prott5nv.tokenizer import PIECES
+from prott5nv.model.tokenizer import VOCABULARY
 
 SECONDS_PER_FILE = 10
 CONFIG, WEIGHTS = "./model_config.yaml", "./model_weights.ckpt"
@@ -46,7 +46,7 @@ def valid_members(folder: Path) -> dict[str, bytes]:
         members = {member.name: tar.extractfile(member).read() for member in tar if member.isfile()}
     for name in members:
         if name.endswith(".model"):
-            pieces = [bytes([10, len(piece)]) + piece.encode() for piece in PIECES[:30]]
+            pieces = [bytes([10, len(piece)]) + piece.encode() for piece in VOCABULARY[:30]]
             members[name] = b"".join(bytes([10, len(piece)]) + piece for piece in pieces)
     values = yaml.safe_load(members[CONFIG])
     kept = {key: values[key] for key in (*widths, "seq_length", "max_position_embeddings", "tokenizer", "target")}

@@ -22,8 +22,8 @@ import torch
 from embed_memory import write_fasta
 
 from prott5nv import ModelConfig, ProtT5, ProtT5nvInference
-from prott5nv.bulk import embed_file
 from prott5nv.checkpoint import save_nemo
+from prott5nv.embedding.job import embed_file
 
 
 def contents(path: Path) -> list:

@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from prott5nv.data.uniref50 import describe, prepare
+from prott5nv.data.prepare import describe, prepare
 
 ATTEMPTS = 3  # the best of which counts: other work on the machine only slows down
 AMINO_ACIDS = "LASGVERTDIPKNFQYHMCW"

@@ -25,11 +25,11 @@ from torch.nn.utils import clip_grad_norm_
 from torch.nn.utils.rnn import pad_sequence
 
 from prott5nv import ModelConfig
-from prott5nv.configuration import config_folder, quiet, register_presets
+from prott5nv.cli.hydra_app import config_folder, quiet, register_presets
+from prott5nv.model.tokenizer import BOS, EOS, PAD
 from prott5nv.pretraining.flops import matmul_peak, training_flops
 from prott5nv.pretraining.model import ProtT5nvModel
 from prott5nv.pretraining.trainer import build_trainer
-from prott5nv.tokenizer import BOS, EOS, PAD
 
 ENCODER, DECODER = 512, 256  # what upstream padded to
 PADDINGS = {"Hugging Face, padded to the longest": False, "Hugging Face, padded to 512 + 256": True}

@@ -27,7 +27,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from prott5nv import ProtT5, load
 from prott5nv.data.dataset import CSVDataset, PretrainingDataset
-from prott5nv.tokenizer import FIRST_RESIDUE
+from prott5nv.model.tokenizer import FIRST_RESIDUE
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "pretrain.py"
 AMINO_ACIDS = 20

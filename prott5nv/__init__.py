@@ -1,37 +1,67 @@
 """ProtT5nv: pretrain, embed, fine-tune and score with a protein T5.
 
-Public names are imported on first use, so that ``import prott5nv`` costs nothing.
+Public names are imported on first use, so that ``import prott5nv`` does not import PyTorch.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from prott5nv.bionemo import ProtT5nvInference
+    from prott5nv.checkpoint import load
+    from prott5nv.decoding.fill import fill
+    from prott5nv.decoding.marginals import pseudo_perplexity, score_substitutions
+    from prott5nv.decoding.variants import score_variants
+    from prott5nv.embedding.embedder import Embedder, seqs_to_embedding
+    from prott5nv.embedding.store import EmbeddingStore
+    from prott5nv.errors import ProtT5nvError
+    from prott5nv.model.config import ModelConfig
+    from prott5nv.model.prott5 import ProtT5
+    from prott5nv.model.tokenizer import ProteinTokenizer
 
 __version__ = "0.1.0"
 
-_PUBLIC = {
-    "EmbeddingStore": "prott5nv.io.embeddings_h5",
-    "ModelConfig": "prott5nv.config",
-    "ProtT5": "prott5nv.transformer",
+__all__ = [
+    "Embedder",
+    "EmbeddingStore",
+    "ModelConfig",
+    "ProtT5",
+    "ProtT5nvError",
+    "ProtT5nvInference",
+    "ProteinTokenizer",
+    "__version__",
+    "fill",
+    "load",
+    "pseudo_perplexity",
+    "score_substitutions",
+    "score_variants",
+    "seqs_to_embedding",
+]
+
+_MODULES = {
+    "Embedder": "prott5nv.embedding.embedder",
+    "EmbeddingStore": "prott5nv.embedding.store",
+    "ModelConfig": "prott5nv.model.config",
+    "ProtT5": "prott5nv.model.prott5",
     "ProtT5nvError": "prott5nv.errors",
-    "ProtT5nvInference": "prott5nv.inference",
-    "ProteinTokenizer": "prott5nv.tokenizer",
+    "ProtT5nvInference": "prott5nv.bionemo",
+    "ProteinTokenizer": "prott5nv.model.tokenizer",
     "fill": "prott5nv.decoding.fill",
     "load": "prott5nv.checkpoint",
     "pseudo_perplexity": "prott5nv.decoding.marginals",
     "score_substitutions": "prott5nv.decoding.marginals",
     "score_variants": "prott5nv.decoding.variants",
-    "seqs_to_embedding": "prott5nv.inference",
+    "seqs_to_embedding": "prott5nv.embedding.embedder",
 }
 
-__all__ = ["__version__", *_PUBLIC]
 
-
-def __getattr__(name: str):
-    if name not in _PUBLIC:
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
         raise AttributeError(f"module 'prott5nv' has no attribute {name!r}")
-    return getattr(import_module(_PUBLIC[name]), name)
+    return getattr(import_module(_MODULES[name]), name)
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return sorted(__all__)

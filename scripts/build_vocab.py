@@ -3,14 +3,15 @@
     python scripts/build_vocab.py
 
 SentencePiece orders characters by how often they occur, so the training text is each residue as often as its rank
-demands. The files land in prott5nv/vocab/.
+demands. The files land in prott5nv/assets/.
 """
 
 import io
 
 import sentencepiece
 
-from prott5nv.tokenizer import MODEL_FILE, PIECES, RESIDUES, VOCAB_FILE
+from prott5nv.assets import SENTENCEPIECE_MODEL, SENTENCEPIECE_VOCAB
+from prott5nv.model.tokenizer import RESIDUES, VOCABULARY
 
 
 def main() -> None:
@@ -31,11 +32,10 @@ def main() -> None:
         minloglevel=1,
     )
     built = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
-    assert tuple(built.id_to_piece(i) for i in range(30)) == PIECES[:30]
-    MODEL_FILE.parent.mkdir(exist_ok=True)
-    MODEL_FILE.write_bytes(model.getvalue())
-    VOCAB_FILE.write_text("".join(f"{built.id_to_piece(i)}\t{built.get_score(i):g}\n" for i in range(30)))
-    print(f"wrote {MODEL_FILE} and its .vocab")
+    assert tuple(built.id_to_piece(i) for i in range(30)) == VOCABULARY[:30]
+    SENTENCEPIECE_MODEL.write_bytes(model.getvalue())
+    SENTENCEPIECE_VOCAB.write_text("".join(f"{built.id_to_piece(i)}\t{built.get_score(i):g}\n" for i in range(30)))
+    print(f"wrote {SENTENCEPIECE_MODEL} and its .vocab")
 
 
 if __name__ == "__main__":

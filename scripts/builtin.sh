@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The recipe of the model inside the package, from any FASTA file to prott5nv/models/default.nemo:
+# The recipe of the model inside the package, from any FASTA file to prott5nv/assets/builtin.nemo:
 #
 #     bash scripts/builtin.sh proteins.fasta.gz [NAME=VALUE]...
 #

@@ -10,7 +10,7 @@ Every setting of conf/finetune.yaml and conf/task/ can be overridden by its dott
 
 from omegaconf import DictConfig
 
-from prott5nv.configuration import run
+from prott5nv.cli.hydra_app import run
 
 
 def main(cfg: DictConfig) -> None:

@@ -9,7 +9,7 @@ shows the result. The same command again goes on where the last one stopped.
 
 from omegaconf import DictConfig
 
-from prott5nv.configuration import run
+from prott5nv.cli.hydra_app import run
 
 
 def main(cfg: DictConfig) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from prott5nv.io.fasta import read_fasta
-from prott5nv.io.records import accession, read_records
+from prott5nv.io.reader import read_records
+from prott5nv.io.record import accession
 
 # Average masses of the residues in Da, and the masses of the whole (precursor) proteins as UniProt prints them.
 RESIDUE_MASSES = {

@@ -75,8 +75,8 @@ def test_wheel_carries_configuration_vocabulary_and_model(tmp_path):
     assert {
         "prott5nv/conf/pretrain.yaml",
         "prott5nv/conf/model.yaml",
-        "prott5nv/vocab/protein_sequence_sentencepiece.model",
-        "prott5nv/models/default.nemo",
-        "prott5nv/models/default.md",
+        "prott5nv/assets/protein_sequence_sentencepiece.model",
+        "prott5nv/assets/builtin.nemo",
+        "prott5nv/assets/builtin.md",
         "prott5nv/scatter.html",
     } <= names

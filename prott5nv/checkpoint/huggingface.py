@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import re
-import secrets
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -19,12 +18,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prott5nv.assets import SENTENCEPIECE_MODEL
 from prott5nv.checkpoint.huggingface_text import MODEL_CARD, tokenizer_files
 from prott5nv.checkpoint.reader import read_nemo
 from prott5nv.checkpoint.writer import save_nemo
-from prott5nv.config import ModelConfig
 from prott5nv.errors import ProtT5nvError
-from prott5nv.tokenizer import BOS, EOS, MODEL_FILE, PAD
+from prott5nv.io.atomic import whole_folder
+from prott5nv.model.config import ModelConfig
+from prott5nv.model.tokenizer import BOS, EOS, PAD
 
 if TYPE_CHECKING:
     import torch
@@ -92,18 +93,12 @@ def nemo_to_huggingface(source: str | Path, folder: str | Path) -> None:
             card=card.read_text(encoding="utf-8") if card.is_file() else "",
         ),
     }
-    temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        temporary.mkdir(parents=True)
+    with whole_folder(folder) as temporary:
         for name, text in texts.items():
             (temporary / name).write_text(text, encoding="utf-8")
-        shutil.copyfile(MODEL_FILE, temporary / MODEL_FILE.name)
+        shutil.copyfile(SENTENCEPIECE_MODEL, temporary / SENTENCEPIECE_MODEL.name)
         state = to_blenderbot(file.state_dict, file.config)
         save_file(state, temporary / WEIGHTS_FILE, metadata={"format": "pt"})
-        temporary.rename(folder)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
 
 
 def huggingface_to_nemo(folder: str | Path, path: str | Path) -> None:

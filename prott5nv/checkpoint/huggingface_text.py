@@ -5,7 +5,7 @@ from __future__ import annotations
 import string
 from typing import Any
 
-from prott5nv.tokenizer import FIRST_SENTINEL, PIECES
+from prott5nv.model.tokenizer import FIRST_SENTINEL, VOCABULARY
 
 _SPECIAL = {
     "unk_token": "<unk>",
@@ -32,7 +32,7 @@ def tokenizer_files(max_length: int, num_sentinels: int) -> dict[str, dict[str, 
         As many ``<extra_id_...>`` as the model has: ProtT5nv's 96, or another number.
     """
     sentinels = [f"<extra_id_{number}>" for number in range(num_sentinels)]
-    pieces = [*PIECES[:FIRST_SENTINEL], *sentinels]
+    pieces = [*VOCABULARY[:FIRST_SENTINEL], *sentinels]
     added = [
         {"id": pieces.index(piece), "content": piece, "special": True, "normalized": False}
         | {"single_word": False, "lstrip": False, "rstrip": False}

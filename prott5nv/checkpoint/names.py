@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from prott5nv.errors import ProtT5nvError
 
 if TYPE_CHECKING:
-    from prott5nv.config import ModelConfig
+    from prott5nv.model.config import ModelConfig
 
 _SELF_ATTENTION = (
     # ProtT5 and .nemo               Megatron-Core 0.16            rows, columns (None: a LayerNorm)
@@ -61,7 +61,7 @@ def parameter_shapes(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]
 
     Examples
     --------
-    >>> from prott5nv.config import ModelConfig
+    >>> from prott5nv.model.config import ModelConfig
     >>> next(parameter_shapes(ModelConfig()))
     ('embedding.word_embeddings.weight', (128, 768))
     """

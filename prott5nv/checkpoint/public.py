@@ -61,7 +61,7 @@ def compare(path: str | Path) -> list[Comparison]:
     """
     import torch
 
-    from prott5nv.tokenizer import ProteinTokenizer
+    from prott5nv.model.tokenizer import ProteinTokenizer
 
     model = load(path)
     comparisons = []

@@ -11,13 +11,13 @@ from prott5nv.checkpoint import model_config, vocabulary
 from prott5nv.checkpoint.archive import MAX_OTHER, Archive
 from prott5nv.checkpoint.names import nemo_names, parameter_shapes, prott5_name
 from prott5nv.checkpoint.weights import Weights
-from prott5nv.config import ModelConfig
 from prott5nv.errors import ProtT5nvError
+from prott5nv.model.config import ModelConfig
 
 if TYPE_CHECKING:
     import torch
 
-    from prott5nv.transformer import ProtT5
+    from prott5nv.model.prott5 import ProtT5
 
 CONFIG_MEMBER = "model_config.yaml"
 WEIGHTS_MEMBER = "model_weights.ckpt"
@@ -88,7 +88,7 @@ def read_nemo(path: str | Path, *, weights: bool = True, warm_start: bool = Fals
     --------
     >>> import tempfile
     >>> from prott5nv.checkpoint import save_nemo
-    >>> from prott5nv.transformer import ProtT5
+    >>> from prott5nv.model.prott5 import ProtT5
     >>> model = ProtT5(ModelConfig.preset("tiny"))
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     save_nemo(f"{folder}/tiny.nemo", model.config, model.state_dict())
@@ -125,7 +125,7 @@ def load(path: str | Path, dtype: torch.dtype | None = None) -> ProtT5:
     """
     import torch
 
-    from prott5nv.transformer import ProtT5
+    from prott5nv.model.prott5 import ProtT5
 
     with Archive(path) as archive:
         file, stored, names = _inspect(archive)

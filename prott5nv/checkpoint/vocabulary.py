@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from prott5nv.errors import ProtT5nvError
-from prott5nv.tokenizer import LAST_RESIDUE, PIECES
+from prott5nv.model.tokenizer import LAST_RESIDUE, VOCABULARY
 
 MAX_SIZE = 1 << 24
 
@@ -33,7 +33,7 @@ def check(model: bytes, where: str) -> None:
     ProtT5nvError
         Showing the first piece that differs.
     """
-    expected = PIECES[: LAST_RESIDUE + 1]
+    expected = VOCABULARY[: LAST_RESIDUE + 1]
     try:
         found = pieces(model)
     except (IndexError, UnicodeDecodeError):

@@ -13,7 +13,7 @@ from prott5nv.errors import ProtT5nvError
 if TYPE_CHECKING:
     import torch
 
-    from prott5nv.config import ModelConfig
+    from prott5nv.model.config import ModelConfig
 
 _SAME = (
     "num_layers",

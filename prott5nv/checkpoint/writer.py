@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
-import secrets
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,17 +11,18 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import yaml
 
+from prott5nv.assets import SENTENCEPIECE_MODEL, SENTENCEPIECE_VOCAB
 from prott5nv.checkpoint.archive import BLOCK
 from prott5nv.checkpoint.model_config import ARTIFACT
 from prott5nv.checkpoint.names import parameter_shapes, prott5_to_nemo
 from prott5nv.checkpoint.reader import CONFIG_MEMBER, WEIGHTS_MEMBER
 from prott5nv.errors import ProtT5nvError
-from prott5nv.tokenizer import MODEL_FILE, VOCAB_FILE
+from prott5nv.io.atomic import whole_file
 
 if TYPE_CHECKING:
     import torch
 
-    from prott5nv.config import ModelConfig
+    from prott5nv.model.config import ModelConfig
 
 
 def save_nemo(
@@ -53,35 +52,26 @@ def save_nemo(
     Raises
     ------
     ProtT5nvError
-        If the parameters are not those of ``config``.
-    OSError
-        If the file cannot be written.
+        If the parameters are not those of ``config``, or the file cannot be written.
     """
     import torch
 
     path = Path(path)
     state = _checked(config, state_dict, dtype or torch.float32)
-    artifacts = {f"{hashlib.md5(file.read_bytes()).hexdigest()}_{file.name}": file for file in (MODEL_FILE, VOCAB_FILE)}
+    files = (SENTENCEPIECE_MODEL, SENTENCEPIECE_VOCAB)
+    artifacts = {f"{hashlib.md5(file.read_bytes()).hexdigest()}_{file.name}": file for file in files}
     model_name, vocab_name = artifacts
     values = {**(settings or {}), **config.to_nemo()}
     values["tokenizer"] = {**values["tokenizer"], "model": ARTIFACT + model_name, "vocab_file": ARTIFACT + vocab_name}
     text = yaml.dump(values, Dumper=_Dumper, sort_keys=False)
 
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            _write_header(file, ".", 0, tarfile.DIRTYPE)
-            _write_member(file, CONFIG_MEMBER, text.encode())
-            for name, source in artifacts.items():
-                _write_member(file, name, source.read_bytes())
-            _write_weights(file, state)
-            file.write(bytes(2 * BLOCK))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with whole_file(path) as temporary, temporary.open("xb") as file:
+        _write_header(file, ".", 0, tarfile.DIRTYPE)
+        _write_member(file, CONFIG_MEMBER, text.encode())
+        for name, source in artifacts.items():
+            _write_member(file, name, source.read_bytes())
+        _write_weights(file, state)
+        file.write(bytes(2 * BLOCK))
 
 
 class _Dumper(yaml.SafeDumper):

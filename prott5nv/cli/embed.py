@@ -10,7 +10,7 @@ import click
 
 from prott5nv.cli import options
 from prott5nv.cli.workers import EXIT_SKIPPED, embed_with_workers
-from prott5nv.io.output import check_suffix, skipped_listing
+from prott5nv.embedding.formats import check_suffix, skipped_listing
 
 
 @click.command()
@@ -112,13 +112,13 @@ def command(
         click.echo(f"{output}: {proteins:,} proteins, embedded by {workers} workers")
         sys.exit(code)
 
-    from prott5nv.bulk import embed_file
-    from prott5nv.inference import LongProteinWarning, ProtT5nvInference
+    from prott5nv.embedding.embedder import Embedder, LongProteinWarning
+    from prott5nv.embedding.job import embed_file
 
     say_once = cache(lambda message: _say(f"warning: {message}"))  # the input is read twice
     warnings.showwarning = lambda message, *_, **__: say_once(str(message))
     warnings.simplefilter("ignore", LongProteinWarning)  # said at the start, from the survey
-    inference = ProtT5nvInference(model, device=device, precision=precision, compile=compile)
+    inference = Embedder(model, device=device, precision=precision, compile=compile)
     _say(f"{inference.hardware}; {inference.max_tokens} residues at once")
     progress = _Progress(inference.config.max_position_embeddings, long)
     try:

@@ -46,16 +46,16 @@ def command(source, output, n, hide, wanted, beams, temperature, top_p, seed, mo
       prott5nv fill proteins.fasta --protein P0CG47 --hide 45-50 -n 5
       prott5nv fill gapped.fasta -n 100 --temperature 1 --top-p 0.9 --seed 7 -o designs.csv
     """
-    from prott5nv.decoding.files import FILLED_COLUMNS, chosen_proteins, filled_rows
-    from prott5nv.inference import ProtT5nvInference
-    from prott5nv.io.records import Record
+    from prott5nv.decoding.tables import FILLED_COLUMNS, chosen_proteins, filled_rows
+    from prott5nv.embedding.embedder import Embedder
+    from prott5nv.io.record import Record
     from prott5nv.io.table import write_table
 
     if re.fullmatch(r"[A-Za-z?]*\?[A-Za-z?]*", source) and not Path(source).exists():
         proteins = {"sequence": Record("sequence", source, "", 1)}
     else:
         proteins = chosen_proteins(source, wanted)
-    inference = ProtT5nvInference(model, device=device, precision=precision)
+    inference = Embedder(model, device=device, precision=precision)
     settings = {"n": n, "beams": beams, "temperature": temperature, "top_p": top_p, "seed": seed}
     rows = filled_rows(proteins, hide, inference, **settings)
     if output:

@@ -43,7 +43,7 @@ def command(task, overrides, model, data, output, mode, level, label, target_col
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    from prott5nv.configuration import config_folder
+    from prott5nv.cli.hydra_app import config_folder
     from prott5nv.errors import ProtT5nvError
 
     settings = {

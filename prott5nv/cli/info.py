@@ -29,9 +29,9 @@ def command(file, verify):
     from prott5nv.checkpoint import read_nemo
 
     if file is None:
-        from prott5nv.inference import DEFAULT_MODEL
+        from prott5nv.assets import BUILTIN_MODEL
 
-        file = DEFAULT_MODEL
+        file = BUILTIN_MODEL
     checkpoint = read_nemo(file, weights=False)
     for key, value in _facts(checkpoint):
         click.echo(f"{key:<11}{value}")
@@ -67,7 +67,7 @@ def _printable(value) -> str:
 
 def _verify(checkpoint):
     from prott5nv.checkpoint.public import TOLERANCE, compare, is_public
-    from prott5nv.config import ModelConfig
+    from prott5nv.model.config import ModelConfig
 
     public = ModelConfig.preset("prott5nv")
     if checkpoint.config.num_parameters != public.num_parameters:

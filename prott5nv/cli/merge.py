@@ -23,6 +23,6 @@ def command(output, shards):
     As a Slurm array of 16:
       prott5nv embed in.fasta -o part$SLURM_ARRAY_TASK_ID.h5 --shard $SLURM_ARRAY_TASK_ID/16
     """
-    from prott5nv.io.merge import merge
+    from prott5nv.embedding.merge import merge
 
     click.echo(f"{output}: {merge(shards, output):,} proteins from {len(shards)} shards")

@@ -31,9 +31,9 @@ def command(store, output, color_by, method):
     """
     output = output or Path(store).with_suffix(".html")
 
-    from prott5nv.io.embeddings_h5 import EmbeddingStore
-    from prott5nv.projection import pooled_embeddings, principal_components, umap_points
-    from prott5nv.scatter import read_labels, write_html, write_png
+    from prott5nv.embedding.store import EmbeddingStore
+    from prott5nv.plots.projection import pooled_embeddings, principal_components, umap_points
+    from prott5nv.plots.scatter import read_labels, write_html, write_png
 
     with EmbeddingStore(store) as opened:
         keys, pooled_ND = pooled_embeddings(opened)

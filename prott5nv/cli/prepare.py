@@ -61,7 +61,7 @@ def uniref50(fasta, output, validation, test, split, **options):
       prott5nv prepare uniref50 https://ftp.uniprot.org/pub/databases/uniprot/uniref/uniref50/uniref50.fasta.gz \\
         -o uniref50/ --split card
     """
-    from prott5nv.data.uniref50 import describe, prepare
+    from prott5nv.data.prepare import describe, prepare
 
     sizes = {"validation": validation, "test": test}
     given = {name: size for name, size in sizes.items() if size is not None}

@@ -15,7 +15,7 @@ from prott5nv.cli import options
 @click.option("--variant-column", metavar="NAME", help="Of a table of mutations, where it is not called variant, ...")
 @click.option("--perplexity", is_flag=True, help="Of whole proteins, instead of variants.")
 @click.option("--per-residue", is_flag=True, help="With --perplexity: one row per residue, not one per protein.")
-@click.option("--share", type=click.FloatRange(0, 0.5), default=0, show_default=True,
+@click.option("--fraction", type=click.FloatRange(0, 0.5), default=0, show_default=True,
               help="With --perplexity: residues to hide at once. 0 hides one after the other; 0.15, as in training, "
               "is the faster the longer a protein is.")  # fmt: skip
 @options.proteins
@@ -27,7 +27,7 @@ from prott5nv.cli import options
 @options.precision
 @options.device
 def command(
-    source, output, mutations, variant_column, perplexity, per_residue, share, wanted, table, plot, model, precision,
+    source, output, mutations, variant_column, perplexity, per_residue, fraction, wanted, table, plot, model, precision,
     device,
 ):  # fmt: skip
     """Score variants, every substitution, or whole proteins.
@@ -44,7 +44,7 @@ def command(
       prott5nv score protein.fasta --mutations variants.txt -o scores.csv
       prott5nv score protein.fasta --mutations all -o scores.csv --table matrix.csv --plot map.html
       prott5nv score proteins.fasta --protein P42212 --mutations all -o gfp.csv
-      prott5nv score proteome.fasta --perplexity -o perplexity.csv --share 0.15
+      prott5nv score proteome.fasta --perplexity -o perplexity.csv --fraction 0.15
       prott5nv score protein.fasta --perplexity --per-residue -o residues.csv
 
     Perplexity is 1 where the model knows every residue, and 20 where it guesses among the 20 amino acids. Each residue
@@ -54,31 +54,31 @@ def command(
     """
     if (mutations is None) != perplexity:
         raise click.UsageError("say what to score: --mutations FILE, --mutations all or --perplexity")
-    if (per_residue or share) and not perplexity:
-        raise click.UsageError("--per-residue and --share belong to --perplexity")
+    if (per_residue or fraction) and not perplexity:
+        raise click.UsageError("--per-residue and --fraction belong to --perplexity")
     if (table or plot) and mutations != "all":
         raise click.UsageError("--table and --plot belong to --mutations all")
 
     from tqdm import tqdm
 
-    from prott5nv.decoding import files
-    from prott5nv.inference import ProtT5nvInference
+    from prott5nv.decoding import tables
+    from prott5nv.embedding.embedder import Embedder
 
-    proteins = files.chosen_proteins(source, wanted)
+    proteins = tables.chosen_proteins(source, wanted)
     if plot and len(proteins) > 1:
         raise click.UsageError(f"--plot draws one protein; {source} has {len(proteins)}: choose one with --protein")
-    variants = None if perplexity or mutations == "all" else files.read_variants(mutations, proteins, variant_column)
-    inference = ProtT5nvInference(model, device=device, precision=precision)
+    variants = None if perplexity or mutations == "all" else tables.read_variants(mutations, proteins, variant_column)
+    inference = Embedder(model, device=device, precision=precision)
     click.echo(f"prott5nv: {inference.hardware}; {inference.max_tokens} residues at once", err=True)
-    total = files.residues_to_encode(proteins, inference, share) if variants is None else None
+    total = tables.residues_to_encode(proteins, inference, fraction) if variants is None else None
     with tqdm(total=total, unit=" residues", unit_scale=True, mininterval=0.5) as bar:
         if variants is not None:
-            count, what = files.write_variants(output, proteins, variants, inference, bar.update), "variants"
+            count, what = tables.write_variants(output, proteins, variants, inference, bar.update), "variants"
         elif perplexity:
-            count = files.write_perplexity(output, proteins, inference, bar.update, share, per_residue)
+            count = tables.write_perplexity(output, proteins, inference, bar.update, fraction, per_residue)
             what = "residues" if per_residue else "proteins"
         else:
-            count = files.write_substitutions(output, proteins, inference, bar.update, table, plot)
+            count = tables.write_substitutions(output, proteins, inference, bar.update, table, plot)
             what = "substitutions"
     for path in filter(None, (table, plot)):
         click.echo(path)

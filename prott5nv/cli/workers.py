@@ -10,8 +10,8 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
+from prott5nv.embedding.formats import skipped_listing, workers_folder
 from prott5nv.errors import ProtT5nvError
-from prott5nv.io.output import skipped_listing, workers_folder
 
 EXIT_SKIPPED = 3
 _ERROR = "error: "
@@ -48,7 +48,7 @@ def embed_with_workers(
     """
     import torch
 
-    from prott5nv.io.merge import merge
+    from prott5nv.embedding.merge import merge
 
     gpus = torch.cuda.device_count() if device in ("auto", "cuda") else 0
     # A worker's share of the threads keeps them from fighting for cores.

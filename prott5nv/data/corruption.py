@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from prott5nv.errors import ProtT5nvError
-from prott5nv.tokenizer import BOS, EOS, FIRST_SENTINEL, NUM_SENTINELS
+from prott5nv.model.tokenizer import BOS, EOS, FIRST_SENTINEL, NUM_SENTINELS
 
 # What a hash is for; each use of a sample's randomness has its own stream.
 COUNT, PLACE, LENGTH, CROP, SHUFFLE = range(5)
@@ -131,7 +131,7 @@ def corrupt_spans(
 
     Examples
     --------
-    >>> from prott5nv.tokenizer import ProteinTokenizer
+    >>> from prott5nv.model.tokenizer import ProteinTokenizer
     >>> tokens, cu_seqlens = ProteinTokenizer().encode_batch(["MSLKRAVLGG", "MKV"])
     >>> batch = corrupt_spans(tokens, cu_seqlens, np.array([0, 1]), seed=1234)
     >>> batch.enc_cu_seqlens.tolist()

@@ -17,7 +17,7 @@ import torch
 
 from prott5nv.data.corruption import CROP, SHUFFLE, CorruptedBatch, corrupt_spans, hash64, sample_keys
 from prott5nv.data.memmap import CSVDataset
-from prott5nv.tokenizer import NUM_SENTINELS, ProteinTokenizer
+from prott5nv.model.tokenizer import NUM_SENTINELS, ProteinTokenizer
 
 _ROUNDS = 4
 

@@ -16,6 +16,7 @@ from urllib.request import Request, urlopen
 from tqdm import tqdm
 
 from prott5nv.errors import ProtT5nvError
+from prott5nv.io.atomic import publish
 
 _BLOCK = 1 << 20
 _TIMEOUT = 60  # seconds without a byte
@@ -79,7 +80,7 @@ def download(address: str, folder: Path) -> Download:
             folder.mkdir(parents=True, exist_ok=True)
             _fetch(address, partial)
             _check(address, partial, metalink)
-            os.replace(partial, path)
+            publish(partial, path)
             _validator_file(partial).unlink(missing_ok=True)
     except HTTPError as error:
         raise ProtT5nvError(f"{address}: the server answers {error.code} {error.reason}") from None

@@ -7,12 +7,10 @@ ranks share both through the page cache.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import mmap
 import os
 import re
-import tempfile
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
@@ -22,6 +20,7 @@ import numpy as np
 
 from prott5nv.data import CSV_HEADER
 from prott5nv.errors import ProtT5nvError
+from prott5nv.io.atomic import whole_file
 
 _BLOCK = 1 << 24  # bytes read at a time while indexing
 
@@ -45,8 +44,7 @@ class CSVDataset:
 
     Examples
     --------
-    >>> import tempfile
-    >>> folder = Path(tempfile.mkdtemp())
+    >>>     >>> folder = Path(tempfile.mkdtemp())
     >>> (folder / "train").mkdir()
     >>> text = "record_id,record_name,sequence_length,sequence\\n0,UniRef50_A,5,MSLKR\\n1,UniRef50_B,3,MKV\\n"
     >>> _ = (folder / "train" / "x000.csv").write_text(text)
@@ -154,11 +152,8 @@ def open_index(path: Path) -> np.ndarray:
     for index_path in (beside, elsewhere):
         if (offsets := _read_index(index_path, path)) is not None:
             return offsets
-    try:
+    if os.access(path.parent, os.W_OK):
         return _build_index(path, beside)
-    except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise
     cache.mkdir(parents=True, exist_ok=True)
     return _build_index(path, elsewhere)
 
@@ -177,25 +172,17 @@ def _read_index(index_path: Path, path: Path) -> np.ndarray | None:
 
 
 def _build_index(path: Path, index_path: Path) -> np.ndarray:
-    with tempfile.NamedTemporaryFile(dir=index_path.parent, prefix=f"{path.name}.", delete=False) as index:
-        try:
-            with open(path, "rb", buffering=0) as file:
-                stat = os.fstat(file.fileno())
-                np.array([stat.st_mtime_ns], dtype="<i8").tofile(index)
-                end = _end_of_last_row(file)
-                block = np.empty(_BLOCK, dtype=np.uint8)
-                start = file.seek(0)
-                while count := file.readinto(block):
-                    newlines = np.flatnonzero(block[:count] == ord("\n")) + start
-                    (newlines[newlines < end] + 1).astype("<i8").tofile(index)
-                    start += count
-                np.array([stat.st_size], dtype="<i8").tofile(index)
-            index.close()
-            os.chmod(index.name, 0o644)  # other users' runs share it; temporary files are private
-            os.replace(index.name, index_path)
-        except BaseException:
-            os.unlink(index.name)
-            raise
+    with whole_file(index_path) as temporary, open(temporary, "wb") as index, open(path, "rb", buffering=0) as file:
+        stat = os.fstat(file.fileno())
+        np.array([stat.st_mtime_ns], dtype="<i8").tofile(index)
+        end = _end_of_last_row(file)
+        block = np.empty(_BLOCK, dtype=np.uint8)
+        start = file.seek(0)
+        while count := file.readinto(block):
+            newlines = np.flatnonzero(block[:count] == ord("\n")) + start
+            (newlines[newlines < end] + 1).astype("<i8").tofile(index)
+            start += count
+        np.array([stat.st_size], dtype="<i8").tofile(index)
     return np.memmap(index_path, dtype="<i8", mode="r").view(np.ndarray)[1:]
 
 

@@ -10,20 +10,17 @@ D hidden size.
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from prott5nv.decoding.cached_decoder import CachedDecoder, amino_acid_log_probabilities
-from prott5nv.decoding.hiding import AMINO_ACID_TOKENS, AMINO_ACIDS, GAP, hide
-from prott5nv.decoding.questions import loaded
+from prott5nv.decoding.kv_cache import CachedDecoder, amino_acid_log_probabilities
+from prott5nv.decoding.masking import AMINO_ACID_TOKENS, AMINO_ACIDS, GAP, mask_residues
+from prott5nv.embedding.embedder import Embedder, Model, as_embedder
 from prott5nv.errors import ProtT5nvError
-from prott5nv.inference import ProtT5nvInference
-from prott5nv.tokenizer import BOS, FIRST_SENTINEL
-from prott5nv.transformer import ProtT5
+from prott5nv.model.tokenizer import BOS, FIRST_SENTINEL
 
 # Of the readings so far and what each expects: those to go on with, and the amino acid that each takes.
 Choice = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -46,7 +43,7 @@ class Filled(NamedTuple):
         Natural logarithm of the product of `probabilities`, by which results compare.
     expected : ndarray, shape=(K, A), dtype=float32
         Log-probabilities of all amino acids at each gap, given the residues put before it; columns in the order of
-        `prott5nv.decoding.hiding.AMINO_ACIDS`.
+        `prott5nv.decoding.masking.AMINO_ACIDS`.
     """
 
     sequence: str
@@ -59,7 +56,7 @@ class Filled(NamedTuple):
 
 def fill(
     sequence: str,
-    model: str | Path | ProtT5 | ProtT5nvInference | None = None,
+    model: Model = None,
     *,
     n: int = 1,
     beams: int | None = None,
@@ -75,7 +72,7 @@ def fill(
     sequence : str
         A protein with at least one ``?``; each stands for one residue. Of a protein longer than the model sees at once,
         it sees a window round the gaps.
-    model : str, Path, ProtT5 or ProtT5nvInference, optional
+    model : str, Path, ProtT5, Embedder or ProtT5nvInference, optional
         A ``.nemo`` file, or a model that is loaded already, which saves time from the second call on.
         By default the small model inside this package.
     n : int
@@ -113,21 +110,21 @@ def fill(
     ('MKT', 'AYI', (4, 5, 6), 3)
     """
     readings, choose = make_choice(n, beams, temperature, top_p, np.random.default_rng(seed))
-    inference = loaded(model)
-    hidden_W = hide_gaps(sequence, inference, name)
+    inference = as_embedder(model)
+    hidden_W = mask_gaps(sequence, inference, name)
     with torch.inference_mode():
         tokens_W = torch.from_numpy(hidden_W).to(inference.hardware.device)
         hidden_WD = inference.network.encode(tokens_W, _whole(tokens_W))
     return fill_from_hidden(inference, sequence, hidden_WD, readings, choose)[:n]
 
 
-def hide_gaps(sequence: str, inference: ProtT5nvInference, name: str) -> np.ndarray:
+def mask_gaps(sequence: str, inference: Embedder, name: str) -> np.ndarray:
     """Encoder input: ndarray, shape=(W,), dtype=int64; the protein, or a window of it, with a sentinel for each gap."""
     places = gaps(sequence)
     if not places:
         raise ProtT5nvError(f"{name} has no {GAP}: write one where a residue is missing")
     tokens_L, _ = inference.tokenizer.encode_batch([sequence.upper().replace(GAP, "X")], [name])
-    return hide(tokens_L, places, inference.config, name)
+    return mask_residues(tokens_L, places, inference.config, name)
 
 
 def gaps(sequence: str) -> list[int]:
@@ -141,13 +138,13 @@ def gaps(sequence: str) -> list[int]:
 
 @torch.inference_mode()
 def fill_from_hidden(
-    inference: ProtT5nvInference, sequence: str, hidden_WD: Tensor, readings: int, choose: Choice
+    inference: Embedder, sequence: str, hidden_WD: Tensor, readings: int, choose: Choice
 ) -> list[Filled]:
     """Fill gaps from the encoder's hidden states.
 
     Parameters
     ----------
-    inference : ProtT5nvInference
+    inference : Embedder
     sequence : str
         With `GAP` where residues are missing.
     hidden_WD : Tensor, shape=(W, D)

@@ -6,24 +6,22 @@ Shapes: L residues of a protein, K of them hidden at once, A amino acids.
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from prott5nv.config import ModelConfig
-from prott5nv.decoding.hiding import AMINO_ACIDS, hide, most_hidden
-from prott5nv.decoding.questions import Question, ask, loaded
+from prott5nv.decoding.masking import AMINO_ACIDS, mask_residues, max_masked
+from prott5nv.decoding.queries import MaskedQuery, run_queries
+from prott5nv.embedding.embedder import Model, as_embedder
 from prott5nv.errors import ProtT5nvError
-from prott5nv.inference import ProtT5nvInference
-from prott5nv.transformer import ProtT5
+from prott5nv.model.config import ModelConfig
 
 
 def masked_log_probabilities(
     sequence: str,
-    model: str | Path | ProtT5 | ProtT5nvInference | None = None,
+    model: Model = None,
     *,
-    share: float = 0.0,
+    fraction: float = 0.0,
     name: str = "the protein",
     on_progress: Callable[[int], object] = lambda residues: None,
 ) -> np.ndarray:
@@ -33,10 +31,10 @@ def masked_log_probabilities(
     ----------
     sequence : str
         In one-letter code. Of a protein longer than the model sees at once, it sees a window round what is hidden.
-    model : str, Path, ProtT5 or ProtT5nvInference, optional
+    model : str, Path, ProtT5, Embedder or ProtT5nvInference, optional
         A ``.nemo`` file, or a model that is loaded already, which saves time from the second call on.
         By default the small model inside this package.
-    share : float
+    fraction : float
         Of the residues to hide at once. By default 0: each residue is hidden alone, and the encoder runs once for
         every residue. With 0.15, the share in pretraining, it runs seven times: evenly spaced residues are hidden
         and asked for in order, each in the light of the true ones before it.
@@ -64,26 +62,27 @@ def masked_log_probabilities(
     """
     if not sequence:
         raise ProtT5nvError(f"{name} has no residues")
-    inference = loaded(model)
+    inference = as_embedder(model)
     (tokens_L, _) = inference.tokenizer.encode_batch([sequence.upper()], [name])
-    together = hidden_together(len(sequence), share, inference.config)
+    together = masked_together(len(sequence), fraction, inference.config)
     questions = [
-        Question(hide(tokens_L, places, inference.config, name), tokens_L[None, places[:-1]]) for places in together
+        MaskedQuery(mask_residues(tokens_L, places, inference.config, name), tokens_L[None, places[:-1]])
+        for places in together
     ]
     found_LA = np.empty((len(sequence), len(AMINO_ACIDS)), dtype=np.float32)
-    for places, answer_1KA in zip(together, ask(inference, questions, on_progress), strict=True):
+    for places, answer_1KA in zip(together, run_queries(inference, questions, on_progress), strict=True):
         found_LA[places] = answer_1KA[0]
     return found_LA
 
 
-def hidden_together(length: int, share: float, config: ModelConfig) -> list[np.ndarray]:
+def masked_together(length: int, fraction: float, config: ModelConfig) -> list[np.ndarray]:
     """Which residues are hidden in each copy of a protein, so that every residue is hidden once.
 
     Parameters
     ----------
     length : int
         Residues of the protein.
-    share : float
+    fraction : float
         Of the residues to hide in one copy; 0 for one residue.
     config : ModelConfig
 
@@ -93,17 +92,17 @@ def hidden_together(length: int, share: float, config: ModelConfig) -> list[np.n
 
     Examples
     --------
-    >>> [places.tolist() for places in hidden_together(5, 0.5, ModelConfig.preset("tiny"))]
+    >>> [places.tolist() for places in masked_together(5, 0.5, ModelConfig.preset("tiny"))]
     [[0, 2, 4], [1, 3]]
     """
-    if not 0 <= share <= 0.5:
-        raise ProtT5nvError(f"share={share}: hide between 0 (one residue at a time) and 0.5 of the residues")
-    if not share:
+    if not 0 <= fraction <= 0.5:
+        raise ProtT5nvError(f"fraction={fraction}: hide between 0 (one residue at a time) and 0.5 of the residues")
+    if not fraction:
         return list(np.arange(length)[:, None])
     limit = config.max_position_embeddings
     # What is hidden in a long protein must lie close enough together to be seen with residues on either side.
     stretch = length if length <= limit else limit // 2
-    step = max(round(min(1 / share, stretch)), -(-stretch // most_hidden(config)))
+    step = max(round(min(1 / fraction, stretch)), -(-stretch // max_masked(config)))
     copies = (
         np.arange(first + offset, min(first + stretch, length), step)
         for first in range(0, length, stretch)
@@ -114,7 +113,7 @@ def hidden_together(length: int, share: float, config: ModelConfig) -> list[np.n
 
 def score_substitutions(
     sequence: str,
-    model: str | Path | ProtT5 | ProtT5nvInference | None = None,
+    model: Model = None,
     *,
     name: str = "the protein",
     on_progress: Callable[[int], object] = lambda residues: None,
@@ -129,7 +128,7 @@ def score_substitutions(
     Returns
     -------
     ndarray, shape=(L, A), dtype=float32
-        Columns in the order of `prott5nv.decoding.hiding.AMINO_ACIDS`; 0 for the wild type. Rows of NaN where the wild
+        Columns in the order of `prott5nv.decoding.masking.AMINO_ACIDS`; 0 for the wild type. Rows of NaN where the wild
         type is none of the 20 amino acids, such as ``X``.
 
     Examples
@@ -164,9 +163,9 @@ class Perplexity(NamedTuple):
 
 def pseudo_perplexity(
     sequence: str,
-    model: str | Path | ProtT5 | ProtT5nvInference | None = None,
+    model: Model = None,
     *,
-    share: float = 0.0,
+    fraction: float = 0.0,
     name: str = "the protein",
     on_progress: Callable[[int], object] = lambda residues: None,
 ) -> Perplexity:
@@ -174,7 +173,7 @@ def pseudo_perplexity(
 
     Parameters
     ----------
-    sequence, model, share, name, on_progress
+    sequence, model, fraction, name, on_progress
         As for :func:`masked_log_probabilities`; so is the cost, the encoder's work on L proteins of L residues.
 
     Returns
@@ -188,7 +187,7 @@ def pseudo_perplexity(
     >>> 1 < found.perplexity < 400, np.isnan(found.log_probabilities).tolist()
     (True, [False, False, False, False, False, True])
     """
-    found_LA = masked_log_probabilities(sequence, model, share=share, name=name, on_progress=on_progress)
+    found_LA = masked_log_probabilities(sequence, model, fraction=fraction, name=name, on_progress=on_progress)
     true_L = log_probabilities_of(sequence, found_LA)
     counted = true_L[~np.isnan(true_L)]
     perplexity = float(np.exp(-counted.mean(dtype=np.float64))) if len(counted) else float("nan")

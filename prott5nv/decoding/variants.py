@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from prott5nv.decoding.hiding import AMINO_ACID_TOKENS, AMINO_ACIDS, hide
-from prott5nv.decoding.questions import Question, ask, loaded
+from prott5nv.decoding.masking import AMINO_ACID_TOKENS, AMINO_ACIDS, mask_residues
+from prott5nv.decoding.queries import MaskedQuery, run_queries
+from prott5nv.embedding.embedder import Model, as_embedder
 from prott5nv.errors import ProtT5nvError
-from prott5nv.inference import ProtT5nvInference
-from prott5nv.transformer import ProtT5
 
 _SUBSTITUTION = re.compile(r"([A-Za-z])([0-9]+)([A-Za-z])")
 _SEPARATOR = re.compile(r"[:;,/+\s]+")
@@ -109,7 +107,7 @@ def parse_variant(text: str, sequence: str, name: str = "the protein") -> Varian
 def score_variants(
     sequence: str,
     variants: Sequence[str | Variant],
-    model: str | Path | ProtT5 | ProtT5nvInference | None = None,
+    model: Model = None,
     *,
     name: str = "the protein",
     on_progress: Callable[[int], object] = lambda residues: None,
@@ -129,7 +127,7 @@ def score_variants(
         The wild type, in one-letter code.
     variants : sequence of str or Variant
         Such as ``["V39A", "D40G:V54L"]``; see :func:`parse_variant`.
-    model : str, Path, ProtT5 or ProtT5nvInference, optional
+    model : str, Path, ProtT5, Embedder or ProtT5nvInference, optional
         A ``.nemo`` file, or a model that is loaded already, which saves time from the second call on.
         By default the small model inside this package.
     name : str
@@ -159,7 +157,7 @@ def score_variants(
     parsed = [
         variant if isinstance(variant, Variant) else parse_variant(variant, sequence, name) for variant in variants
     ]
-    inference = loaded(model)
+    inference = as_embedder(model)
     tokens_L = inference.tokenizer.encode(sequence.upper())
 
     # What is hidden -> the combinations of residues to ask for, each with its row in the answer.
@@ -171,10 +169,10 @@ def score_variants(
         for residues in (variant.wild_type, variant.mutant):
             combinations.setdefault(residues[:-1], len(combinations))
     questions = [
-        Question(hide(tokens_L, places, inference.config, name), _tokens(combinations, len(places) - 1))
+        MaskedQuery(mask_residues(tokens_L, places, inference.config, name), _tokens(combinations, len(places) - 1))
         for places, combinations in asked.items()
     ]
-    answers = dict(zip(asked, ask(inference, questions, on_progress), strict=True))
+    answers = dict(zip(asked, run_queries(inference, questions, on_progress), strict=True))
 
     def log_probability(places: tuple[int, ...], residues: str) -> float:
         found_KA = answers[places][asked[places][residues[:-1]]]

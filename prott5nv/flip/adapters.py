@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from prott5nv.checkpoint import load
-from prott5nv.transformer import ProtT5
+from prott5nv.model.prott5 import ProtT5
 
 
 def adapted_encoder(model: Path, mode: str, lora: dict, seed: int) -> ProtT5:

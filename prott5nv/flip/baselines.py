@@ -16,7 +16,7 @@ from prott5nv.flip.heads import POOLED, make_head
 from prott5nv.flip.metrics import scores_by_length
 from prott5nv.flip.tasks import IGNORED, Task
 from prott5nv.flip.train import Settings, fit, predict
-from prott5nv.io.table import whole_file
+from prott5nv.io.atomic import whole_file
 
 _RIDGE_PENALTIES = 10.0 ** np.arange(0, 6)
 _CLASS_PENALTIES = 10.0 ** np.arange(-2, 4)

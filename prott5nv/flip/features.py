@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from prott5nv.inference import ProtT5nvInference, window_starts
-from prott5nv.io.table import whole_file
-from prott5nv.tokenizer import FIRST_RESIDUE, RESIDUES, ProteinTokenizer
-from prott5nv.transformer import ProtT5
+from prott5nv.embedding.batching import window_starts
+from prott5nv.embedding.embedder import Embedder
+from prott5nv.io.atomic import whole_file
+from prott5nv.model.prott5 import ProtT5
+from prott5nv.model.tokenizer import FIRST_RESIDUE, RESIDUES, ProteinTokenizer
 
 
 class Features(Protocol):
@@ -119,13 +120,13 @@ def stored_embeddings(
     pooled : bool
         Whether to keep only the mean row of each protein.
     precision, device : str
-        As for :class:`prott5nv.ProtT5nvInference`.
+        As for :class:`prott5nv.Embedder`.
     on_progress : callable, optional
         Called with the residues of each protein that is done; not called where the embeddings are there already.
     """
-    from prott5nv.bulk import file_sha256
+    from prott5nv.embedding.job import file_sha256
 
-    inference = ProtT5nvInference(model, precision=precision, device=device)
+    inference = Embedder(model, precision=precision, device=device)
     digest = hashlib.sha256(f"{file_sha256(model)} {inference.hardware.precision} {pooled}".encode())
     for sequence in sequences:
         digest.update(f"\n{sequence}".encode())

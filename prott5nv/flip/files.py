@@ -17,7 +17,7 @@ from urllib.request import urlopen
 
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.fasta import parse_fasta
-from prott5nv.io.records import Record
+from prott5nv.io.record import Record
 from prott5nv.io.source import open_source
 
 # Upstream's tables call the target by the task's own word.

@@ -14,20 +14,20 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from prott5nv.bulk import file_sha256
+from prott5nv.embedding.embedder import model_file
+from prott5nv.embedding.job import file_sha256
 from prott5nv.errors import ProtT5nvError
 from prott5nv.flip.adapters import adapted_encoder, merged
 from prott5nv.flip.baselines import scored_baselines
 from prott5nv.flip.features import Features, LiveEncoder, stored_embeddings
 from prott5nv.flip.heads import HEADS, POOLED, Head, make_head
 from prott5nv.flip.metrics import confusions, scores_by_length
-from prott5nv.flip.model_file import MODEL_FILE, Meaning, Prediction, save_predictor
 from prott5nv.flip.predict import write_predictions
+from prott5nv.flip.predictor import MODEL_FILE, OutputSpec, Prediction, save_predictor
 from prott5nv.flip.tasks import SETS, Task, load_task
 from prott5nv.flip.train import Settings, fit, predict
-from prott5nv.hardware import choose_hardware
-from prott5nv.inference import model_file
-from prott5nv.transformer import ProtT5
+from prott5nv.model.device import choose_hardware
+from prott5nv.model.prott5 import ProtT5
 
 MODES = ("frozen", "lora", "full")
 RESULT_FILE = "result.json"
@@ -84,7 +84,7 @@ def finetune(cfg: DictConfig) -> Path:
 
     folder = Path(values["output_dir"])
     folder.mkdir(parents=True, exist_ok=True)
-    meaning = Meaning(task.name, task.split, task.level, task.label, task.classes, head)
+    meaning = OutputSpec(task.name, task.split, task.level, task.label, task.classes, head)
     save_predictor(folder / MODEL_FILE, merged(best.encoder), best.head, meaning)
     of_best = zip(test, best.outputs, strict=True)
     predictions = [Prediction(task.ids[i], int(task.lengths[i]), rows) for i, rows in of_best]

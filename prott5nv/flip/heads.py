@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from prott5nv.dropout import dropout as drop_some
 from prott5nv.errors import ProtT5nvError
+from prott5nv.model.dropout import dropout as drop_some
 
 _SMALLEST_STD = 0.25  # of the average column's: a column that hardly varies, such as a rare letter, is not blown up
 _SMALLEST_VARIANCE = 1e-4  # of the average direction's, for the same reason

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from prott5nv.flip.model_file import Meaning, Prediction, Predictor
-from prott5nv.io.records import read_records
+from prott5nv.flip.predictor import OutputSpec, Prediction, Predictor
+from prott5nv.io.reader import read_records
 from prott5nv.io.table import write_table
 
 
@@ -42,7 +42,7 @@ def predict_file(
 
 def write_predictions(
     path: str | os.PathLike,
-    meaning: Meaning,
+    meaning: OutputSpec,
     predictions: Iterable[Prediction],
     targets: Iterable[np.ndarray] | None = None,
 ) -> int:
@@ -57,7 +57,7 @@ def write_predictions(
 
 
 def _rows(
-    meaning: Meaning, predictions: Iterable[Prediction], targets: Iterable[np.ndarray] | None
+    meaning: OutputSpec, predictions: Iterable[Prediction], targets: Iterable[np.ndarray] | None
 ) -> Iterator[list[object]]:
     confident = meaning.label == "class"
     rest = iter(targets) if targets is not None else None
@@ -70,13 +70,13 @@ def _rows(
         yield cells
 
 
-def _text(meaning: Meaning, values: np.ndarray) -> str:
+def _text(meaning: OutputSpec, values: np.ndarray) -> str:
     if meaning.label == "number":
         return " ".join(f"{value:.6g}" for value in values)
     return "".join(meaning.classes[value] if value >= 0 else "-" for value in values)
 
 
-def _confidence(meaning: Meaning, probabilities: np.ndarray) -> str:
+def _confidence(meaning: OutputSpec, probabilities: np.ndarray) -> str:
     if meaning.level == "protein":
         return f"{probabilities[0]:.4f}"
     return "".join(map(str, np.minimum(9, (probabilities * 10).astype(int))))

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 from prott5nv.errors import ProtT5nvError
-from prott5nv.io.records import Record, until_break
-from prott5nv.io.source import open_source, source_name
+from prott5nv.io.record import Record
+from prott5nv.io.source import open_source, source_name, until_break
 
 _BLOCK = 1 << 17  # small enough to stay in the cache of a core
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"

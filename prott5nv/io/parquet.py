@@ -6,9 +6,8 @@ import os
 from collections.abc import Iterator
 
 from prott5nv.errors import ProtT5nvError
-from prott5nv.io.csv import ID_COLUMNS, SEQUENCE_COLUMNS, find_column
-from prott5nv.io.output import parquet
-from prott5nv.io.records import Record
+from prott5nv.io.delimited import ID_COLUMNS, SEQUENCE_COLUMNS, find_column
+from prott5nv.io.record import Record
 
 
 def read_parquet(
@@ -24,7 +23,7 @@ def read_parquet(
     ----------
     path : str or PathLike
     id_column, sequence_column : str, optional
-        By default the first of the usual names that is there (see `prott5nv.io.csv`).
+        By default the first of the usual names that is there (see `prott5nv.io.delimited`).
     allow_empty : bool, default False
         Yield records without a sequence, instead of refusing the file.
 
@@ -38,7 +37,7 @@ def read_parquet(
     ProtT5nvError
         The file is damaged, a column is missing, or a row has no id or no sequence.
     """
-    reader = parquet()
+    reader = pyarrow_parquet()
     from pyarrow import ArrowException
 
     row = 0
@@ -61,3 +60,27 @@ def read_parquet(
         raise ProtT5nvError(f"{path}: not a readable Parquet file ({error})") from None
     if not row:
         raise ProtT5nvError(f"{path}: the table has no rows")
+
+
+def is_parquet(path: str | os.PathLike) -> bool:
+    """Whether a file begins as Parquet does; it cannot be read as a stream, so standard input never is."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(4) == b"PAR1"
+    except OSError:
+        return False
+
+
+def pyarrow_parquet():
+    """The module that reads and writes Parquet.
+
+    Raises
+    ------
+    ProtT5nvError
+        If it is not installed.
+    """
+    try:
+        import pyarrow.parquet
+    except ImportError:
+        raise ProtT5nvError("Parquet needs pyarrow: pip install 'prott5nv[parquet]'") from None
+    return pyarrow.parquet

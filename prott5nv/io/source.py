@@ -8,8 +8,12 @@ import os
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from prott5nv.errors import ProtT5nvError
+
+if TYPE_CHECKING:
+    from prott5nv.io.record import Record
 
 _BUFFER = 1 << 20
 
@@ -40,15 +44,6 @@ class _Unzipped(gzip.GzipFile):
 def source_name(path: str | os.PathLike) -> str:
     """Return the name by which messages call an input: its path, or ``standard input`` for ``-``."""
     return "standard input" if str(path) == "-" else str(path)
-
-
-def is_parquet(path: str | os.PathLike) -> bool:
-    """Whether a file begins as Parquet does; it cannot be read as a stream, so standard input never is."""
-    try:
-        with open(path, "rb") as file:
-            return file.read(4) == b"PAR1"
-    except OSError:
-        return False
 
 
 @contextmanager
@@ -99,3 +94,13 @@ def open_source(
 def broken_off(name: str, where: str = "") -> ProtT5nvError:
     """The error for gzip data without an end."""
     return ProtT5nvError(f"{name}: the gzip data break off{where}; copy or download the file again")
+
+
+def until_break(records: Iterator[Record], name: str) -> Iterator[Record]:
+    """Stream records; if gzip data break off, say after which of them."""
+    record = None
+    try:
+        for record in records:
+            yield record
+    except EOFError:
+        raise broken_off(name, f" after line {record.line}, record {record.id}" if record else "") from None

@@ -6,7 +6,6 @@ complete and on disk, and older files go only after that, so a kill at any momen
 
 from __future__ import annotations
 
-import os
 import re
 import zipfile
 import zlib
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 
 from prott5nv.errors import ProtT5nvError
+from prott5nv.io.atomic import whole_file
 
 METRIC = "val_residue_perplexity"
 KEEP_NEWEST = 2  # the last one, and the one before in case the last is damaged
@@ -45,23 +45,15 @@ def write_checkpoint(checkpoint: dict[str, Any], path: str | Path) -> None:
         If it cannot be written, as on a full disk; whatever was there before stays.
     """
     path = Path(path)
-    partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(partial, "wb") as file:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        os.fsync(folder)  # the name, too, must outlive a power cut
-        os.close(folder)
-    except (OSError, RuntimeError) as error:  # PyTorch says RuntimeError when a write falls short
-        partial.unlink(missing_ok=True)
-        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+        with whole_file(path) as temporary:
+            torch.save(checkpoint, temporary)
+    except (OSError, RuntimeError, ProtT5nvError) as error:  # PyTorch raises RuntimeError when a write falls short
+        reason = getattr(error, "strerror", None) or str(error).removeprefix(f"{path}: ").partition("\n")[0]
         raise ProtT5nvError(
-            f"{path}: the checkpoint cannot be written: {reason}; make room, and the same command goes on from the "
-            "checkpoint before"
+            f"{path}: the checkpoint cannot be written: {reason}; make room, and the same command continues from the "
+            "previous checkpoint"
         ) from None
 
 

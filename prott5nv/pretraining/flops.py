@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from prott5nv.config import ModelConfig
+from prott5nv.model.config import ModelConfig
 
 
 def training_flops(config: ModelConfig, encoder_lengths: Sequence[int], decoder_lengths: Sequence[int]) -> float:

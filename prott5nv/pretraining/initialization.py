@@ -14,8 +14,8 @@ import math
 import torch
 from torch import Tensor
 
-from prott5nv.config import ModelConfig
-from prott5nv.tokenizer import FIRST_SENTINEL
+from prott5nv.model.config import ModelConfig
+from prott5nv.model.tokenizer import FIRST_SENTINEL
 
 EMBEDDING_STD = 2.0  # layers add to the embedding in steps of the learning rate; a small one is soon lost among them
 NEIGHBOUR_SCORE = 20.0  # of the wanted neighbour before softmax, where others have about 0

@@ -42,10 +42,10 @@ from megatron.core.utils import init_method_normal, scaled_init_method_normal
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from prott5nv.attention import Packing, packed_attention
-from prott5nv.config import ModelConfig
-from prott5nv.dropout import dropout
 from prott5nv.errors import ProtT5nvError
+from prott5nv.model.attention import Packing, packed_attention
+from prott5nv.model.config import ModelConfig
+from prott5nv.model.dropout import dropout
 
 
 def initialize_parallel(tensor_model_parallel_size: int = 1) -> None:

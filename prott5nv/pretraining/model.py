@@ -23,17 +23,17 @@ from torch.utils.data import DataLoader
 
 from prott5nv.checkpoint import read_nemo, save_nemo
 from prott5nv.checkpoint.names import megatron_to_prott5, parameter_shapes, prott5_to_megatron
-from prott5nv.config import ModelConfig
 from prott5nv.data.dataset import PretrainingDataset
 from prott5nv.data.memmap import CSVDataset
 from prott5nv.errors import ProtT5nvError
+from prott5nv.model.config import ModelConfig
 from prott5nv.pretraining.initialization import mimetic
 from prott5nv.pretraining.loader import raise_together, step_loader
 from prott5nv.pretraining.losses import SUMS, LossSpikes, metrics_of, token_losses
 from prott5nv.pretraining.megatron import MegatronProtT5, initialize_parallel
 from prott5nv.pretraining.optimizers import make_optimizer, parameter_groups
 from prott5nv.pretraining.parallel import all_reduce_gradients, clip_gradients, gather_lists, say
-from prott5nv.pretraining.slices import change_optimizer_state, change_state, gather_slices, own_slice
+from prott5nv.pretraining.tensor_parallel import change_optimizer_state, change_state, gather_shards, own_shard
 
 
 class NotFiniteError(ProtT5nvError):
@@ -287,7 +287,7 @@ class ProtT5nvModel(ModelPT):
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         """Name the model and the stream of samples, for the message of a resume with others; gather slices."""
-        self._change_tensors(checkpoint, gather_slices)
+        self._change_tensors(checkpoint, gather_shards)
         checkpoint["prott5nv"] = {
             "config": self.config.to_nemo(),
             "stream": self._stream(),
@@ -310,7 +310,7 @@ class ProtT5nvModel(ModelPT):
         else:
             for state in checkpoint.get("lr_schedulers", []):
                 state["max_steps"] = self.trainer.max_steps
-            self._change_tensors(checkpoint, own_slice)
+            self._change_tensors(checkpoint, own_shard)
             self._spikes.recent.extend(saved.get("recent_losses", ()))
             return
         raise ProtT5nvError(
@@ -349,7 +349,7 @@ class ProtT5nvModel(ModelPT):
     def _whole_weights(self) -> dict[str, Tensor]:
         """Weights by :class:`prott5nv.ProtT5`'s names, to be asked for by all ranks together."""
         parameters = dict(self.megatron.named_parameters())
-        return megatron_to_prott5(change_state(self.megatron.state_dict(), parameters, gather_slices))
+        return megatron_to_prott5(change_state(self.megatron.state_dict(), parameters, gather_shards))
 
     @classmethod
     def restore_from(cls, restore_path: str, trainer=None, override_config: dict | None = None) -> ProtT5nvModel:
@@ -376,7 +376,7 @@ class ProtT5nvModel(ModelPT):
 
     def load_weights(self, state_dict: dict[str, Tensor]) -> None:
         """Take whole weights by :class:`prott5nv.ProtT5`'s names."""
-        slices = change_state(prott5_to_megatron(state_dict), dict(self.megatron.named_parameters()), own_slice)
+        slices = change_state(prott5_to_megatron(state_dict), dict(self.megatron.named_parameters()), own_shard)
         # Megatron's linears announce an empty extra state that no checkpoint of ours holds.
         missing, unexpected = self.megatron.load_state_dict(slices, strict=False)
         assert not unexpected and all(key.endswith("_extra_state") for key in missing)

@@ -15,7 +15,7 @@ from megatron.core import parallel_state
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from prott5nv.pretraining.slices import is_sliced
+from prott5nv.pretraining.tensor_parallel import is_sharded
 
 BUCKET_NUMEL = 2**25  # elements that travel in one all-reduce
 
@@ -98,8 +98,8 @@ def clip_gradients(parameters: list[nn.Parameter], max_norm: float) -> Tensor:
         The norm before clipping.
     """
     group = parallel_state.get_tensor_model_parallel_group()
-    sliced = [p.grad for p in parameters if p.grad is not None and is_sliced(p)]
-    whole = [p.grad for p in parameters if p.grad is not None and not is_sliced(p)]
+    sliced = [p.grad for p in parameters if p.grad is not None and is_sharded(p)]
+    whole = [p.grad for p in parameters if p.grad is not None and not is_sharded(p)]
     square = get_total_norm(sliced) ** 2
     if group.size() > 1:
         dist.all_reduce(square, group=group)

@@ -15,9 +15,9 @@ from nemo.utils.exp_manager import exp_manager
 from omegaconf import DictConfig, OmegaConf
 
 from prott5nv.checkpoint import warm_start_weights
-from prott5nv.config import ModelConfig
 from prott5nv.errors import ProtT5nvError
-from prott5nv.hardware import choose_hardware
+from prott5nv.model.config import ModelConfig
+from prott5nv.model.device import choose_hardware
 from prott5nv.pretraining.callbacks import (
     Checkpoints,
     StepProgressBar,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from crafting import read_members
+from helpers.crafting import read_members
 
 from prott5nv import ModelConfig, ProtT5
 from prott5nv.checkpoint import save_nemo

@@ -10,8 +10,8 @@ import io
 import numpy as np
 import pytest
 import torch
-from crafting import CONFIG, WEIGHTS, read_members, rewrite_zip, saved, write_tar
-from genuine import FILES, packed
+from helpers.crafting import CONFIG, WEIGHTS, read_members, rewrite_zip, saved, write_tar
+from helpers.genuine import FILES, packed
 
 from prott5nv.checkpoint import load, read_nemo
 from prott5nv.checkpoint.names import nemo_to_prott5

@@ -14,7 +14,7 @@ import zipfile
 
 import pytest
 import torch
-from crafting import CONFIG, WEIGHTS, rewrite_zip, saved, with_pickle, write_tar
+from helpers.crafting import CONFIG, WEIGHTS, rewrite_zip, saved, with_pickle, write_tar
 
 from prott5nv import ProtT5nvError
 from prott5nv.checkpoint import load, read_nemo

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 import torch
-from crafting import write_tar
+from helpers.crafting import write_tar
 
 from prott5nv import ModelConfig, ProteinTokenizer, ProtT5, ProtT5nvError
 from prott5nv.checkpoint import read_nemo, save_nemo

@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from crafting import CONFIG, write_tar
+from helpers.crafting import CONFIG, write_tar
 
 from prott5nv import ModelConfig, ProtT5
 from prott5nv.checkpoint import save_nemo

@@ -6,7 +6,7 @@ import re
 
 import pytest
 import torch
-from crafting import CONFIG, WEIGHTS, saved, write_tar
+from helpers.crafting import CONFIG, WEIGHTS, saved, write_tar
 
 from prott5nv import ProtT5, ProtT5nvError
 from prott5nv.checkpoint import read_nemo, warm_start_weights

@@ -13,7 +13,7 @@ import tarfile
 import pytest
 import torch
 import yaml
-from crafting import CONFIG, WEIGHTS, read_members
+from helpers.crafting import CONFIG, WEIGHTS, read_members
 
 from prott5nv import ModelConfig, ProtT5, ProtT5nvError
 from prott5nv.checkpoint import load, read_nemo, save_nemo

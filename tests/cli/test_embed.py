@@ -11,10 +11,11 @@ import time
 
 import numpy as np
 import pytest
-from embedding_files import contents, random_fasta
+from helpers.embedding_files import contents, random_fasta
 
 from prott5nv import EmbeddingStore, ProtT5nvInference
-from prott5nv.io.records import accession, read_records
+from prott5nv.io.reader import read_records
+from prott5nv.io.record import accession
 
 PROTEINS = """\
 >sp|P01308|INS_HUMAN Insulin

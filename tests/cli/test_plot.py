@@ -8,9 +8,9 @@ import re
 import numpy as np
 import pytest
 
-from prott5nv.io.embeddings_h5 import StoredProtein, write_embeddings
-from prott5nv.projection import principal_components, umap_points
-from prott5nv.scatter import UNKNOWN, Labels, choose_colours
+from prott5nv.embedding.store import StoredProtein, write_embeddings
+from prott5nv.plots.projection import principal_components, umap_points
+from prott5nv.plots.scatter import UNKNOWN, Labels, choose_colours
 
 
 @pytest.fixture

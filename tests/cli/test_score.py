@@ -121,8 +121,8 @@ def test_perplexity_of_proteins_and_residues(score, inference, tmp_path):
     np.testing.assert_allclose([1 / float(row["perplexity"]) for row in rows[:76]], found, rtol=1e-3)
     assert rows[-1]["probability"] == rows[-1]["perplexity"] == "" and 0 < float(rows[-1]["entropy"]) < np.log(20)
 
-    score("one.fasta", "--perplexity", "--share", "0.15", "-o", "out.csv")
-    shared = pseudo_perplexity(UBIQUITIN, inference, share=0.15).perplexity
+    score("one.fasta", "--perplexity", "--fraction", "0.15", "-o", "out.csv")
+    shared = pseudo_perplexity(UBIQUITIN, inference, fraction=0.15).perplexity
     assert float(read(tmp_path / "out.csv")[0]["perplexity"]) == pytest.approx(shared, rel=1e-4)
 
 
@@ -152,7 +152,7 @@ def test_other_mistakes_are_named(score, tmp_path):
         ("two.fasta", "--mutations", "all", "--plot", "a.pdf"): ".html or .png",
         ("two.fasta",): "say what to score",
         ("two.fasta", "--mutations", "all", "--perplexity"): "say what to score",
-        ("two.fasta", "--mutations", "all", "--share", "0.1"): "belong to --perplexity",
+        ("two.fasta", "--mutations", "all", "--fraction", "0.1"): "belong to --perplexity",
         ("two.fasta", "--perplexity", "--table", "t.csv"): "belong to --mutations all",
         ("two.fasta", "--perplexity", "--table", "t.csv", "--mutations", "all"): "say what to score",
         ("two.fasta", "--mutations", "all", "--table", "no/t.csv"): "the folder no does not exist",

@@ -7,7 +7,7 @@ import signal
 import time
 
 import pytest
-from embedding_files import contents, random_fasta
+from helpers.embedding_files import contents, random_fasta
 
 
 def test_workers_give_what_one_process_writes(run, tmp_path):

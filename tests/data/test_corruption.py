@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from prott5nv.data.corruption import corrupt_spans, restore_spans
 from prott5nv.errors import ProtT5nvError
-from prott5nv.tokenizer import BOS, EOS, FIRST_SENTINEL, NUM_SENTINELS, ProteinTokenizer
+from prott5nv.model.tokenizer import BOS, EOS, FIRST_SENTINEL, NUM_SENTINELS, ProteinTokenizer
 
 SEED = 1234
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from prott5nv.data.corruption import restore_spans
 from prott5nv.data.dataset import CSVDataset, GlobalBatchSampler, PretrainingDataset, shuffled_records
 from prott5nv.errors import ProtT5nvError
-from prott5nv.tokenizer import RESIDUES, ProteinTokenizer
+from prott5nv.model.tokenizer import RESIDUES, ProteinTokenizer
 
 SEED = 1234
 NUM_RECORDS = 101

@@ -36,14 +36,14 @@ def test_what_is_decoded_depends_on_the_hidden_states(inference):
 
 
 def test_samples_are_proteins_of_the_same_length_with_a_share_hidden(inference):
-    [samples, two] = inference.sample([UBIQUITIN, "MS?KR"], 8, scaled_radius=0.5, share=0.25, seed=1)
+    [samples, two] = inference.sample([UBIQUITIN, "MS?KR"], 8, scaled_radius=0.5, fraction=0.25, seed=1)
     assert len(samples) == len(two) == 8 and len(set(samples)) > 1
     for sample in samples:
         assert len(sample) == len(UBIQUITIN)
         assert sum(a != b for a, b in zip(sample, UBIQUITIN, strict=True)) <= 19
     assert {sample[:2] + sample[3:] for sample in two} == {"MSKR"}
-    assert [samples, two] == inference.sample([UBIQUITIN, "MS?KR"], 8, scaled_radius=0.5, share=0.25, seed=1)
-    assert [samples, two] != inference.sample([UBIQUITIN, "MS?KR"], 8, scaled_radius=0.5, share=0.25, seed=2)
+    assert [samples, two] == inference.sample([UBIQUITIN, "MS?KR"], 8, scaled_radius=0.5, fraction=0.25, seed=1)
+    assert [samples, two] != inference.sample([UBIQUITIN, "MS?KR"], 8, scaled_radius=0.5, fraction=0.25, seed=2)
 
 
 def test_the_radius_is_what_perturbs(inference):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from brute_force import AMINO_ACIDS, log_probability
+from helpers.brute_force import AMINO_ACIDS, log_probability
 
 from prott5nv import ProtT5nvError, ProtT5nvInference, score_substitutions, score_variants
 from prott5nv.decoding.variants import parse_variant

@@ -11,8 +11,8 @@ from click.testing import CliRunner
 
 from prott5nv import ProtT5nvError
 from prott5nv.cli import command
-from prott5nv.flip.model_file import Predictor
 from prott5nv.flip.predict import predict_file
+from prott5nv.flip.predictor import Predictor
 from prott5nv.flip.prepare import FLIP
 
 pytest.importorskip("hydra", reason="needs the finetune extra")

@@ -3,13 +3,13 @@ import socket
 from pathlib import Path
 
 import pytest
-from ranks import run_rank
+from helpers.ranks import run_rank
 
 
 @pytest.fixture(scope="session")
 def training_data(tmp_path_factory, examples) -> Path:
     """The example proteins as ``prott5nv prepare uniref50`` splits them."""
-    from prott5nv.data.uniref50 import prepare
+    from prott5nv.data.prepare import prepare
 
     folder = tmp_path_factory.mktemp("prepared") / "examples"
     prepare(examples / "proteins.fasta", folder, validation=4, test=4)
@@ -22,7 +22,7 @@ def cfg(training_data):
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
-    from prott5nv.configuration import config_folder, register_presets
+    from prott5nv.cli.hydra_app import config_folder, register_presets
 
     register_presets()
     with initialize_config_dir(str(config_folder()), version_base="1.3"):

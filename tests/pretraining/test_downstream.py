@@ -4,7 +4,7 @@ import pytest
 
 pytest.importorskip("nemo", reason="needs the train extra")
 
-from fitting import Losses, fit
+from helpers.fitting import Losses, fit
 
 from prott5nv import ProtT5nvError
 from prott5nv.pretraining.downstream import DownstreamValidation

@@ -6,12 +6,12 @@ Shapes: B proteins, L residues of the longest, T packed tokens, S packed decoder
 import numpy as np
 import pytest
 import torch
-from genuine import FILES, packed
+from helpers.genuine import FILES, packed
 
 pytest.importorskip("nemo", reason="needs the train extra")
 
-from prott5nv.attention import Packing
 from prott5nv.checkpoint import read_nemo
+from prott5nv.model.attention import Packing
 from prott5nv.pretraining.model import ProtT5nvModel
 
 

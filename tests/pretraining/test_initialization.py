@@ -2,17 +2,17 @@
 
 import pytest
 import torch
-from fitting import Losses, fit
+from helpers.fitting import Losses, fit
 
 pytest.importorskip("nemo", reason="needs the train extra")
 
-import prott5nv.transformer
+import prott5nv.model.prott5
 from prott5nv import ModelConfig, ProtT5
 from prott5nv.checkpoint.names import megatron_to_prott5
 from prott5nv.errors import ProtT5nvError
+from prott5nv.model.tokenizer import BOS, FIRST_SENTINEL
 from prott5nv.pretraining.initialization import mimetic
 from prott5nv.pretraining.trainer import check
-from prott5nv.tokenizer import BOS, FIRST_SENTINEL
 
 CONFIG = ModelConfig.preset("small", num_layers=2, decoder_num_layers=1, hidden_size=96, num_attention_heads=3)
 LENGTH, MASKED = 120, (3, 40, 77, 119)
@@ -45,7 +45,7 @@ def weights_of_attention(start):
 
     ends = [torch.tensor([0, len(ids)], dtype=torch.int32) for ids in (tokens, targets)]
     with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prott5nv.transformer, "packed_attention", attend)
+        patch.setattr(prott5nv.model.prott5, "packed_attention", attend)
         model.decode(targets, ends[1], model.encode(tokens, ends[0]), ends[0])
     return seen
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 pytest.importorskip("nemo", reason="needs the train extra")
 
-from fitting import Losses, fit
+from helpers.fitting import Losses, fit
 from omegaconf import OmegaConf
 from torch.utils.checkpoint import checkpoint
 

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from fitting import Losses, fit
+from helpers.fitting import Losses, fit
 from omegaconf import OmegaConf
 from torch import nn
 

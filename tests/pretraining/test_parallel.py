@@ -16,20 +16,20 @@ import torch.nn.functional as F
 
 pytest.importorskip("nemo", reason="needs the train extra")
 
-from fitting import Losses, fit
+from helpers.fitting import Losses, fit
 from megatron.core.transformer.enums import AttnMaskType
 
 from prott5nv import ModelConfig, ProtT5nvError, load
-from prott5nv.attention import Packing
 from prott5nv.checkpoint import read_nemo
 from prott5nv.checkpoint.names import megatron_to_prott5
-from prott5nv.io.embeddings_h5 import EmbeddingStore
+from prott5nv.embedding.store import EmbeddingStore
+from prott5nv.model.attention import Packing
 from prott5nv.pretraining.curves import read_scalars
 from prott5nv.pretraining.losses import gather_vocabulary
 from prott5nv.pretraining.megatron import PackedCoreAttention, initialize_parallel, transformer_config
 from prott5nv.pretraining.model import ProtT5nvModel
 from prott5nv.pretraining.parallel import MegatronStrategy
-from prott5nv.pretraining.slices import gather_slices
+from prott5nv.pretraining.tensor_parallel import gather_shards
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "pretrain.py"
 
@@ -42,7 +42,7 @@ def train(cfg, max_steps, ckpt_path=None, save=None, devices=2, precision="32"):
     trainer, model = fit(cfg, ckpt_path, devices=devices, strategy=strategy, callbacks=[losses], precision=precision)
     if save:
         trainer.save_checkpoint(save)
-    weights = {name: gather_slices(p.detach(), p).numpy() for name, p in model.megatron.named_parameters()}
+    weights = {name: gather_shards(p.detach(), p).numpy() for name, p in model.megatron.named_parameters()}
     return losses.values, weights, trainer.test(model, verbose=False)[0]["test_loss"]
 
 
@@ -128,7 +128,7 @@ def logits_and_gradients(cfg, path, copy):
     loss_S.sum().backward()
     with torch.no_grad():
         logits = gather_vocabulary(model(batch))
-    gradients = {name: gather_slices(p.grad, p) for name, p in model.megatron.named_parameters()}
+    gradients = {name: gather_shards(p.grad, p) for name, p in model.megatron.named_parameters()}
     return logits.numpy(), {name: gradient.numpy() for name, gradient in megatron_to_prott5(gradients).items()}
 
 

@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("nemo", reason="needs the train extra")
 
-from fitting import Losses, fit
+from helpers.fitting import Losses, fit
 
 from prott5nv.data.dataset import shuffled_records
 from prott5nv.pretraining.parallel import MegatronStrategy

@@ -9,7 +9,7 @@ import torch
 
 pytest.importorskip("nemo", reason="needs the train extra")
 
-from fitting import Losses, fit
+from helpers.fitting import Losses, fit
 
 from prott5nv import ProtT5nvError
 from prott5nv.pretraining.callbacks import Checkpoints, StopOnSignal, WholeCheckpointIO

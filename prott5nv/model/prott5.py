@@ -1,0 +1,251 @@
+"""ProtT5nv in plain PyTorch: encoder, decoder and head over packed proteins.
+
+Proteins lie end to end in one tensor, with their boundaries in ``cu_seqlens``; no padding token enters the network.
+Parameter names are those of a ``.nemo`` file without its prefixes, so that a checkpoint maps onto the modules by name.
+
+Shapes: B proteins, T packed encoder tokens, S packed decoder tokens, D hidden size, F feed-forward size, H heads,
+C channels of a head, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from prott5nv.errors import ProtT5nvError
+from prott5nv.model.attention import Packing, packed_attention
+from prott5nv.model.config import ModelConfig
+from prott5nv.model.dropout import dropout
+
+_FUSED_GELU = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+class ProtT5(nn.Module):
+    """The encoder-decoder.
+
+    Parameters
+    ----------
+    config : ModelConfig
+        Weights are drawn as in pretraining; :func:`prott5nv.load` fills them from a checkpoint.
+
+    Examples
+    --------
+    >>> model = ProtT5(ModelConfig.preset("tiny")).eval()
+    >>> tokens_T = torch.tensor([22, 7, 5, 16, 11, 22, 7])  # MSLKR, MS
+    >>> cu_seqlens_B1 = torch.tensor([0, 5, 7], dtype=torch.int32)
+    >>> model.encode(tokens_T, cu_seqlens_B1).shape
+    torch.Size([7, 64])
+    """
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config = config
+        self.embedding = Embedding(config)
+        self.encoder = Stack(config, config.num_layers, decoder=False)
+        self.decoder = Stack(config, config.decoder_num_layers, decoder=True)
+        self.tokens_head = Head(config)
+        if self.tokens_head.bias.is_meta:  # a checkpoint fills it; drawing there would import the compiler, for seconds
+            return
+        self.apply(self._initialise)
+        for name, parameter in self.named_parameters():
+            if name.endswith(("dense.weight", "dense_4h_to_h.weight")):  # they write to the residual stream
+                nn.init.normal_(parameter, std=config.init_method_std / math.sqrt(2 * config.num_layers))
+
+    def _initialise(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=self.config.init_method_std)
+        if isinstance(module, nn.Linear):
+            nn.init.zeros_(module.bias)
+
+    def encode(self, tokens_T: Tensor, cu_seqlens_B1: Tensor) -> Tensor:
+        """Hidden states of the last encoder layer, after its final LayerNorm.
+
+        Parameters
+        ----------
+        tokens_T : Tensor, shape=(T,), dtype=int64
+            Residue tokens of B proteins, end to end.
+        cu_seqlens_B1 : Tensor, shape=(B + 1,), dtype=int32
+            Start of each protein, and the end of the last.
+
+        Returns
+        -------
+        Tensor, shape=(T, D)
+
+        Raises
+        ------
+        ProtT5nvError
+            If a protein is longer than the position table.
+        """
+        packing = self._packing(cu_seqlens_B1)
+        return self.encoder(self.embedding(tokens_T, packing.positions_T), packing)
+
+    def decode(
+        self, tokens_S: Tensor, cu_seqlens_B1: Tensor, hidden_TD: Tensor, encoder_cu_seqlens_B1: Tensor
+    ) -> Tensor:
+        """Hidden states of the last decoder layer, after its final LayerNorm.
+
+        Parameters
+        ----------
+        tokens_S : Tensor, shape=(S,), dtype=int64
+            Decoder inputs ``<s> sentinel residue sentinel residue ...`` of B proteins, end to end.
+        cu_seqlens_B1 : Tensor, shape=(B + 1,), dtype=int32
+            Boundaries of the decoder inputs.
+        hidden_TD : Tensor, shape=(T, D)
+            What :meth:`encode` returned.
+        encoder_cu_seqlens_B1 : Tensor, shape=(B + 1,), dtype=int32
+            Boundaries of the proteins in ``hidden_TD``.
+
+        Returns
+        -------
+        Tensor, shape=(S, D)
+        """
+        packing = self._packing(cu_seqlens_B1)
+        x_SD = self.embedding(tokens_S, packing.positions_T)
+        return self.decoder(x_SD, packing, hidden_TD, self._packing(encoder_cu_seqlens_B1))
+
+    def logits(self, hidden_SD: Tensor) -> Tensor:
+        """Scores of the next token, from the tied word table and the head's bias: Tensor, shape=(S, V)."""
+        return F.linear(hidden_SD, self.embedding.word_embeddings.weight, self.tokens_head.bias)
+
+    def _packing(self, cu_seqlens_B1: Tensor) -> Packing:
+        packing = Packing(cu_seqlens_B1)
+        longest = self.config.max_position_embeddings
+        if packing.max_length > longest:
+            raise ProtT5nvError(
+                f"a protein of {packing.max_length} residues; this model sees at most {longest} at once"
+            )
+        return packing
+
+
+class Embedding(nn.Module):
+    """Word and position tables, shared by encoder and decoder; the word table is also the head."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.dropout = config.hidden_dropout
+        self.word_embeddings = _table(config.padded_vocab_size, config.hidden_size)
+        self.position_embeddings = _table(config.max_position_embeddings, config.hidden_size)
+
+    def forward(self, tokens_T: Tensor, positions_T: Tensor) -> Tensor:
+        x_TD = self.word_embeddings(tokens_T) + self.position_embeddings(positions_T)
+        return dropout(x_TD, self.dropout) if self.training else x_TD
+
+
+def _table(rows: int, width: int) -> nn.Embedding:
+    """Without the weights that the constructor would draw: ProtT5 draws its own, or a checkpoint brings them."""
+    return nn.Embedding.from_pretrained(torch.empty(rows, width), freeze=False)
+
+
+class Head(nn.Module):
+    """Holds the head's bias; its matrix is the word table."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(config.padded_vocab_size))
+
+
+class Stack(nn.Module):
+    """Encoder or decoder: pre-LN layers and a final LayerNorm."""
+
+    def __init__(self, config: ModelConfig, num_layers: int, *, decoder: bool):
+        super().__init__()
+        self.layers = nn.ModuleList(Layer(config, decoder=decoder) for _ in range(num_layers))
+        self.final_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layernorm_epsilon)
+
+    def forward(
+        self, x_TD: Tensor, packing: Packing, context_SD: Tensor | None = None, context_packing: Packing | None = None
+    ) -> Tensor:
+        for layer in self.layers:
+            x_TD = layer(x_TD, packing, context_SD, context_packing)
+        return self.final_layernorm(x_TD)
+
+
+class Layer(nn.Module):
+    """Self-attention, in the decoder attention to the encoder, and a feed-forward network, each on a residual path."""
+
+    def __init__(self, config: ModelConfig, *, decoder: bool):
+        super().__init__()
+
+        def layernorm():
+            return nn.LayerNorm(config.hidden_size, eps=config.layernorm_epsilon)
+
+        self.dropout = config.hidden_dropout
+        self.input_layernorm = layernorm()
+        self.self_attention = SelfAttention(config, causal=decoder)
+        self.post_attention_layernorm = layernorm()
+        if decoder:
+            self.inter_attention = CrossAttention(config)
+            self.post_inter_attention_layernorm = layernorm()
+        self.mlp = FeedForward(config)
+
+    def forward(
+        self, x_TD: Tensor, packing: Packing, context_SD: Tensor | None, context_packing: Packing | None
+    ) -> Tensor:
+        x_TD = x_TD + self._drop(self.self_attention(self.input_layernorm(x_TD), packing))
+        normed_TD = self.post_attention_layernorm(x_TD)
+        if context_SD is not None:
+            x_TD = x_TD + self._drop(self.inter_attention(normed_TD, packing, context_SD, context_packing))
+            normed_TD = self.post_inter_attention_layernorm(x_TD)
+        return x_TD + self._drop(self.mlp(normed_TD))
+
+    def _drop(self, x_TD: Tensor) -> Tensor:
+        return dropout(x_TD, self.dropout) if self.training else x_TD
+
+
+class SelfAttention(nn.Module):
+    """Rows of the fused projection are grouped by head; within a head they are query, key, value."""
+
+    def __init__(self, config: ModelConfig, *, causal: bool):
+        super().__init__()
+        self.num_heads = config.num_attention_heads
+        self.dropout = config.attention_dropout
+        self.causal = causal
+        self.query_key_value = nn.Linear(config.hidden_size, 3 * config.hidden_size)
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, x_TD: Tensor, packing: Packing) -> Tensor:
+        q_THC, k_THC, v_THC = self.query_key_value(x_TD).unflatten(-1, (self.num_heads, -1)).chunk(3, dim=-1)
+        dropout = self.dropout if self.training else 0.0
+        out_THC = packed_attention(q_THC, k_THC, v_THC, packing, packing, causal=self.causal, dropout=dropout)
+        return self.dense(out_THC.flatten(1))
+
+
+class CrossAttention(nn.Module):
+    """From decoder tokens to the encoder's; rows of the key-value projection are grouped by head, key before value."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.num_heads = config.num_attention_heads
+        self.dropout = config.attention_dropout
+        self.query = nn.Linear(config.hidden_size, config.hidden_size)
+        self.key_value = nn.Linear(config.hidden_size, 2 * config.hidden_size)
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, x_TD: Tensor, packing: Packing, context_SD: Tensor, context_packing: Packing) -> Tensor:
+        q_THC = self.query(x_TD).unflatten(-1, (self.num_heads, -1))
+        k_SHC, v_SHC = self.key_value(context_SD).unflatten(-1, (self.num_heads, -1)).chunk(2, dim=-1)
+        dropout = self.dropout if self.training else 0.0
+        return self.dense(packed_attention(q_THC, k_SHC, v_SHC, packing, context_packing, dropout=dropout).flatten(1))
+
+
+class FeedForward(nn.Module):
+    """Two linear layers round a GELU."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.approximate = "tanh" if config.bias_activation_fusion else "none"
+        self.dense_h_to_4h = nn.Linear(config.hidden_size, config.ffn_hidden_size)
+        self.dense_4h_to_h = nn.Linear(config.ffn_hidden_size, config.hidden_size)
+
+    def forward(self, x_TD: Tensor) -> Tensor:
+        up = self.dense_h_to_4h
+        plain = torch.is_grad_enabled() or torch.compiler.is_compiling()
+        if x_TD.device.type == "cpu" and x_TD.dtype == torch.bfloat16 and _FUSED_GELU and not plain:
+            # oneDNN's product with the GELU in it; on its own PyTorch's tanh form takes half as long as the product.
+            x_TF = torch.ops.mkldnn._linear_pointwise(x_TD, up.weight, up.bias, "gelu", [], self.approximate)
+        else:
+            x_TF = F.gelu(up(x_TD), approximate=self.approximate)
+        return self.dense_4h_to_h(x_TF)

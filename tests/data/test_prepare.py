@@ -1,0 +1,277 @@
+"""Splits: nothing lost, nothing twice, nothing torn, and the same again with the same seed."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from prott5nv.data import prepare as uniref50
+from prott5nv.data.prepare import describe, prepare
+from prott5nv.errors import ProtT5nvError
+from prott5nv.io.fasta import read_fasta
+
+PREPARE = [sys.executable, "-m", "prott5nv", "prepare", "uniref50"]
+
+
+def protein(number: int) -> str:
+    return "".join(random.Random(number).choices("LASGVERTDIPKNFQYHMCW", k=20 + number % 30))
+
+
+@pytest.fixture
+def source(tmp_path):
+    """2,000 proteins in 500 groups of four."""
+    path = tmp_path / "source.fasta"
+    path.write_text("".join(f">p{number} of a c50=g{number % 500} x\n{protein(number)}\n" for number in range(2000)))
+    return path
+
+
+def rows(folder, split) -> list[dict]:
+    found = []
+    for path in sorted((folder / split).iterdir()):
+        with open(path, newline="") as file:
+            found += csv.DictReader(file)
+    return found
+
+
+def names(folder, split) -> list[str]:
+    return [row["record_name"] for row in rows(folder, split)]
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"validation": 30, "test": 170},
+        {"validation": 0.05, "test": 0.1},
+        {"validation": 30, "test": 0.1},
+        {"validation": 0.05, "test": 0.1, "group_by": "c50"},
+        {"validation": 1900, "test": 99},
+    ],
+)
+def test_every_protein_lands_in_one_split(source, tmp_path, sizes):
+    provenance = prepare(source, tmp_path / "out", **sizes)
+    everything = [row for split in ("train", "val", "test") for row in rows(tmp_path / "out", split)]
+    assert sorted(int(row["record_id"]) for row in everything) == list(range(2000))
+    for row in everything:
+        number = int(row["record_id"])
+        assert row["record_name"] == f"p{number}"
+        assert row["sequence"] == protein(number)
+        assert int(row["sequence_length"]) == len(protein(number))
+    for split, summary in provenance["splits"].items():
+        own = rows(tmp_path / "out", split)
+        assert summary["proteins"] == len(own)
+        assert summary["residues"] == sum(len(row["sequence"]) for row in own)
+
+
+def test_counts_are_exact_and_fractions_near(source, tmp_path):
+    splits = prepare(source, tmp_path / "counts", validation=30, test=170)["splits"]
+    assert {name: split["proteins"] for name, split in splits.items()} == {"train": 1800, "val": 30, "test": 170}
+    splits = prepare(source, tmp_path / "fractions", validation=0.1, test=0.2)["splits"]
+    assert splits["val"]["proteins"] == pytest.approx(200, abs=60)
+    assert splits["test"]["proteins"] == pytest.approx(400, abs=80)
+
+
+@pytest.mark.parametrize("sizes", [{"validation": 200, "test": 200}, {"validation": 0.1, "test": 0.1}])
+def test_every_place_in_the_file_has_the_same_chance(source, tmp_path, sizes):
+    held_out = {"val": [0] * 4, "test": [0] * 4}
+    for seed in range(20):
+        prepare(source, tmp_path / "out", seed=seed, force=True, **sizes)
+        for split, quarters in held_out.items():
+            for row in rows(tmp_path / "out", split):
+                quarters[int(row["record_id"]) // 500] += 1
+    for quarters in held_out.values():  # 1,000 expected in each, standard deviation about 30
+        assert all(850 < count < 1150 for count in quarters), held_out
+
+
+def test_seed_decides(source, tmp_path):
+    def files(name, **options):
+        prepare(source, tmp_path / name, validation=30, test=0.1, **options)
+        return {path.relative_to(tmp_path / name): path.read_bytes() for path in (tmp_path / name).rglob("*.*")}
+
+    assert files("one", seed=7) == files("two", seed=7)
+    assert files("one again", seed=7) != files("three", seed=8)
+
+
+def test_no_group_is_torn(source, tmp_path):
+    splits = prepare(source, tmp_path / "out", validation=0.1, test=0.1, group_by="c50")["splits"]
+    groups = {}
+    for split in splits:
+        for name in names(tmp_path / "out", split):
+            groups.setdefault(int(name[1:]) % 500, set()).add(split)
+    assert len(groups) == 500
+    assert all(len(where) == 1 for where in groups.values())
+
+
+def test_protein_without_the_key_joins_the_group_named_after_it(tmp_path):
+    path = tmp_path / "source.fasta"
+    path.write_text("".join(f">r{n}\nMKV\n>m{n} c50=r{n}\nMKVL\n>k{n} xc50=r{n + 1}\nMKVLA\n" for n in range(300)))
+    splits = prepare(path, tmp_path / "out", validation=0.2, test=0.2, group_by="c50")["splits"]
+    where = {name: split for split in splits for name in names(tmp_path / "out", split)}
+    assert all(where[f"r{n}"] == where[f"m{n}"] for n in range(300))
+    assert any(where[f"r{n + 1}"] != where[f"k{n}"] for n in range(299))
+
+
+def test_what_is_dropped_is_counted(tmp_path):
+    path = tmp_path / "source.fasta.gz"
+    kept = [("a", "MKV"), ("x,y", "mkvx"), ("edge", "M" * 512), ("j", "MJBZUOX")]
+    dropped = [("long", "M" * 513), ("gap", "MK-V"), ("stop", "MKV*"), ("empty", ""), ("longer", "M" * 9000)]
+    text = "".join(f">{name}\n{sequence}\n" for name, sequence in kept + dropped)
+    path.write_bytes(gzip.compress(text.encode()))
+    provenance = prepare(path, tmp_path / "out", validation=1, test=0)
+    assert provenance["records_read"] == 9
+    assert provenance["records_kept"] == 4
+    assert list(provenance["dropped"].values()) == [2, 2, 1]
+    assert provenance["source"] == "source.fasta.gz"
+    assert provenance["source_sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert json.loads((tmp_path / "out" / "provenance.json").read_text()) == provenance
+    assert not (tmp_path / "out" / "test").exists()
+    written = {row["record_name"]: row["sequence"] for s in ("train", "val") for row in rows(tmp_path / "out", s)}
+    assert written == {name: sequence.upper() for name, sequence in kept}
+    summary = describe(provenance)
+    assert "9 proteins read from source.fasta.gz, 4 kept, 5 dropped (2 longer than 512 residues" in summary
+
+
+def test_files_hold_at_most_so_many_rows(source, tmp_path):
+    provenance = prepare(source, tmp_path / "out", validation=30, test=0, records_per_file=800)
+    assert provenance["splits"]["train"]["files"] == 3
+    assert "train/x[000..002].csv" in describe(provenance)
+    counts = [len((tmp_path / "out" / "train" / f"x00{n}.csv").read_text().splitlines()) - 1 for n in range(3)]
+    assert counts == [800, 800, 370]
+
+
+def test_named_split(source, tmp_path, monkeypatch):
+    with pytest.raises(ProtT5nvError, match=r"2,000 usable proteins are too few .* 4,350 validation and 875,000 test"):
+        prepare(source, tmp_path / "out", split="card")
+    monkeypatch.setitem(uniref50.SPLITS, "card", (4, 875))
+    splits = prepare(source, tmp_path / "out", split="card")["splits"]
+    assert [splits[name]["proteins"] for name in ("val", "test", "train")] == [4, 875, 1121]
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"validation": 1000, "test": 1000}, "too few for an exact split"),
+        ({"validation": 0.6, "test": 0.6}, "add up to 1.2"),
+        ({"validation": 1.0}, "a fraction below 1, not 1.0"),
+        ({"validation": -1}, "not -1"),
+        ({"validation": 1e-9}, "the val split came out empty"),
+        ({"validation": 10, "group_by": "c50"}, "cannot be exact when whole groups"),
+        ({"group_by": "c90"}, r"no header has c90="),
+        ({"split": "paper"}, "no split named 'paper'; known: card"),
+        ({"max_length": 0}, "max_length must be at least 1"),
+        ({"test": 5_000_000}, "more than 1 GB"),
+    ],
+)
+def test_wrong_wish_leaves_nothing_behind(source, tmp_path, options, message):
+    with pytest.raises(ProtT5nvError, match=message):
+        prepare(source, tmp_path / "out", **options)
+    assert os.listdir(tmp_path) == ["source.fasta"]
+
+
+def test_broken_source_leaves_nothing_behind(tmp_path):
+    path = tmp_path / "source.fasta.gz"
+    path.write_bytes(gzip.compress(b">a\nMKV\n" * 100_000)[:-20])
+    with pytest.raises(ProtT5nvError, match="break off"):
+        prepare(path, tmp_path / "out")
+    assert os.listdir(tmp_path) == ["source.fasta.gz"]
+
+
+def test_output_in_the_way(source, tmp_path):
+    output = tmp_path / "out"
+    output.mkdir()
+    prepare(source, output)  # an empty folder is no obstacle
+    before = names(output, "val")
+    with pytest.raises(ProtT5nvError, match=r"not empty; .*--force"):
+        prepare(source, output, seed=1)
+    assert names(output, "val") == before
+    prepare(source, output, seed=1, force=True)
+    assert names(output, "val") != before
+    (output / "provenance.json").unlink()
+    with pytest.raises(ProtT5nvError, match="not made by prepare"):
+        prepare(source, output, force=True)
+    assert sorted(os.listdir(tmp_path)) == ["out", "source.fasta"]
+
+
+def test_failed_replacement_keeps_the_old_folder(source, tmp_path):
+    prepare(source, tmp_path / "out")
+    before = names(tmp_path / "out", "train")
+    with pytest.raises(ProtT5nvError):
+        prepare(tmp_path / "absent.fasta", tmp_path / "out", force=True)
+    assert names(tmp_path / "out", "train") == before
+
+
+def test_command(source, tmp_path):
+    output = tmp_path / "out"
+    command = [*PREPARE, source, "-o", output, "--val", "0.1", "--test", "0.05", "--group-by", "c50"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "2,000 proteins read from source.fasta, 2,000 kept, 0 dropped" in done.stdout
+    assert done.stderr == ""
+    assert (
+        len(names(output, "train"))
+        == json.loads((output / "provenance.json").read_text())["splits"]["train"]["proteins"]
+    )
+    again = subprocess.run(command, capture_output=True, text=True)
+    assert again.returncode == 2
+    assert again.stderr.startswith(f"prott5nv: error: {output}: the folder is not empty")
+
+
+def test_command_reads_standard_input(source, tmp_path):
+    command = [*PREPARE, "-", "-o", tmp_path / "out", "--val", "10", "--test", "0"]
+    subprocess.run(command, input=gzip.compress(source.read_bytes()), capture_output=True, check=True)
+    assert len(names(tmp_path / "out", "train")) == 1990
+
+
+@pytest.mark.parametrize("options", [["--val", "many"], ["--split", "card", "--val", "3"], ["--split", "paper"]])
+def test_command_explains_wrong_options(source, tmp_path, options):
+    done = subprocess.run([*PREPARE, source, "-o", tmp_path / "out", *options], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "Error" in done.stderr
+
+
+def test_killed_run_leaves_no_folder_and_the_next_run_succeeds(source, tmp_path):
+    output = tmp_path / "out"
+    options = ["-o", output, "--val", "10", "--test", "10"]
+    with subprocess.Popen([*PREPARE, "-", *options], stdin=subprocess.PIPE) as running:
+        running.stdin.write(source.read_bytes())  # and no end of input: the run waits, its files half written
+        running.stdin.flush()
+        while not list(tmp_path.glob(".prott5nv-*")):
+            time.sleep(0.01)
+        running.send_signal(signal.SIGKILL)
+    assert not output.exists()
+    subprocess.run([*PREPARE, source, *options], capture_output=True, check=True)
+    assert sorted(os.listdir(tmp_path)) == ["out", "source.fasta"]
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path):
+    path = tmp_path / "source.fasta.gz"
+    path.write_bytes(gzip.compress(b"".join(b">p%d\n%b\n" % (n, b"MKVLAG" * 50) for n in range(1000)), 1) * 200)
+    script = f"""
+import resource
+from prott5nv.data.prepare import prepare
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+prepare({str(path)!r}, {str(tmp_path / "out")!r}, validation=100, test=0.1)
+print(before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    before, after = map(int, done.stdout.split())
+    assert (after - before) / 1024 < 30  # MiB, of 62 MB read and written
+
+
+def test_genuine_uniref50(shared, tmp_path):
+    path = shared / "data" / "sequences" / "uniref50_2021_04_qc" / "uniref50_train_filt.fasta.gz"
+    provenance = prepare(path, tmp_path / "out", validation=50, test=100)
+    source = [record for record in read_fasta(path) if len(record.sequence) <= 512]
+    assert provenance["records_kept"] == len(source)
+    assert len(rows(tmp_path / "out", "train")) == len(source) - 150
+    written = {row["record_name"]: row["sequence"] for s in provenance["splits"] for row in rows(tmp_path / "out", s)}
+    assert written == {record.id: record.sequence for record in source}

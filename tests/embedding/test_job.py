@@ -1,0 +1,76 @@
+"""Files of proteins, good and bad, without the command line."""
+
+from __future__ import annotations
+
+import gzip
+
+import pytest
+
+from prott5nv import EmbeddingStore, ProtT5nvError, ProtT5nvInference
+from prott5nv.embedding.job import embed_file
+from prott5nv.io.reader import read_records
+from prott5nv.io.record import accession
+
+
+@pytest.fixture(scope="module")
+def model(tiny_checkpoint):
+    return ProtT5nvInference(tiny_checkpoint, precision="fp32")
+
+
+BAD_FILES = {
+    "duplicate id": (b">a\nMS\n>b\nMS\n>a\nMK\n", "line 5: a: this id stands on line 1 already"),
+    "colliding accessions": (
+        b">sp|P1|A\nMS\n>tr|P1|B\nMK\n",
+        r"line 3: tr\|P1\|B: its accession P1 is also that of sp\|P1\|A on line 1",
+    ),
+    "slash": (b">a\nMS\n>b/c\nMK\n", "line 3: b/c: HDF5 cannot take this id as a name"),
+    "dot": (b">.\nMS\n", "line 1: .: HDF5 cannot take this id as a name"),
+    "no residue": (b">a\nMS\n>b\nMK1L\n", "line 3: b: position 3: '1' is not a residue"),
+    "white space": (b">a\nMS\n>b\nM L\n", "line 3: b: position 2: ' ' is not a residue"),
+    "no sequence": (b">a\nMS\n>b\n>c\nMS\n", "line 3: b: there is no sequence"),
+    "no sequence in a table": (b"id,sequence\na,MS\nb,\n", "line 3: b: there is no sequence"),
+    "empty": (b"", "p.fasta: the file is empty"),
+    "binary": (b"\x89HDF\r\n\x1a\n\0\0\0", "binary"),
+    "gz cut short": (gzip.compress(b">a\nMSLKR\n" * 99)[:-20], "gzip"),
+    "table without the column": (b"id,length\na,5\n", "no sequence column"),
+    "non-ASCII residue": (b">a\nMS\n>b\nM\xc3\x84S\n", "line 3: b: position 2: 'Ä' is not a residue"),
+    "non-ASCII residue in a table": (b"id,sequence\na,M\xffS\n", "line 2: a: position 2: '\ufffd' is not a residue"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_FILES)
+def test_bad_files_are_refused_by_file_line_and_id(model, tiny_checkpoint, tmp_path, kind):
+    content, message = BAD_FILES[kind]
+    (tmp_path / "p.fasta").write_bytes(content)
+    with pytest.raises(ProtT5nvError, match=message) as error:
+        embed_file(tmp_path / "p.fasta", tmp_path / "out.h5", model, model_path=tiny_checkpoint)
+    assert str(tmp_path / "p.fasta") in str(error.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["p.fasta"]
+
+
+def test_quirks_of_real_files(model, tiny_checkpoint, tmp_path, shared):
+    for file in sorted((shared / "data" / "sequences" / "quirks").iterdir()):
+        output = tmp_path / f"{file.name}.h5"
+        summary = embed_file(file, output, model, model_path=tiny_checkpoint, long="window", skip_errors=True)
+        records = {accession(record.id): record for record in reversed(list(read_records(file)))}
+        with EmbeddingStore(output) as store:
+            assert {key: len(rows) for key, rows in store.items()} == {
+                key: len(record.sequence) for key, record in records.items()
+            }
+            assert len(store) + summary.skipped == sum(1 for _ in read_records(file))
+            order = list(dict.fromkeys(accession(record.id) for record in read_records(file)))
+            assert list(store) == order
+
+
+def test_an_input_that_changes_while_it_is_read_is_refused(model, tiny_checkpoint, tmp_path):
+    fasta = tmp_path / "p.fasta"
+    fasta.write_text(">a\nMS\n")
+    with pytest.raises(ProtT5nvError, match=r"p\.fasta was changed while it was read"):
+        embed_file(
+            fasta,
+            tmp_path / "out.h5",
+            model,
+            model_path=tiny_checkpoint,
+            on_survey=lambda survey: fasta.write_text(">a\nMK\n"),
+        )
+    assert not (tmp_path / "out.h5").exists()
