@@ -21,4 +21,4 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    run(main, "finetune")
+    run(main, "finetune", lambda: None)

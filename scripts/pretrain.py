@@ -9,7 +9,7 @@ shows the result. The same command again goes on where the last one stopped.
 
 from omegaconf import DictConfig
 
-from prott5nv.cli.hydra_app import run
+from prott5nv.cli.hydra_app import register_presets, run
 
 
 def main(cfg: DictConfig) -> None:
@@ -20,4 +20,4 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    run(main, "pretrain")
+    run(main, "pretrain", register_presets)

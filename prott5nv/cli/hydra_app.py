@@ -16,7 +16,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from prott5nv.config import ModelConfig
+from prott5nv.model.config import ModelConfig
 from prott5nv.errors import ProtT5nvError
 
 # Training a small model with upstream's 2,688 proteins a step would take few, slow steps.
@@ -56,7 +56,7 @@ def register_presets() -> None:
         store.store(group="model", name=name, node=node)
 
 
-def run(function: Callable[[DictConfig], None], config_name: str) -> None:
+def run(function: Callable[[DictConfig], None], config_name: str, register: Callable[[], None]) -> None:
     """Run a function with the configuration that the command line composes.
 
     A user's mistake ends the process with exit code 2 and one line on standard error; ``HYDRA_FULL_ERROR=1`` gives
@@ -68,9 +68,11 @@ def run(function: Callable[[DictConfig], None], config_name: str) -> None:
         Takes the composed configuration.
     config_name : str
         File in :func:`config_folder`, without its suffix.
+    register : callable
+        Registers the schemas of the configuration in Hydra's ``ConfigStore``.
     """
     quiet()
-    register_presets()
+    register()
     show_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra itself would print a page
 
