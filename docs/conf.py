@@ -1,0 +1,59 @@
+"""Sphinx configuration. Build the site with: sphinx-build -W -b html docs docs/_build/html"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import prott5nv
+
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+
+project = "prott5nv"
+author = "the prott5nv developers"
+copyright = f"2026, {author}"
+version = release = prott5nv.__version__
+
+extensions = [
+    "command_help",
+    "myst_nb",
+    "numpydoc",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx_copybutton",
+    "sphinx_design",
+]
+exclude_patterns = ["_build"]
+# No intersphinx: the build works without a network.
+
+# Markdown and notebooks
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+nb_execution_mode = "force"  # notebooks are committed without outputs
+nb_execution_raise_on_error = True
+nb_execution_timeout = 120
+nb_merge_streams = True
+
+# API reference
+autosummary_generate = True
+autodoc_typehints = "none"  # numpydoc's Parameters sections already state the types
+numpydoc_show_class_members = False
+numpydoc_xref_param_type = False
+
+# Appearance
+html_theme = "pydata_sphinx_theme"
+html_title = "prott5nv"
+html_static_path = ["_static"]
+html_css_files = ["prott5nv.css"]
+html_show_sourcelink = False
+html_theme_options = {
+    "navbar_align": "left",
+    "navigation_with_keys": False,
+    "show_toc_level": 2,
+    "footer_start": ["copyright"],
+    "footer_end": ["theme-version"],
+    "secondary_sidebar_items": ["page-toc"],
+}
+pygments_style = "tango"
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
