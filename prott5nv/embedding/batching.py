@@ -5,12 +5,14 @@ Shapes: L residues of a protein, D hidden size; T residues of a window.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 _NAMES_SHOWN = 10
+
+Item = TypeVar("Item")
 
 
 class LongProteins:
@@ -48,6 +50,11 @@ class Window(NamedTuple):
     tokens_T: np.ndarray
     name: str
 
+    @property
+    def length(self) -> int:
+        """Number of tokens."""
+        return len(self.tokens_T)
+
 
 def window_starts(length: int, limit: int) -> range:
     """Where the overlapping windows of a protein begin; a protein that fits is one window.
@@ -60,15 +67,36 @@ def window_starts(length: int, limit: int) -> range:
     return range(0, max(1, length - stride), stride)
 
 
-def batches_of(windows: list[Window], max_tokens: int) -> Iterator[list[Window]]:
-    """Cut in order, at most `max_tokens` residues each; a window that exceeds them stands alone."""
-    batch, residues = [], 0
-    for window in windows:
-        if batch and residues + len(window.tokens_T) > max_tokens:
+def batches_of(items: Iterable[Item], length_of: Callable[[Item], int], max_tokens: int) -> Iterator[list[Item]]:
+    """Cut items into batches, in order, by a token budget.
+
+    Parameters
+    ----------
+    items : iterable
+    length_of : callable
+        Returns the number of tokens of an item.
+    max_tokens : int
+        Upper limit of the tokens in a batch. An item that exceeds it forms a batch of its own.
+
+    Yields
+    ------
+    list
+        At least one item.
+
+    Examples
+    --------
+    >>> list(batches_of(["MSL", "KR", "MKVLA", "A"], len, max_tokens=5))
+    [['MSL', 'KR'], ['MKVLA'], ['A']]
+    """
+    batch: list[Item] = []
+    tokens = 0
+    for item in items:
+        length = length_of(item)
+        if batch and tokens + length > max_tokens:
             yield batch
-            batch, residues = [], 0
-        batch.append(window)
-        residues += len(window.tokens_T)
+            batch, tokens = [], 0
+        batch.append(item)
+        tokens += length
     if batch:
         yield batch
 

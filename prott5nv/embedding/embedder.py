@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Protocol, TypeAlias, overload
 
@@ -29,6 +30,8 @@ LONG_RULES = ("truncate", "window", "error", "skip")
 
 # Results of one window wait in memory for their turn; more batches than this do not sort better.
 _BATCHES_PER_CHUNK = 4
+
+_LENGTH_OF = attrgetter("length")  # of a window
 
 
 class LongProteinWarning(UserWarning):
@@ -221,7 +224,7 @@ class Embedder:
         """Rows of each protein of a window; proteins that fail are added to `failures`."""
         hidden: dict[int, list[tuple[int, np.ndarray]]] = {}
         # Longest first: where memory runs out, it does so at the beginning.
-        for batch in batches_of(sorted(windows, key=lambda window: -len(window.tokens_T)), self.max_tokens):
+        for batch in batches_of(sorted(windows, key=lambda window: -window.length), _LENGTH_OF, self.max_tokens):
             for window, found in zip(batch, self._encode(batch), strict=True):
                 if isinstance(found, ProtT5nvError):
                     failures[window.protein] = found
@@ -248,7 +251,7 @@ class Embedder:
             If a window does not fit into memory even alone.
         """
         found = []
-        for batch in batches_of(list(windows), self.max_tokens):
+        for batch in batches_of(windows, _LENGTH_OF, self.max_tokens):
             for rows in self._encode(batch):
                 if isinstance(rows, ProtT5nvError):
                     raise rows

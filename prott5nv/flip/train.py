@@ -5,7 +5,7 @@ Shapes: B proteins of a batch, T rows of features, R rows of output, K outputs, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from prott5nv.embedding.batching import batches_of
 from prott5nv.flip.features import Features
 from prott5nv.flip.heads import Head
 from prott5nv.flip.metrics import selection_score
@@ -106,7 +107,7 @@ def fit(
             targets = sum(int(task.scored(i).sum()) for i in batch)
             if not targets:
                 continue
-            for piece in _pieces(batch, task.lengths, settings.max_tokens):
+            for piece in batches_of(batch, task.lengths.__getitem__, settings.max_tokens):
                 loss = _loss(head, features, task, piece, weights_K) / targets
                 loss.backward()
                 total += loss.item()
@@ -143,7 +144,7 @@ def predict(
         features.eval()
     found: dict[int, np.ndarray] = {}
     by_length = sorted(indices, key=lambda i: -task.lengths[i])  # runs of one length are computed together
-    for piece in _pieces(by_length, task.lengths, max_tokens):
+    for piece in batches_of(by_length, task.lengths.__getitem__, max_tokens):
         scores_RK, lengths = _scores(head, features, piece)
         outputs = (scores_RK.softmax(-1) if task.label == "class" else scores_RK[:, 0]).cpu()
         for i, rows in zip(piece, outputs.split(lengths if head.per_residue else 1), strict=True):
@@ -172,7 +173,7 @@ def _standardise(head: Head, features: Features, task: Task, train: np.ndarray, 
     """Give the head mean and spread of its features, and of targets that are numbers, on training proteins."""
     drawn = order.permutation(train)[:_PROTEINS_FOR_STATISTICS]
     with torch.no_grad():
-        rows = [head.pool(*features.batch(piece)) for piece in _pieces(drawn, task.lengths, 16384)]
+        rows = [head.pool(*features.batch(piece)) for piece in batches_of(drawn, task.lengths.__getitem__, 16384)]
     head.standardise(torch.cat(rows))
     if task.label == "number":
         targets = np.concatenate([task.targets[i] for i in train])
@@ -185,19 +186,6 @@ def _class_weights(task: Task, train: np.ndarray) -> Tensor:
     targets = np.concatenate([task.targets[i] for i in train])
     counts_K = np.bincount(targets[targets != IGNORED], minlength=task.num_outputs)
     return torch.from_numpy(counts_K.sum() / np.maximum(counts_K, 1) / len(counts_K)).float()
-
-
-def _pieces(indices: Sequence[int], lengths: np.ndarray, max_tokens: int) -> Iterator[list[int]]:
-    """Cut in order, at most `max_tokens` residues each; a protein that exceeds them stands alone."""
-    piece, residues = [], 0
-    for i in indices:
-        if piece and residues + lengths[i] > max_tokens:
-            yield piece
-            piece, residues = [], 0
-        piece.append(int(i))
-        residues += lengths[i]
-    if piece:
-        yield piece
 
 
 def _warm_up_and_fall(steps: int, warmup: float) -> Callable[[int], float]:
