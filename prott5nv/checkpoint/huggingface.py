@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prott5nv.assets import SENTENCEPIECE_MODEL
-from prott5nv.checkpoint.huggingface_text import MODEL_CARD, tokenizer_files
+from prott5nv.checkpoint.huggingface_files import MODEL_CARD, tokenizer_files
 from prott5nv.checkpoint.reader import read_nemo
 from prott5nv.checkpoint.writer import save_nemo
 from prott5nv.errors import ProtT5nvError

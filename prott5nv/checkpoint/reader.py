@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prott5nv.checkpoint import model_config, vocabulary
+from prott5nv.checkpoint import config_yaml, sentencepiece_file
 from prott5nv.checkpoint.archive import MAX_OTHER, Archive
-from prott5nv.checkpoint.names import nemo_names, parameter_shapes, prott5_name
+from prott5nv.checkpoint.parameter_names import nemo_names, parameter_shapes, prott5_name
 from prott5nv.checkpoint.weights import Weights
 from prott5nv.errors import ProtT5nvError
 from prott5nv.model.config import ModelConfig
@@ -140,7 +140,7 @@ def load(path: str | Path, dtype: torch.dtype | None = None) -> ProtT5:
 def _inspect(archive: Archive, warm_start: bool = False) -> tuple[NemoFile, Weights, dict[str, list[str]]]:
     """What the file is, its weights yet to be read, and the names in the file of each parameter."""
     where = f"{archive.path}: {CONFIG_MEMBER}"
-    raw_config = model_config.parse(archive.read(CONFIG_MEMBER, model_config.MAX_SIZE), where)
+    raw_config = config_yaml.parse(archive.read(CONFIG_MEMBER, config_yaml.MAX_SIZE), where)
     try:
         config = ModelConfig.from_nemo(raw_config)
     except ProtT5nvError as error:
@@ -160,8 +160,8 @@ def _inspect(archive: Archive, warm_start: bool = False) -> tuple[NemoFile, Weig
 
 def _read_tokenizer(archive: Archive, raw_config: dict[str, Any], warm_start: bool) -> bytes | None:
     """Check every member that the configuration names; return the SentencePiece model among them."""
-    named = model_config.artifacts(raw_config, f"{archive.path}: {CONFIG_MEMBER}")
-    contents = {name: archive.read(name, vocabulary.MAX_SIZE) for name in named}
+    named = config_yaml.artifacts(raw_config, f"{archive.path}: {CONFIG_MEMBER}")
+    contents = {name: archive.read(name, sentencepiece_file.MAX_SIZE) for name in named}
     for name, member in archive.members.items():
         if name not in (CONFIG_MEMBER, WEIGHTS_MEMBER, *named):
             archive.open(name, MAX_OTHER)
@@ -170,7 +170,7 @@ def _read_tokenizer(archive: Archive, raw_config: dict[str, Any], warm_start: bo
     try:
         if len(models) != 1:
             raise ProtT5nvError(f"{archive.path}: {CONFIG_MEMBER} names {len(models)} SentencePiece models, not one")
-        vocabulary.check(contents[models[0]], f"{archive.path}: {models[0]}")
+        sentencepiece_file.check(contents[models[0]], f"{archive.path}: {models[0]}")
     except ProtT5nvError as error:
         if not warm_start:
             raise

@@ -6,7 +6,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prott5nv.checkpoint.names import parameter_shapes
+from prott5nv.checkpoint.parameter_names import parameter_shapes
 from prott5nv.checkpoint.reader import read_nemo
 from prott5nv.errors import ProtT5nvError
 

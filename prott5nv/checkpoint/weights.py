@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from prott5nv.checkpoint.pickled import Storage, StoredTensor, read_state
+from prott5nv.checkpoint.state_dict_pickle import Storage, StoredTensor, read_state
 from prott5nv.errors import ProtT5nvError
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ import yaml
 
 from prott5nv.assets import SENTENCEPIECE_MODEL, SENTENCEPIECE_VOCAB
 from prott5nv.checkpoint.archive import BLOCK
-from prott5nv.checkpoint.model_config import ARTIFACT
-from prott5nv.checkpoint.names import parameter_shapes, prott5_to_nemo
+from prott5nv.checkpoint.config_yaml import ARTIFACT
+from prott5nv.checkpoint.parameter_names import parameter_shapes, prott5_to_nemo
 from prott5nv.checkpoint.reader import CONFIG_MEMBER, WEIGHTS_MEMBER
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.atomic import whole_file

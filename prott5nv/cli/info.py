@@ -66,7 +66,7 @@ def _printable(value) -> str:
 
 
 def _verify(checkpoint):
-    from prott5nv.checkpoint.public import TOLERANCE, compare, is_public
+    from prott5nv.checkpoint.public_checkpoint import TOLERANCE, compare, is_public
     from prott5nv.model.config import ModelConfig
 
     public = ModelConfig.preset("prott5nv")

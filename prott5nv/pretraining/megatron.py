@@ -203,7 +203,7 @@ def transformer_config(config: ModelConfig, num_layers: int) -> TransformerConfi
 
 
 class MegatronProtT5(MegatronModule):
-    """Embedding, encoder, decoder and head; weights match :class:`prott5nv.ProtT5`'s through ``checkpoint.names``.
+    """Embedding, encoder, decoder and head; weights map to :class:`prott5nv.ProtT5` by name.
 
     Parameters
     ----------

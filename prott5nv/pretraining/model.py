@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from prott5nv.checkpoint import read_nemo, save_nemo
-from prott5nv.checkpoint.names import megatron_to_prott5, parameter_shapes, prott5_to_megatron
+from prott5nv.checkpoint.parameter_names import megatron_to_prott5, parameter_shapes, prott5_to_megatron
 from prott5nv.data.dataset import PretrainingDataset
 from prott5nv.data.memmap import CSVDataset
 from prott5nv.errors import ProtT5nvError

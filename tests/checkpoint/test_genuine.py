@@ -14,7 +14,7 @@ from helpers.crafting import CONFIG, WEIGHTS, read_members, rewrite_zip, saved, 
 from helpers.genuine import FILES, packed
 
 from prott5nv.checkpoint import load, read_nemo
-from prott5nv.checkpoint.names import nemo_to_prott5
+from prott5nv.checkpoint.parameter_names import nemo_to_prott5
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from helpers.crafting import CONFIG, write_tar
 
 from prott5nv import ModelConfig, ProtT5
 from prott5nv.checkpoint import save_nemo
-from prott5nv.checkpoint.public import Comparison, compare, is_public
+from prott5nv.checkpoint.public_checkpoint import Comparison, compare, is_public
 
 
 def info(*arguments) -> subprocess.CompletedProcess:

@@ -10,7 +10,7 @@ from helpers.crafting import CONFIG, WEIGHTS, saved, write_tar
 
 from prott5nv import ProtT5, ProtT5nvError
 from prott5nv.checkpoint import read_nemo, warm_start_weights
-from prott5nv.checkpoint.names import prott5_to_nemo
+from prott5nv.checkpoint.parameter_names import prott5_to_nemo
 
 
 def resized(model: ProtT5, words: int, positions: int) -> dict[str, torch.Tensor]:

@@ -8,7 +8,7 @@ pytest.importorskip("nemo", reason="needs the train extra")
 
 import prott5nv.model.prott5
 from prott5nv import ModelConfig, ProtT5
-from prott5nv.checkpoint.names import megatron_to_prott5
+from prott5nv.checkpoint.parameter_names import megatron_to_prott5
 from prott5nv.errors import ProtT5nvError
 from prott5nv.model.tokenizer import BOS, FIRST_SENTINEL
 from prott5nv.pretraining.initialization import mimetic

@@ -8,7 +8,7 @@ pytest.importorskip("nemo", reason="needs the train extra")
 pytest.importorskip("megatron.core", reason="needs the train extra")
 
 from prott5nv import ModelConfig, ProtT5
-from prott5nv.checkpoint.names import megatron_to_prott5, prott5_to_megatron
+from prott5nv.checkpoint.parameter_names import megatron_to_prott5, prott5_to_megatron
 from prott5nv.model.attention import Packing
 from prott5nv.pretraining.megatron import MegatronProtT5, initialize_parallel
 

@@ -21,7 +21,7 @@ from megatron.core.transformer.enums import AttnMaskType
 
 from prott5nv import ModelConfig, ProtT5nvError, load
 from prott5nv.checkpoint import read_nemo
-from prott5nv.checkpoint.names import megatron_to_prott5
+from prott5nv.checkpoint.parameter_names import megatron_to_prott5
 from prott5nv.embedding.store import EmbeddingStore
 from prott5nv.model.attention import Packing
 from prott5nv.pretraining.curves import read_scalars

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from prott5nv import ModelConfig, ProtT5, ProtT5nvError
-from prott5nv.checkpoint.names import (
+from prott5nv.checkpoint.parameter_names import (
     megatron_to_prott5,
     nemo_to_prott5,
     parameter_shapes,
