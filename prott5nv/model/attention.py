@@ -1,12 +1,13 @@
-"""Attention over packed proteins: tokens of one protein see only tokens of the same protein, and nothing is padded.
+"""Attention over packed proteins: a token attends only to tokens of its own protein, and there is no padding.
 
-Shapes: B proteins, T packed query tokens, S packed key tokens, H heads, C channels of a head.
+Shapes: B proteins, T packed query tokens, S packed key tokens, H heads, C channels per head.
 """
 
 from __future__ import annotations
 
 from functools import cached_property
 from itertools import groupby
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -16,22 +17,31 @@ from prott5nv.model.dropout import dropout
 
 
 class Packing:
-    """Where each protein lies in a packed tensor; computed once a batch and used by every layer.
+    """Boundaries of the proteins in a packed tensor, computed once per batch and used by every layer.
 
     Parameters
     ----------
     cu_seqlens_B1 : Tensor, shape=(B + 1,), dtype=int32
-        Start of each protein, and the end of the last.
+        Start of each protein, followed by the end of the last one.
+
+    Attributes
+    ----------
+    cu_seqlens : Tensor, shape=(B + 1,), dtype=int32
+        The given boundaries.
+    lengths : list of int, length B
+        Number of tokens of each protein.
+    max_length : int
+        Number of tokens of the longest protein; 0 if there are no proteins.
     """
 
-    def __init__(self, cu_seqlens_B1: Tensor):
+    def __init__(self, cu_seqlens_B1: Tensor) -> None:
         self.cu_seqlens = cu_seqlens_B1
         self.lengths: list[int] = cu_seqlens_B1.diff().tolist()
         self.max_length = max(self.lengths, default=0)
 
     @cached_property
     def positions_T(self) -> Tensor:
-        """Position of each token in its own protein, from 0: Tensor, shape=(T,), dtype=int64."""
+        """Position of each token within its protein, counted from 0: Tensor, shape=(T,), dtype=int64."""
         starts = self.cu_seqlens[:-1].long()
         lengths = self.cu_seqlens.diff().long()
         tokens = torch.arange(sum(self.lengths), device=starts.device)
@@ -48,30 +58,34 @@ def packed_attention(
     causal: bool = False,
     dropout: float = 0.0,
 ) -> Tensor:
-    """Scaled dot-product attention within each protein.
+    """Compute scaled dot-product attention within each protein.
 
     Parameters
     ----------
     query_THC : Tensor, shape=(T, H, C)
+        Queries of all proteins.
     key_SHC, value_SHC : Tensor, shape=(S, H, C)
+        Keys and values of all proteins.
     query_packing, key_packing : Packing
-        Of the same number of proteins; the same object for self-attention.
-    causal : bool
-        Whether token i sees only tokens 0..i; queries and keys are then of equal length.
-    dropout : float
-        Probability with which an attention weight is dropped.
+        Boundaries of the proteins in the queries and in the keys. Both must hold the same number of proteins.
+        Self-attention passes the same object twice.
+    causal : bool, default False
+        Whether token i attends only to tokens 0..i. Each protein then needs as many keys as queries.
+    dropout : float, default 0.0
+        Probability of dropping an attention weight.
 
     Returns
     -------
     Tensor, shape=(T, H, C)
+        Attention output of each query token.
     """
     if query_THC.is_cuda and query_THC.dtype != torch.float32 and torch.cuda.get_device_capability() >= (8, 0):
         if dropout:
-            return _nested(query_THC, key_SHC, value_SHC, query_packing, key_packing, causal, dropout)
-        # Imported here: older PyTorch has no such module, and CPUs do not need it.
+            return _nested_attention(query_THC, key_SHC, value_SHC, query_packing, key_packing, causal, dropout)
+        # Imported here because older PyTorch releases lack this module and CPUs do not need it.
         from torch.nn.attention.varlen import varlen_attn
 
-        return varlen_attn(
+        attended = varlen_attn(
             query_THC,
             key_SHC,
             value_SHC,
@@ -81,24 +95,36 @@ def packed_attention(
             key_packing.max_length,
             window_size=(-1, 0) if causal else (-1, -1),
         )
-    return _grouped(query_THC, key_SHC, value_SHC, query_packing, key_packing, causal, dropout)
+        return cast(Tensor, attended)  # a tuple only with `return_aux`
+    return _attention_by_length(query_THC, key_SHC, value_SHC, query_packing, key_packing, causal, dropout)
 
 
-def _grouped(query, key, value, query_packing, key_packing, causal, dropout):
-    """One SDPA call for each run of neighbours of equal length: no mask, no padding, any device and precision."""
+def _attention_by_length(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    query_packing: Packing,
+    key_packing: Packing,
+    causal: bool,
+    dropout: float,
+) -> Tensor:
+    """Call SDPA once per run of consecutive proteins of equal length.
+
+    This needs neither a mask nor padding, and works on every device and in every precision.
+    """
     heads, channels = query.shape[1:]
     runs = [
         (count, lengths)
         for lengths, run in groupby(zip(query_packing.lengths, key_packing.lengths, strict=True))
         if (count := len(list(run)))
     ]
-    # torch.split, because its backward is one concatenation; slicing would zero-fill a full tensor for every run.
+    # The backward pass of torch.split is one concatenation. Slicing would zero-fill a full tensor for every run.
     queries = query.split([count * length for count, (length, _) in runs])
     keys = key.split([count * length for count, (_, length) in runs])
     values = value.split([count * length for count, (_, length) in runs])
-    # Training in bf16 on a CPU: PyTorch's fused kernel takes 2.7 times as long as the three operations that it fuses.
-    plain = query.device.type == "cpu" and query.dtype == torch.bfloat16 and torch.is_grad_enabled()
-    attend = _matmul_attention if plain else F.scaled_dot_product_attention
+    # In bf16 training on a CPU, PyTorch's fused kernel takes 2.7 times as long as the three operations that it fuses.
+    unfused = query.device.type == "cpu" and query.dtype == torch.bfloat16 and torch.is_grad_enabled()
+    attend = _matmul_attention if unfused else F.scaled_dot_product_attention
     out = []
     for (count, (query_length, key_length)), q, k, v in zip(runs, queries, keys, values, strict=True):
         attended = attend(
@@ -112,8 +138,10 @@ def _grouped(query, key, value, query_packing, key_packing, causal, dropout):
     return torch.cat(out)
 
 
-def _matmul_attention(query, key, value, *, dropout_p, is_causal):
-    with torch.autocast("cpu", enabled=False):  # it would widen the weights, which softmax computes in fp32 anyway
+def _matmul_attention(query: Tensor, key: Tensor, value: Tensor, *, dropout_p: float, is_causal: bool) -> Tensor:
+    """Compute attention from separate matmuls; the parameters are those of ``F.scaled_dot_product_attention``."""
+    # Autocast would convert the attention weights to fp32. Softmax computes in fp32 internally anyway.
+    with torch.autocast("cpu", enabled=False):
         scores = query * query.shape[-1] ** -0.5 @ key.transpose(-1, -2)
         if is_causal:
             future = torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1)
@@ -122,10 +150,18 @@ def _matmul_attention(query, key, value, *, dropout_p, is_causal):
         return weights @ value
 
 
-def _nested(query, key, value, query_packing, key_packing, causal, dropout):
-    """Flash attention with dropout, which ``varlen_attn`` does not offer, through nested jagged tensors."""
+def _nested_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    query_packing: Packing,
+    key_packing: Packing,
+    causal: bool,
+    dropout: float,
+) -> Tensor:
+    """Compute flash attention with dropout through nested jagged tensors; ``varlen_attn`` offers no dropout."""
 
-    def jagged(x, packing):
+    def jagged(x: Tensor, packing: Packing) -> Tensor:
         return torch.nested.nested_tensor_from_jagged(
             x, packing.cu_seqlens.long(), min_seqlen=min(packing.lengths), max_seqlen=packing.max_length
         ).transpose(1, 2)

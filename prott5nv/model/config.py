@@ -1,4 +1,4 @@
-"""The shape of a model: one dataclass with NeMo's field names, read from and written to ``model_config.yaml``."""
+"""Architecture of a model: a dataclass with NeMo's field names, which maps to and from ``model_config.yaml``."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from prott5nv.errors import ProtT5nvError
-
-NUM_BASE_TOKENS = 32  # the 30 SentencePiece pieces, then <cls> and <sep>; sentinels follow
+from prott5nv.model.nemo_keys import ARCHITECTURE, DEFAULTS
+from prott5nv.model.tokenizer import FIRST_SENTINEL
 
 _PRESETS: dict[str, dict[str, Any]] = {
     "prott5nv": {},
-    # For a laptop: embeddings come from the encoder, so that is where the layers are, and drawing dropout masks on a
-    # CPU takes longer than the products that they regularise.
+    # For training on a laptop. Embeddings come from the encoder, so most layers are there. There is no dropout, because
+    # drawing its masks on a CPU takes longer than the matmuls that it regularizes.
     "small": dict(
         num_layers=4,
         decoder_num_layers=2,
         hidden_size=128,
         ffn_hidden_size=512,
         num_attention_heads=4,
-        init_method_std=0.06,  # 0.015 suits a width of 768; at 128 it costs the first hundreds of steps
+        init_method_std=0.06,  # 0.015 suits a width of 768; at 128 it would waste the first few hundred steps
         hidden_dropout=0.0,
         attention_dropout=0.0,
     ),
-    # The model inside the package: sentinels for 37 % of 512 residues.
+    # The model inside the package. It has enough sentinels to mask 37 % of 512 residues.
     "builtin": dict(
         num_layers=3,
         decoder_num_layers=1,
@@ -41,93 +41,48 @@ _PRESETS: dict[str, dict[str, Any]] = {
     "tiny": dict(num_layers=2, hidden_size=64, ffn_hidden_size=256, num_attention_heads=4),
 }
 
-# What ProtT5nv is; a file that says otherwise is another model, and reading it as this one would give wrong numbers.
-_REQUIRED = {
-    "position_embedding_type": "learned_absolute",
-    "transformer_block_type": "pre_ln",
-    "normalization": "layernorm",
-    "activation": "gelu",
-    "encoder_arch": "transformer",
-    "decoder_arch": "transformer",
-    "bias": True,
-    "headscale": False,
-    "share_token_embeddings": True,
-    "share_decoder_tokens_head_embeddings": True,
-    "tokens_head_bias": True,
-}
-
-# The remaining keys that NeMo 1.x reads when it builds the model from our file, at upstream's values.
-_NEMO_DEFAULTS: dict[str, Any] = {
-    "micro_batch_size": 1,
-    "global_batch_size": 1,
-    "tensor_model_parallel_size": 1,
-    "pipeline_model_parallel_size": 1,
-    "resume_from_checkpoint": None,
-    "pipeline_model_parallel_split_rank": 0,
-    "pre_process": True,
-    "post_process": True,
-    "megatron_amp_O2": False,
-    "grad_allreduce_chunk_size_mb": 125,
-    **{key: value for key, value in _REQUIRED.items() if key != "tokens_head_bias"},
-    "relative_position_bias_self_attention_only": True,
-    "relative_attention_num_buckets": 32,
-    "relative_attention_max_distance": 128,
-    "kv_channels": None,
-    "apply_query_key_layer_scaling": True,
-    "persist_layer_norm": True,
-    "gradient_as_bucket_view": True,
-    "grad_div_ar_fusion": True,
-    "masked_softmax_fusion": True,
-    "bias_dropout_add_fusion": True,
-    "hidden_steps": 32,
-    "num_self_attention_per_cross_attention": 1,
-    "native_amp_init_scale": 4294967296,
-    "native_amp_growth_interval": 1000,
-    "fp32_residual_connection": False,
-    "fp16_lm_cross_entropy": False,
-    "seed": 1234,
-    "use_cpu_initialization": False,
-    "onnx_safe": False,
-    "apex_transformer_log_level": 30,
-    "activations_checkpoint_method": None,
-    "activations_checkpoint_num_layers": 1,
-    "precision": 32,
-    "nemo_version": "1.20.0",  # whose layout this is
-}
-
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Architecture of an encoder-decoder; the defaults are ProtT5nv's.
+    """Architecture of an encoder-decoder model. The defaults are ProtT5nv's.
 
-    Field names are NeMo 1.x's, so that a ``model_config.yaml`` and Hydra overrides use the same words.
+    The fields have NeMo 1.x's names, so ``model_config.yaml`` and Hydra overrides use the same names.
 
     Parameters
     ----------
     seq_length, seq_length_dec : int
-        Longest encoder and decoder input in training, in tokens.
+        Maximum number of tokens of an encoder and of a decoder input in training.
     max_position_embeddings : int
-        Rows of the position table: the longest protein that the encoder can see at once.
+        Number of rows of the position table, which is the length of the longest protein that the encoder accepts.
     num_layers : int
-        Encoder layers.
+        Number of encoder layers.
     decoder_num_layers : int, optional
-        Decoder layers; as many as the encoder's if None.
-    hidden_size, ffn_hidden_size, num_attention_heads : int
-        Width D, width of the feed-forward network, heads.
+        Number of decoder layers. None means as many as the encoder has.
+    hidden_size : int
+        Size of the hidden states, D.
+    ffn_hidden_size : int
+        Size of the feed-forward network's hidden layer, F.
+    num_attention_heads : int
+        Number of attention heads, H.
     init_method_std : float
         Standard deviation of the initial weights.
     hidden_dropout, attention_dropout : float
-        Dropout probabilities in training.
+        Dropout probabilities of hidden states and of attention weights in training.
     layernorm_epsilon : float
-        Added to the variance in every LayerNorm.
+        Constant added to the variance in every LayerNorm.
     bias_activation_fusion : bool
-        True is the tanh form of GELU (upstream's), False the erf form.
+        True selects the tanh form of GELU, as in BioNeMo v1. False selects the erf form.
     make_vocab_size_divisible_by : int
-        The word table is padded to a multiple of this many rows.
+        The word table is padded to a multiple of this number of rows.
     num_sentinel_tokens : int
-        Mask tokens, and so the most spans that can be masked in one protein.
+        Number of sentinel tokens, which limits the number of masked spans in one protein.
     masked_lm_prob : float
         Fraction of residues that pretraining masks.
+
+    Raises
+    ------
+    ProtT5nvError
+        If a value is invalid, or two values do not fit together.
 
     Examples
     --------
@@ -154,26 +109,29 @@ class ModelConfig:
     num_sentinel_tokens: int = 96
     masked_lm_prob: float = 0.15
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.decoder_num_layers is None:
             object.__setattr__(self, "decoder_num_layers", self.num_layers)
         for field in fields(self):
-            value = self._checked(field.name, getattr(self, field.name), type(field.default))
+            value = self._validated(field.name, getattr(self, field.name), type(field.default))
             object.__setattr__(self, field.name, value)
         if self.hidden_size % self.num_attention_heads:
             raise ProtT5nvError(
-                f"hidden_size={self.hidden_size} cannot be shared by num_attention_heads={self.num_attention_heads}: "
+                f"hidden_size={self.hidden_size} is not divisible by num_attention_heads={self.num_attention_heads}: "
                 "choose a multiple"
             )
         if self.seq_length > self.max_position_embeddings:
             raise ProtT5nvError(
-                f"seq_length={self.seq_length} is longer than the position table "
-                f"(max_position_embeddings={self.max_position_embeddings}): raise the latter"
+                f"seq_length={self.seq_length} exceeds the position table "
+                f"(max_position_embeddings={self.max_position_embeddings}): increase the latter"
             )
 
     @staticmethod
-    def _checked(name: str, value: Any, kind: type) -> Any:
-        """The value as its field's type, or an error: YAML reads ``1e-5`` as text, and hostile files hold anything."""
+    def _validated(name: str, value: Any, kind: type) -> Any:
+        """Convert a value to the type of its field.
+
+        YAML reads ``1e-5`` as text, and a hostile file can contain any value.
+        """
         try:
             if kind is bool:
                 if not isinstance(value, bool):
@@ -193,20 +151,35 @@ class ModelConfig:
                 raise ValueError
             return int(number)
         except (TypeError, ValueError, OverflowError):
-            wanted = {bool: "true or false", float: "a number of suitable size"}.get(kind, "a positive whole number")
-            raise ProtT5nvError(f"{name}={str(value)[:80]!r} is not {wanted}") from None
+            if kind is bool:
+                expected = "true or false"
+            elif kind is float:
+                expected = "a number in its valid range"
+            else:
+                expected = "a positive whole number"
+            raise ProtT5nvError(f"{name}={str(value)[:80]!r} is not {expected}") from None
 
     @classmethod
     def preset(cls, name: str, **overrides: Any) -> ModelConfig:
-        """One of the named shapes.
+        """Return a named architecture.
 
-        ``prott5nv`` (199M parameters), ``builtin`` (3.6M, the model inside the package), ``small`` (1.4M) or ``tiny``
-        (for tests).
+        Parameters
+        ----------
+        name : str
+            ``prott5nv`` (199M parameters), ``builtin`` (3.6M, the model inside the package), ``small`` (1.4M) or
+            ``tiny`` (for tests).
+        **overrides
+            Fields to change.
+
+        Returns
+        -------
+        ModelConfig
+            The preset with the overrides applied.
 
         Raises
         ------
         ProtT5nvError
-            If there is no such preset or an override is not valid.
+            If there is no such preset or an override is invalid.
         """
         if name not in _PRESETS:
             raise ProtT5nvError(f"no model preset {name!r}: choose one of {', '.join(_PRESETS)}")
@@ -214,28 +187,50 @@ class ModelConfig:
 
     @staticmethod
     def preset_names() -> list[str]:
-        """Names that :meth:`preset` takes."""
+        """Return the names that :meth:`preset` accepts."""
         return list(_PRESETS)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
-        """Read the fields of this class out of any mapping with NeMo's names; other keys are left alone."""
+        """Create a configuration from a mapping with NeMo's names.
+
+        Parameters
+        ----------
+        values : dict
+            Values by field name. Other keys are ignored, and so are values that are None.
+
+        Returns
+        -------
+        ModelConfig
+            The configuration, with default values for missing keys.
+
+        Raises
+        ------
+        ProtT5nvError
+            If a value is invalid.
+        """
         names = {field.name for field in fields(cls)}
         return cls(**{key: values[key] for key in values if key in names and values[key] is not None})
 
     @classmethod
     def from_nemo(cls, values: dict[str, Any]) -> ModelConfig:
-        """Read a NeMo 1.x ``model_config.yaml``, nested (``encoder:``/``decoder:``) or flat.
+        """Create a configuration from NeMo 1.x's ``model_config.yaml``.
 
         Parameters
         ----------
         values : dict
-            The parsed YAML. Keys that do not describe the architecture are ignored; nothing in it is imported or run.
+            The parsed YAML, nested (with sections ``encoder`` and ``decoder``) or flat. Keys that do not describe the
+            architecture are ignored. Nothing in the mapping is imported or run.
+
+        Returns
+        -------
+        ModelConfig
+            The architecture of the model.
 
         Raises
         ------
         ProtT5nvError
-            If a value is invalid, or the file describes an architecture that is not ProtT5nv's.
+            If a value is invalid, or the file describes an architecture other than ProtT5nv's.
         """
         encoder, decoder, tokenizer, data = (
             _section(values, name) for name in ("encoder", "decoder", "tokenizer", "data")
@@ -244,33 +239,40 @@ class ModelConfig:
         if "bias_gelu_fusion" in merged:  # the flag's name before NeMo 1.11
             merged.setdefault("bias_activation_fusion", merged["bias_gelu_fusion"])
         for section in (merged, decoder):
-            for key, expected in _REQUIRED.items():
-                found = section.get(key, expected)
-                if found != expected:
-                    raise ProtT5nvError(f"{key}={str(found)[:80]!r} is another architecture; ProtT5nv has {expected!r}")
+            for key, required in ARCHITECTURE.items():
+                value = section.get(key, required)
+                if value != required:
+                    raise ProtT5nvError(f"{key}={str(value)[:80]!r} is another architecture; ProtT5nv has {required!r}")
         for key in ("hidden_size", "ffn_hidden_size", "num_attention_heads", "bias_activation_fusion"):
             if key in decoder and key in merged and decoder[key] != merged[key]:
                 raise ProtT5nvError(f"encoder and decoder differ in {key}: this is another architecture")
         head_width = merged.get("kv_channels")
-        picked = {
+        flat = {
             **merged,
             "decoder_num_layers": decoder.get("num_layers", values.get("decoder_num_layers")),
             "num_sentinel_tokens": tokenizer.get("num_sentinel_tokens"),
             "seq_length_dec": data.get("seq_length_dec"),
             "masked_lm_prob": data.get("masked_lm_prob"),
         }
-        config = cls.from_dict(picked)
+        config = cls.from_dict(flat)
         if head_width not in (None, config.hidden_size // config.num_attention_heads):
-            raise ProtT5nvError(f"kv_channels={head_width} is another architecture: expected hidden_size / heads")
+            raise ProtT5nvError(
+                f"kv_channels={head_width} is another architecture: expected hidden_size / num_attention_heads"
+            )
         return config
 
     def to_nemo(self) -> dict[str, Any]:
-        """Write the nested and flat keys that NeMo 1.x and BioNeMo v1 read; the inverse of :meth:`from_nemo`.
+        """Convert to the nested and flat keys that NeMo 1.x and BioNeMo v1 read.
 
-        The tokenizer's files are named by whoever writes the archive.
+        This is the inverse of :meth:`from_nemo`. The writer of the archive adds the names of the tokenizer's files.
+
+        Returns
+        -------
+        dict
+            Content of ``model_config.yaml``.
         """
         flat = {
-            **_NEMO_DEFAULTS,
+            **DEFAULTS,
             **{
                 key: getattr(self, key)
                 for key in [
@@ -303,7 +305,7 @@ class ModelConfig:
                 "masked_lm_prob": self.masked_lm_prob,
                 "dataset_type": "t5",
             },
-            # Upstream's class, for BioNeMo v1; our reader treats it as text.
+            # BioNeMo v1 builds the model from this class. Our reader treats it as text.
             "target": "bionemo.model.protein.prott5nv.prott5_model.ProtT5nvModel",
         }
         decoder = {**copy.deepcopy(flat), "num_layers": self.decoder_num_layers, "arch": "transformer"}
@@ -311,46 +313,52 @@ class ModelConfig:
         return {**flat, "encoder": encoder, "decoder": decoder, "tokens_head_bias": True}
 
     def replace(self, **changes: Any) -> ModelConfig:
-        """A copy with some fields changed."""
+        """Return a copy with some fields changed."""
         return replace(self, **changes)
 
     def check_pretraining(self, mean_span_length: float = 1.0) -> None:
-        """Refuse lengths whose masked spans need more sentinels than there are.
+        """Check that there are enough sentinels for the masked spans of the longest protein.
 
         Parameters
         ----------
-        mean_span_length : float, optional
-            Masked residues behind one sentinel.
+        mean_span_length : float, default 1.0
+            Mean number of masked residues that one sentinel replaces.
 
         Raises
         ------
         ProtT5nvError
-            Naming the longest protein that the sentinels allow.
+            If there are too few sentinels. The message names the longest protein that they allow.
         """
-        spans = self.masked_lm_prob / mean_span_length
-        needed = math.ceil(round(self.seq_length * spans, 6))
+        spans_per_residue = self.masked_lm_prob / mean_span_length
+        needed = math.ceil(round(self.seq_length * spans_per_residue, 6))
         if needed > self.num_sentinel_tokens:
-            longest = int(round(self.num_sentinel_tokens / spans, 6))
+            longest = int(round(self.num_sentinel_tokens / spans_per_residue, 6))
             raise ProtT5nvError(
-                f"masking {self.masked_lm_prob:.0%} of seq_length={self.seq_length} needs {needed} sentinels, and "
-                f"there are {self.num_sentinel_tokens}: the limit is seq_length={longest}"
+                f"masking {self.masked_lm_prob:.0%} of seq_length={self.seq_length} needs {needed} sentinels, but "
+                f"there are only {self.num_sentinel_tokens}: the limit is seq_length={longest}"
             )
 
     @property
+    def layers_per_stack(self) -> dict[str, int]:
+        """Number of layers of ``"encoder"`` and of ``"decoder"``."""
+        assert self.decoder_num_layers is not None, "__post_init__ replaces None"
+        return {"encoder": self.num_layers, "decoder": self.decoder_num_layers}
+
+    @property
     def padded_vocab_size(self) -> int:
-        """Rows of the word table: pieces and sentinels, rounded up to ``make_vocab_size_divisible_by``."""
+        """Number of rows of the word table: all tokens, rounded up to ``make_vocab_size_divisible_by``."""
         multiple = self.make_vocab_size_divisible_by
-        return -(-(NUM_BASE_TOKENS + self.num_sentinel_tokens) // multiple) * multiple
+        return -(-(FIRST_SENTINEL + self.num_sentinel_tokens) // multiple) * multiple
 
     @property
     def num_parameters(self) -> int:
-        """Trainable numbers; tables shared by encoder, decoder and head count once."""
+        """Number of trainable parameters. Tables that encoder, decoder and head share count once."""
         d, f = self.hidden_size, self.ffn_hidden_size
         norm = 2 * d
         attention = 4 * d * d + 4 * d
         mlp = 2 * d * f + f + d
-        encoder = self.num_layers * (2 * norm + attention + mlp) + norm
-        decoder = self.decoder_num_layers * (3 * norm + 2 * attention + mlp) + norm
+        encoder = self.layers_per_stack["encoder"] * (2 * norm + attention + mlp) + norm
+        decoder = self.layers_per_stack["decoder"] * (3 * norm + 2 * attention + mlp) + norm
         vocabulary = self.padded_vocab_size
         return encoder + decoder + (vocabulary + self.max_position_embeddings) * d + vocabulary
 

@@ -1,4 +1,4 @@
-"""Dropout that does not cost a CPU as much as the products round it."""
+"""Dropout that is cheap on a CPU compared with the surrounding matmuls."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from torch import Tensor
 
 
 def dropout(x: Tensor, probability: float) -> Tensor:
-    """Set each value to 0 with this probability, and scale the others so that the mean stays.
+    """Set each value to zero with the given probability, and scale the others so that the mean stays the same.
 
-    On a CPU PyTorch draws one number per value, one after the other, which took a fifth of a training step. Here one
-    64-bit draw of the same generator decides for four values, so that the probability is a multiple of 1/65,536 and a
-    run is still reproduced and resumed through PyTorch's own random state.
+    On a CPU, PyTorch draws one random number per value, which took a fifth of a training step. This function splits
+    each 64-bit draw of the same generator into four 16-bit numbers. The probability is therefore rounded to a multiple
+    of 1/65,536. PyTorch's random state still determines the result, so runs stay reproducible and resumable.
 
     Parameters
     ----------
     x : Tensor
-        Any shape and floating dtype.
+        Values of any shape and floating-point dtype.
     probability : float
-        At least 0 and below 1.
+        Probability of dropping a value, at least 0 and below 1.
 
     Returns
     -------
     Tensor
-        Of the same shape and dtype.
+        Values of the same shape and dtype.
 
     Examples
     --------

@@ -1,9 +1,9 @@
-"""Residues to token ids and back: one token a residue, always.
+"""Conversion of residues to token ids and back, with exactly one token per residue.
 
-The vocabulary is ProtT5nv's: 30 SentencePiece CHAR pieces (the file lives in ``prott5nv/assets/`` and travels in every
-checkpoint), ``<cls>`` and ``<sep>``, and the sentinels ``<extra_id_0>`` .. ``<extra_id_95>`` at ids 32..127.
-SentencePiece itself merges a run of unknown letters into one ``<unk>``, which would shift every later row, so the
-mapping here is a table look-up per character.
+ProtT5nv's vocabulary has 30 tokens of a SentencePiece CHAR model, then ``<cls>`` and ``<sep>``, then the sentinels
+``<extra_id_0>`` to ``<extra_id_95>`` at ids 32 to 127. The SentencePiece file is in ``prott5nv/assets/`` and in every
+checkpoint. SentencePiece itself merges a run of unknown letters into one ``<unk>``, which would shift all later rows.
+Therefore this module looks up each character in a table instead.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import numpy as np
 
 from prott5nv.errors import ProtT5nvError
 
-RESIDUES = "LASGVERTDIPKNFQYHMCWXBZUO"  # ids 5..29, by frequency
+RESIDUES = "LASGVERTDIPKNFQYHMCWXBZUO"  # ids 5 to 29, ordered by frequency
 UNK, BOS, EOS, PAD, MASK = range(5)
 FIRST_RESIDUE = 5
 LAST_RESIDUE = FIRST_RESIDUE + len(RESIDUES) - 1
-FIRST_SENTINEL = LAST_RESIDUE + 3  # <cls> and <sep> stand between
+FIRST_SENTINEL = LAST_RESIDUE + 3  # <cls> and <sep> come in between
 NUM_SENTINELS = 96
 VOCABULARY = (
     *("<unk>", "<s>", "</s>", "<pad>", "<mask>"),
@@ -43,12 +43,14 @@ _TABLE = _character_table()
 
 
 class ProteinTokenizer:
-    """ProtT5nv's vocabulary.
+    """Tokenizer with ProtT5nv's vocabulary.
 
     Attributes
     ----------
+    vocab_size : int
+        Number of tokens, including the 96 sentinels.
     lowercase_residues : int
-        Residues that came in lower case and were read as upper case.
+        Number of lower-case residues so far. They are read as upper case.
 
     Examples
     --------
@@ -63,56 +65,57 @@ class ProteinTokenizer:
 
     vocab_size = len(VOCABULARY)
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.lowercase_residues = 0
 
     def encode(self, sequence: str) -> np.ndarray:
-        """Token ids of one protein.
+        """Convert one protein to token ids.
 
         Parameters
         ----------
         sequence : str
-            Letters, ``*`` and ``-``. Letters without a token of their own, ``*`` and ``-`` become ``<unk>``.
+            Letters, ``*`` and ``-``. ``*``, ``-`` and letters without a token of their own become ``<unk>``.
 
         Returns
         -------
         ndarray, shape=(L,), dtype=int64
+            One token id per character.
 
         Raises
         ------
         ProtT5nvError
-            At any other character, naming it and its 1-based position.
+            If the sequence contains any other character. The message names it and its position, counted from 1.
         """
         return self.encode_batch([sequence])[0]
 
     def encode_batch(
         self, sequences: Sequence[str], names: Sequence[str] | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Token ids of many proteins, packed end to end.
+        """Convert proteins to concatenated token ids.
 
         Parameters
         ----------
         sequences : sequence of str
-            Proteins; lower case is read as upper case, with one warning a run.
+            Proteins. Lower case is read as upper case; each tokenizer warns about it once.
         names : sequence of str, optional
-            Record names for error messages.
+            Names of the proteins for error messages.
 
         Returns
         -------
         tokens : ndarray, shape=(T,), dtype=int64
-            All residues of all proteins.
+            Token ids of all residues of all proteins.
         cu_seqlens : ndarray, shape=(B + 1,), dtype=int32
-            Where each protein starts, and the end.
+            Start of each protein, followed by the end of the last one.
 
         Raises
         ------
         ProtT5nvError
-            At a character that is no residue, naming record, position and character.
+            If a sequence contains a character that is not a residue. The message names record, position and character.
         """
         text = "".join(sequences)
         cu_seqlens = np.zeros(len(sequences) + 1, dtype=np.int32)
         np.cumsum([len(sequence) for sequence in sequences], out=cu_seqlens[1:])
-        # One byte a character also where the text is not ASCII, so that positions hold in the message below.
+        # Non-ASCII characters also become one byte each, so that the positions in the error message are right.
         characters = np.frombuffer(text.encode("ascii", errors="replace"), dtype=np.uint8)
         ids = _TABLE[characters]
         if ids.size and ids.max() == _INVALID:
@@ -134,11 +137,17 @@ class ProteinTokenizer:
         )
 
     def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
-        """The text of token ids: residues as letters, special tokens by name.
+        """Convert token ids to text: residues become letters, and special tokens their names.
 
         Parameters
         ----------
         tokens : sequence of int, shape=(L,)
+            Token ids.
+
+        Returns
+        -------
+        str
+            The tokens without separators.
 
         Raises
         ------
@@ -146,12 +155,12 @@ class ProteinTokenizer:
             If an id is outside the vocabulary.
         """
         try:
-            return "".join(VOCABULARY[_natural(token)] for token in tokens)
+            return "".join(VOCABULARY[_non_negative(token)] for token in tokens)
         except IndexError:
             raise ProtT5nvError(f"token ids must be 0..{self.vocab_size - 1}") from None
 
 
-def _natural(token: int) -> int:
+def _non_negative(token: int) -> int:
     if token < 0:
-        raise IndexError  # Python would count from the end
+        raise IndexError  # a negative index would count from the end of the vocabulary
     return int(token)

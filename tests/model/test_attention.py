@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prott5nv.model.attention import Packing, _nested, packed_attention
+from prott5nv.model.attention import Packing, _nested_attention, packed_attention
 
 HEADS, CHANNELS = 2, 8
 LENGTHS = st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), min_size=1, max_size=6)
@@ -78,7 +78,7 @@ def test_nested_tensors_compute_the_same():
     query_lengths, key_lengths = (3, 9, 1), (20, 4, 7)
     query, key, value = draw(query_lengths), draw(key_lengths), draw(key_lengths)
     arguments = query, key, value, packing(query_lengths), packing(key_lengths)
-    torch.testing.assert_close(_nested(*arguments, False, 0.0), reference(*arguments), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(_nested_attention(*arguments, False, 0.0), reference(*arguments), atol=1e-5, rtol=1e-5)
 
 
 def test_positions_restart_in_every_protein():
