@@ -1,3 +1,7 @@
+"""The model: independence of proteins, causality, precision and length limits."""
+
+from __future__ import annotations
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -34,14 +38,14 @@ def test_a_protein_does_not_depend_on_its_neighbours(model):
             torch.testing.assert_close(model.encode(*packed(protein)), hidden, atol=1e-5, rtol=0)
 
 
-def test_order_of_residues_matters(model):
+def test_the_order_of_residues_matters(model):
     protein = tokens(30)[0]
     with torch.no_grad():
         forward, backward = model.encode(*packed(protein)), model.encode(*packed(protein.flip(0)))
     assert (forward - backward.flip(0)).abs().max() > 1e-2
 
 
-def test_decoder_sees_its_own_past_and_its_own_protein_only(model):
+def test_the_decoder_sees_only_earlier_tokens_and_its_own_protein(model):
     proteins, targets = tokens(20, 30), tokens(7, 9)
     with torch.no_grad():
         hidden, cu_seqlens = model.encode(*packed(*proteins)), packed(*proteins)[1]
@@ -62,7 +66,7 @@ def test_decoder_sees_its_own_past_and_its_own_protein_only(model):
         assert (before[7:] - other[7:]).abs().max() > 1e-3
 
 
-def test_erf_and_tanh_gelu_differ_as_configured(model):
+def test_the_configuration_selects_erf_or_tanh_gelu(model):
     erf = ProtT5(CONFIG.replace(bias_activation_fusion=False)).eval()
     erf.load_state_dict(model.state_dict())
     protein = packed(*tokens(40))
@@ -90,12 +94,12 @@ def test_bf16_feed_forward_is_the_same_with_and_without_gradients(fused):
         torch.testing.assert_close(feed_forward(x_TD), trained.detach(), atol=2e-2, rtol=2e-2)
 
 
-def test_too_long_a_protein_names_the_limit(model):
+def test_the_error_for_a_long_protein_names_the_limit(model):
     with pytest.raises(ProtT5nvError, match="513 residues; this model sees at most 512"):
         model.encode(*packed(*tokens(513)))
 
 
-def test_dropout_acts_in_training_only():
+def test_dropout_is_active_only_in_training():
     model = ProtT5(ModelConfig.preset("tiny", hidden_dropout=0.5, attention_dropout=0.5))
     protein = packed(*tokens(50))
     assert not torch.equal(model.encode(*protein), model.encode(*protein))

@@ -1,3 +1,7 @@
+"""The tokenizer gives ProtT5nv's published ids and exactly one token per character."""
+
+from __future__ import annotations
+
 import numpy as np
 import pytest
 import sentencepiece
@@ -11,7 +15,7 @@ from prott5nv.model.tokenizer import FIRST_SENTINEL, LAST_RESIDUE, RESIDUES, VOC
 PROTEINS = st.text(alphabet=RESIDUES, min_size=1, max_size=200)
 
 
-def test_ids_are_the_published_ones():
+def test_vocabulary_has_the_published_ids():
     assert VOCABULARY[:5] == ("<unk>", "<s>", "</s>", "<pad>", "<mask>")
     assert "".join(VOCABULARY[5:30]) == "LASGVERTDIPKNFQYHMCWXBZUO"
     assert VOCABULARY[30:32] == ("<cls>", "<sep>")
@@ -19,18 +23,18 @@ def test_ids_are_the_published_ones():
     assert (LAST_RESIDUE, FIRST_SENTINEL) == (29, 32)
 
 
-def test_published_examples():
+def test_published_examples_are_reproduced():
     tokenizer = ProteinTokenizer()
     assert tokenizer.encode("MSLKR").tolist() == [22, 7, 5, 16, 11]
     assert tokenizer.encode("XBZUO").tolist() == [25, 26, 27, 28, 29]
 
 
-@pytest.mark.parametrize("run", ["J", "JJJ", "***", "-J*-"])
-def test_a_run_of_unknown_letters_keeps_one_token_a_letter(run):
-    assert ProteinTokenizer().encode(run).tolist() == [0] * len(run)
+@pytest.mark.parametrize("letters", ["J", "JJJ", "***", "-J*-"])
+def test_each_unknown_letter_becomes_one_token(letters):
+    assert ProteinTokenizer().encode(letters).tolist() == [0] * len(letters)
 
 
-def test_the_sentencepiece_file_holds_the_same_pieces():
+def test_the_sentencepiece_file_has_the_same_tokens():
     processor = sentencepiece.SentencePieceProcessor(model_file=str(SENTENCEPIECE_MODEL))
     assert tuple(processor.id_to_piece(i) for i in range(processor.vocab_size())) == VOCABULARY[:30]
     assert [line.split("\t")[0] for line in SENTENCEPIECE_VOCAB.read_text().splitlines()] == list(VOCABULARY[:30])
@@ -43,7 +47,7 @@ def test_sentencepiece_agrees_on_residues(sequence):
 
 
 @given(st.lists(st.text(alphabet=RESIDUES, max_size=50), max_size=8))
-def test_round_trip_and_packing(sequences):
+def test_packed_tokens_decode_to_the_sequences(sequences):
     tokenizer = ProteinTokenizer()
     tokens, cu_seqlens = tokenizer.encode_batch(sequences)
     assert tokens.dtype == np.int64 and cu_seqlens.dtype == np.int32
@@ -61,7 +65,7 @@ def test_lower_case_is_read_as_upper_case_with_one_warning_and_a_count():
 
 
 @pytest.mark.parametrize("character", [" ", "\t", "1", ".", "\u00e9", "\u0410", "?"])
-def test_what_is_no_residue_is_named_with_its_place(character):
+def test_the_error_names_record_position_and_character(character):
     with pytest.raises(ProtT5nvError) as caught:
         ProteinTokenizer().encode_batch(["MK", "", f"MSL{character}K"], ["P1", "P2", "P3"])
     assert str(caught.value).startswith(f"record 3 (P3), position 4: {character!r} is not a residue")
