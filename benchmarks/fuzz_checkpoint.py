@@ -1,15 +1,18 @@
-"""Open thousands of mutated checkpoints: only our own error may come out, in time, and nothing may be written.
+"""Open thousands of damaged checkpoints and check that each one is refused cleanly or opens.
 
     python benchmarks/fuzz_checkpoint.py --files 20000 --seed 0
 
-A small valid file is damaged at random on every level: bytes of the file, order and headers of the tar's members, the
-configuration, the zip, the pickle (with checksums made right again, so that the damage reaches the layer below). An
-audit hook watches every file that is opened for writing and every process that is started.
+A small valid file is damaged at random on every level: the bytes of the file, the order and the headers of the tar's
+members, the configuration, the tokenizer, the zip archive and the pickle inside it. Checksums are corrected afterwards,
+so that the damage reaches the next level instead of being refused by the first one.
+
+A file fails the search if opening it raises anything but a one-line `ProtT5nvError` that names the file, takes longer
+than 10 seconds, writes a file outside the temporary folder, leaves one behind, or starts a process. An audit hook
+watches for the last three.
 """
 
 from __future__ import annotations
 
-import argparse
 import collections
 import gzip
 import io
@@ -24,39 +27,48 @@ import traceback
 import warnings
 import zipfile
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import yaml
+from common import argument_parser, save_random_model, tar_members
 
-from prott5nv import ModelConfig, ProtT5, ProtT5nvError
-from prott5nv.checkpoint import read_nemo, save_nemo
+from prott5nv import ModelConfig, ProtT5nvError
+from prott5nv.checkpoint import read_nemo
 from prott5nv.model.tokenizer import VOCABULARY
 
 SECONDS_PER_FILE = 10
-CONFIG, WEIGHTS = "./model_config.yaml", "./model_weights.ckpt"
-FIELDS = ((0, 100), (100, 8), (108, 8), (124, 12), (136, 12), (156, 1), (157, 100), (257, 8))  # of a tar header
-INTERESTING = (0, 1, 0x7F, 0x80, 0xFF, ord("."), ord("/"), ord("5"), ord("2"), ord("*"), ord("&"), ord("\n"))
+CONFIG = "./model_config.yaml"
+CONFIG_KEYS = (
+    *("hidden_size", "ffn_hidden_size", "num_attention_heads", "num_layers", "seq_length"),
+    *("max_position_embeddings", "tokenizer", "target"),
+)
+TAR_FIELDS = ((0, 100), (100, 8), (108, 8), (124, 12), (136, 12), (156, 1), (157, 100), (257, 8))  # (start, length)
+INTERESTING_BYTES = (0, 1, 0x7F, 0x80, 0xFF, ord("."), ord("/"), ord("5"), ord("2"), ord("*"), ord("&"), ord("\n"))
 
 
 def valid_members(folder: Path) -> dict[str, bytes]:
-    """Members of a model of a few kilobytes, with a short configuration, so that no byte is beside the point."""
-    widths = dict(hidden_size=8, ffn_hidden_size=8, num_attention_heads=2, num_layers=1)
-    config = ModelConfig(**widths, seq_length=8, max_position_embeddings=8)
-    save_nemo(folder / "valid.nemo", config, ProtT5(config).state_dict())
-    with tarfile.open(folder / "valid.nemo") as tar:
-        members = {member.name: tar.extractfile(member).read() for member in tar if member.isfile()}
+    """Write a valid checkpoint of a few kilobytes and return its members.
+
+    Its configuration and its vocabulary are cut down to what the reader needs, so that most damage hits something that
+    matters.
+    """
+    config = ModelConfig(
+        hidden_size=8, ffn_hidden_size=8, num_attention_heads=2, num_layers=1, seq_length=8, max_position_embeddings=8
+    )
+    members = tar_members(save_random_model(folder / "valid.nemo", config))
     for name in members:
         if name.endswith(".model"):
-            pieces = [bytes([10, len(piece)]) + piece.encode() for piece in VOCABULARY[:30]]
-            members[name] = b"".join(bytes([10, len(piece)]) + piece for piece in pieces)
+            entries = [bytes([10, len(token)]) + token.encode() for token in VOCABULARY[:30]]
+            members[name] = b"".join(bytes([10, len(entry)]) + entry for entry in entries)
     values = yaml.safe_load(members[CONFIG])
-    kept = {key: values[key] for key in (*widths, "seq_length", "max_position_embeddings", "tokenizer", "target")}
-    members[CONFIG] = yaml.safe_dump(kept).encode()
+    members[CONFIG] = yaml.safe_dump({key: values[key] for key in CONFIG_KEYS}).encode()
     return members
 
 
-def damaged(rng: random.Random, data: bytes) -> bytes:
-    """Bytes flipped, cut, repeated, moved or inserted."""
-    data = bytearray(data)
+def damaged(rng: random.Random, content: bytes) -> bytes:
+    """Flip, overwrite, cut, repeat or copy bytes."""
+    data = bytearray(content)
     for _ in range(rng.choice((1, 1, 1, 2, 4, 16))):
         if not data:
             break
@@ -66,7 +78,7 @@ def damaged(rng: random.Random, data: bytes) -> bytes:
             case 0:
                 data[start] ^= 1 << rng.randrange(8)
             case 1:
-                data[start] = rng.choice(INTERESTING)
+                data[start] = rng.choice(INTERESTING_BYTES)
             case 2:
                 data[start : start + length] = rng.randbytes(length)
             case 3:
@@ -82,11 +94,11 @@ def damaged(rng: random.Random, data: bytes) -> bytes:
 
 
 def damaged_zip(rng: random.Random, data: bytes) -> bytes:
-    """One entry damaged, renamed, doubled or dropped, with checksums that fit."""
+    """Damage, rename, duplicate or drop one entry; the checksums match again."""
     out = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(data)) as source, zipfile.ZipFile(out, "w") as target:
         entries = [(entry.filename, source.read(entry)) for entry in source.infolist()]
-        chosen = 0 if rng.random() < 0.6 else rng.randrange(len(entries))  # the first is the pickle
+        chosen = 0 if rng.random() < 0.6 else rng.randrange(len(entries))  # the first entry is the pickle
         name, content = entries[chosen]
         match rng.randrange(6):
             case 0:
@@ -103,10 +115,10 @@ def damaged_zip(rng: random.Random, data: bytes) -> bytes:
 
 
 def damaged_header(rng: random.Random, header: tarfile.TarInfo) -> bytes:
-    """A tar header with some fields overwritten and a checksum that fits."""
+    """Overwrite some fields of a tar header; the checksum matches again."""
     block = bytearray(header.tobuf(tarfile.GNU_FORMAT))
     for _ in range(rng.choice((1, 1, 2, 4))):
-        start, length = rng.choice(FIELDS)
+        start, length = rng.choice(TAR_FIELDS)
         position, end = start + rng.randrange(length), start + length
         field = rng.choice((rng.randbytes(length), b"7" * length, bytes(length), b"../" * length, b"0xgLK123456S"))
         block[position:end] = field[: end - position].ljust(end - position, b"\0")
@@ -116,6 +128,7 @@ def damaged_header(rng: random.Random, header: tarfile.TarInfo) -> bytes:
 
 
 def tar_of(rng: random.Random, members: list[tuple[str, bytes]], header_to_damage: int | None) -> bytes:
+    """Write a tar archive of (name, content) pairs; one header may be damaged."""
     out = io.BytesIO()
     for index, (name, content) in enumerate(members):
         header = tarfile.TarInfo(name)
@@ -128,7 +141,7 @@ def tar_of(rng: random.Random, members: list[tuple[str, bytes]], header_to_damag
 
 
 def mutated(rng: random.Random, members: dict[str, bytes]) -> tuple[str, bytes]:
-    """The kind of the mutation, and the file."""
+    """Return the kind of the damage, and the damaged file."""
     pairs = list(members.items())
     kind = rng.choice(("bytes", "header", "members", "config", "tokenizer", "zip", "weights", "gzip"))
     header = None
@@ -158,84 +171,112 @@ def mutated(rng: random.Random, members: dict[str, bytes]) -> tuple[str, bytes]:
 
 
 class Watch:
-    """Notes files opened for writing outside one folder, and processes started."""
+    """Records processes that are started and files that are opened for writing outside `folder`, while `armed`."""
 
     def __init__(self, folder: Path):
         self.folder = str(folder)
         self.armed = False
-        self.seen: list[str] = []
+        self.violations: list[str] = []
         sys.addaudithook(self)
 
-    def __call__(self, event: str, arguments: tuple) -> None:
+    def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
         if not self.armed:
             return
         if event == "open":
             path, mode, flags = arguments
             writes = flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) if mode is None else set(mode) & set("wax+")
             if writes and not str(path).startswith(self.folder):
-                self.seen.append(f"open {path}")
+                self.violations.append(f"open {path}")
         elif event.startswith(("os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess", "socket", "shutil")):
-            self.seen.append(f"{event} {arguments}")
+            self.violations.append(f"{event} {arguments}")
 
 
 class OutOfTime(BaseException):
-    """Not an Exception, so that no handler in the reader takes it for a damaged file."""
+    """Raised when a file takes too long. As it is no `Exception`, no handler in the reader catches it."""
 
 
-def out_of_time(*_):
+def out_of_time(signum: int, frame: FrameType | None) -> None:
     raise OutOfTime
 
 
+def open_damaged(path: Path) -> tuple[str, str | None]:
+    """Open a damaged file and return the outcome, and what is wrong with the outcome, if anything."""
+    try:
+        read_nemo(path)
+        return "opened", None
+    except ProtT5nvError as error:
+        message = str(error)
+        clear = message.startswith(f"{path}: ") and "\n" not in message and len(message) <= 1000
+        return "refused", None if clear else f"unclear message {message!r}"
+    except BaseException:  # anything else is what this search looks for
+        return "crashed", traceback.format_exc()
+
+
+def search(files: int, seed: int, folder: Path) -> tuple[collections.Counter[str], list[str], float]:
+    """Open damaged files.
+
+    Parameters
+    ----------
+    files, seed : int
+        Number of files, and the seed of the damage.
+    folder : Path
+        Empty folder for the files.
+
+    Returns
+    -------
+    counts : Counter
+        Number of files by kind of damage and outcome.
+    failures : list of str
+    slowest : float
+        Seconds that the slowest file took.
+    """
+    counts: collections.Counter[str] = collections.Counter()
+    failures, slowest = [], 0.0
+    temporary = folder / "temporary"
+    temporary.mkdir()
+    members = valid_members(folder)
+    path = folder / "mutated.nemo"
+    expected_files = {path.name, "temporary", "valid.nemo"}
+    tempfile.tempdir = str(temporary)
+    os.chdir(temporary)
+    path.write_bytes(tar_of(random.Random(0), list(members.items()), None))
+    read_nemo(path)  # the undamaged file opens, and all modules are imported before the watch begins
+    watch = Watch(temporary)
+    for number in range(files):
+        kind, data = mutated(random.Random(f"{seed} {number}"), members)
+        path.write_bytes(data)
+        began = time.perf_counter()
+        watch.armed = True
+        signal.alarm(SECONDS_PER_FILE)
+        outcome, failure = open_damaged(path)
+        signal.alarm(0)
+        watch.armed = False
+        slowest = max(slowest, time.perf_counter() - began)
+        counts[f"{kind}: {outcome}"] += 1
+        if failure:
+            failures.append(f"file {number}: {failure}")
+        if watch.violations or os.listdir(temporary) or set(os.listdir(folder)) != expected_files:
+            failures.append(f"file {number}: wrote or ran {watch.violations}, left {os.listdir(temporary)}")
+            watch.violations.clear()
+    os.chdir("/")
+    return counts, failures, slowest
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--files", type=int, default=20_000)
-    parser.add_argument("--seed", type=int, default=0)
+    parser = argument_parser(__doc__)
+    parser.add_argument("--files", type=int, default=20_000, help="Number of damaged files to open.")
+    parser.add_argument("--seed", type=int, default=0, help="Seed of the damage.")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     signal.signal(signal.SIGALRM, out_of_time)
-    counts: collections.Counter[str] = collections.Counter()
-    failures, slowest = [], 0.0
     with tempfile.TemporaryDirectory() as name:
-        folder, temporary = Path(name), Path(name) / "temporary"
-        temporary.mkdir()
-        members = valid_members(folder)
-        path = folder / "mutated.nemo"
-        ours = {path.name, "temporary", "valid.nemo"}
-        tempfile.tempdir = str(temporary)
-        os.chdir(temporary)
-        path.write_bytes(tar_of(random.Random(0), list(members.items()), None))
-        read_nemo(path)  # the undamaged file opens; and all modules are loaded before the watch begins
-        watch = Watch(temporary)
-        for number in range(arguments.files):
-            kind, data = mutated(random.Random(f"{arguments.seed} {number}"), members)
-            path.write_bytes(data)
-            began = time.perf_counter()
-            watch.armed = True
-            signal.alarm(SECONDS_PER_FILE)
-            try:
-                read_nemo(path)
-                counts[f"{kind}: opened"] += 1
-            except ProtT5nvError as error:
-                counts[f"{kind}: refused"] += 1
-                message = str(error)
-                if not message.startswith(f"{path}: ") or "\n" in message or len(message) > 1000:
-                    failures.append((number, f"message {message!r}"))
-            except BaseException:  # whatever else comes out is what this search is for
-                failures.append((number, traceback.format_exc()))
-            finally:
-                signal.alarm(0)
-                watch.armed = False
-            slowest = max(slowest, time.perf_counter() - began)
-            if watch.seen or os.listdir(temporary) or set(os.listdir(folder)) != ours:
-                failures.append((number, f"wrote or ran something: {watch.seen} {os.listdir(temporary)}"))
-                watch.seen.clear()
-        os.chdir("/")
-    for number, failure in failures[:20]:
-        print(f"file {number}: {failure}")
+        counts, failures, slowest = search(arguments.files, arguments.seed, Path(name))
+    for failure in failures[:20]:
+        print(failure)
     for kind, count in sorted(counts.items()):
         print(f"{count:>8,}  {kind}")
     print(f"{arguments.files:>8,}  files, seed {arguments.seed}: {len(failures)} failures, slowest {slowest:.2f} s")
-    return bool(failures)
+    return int(bool(failures))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,163 @@
+"""Helpers that several benchmarks share: measuring time and memory, printing tables, generating input files.
+
+PyTorch is imported only by the functions that need it, because some benchmarks measure the memory of their own process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import resource
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from prott5nv.model.tokenizer import RESIDUES
+
+if TYPE_CHECKING:
+    import torch
+
+    from prott5nv import ModelConfig
+
+AMINO_ACIDS = RESIDUES[:20]
+MATMUL_ROWS = 2048
+
+
+class ProcessUsage(NamedTuple):
+    """Resources that a finished process used.
+
+    Attributes
+    ----------
+    seconds, cpu_seconds : float
+        Wall-clock time, and CPU time of all threads.
+    peak_mib : float
+        Peak resident memory. The kernel counts from the size of the process that started it, so this is a meaningful
+        number only if the child grows larger than its parent.
+    """
+
+    seconds: float
+    cpu_seconds: float
+    peak_mib: float
+
+
+def argument_parser(description: str | None) -> argparse.ArgumentParser:
+    """Create a parser whose help shows the benchmark's docstring with its line breaks."""
+    return argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a Markdown table; each row appears as soon as `rows` yields it."""
+    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}", flush=True)
+    for row in rows:
+        print(f"| {' | '.join(row)} |", flush=True)
+
+
+def describe_machine(device: str | torch.device = "cpu") -> str:
+    """Name the GPU, or the number of CPU threads, and the version of PyTorch."""
+    import torch
+
+    device = torch.device(device)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    return f"{name}, PyTorch {torch.__version__}"
+
+
+def time_second_call(work: Callable[[], object]) -> float:
+    """Call a function twice and return the seconds of the second call; the first one warms up."""
+    work()
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def matmul_rate(config: ModelConfig) -> float:
+    """Measure the bf16 matmul rate of this CPU on the shapes of one encoder layer.
+
+    Parameters
+    ----------
+    config : ModelConfig
+
+    Returns
+    -------
+    float
+        Operations per second of the layer's four linear maps on 2,048 rows; the best of three attempts.
+    """
+    import torch
+
+    D, F = config.hidden_size, config.ffn_hidden_size
+    layers = [torch.nn.Linear(i, o, dtype=torch.bfloat16) for i, o in ((D, 3 * D), (D, D), (D, F), (F, D))]
+    inputs = [torch.randn(MATMUL_ROWS, layer.in_features, dtype=torch.bfloat16) for layer in layers]
+
+    def multiply() -> None:
+        for layer, x_TD in zip(layers, inputs, strict=True):
+            layer(x_TD)
+
+    best = min(time_second_call(multiply) for _ in range(3))
+    return 2 * MATMUL_ROWS * sum(layer.weight.numel() for layer in layers) / best
+
+
+def peak_mib() -> float:
+    """Peak resident memory of this process so far, in MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10  # macOS counts bytes, Linux KiB
+
+
+def run_process(command: Sequence[str | Path]) -> ProcessUsage:
+    """Run a command and measure it. Its output is shown only if it fails.
+
+    Parameters
+    ----------
+    command : sequence of str or Path
+
+    Returns
+    -------
+    ProcessUsage
+
+    Raises
+    ------
+    SystemExit
+        If the command fails.
+    """
+    with tempfile.TemporaryFile() as errors:
+        start = time.perf_counter()
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors)
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - start
+        if status:
+            errors.seek(0)
+            output = errors.read().decode(errors="replace")
+            raise SystemExit(f"{output}error: this command failed: {' '.join(map(str, command))}")
+    return ProcessUsage(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+
+
+def save_random_model(path: Path, config: ModelConfig) -> Path:
+    """Write a checkpoint with random weights."""
+    from prott5nv import ProtT5
+    from prott5nv.checkpoint import save_nemo
+
+    model = ProtT5(config)
+    save_nemo(path, model.config, model.state_dict())
+    return path
+
+
+def write_random_fasta(path: Path, proteins: int) -> None:
+    """Write random proteins of 20 to 200 residues; the same ones in every call."""
+    rng = random.Random(0)
+    with open(path, "w") as file:
+        for number in range(proteins):
+            file.write(f">sp|Q{number:07}|R_TEST\n{''.join(rng.choices(AMINO_ACIDS, k=rng.randint(20, 200)))}\n")
+
+
+def tar_members(path: Path) -> dict[str, bytes]:
+    """Read the regular files of a tar archive, by name and in order."""
+    members = {}
+    with tarfile.open(path) as tar:
+        for header in tar:
+            if content := tar.extractfile(header):
+                members[header.name] = content.read()
+    return members
