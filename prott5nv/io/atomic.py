@@ -1,7 +1,7 @@
-"""The one way to write a file or a folder: it gets its final name only when it is complete and on the disk.
+"""Atomic writing: a file or folder gets its final name only when it is complete and on the disk.
 
-Work happens in a private folder beside the target, which is locked while its process lives. What a killed process left
-behind is recognized by its name and the free lock, and removed by the next write into the same place.
+Each write uses a temporary work folder next to the target and locks it. The operating system releases the lock when
+the process ends, even if it is killed. The next write into the same place removes work folders that nobody locks.
 """
 
 from __future__ import annotations
@@ -9,35 +9,38 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from prott5nv.errors import ProtT5nvError
 
-try:
+if sys.platform != "win32":
     import fcntl
-except ImportError:  # Windows has no flock, so nothing is known about abandoned folders there
-    fcntl = None
 
 _PREFIX = ".prott5nv-"
+# Subfolders of a work folder, for the new folder and for the one that it replaces.
+_NEW = "new"
+_REPLACED = "replaced"
 
 
 @contextmanager
 def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield the name of a temporary file, which becomes `path` when the block ends.
+    """Write a file completely or not at all.
 
-    If the block raises, the temporary file is removed and an existing file at `path` stays as it was.
+    The block writes a temporary file, which is moved to `path` when the block ends. If the block raises an exception,
+    the temporary file is removed and an existing file at `path` stays as it was.
 
     Parameters
     ----------
     path : str or PathLike
-        Final name. Its folder must exist; an older file of that name is replaced.
+        Final name. Its folder must exist. An existing file of that name is replaced.
 
     Yields
     ------
     Path
-        Name of the file to write, with the suffix of `path`. Nothing exists there yet.
+        Name of the temporary file, which does not exist yet. It has the same file name as `path`.
 
     Raises
     ------
@@ -61,12 +64,14 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a whole text file in UTF-8; see :func:`whole_file`.
+    """Write a text file in UTF-8 completely or not at all.
 
     Parameters
     ----------
     path : str or PathLike
+        Final name, as for :func:`whole_file`.
     text : str
+        Content of the file.
 
     Raises
     ------
@@ -79,65 +84,99 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 @contextmanager
 def whole_folder(path: str | os.PathLike[str], *, replace: bool = False) -> Iterator[Path]:
-    """Yield an empty temporary folder, which becomes `path` when the block ends.
+    """Write a folder completely or not at all.
+
+    The block fills a temporary folder, which is moved to `path` when the block ends. If the block raises an exception,
+    the temporary folder is removed and an existing folder at `path` stays as it was.
 
     Parameters
     ----------
     path : str or PathLike
-        Final name. Parent folders are created.
+        Final name. Missing parent folders are created.
     replace : bool, default False
-        Whether to replace a folder with content at `path`; an empty one is always replaced.
+        Whether to replace an existing folder with content. An empty folder is always replaced. If the process is killed
+        between the two steps of the replacement, the next write into the same place brings the old folder back.
 
     Yields
     ------
     Path
-        The folder to fill. It is removed if the block raises.
+        The empty temporary folder.
 
     Raises
     ------
     ProtT5nvError
-        If the folder cannot be written, or `path` exists with content and `replace` is false.
+        If the folder cannot be written, `path` is a file, or `path` has content and `replace` is false.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     with whole_folder(Path(folder) / "tables") as temporary:
+    ...         _ = (temporary / "a.csv").write_text("id\\n")
+    ...     os.listdir(Path(folder) / "tables")
+    ['a.csv']
     """
     path = Path(os.path.abspath(path))
     with _reported(path):
+        _check_target(path, replace)
         path.parent.mkdir(parents=True, exist_ok=True)
         with _workspace(path.parent) as workspace:
-            temporary = workspace / path.name
-            temporary.mkdir()
+            temporary = workspace / _NEW / path.name
+            temporary.mkdir(parents=True)
             yield temporary
-            if replace and path.exists() and any(path.iterdir()):
-                (workspace / "replaced").mkdir()
-                os.replace(path, workspace / "replaced" / path.name)
+            _sync_tree(temporary)
+            _check_target(path, replace)
+            if path.exists() and any(path.iterdir()):
+                (workspace / _REPLACED).mkdir()
+                os.replace(path, workspace / _REPLACED / path.name)
             os.replace(temporary, path)
             sync_folder(path.parent)
 
 
+def _check_target(path: Path, replace: bool) -> None:
+    """Refuse to overwrite a file, or a folder with content unless `replace` is true."""
+    if path.exists() and not path.is_dir():
+        raise ProtT5nvError(f"{path}: exists already and is not a folder; choose another name")
+    if not replace and path.exists() and any(path.iterdir()):
+        raise ProtT5nvError(f"{path}: exists already and is not empty; choose another name")
+
+
 def publish(finished: Path, path: Path) -> None:
-    """Give a finished file its final name in the same file system, so that both survive a power failure.
+    """Move a complete file to its final name, so that content and name survive a power failure.
 
     Parameters
     ----------
     finished : Path
-        A complete file under another name.
+        A complete file on the same file system.
     path : Path
-        Its final name; an older file there is replaced.
+        Final name. An existing file of that name is replaced.
 
     Raises
     ------
     OSError
-        If the disk is full or the name cannot be given.
+        If the disk is full or the file cannot be moved.
     """
-    with open(finished, "rb") as file:
-        os.fsync(file.fileno())
+    _sync_file(finished)
     os.replace(finished, path)
     sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a new name in a folder survive a power failure, on systems that allow folders to be opened."""
+    """Write a folder's list of names to the disk, so that a new name in it survives a power failure.
+
+    Parameters
+    ----------
+    folder : Path
+        An existing folder.
+
+    Raises
+    ------
+    OSError
+        If the disk reports an error.
+    """
     try:
         descriptor = os.open(folder, os.O_RDONLY)
-    except PermissionError:  # Windows
+    except PermissionError:  # Windows cannot open folders
         return
     try:
         os.fsync(descriptor)
@@ -145,9 +184,22 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def _sync_file(path: str | Path) -> None:
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+
+
+def _sync_tree(folder: Path) -> None:
+    """Write all files of a folder and its subfolders to the disk."""
+    for subfolder, _, names in os.walk(folder):
+        for name in names:
+            _sync_file(os.path.join(subfolder, name))
+        sync_folder(Path(subfolder))
+
+
 @contextmanager
 def _reported(path: Path) -> Iterator[None]:
-    """Turn what the operating system reports into one line with the path."""
+    """Convert errors of the operating system to an error message of one line with the path."""
     try:
         yield
     except OSError as error:
@@ -156,8 +208,12 @@ def _reported(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _workspace(folder: Path) -> Iterator[Path]:
-    """Yield a new private folder in `folder`; on the same file system, so that renaming out of it is atomic."""
-    # The lock on `folder` keeps others from taking the workspace for abandoned before it is locked itself.
+    """Create a temporary work folder in `folder`, and remove it at the end.
+
+    It is on the same file system as `folder`, so moving a file out of it is atomic.
+    """
+    # Between its creation and its own lock, the new work folder looks abandoned. The lock on `folder` prevents other
+    # processes from removing it in this moment.
     creation = _lock(folder, wait=True)
     try:
         if creation is not None:
@@ -170,20 +226,34 @@ def _workspace(folder: Path) -> Iterator[Path]:
     try:
         yield workspace
     finally:
-        shutil.rmtree(workspace, ignore_errors=True)
+        _remove_workspace(workspace)
         _unlock(lock)
 
 
 def _remove_abandoned(folder: Path) -> None:
+    """Remove the work folders of processes that were killed."""
     for workspace in folder.glob(f"{_PREFIX}{'[0-9a-f]' * 16}"):
         if (lock := _lock(workspace)) is not None:
-            shutil.rmtree(workspace, ignore_errors=True)
+            _remove_workspace(workspace)
             _unlock(lock)
 
 
+def _remove_workspace(workspace: Path) -> None:
+    """Remove a work folder, but first move a replaced folder back if the new one did not take its place."""
+    for replaced in workspace.glob(f"{_REPLACED}/*"):
+        target = workspace.parent / replaced.name
+        if not target.exists():
+            os.replace(replaced, target)
+    shutil.rmtree(workspace, ignore_errors=True)
+
+
 def _lock(folder: Path, *, wait: bool = False) -> int | None:
-    """The descriptor that holds a folder's lock; None if another process has it or the system offers no locks."""
-    if fcntl is None:
+    """Lock a folder and return the descriptor that holds the lock.
+
+    The result is None if another process holds the lock, or if the system has no such locks (as on Windows, where
+    abandoned work folders are therefore never removed).
+    """
+    if sys.platform == "win32":
         return None
     try:
         descriptor = os.open(folder, os.O_RDONLY)

@@ -1,0 +1,267 @@
+"""Files and folders appear complete or not at all: after errors, on a full disk and when the process is killed."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+
+import pytest
+
+from prott5nv.errors import ProtT5nvError
+from prott5nv.io import atomic
+from prott5nv.io.atomic import publish, whole_file, whole_folder, write_text
+
+
+def names(folder) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def content(folder) -> dict[str, str]:
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+@pytest.fixture
+def old_folder(tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "old.txt").write_text("old")
+    return folder
+
+
+@contextmanager
+def full_disk():
+    """Let this process write at most 4 kB to a file. Python ignores the signal, so that the write fails."""
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+
+
+@contextmanager
+def process_inside(block: str):
+    """Run ``with <block> as temporary`` in another process, which writes there and then waits inside the block."""
+    code = f"""
+import sys
+from prott5nv.io.atomic import whole_file, whole_folder
+with {block} as temporary:
+    (temporary / "new.txt" if temporary.is_dir() else temporary).write_text("new")
+    print("ready", flush=True)
+    sys.stdin.readline()
+"""
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline() == "ready\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def test_a_file_appears_when_the_block_ends(tmp_path):
+    path = tmp_path / "table.csv"
+    with whole_file(path) as temporary:
+        assert temporary.name == "table.csv" and not temporary.exists()
+        temporary.write_text("new")
+        assert not path.exists()
+    assert content(tmp_path) == {"table.csv": "new"}
+
+
+def test_an_older_file_is_replaced(tmp_path):
+    write_text(tmp_path / "card.md", "old")
+    write_text(str(tmp_path / "card.md"), "größer")
+    assert content(tmp_path) == {"card.md": "größer"}
+
+
+def test_a_path_without_a_folder_is_in_the_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_text("card.md", "new")
+    with whole_folder("folder") as temporary:
+        (temporary / "new.txt").write_text("new")
+    assert names(tmp_path) == ["card.md", "folder"]
+
+
+def test_publish_moves_a_file(tmp_path):
+    (tmp_path / "partial").write_text("new")
+    (tmp_path / "final").write_text("old")
+    publish(tmp_path / "partial", tmp_path / "final")
+    assert content(tmp_path) == {"final": "new"}
+
+
+def test_a_folder_appears_when_the_block_ends(tmp_path):
+    path = tmp_path / "parent" / "folder"
+    with whole_folder(path) as temporary:
+        assert temporary.name == "folder"
+        (temporary / "subfolder").mkdir()
+        (temporary / "subfolder" / "new.txt").write_text("new")
+        assert not path.exists()
+    assert names(path.parent) == ["folder"]
+    assert content(path / "subfolder") == {"new.txt": "new"}
+
+
+@pytest.mark.parametrize("replace", [False, True])
+@pytest.mark.parametrize("name", ["folder", "new", "replaced"])
+def test_an_empty_folder_is_replaced(tmp_path, name, replace):
+    (tmp_path / name).mkdir()
+    with whole_folder(tmp_path / name, replace=replace) as temporary:
+        (temporary / "new.txt").write_text("new")
+    assert names(tmp_path) == [name]
+    assert content(tmp_path / name) == {"new.txt": "new"}
+
+
+@pytest.mark.parametrize("exception", [KeyError, KeyboardInterrupt, ProtT5nvError])
+def test_an_exception_keeps_the_old_file(tmp_path, exception):
+    write_text(tmp_path / "card.md", "old")
+    with pytest.raises(exception), whole_file(tmp_path / "card.md") as temporary:
+        temporary.write_text("new")
+        raise exception
+    assert content(tmp_path) == {"card.md": "old"}
+
+
+@pytest.mark.parametrize("exception", [KeyError, KeyboardInterrupt, ProtT5nvError])
+def test_an_exception_keeps_the_old_folder(tmp_path, old_folder, exception):
+    with pytest.raises(exception), whole_folder(old_folder, replace=True) as temporary:
+        (temporary / "new.txt").write_text("new")
+        raise exception
+    assert names(tmp_path) == ["folder"] and content(old_folder) == {"old.txt": "old"}
+
+
+def test_replace_swaps_a_folder_with_content(tmp_path, old_folder):
+    with whole_folder(old_folder, replace=True) as temporary:
+        (temporary / "new.txt").write_text("new")
+        assert content(old_folder) == {"old.txt": "old"}
+    assert names(tmp_path) == ["folder"] and content(old_folder) == {"new.txt": "new"}
+
+
+def test_a_folder_with_content_is_refused_before_the_work(tmp_path, old_folder):
+    with pytest.raises(ProtT5nvError, match="exists already and is not empty"), whole_folder(old_folder):
+        pytest.fail("the block must not run")
+    assert names(tmp_path) == ["folder"] and content(old_folder) == {"old.txt": "old"}
+
+
+def test_content_that_appears_during_the_work_is_kept(tmp_path):
+    path = tmp_path / "folder"
+    with pytest.raises(ProtT5nvError, match="exists already and is not empty"), whole_folder(path) as temporary:
+        (temporary / "new.txt").write_text("new")
+        path.mkdir()
+        (path / "other.txt").write_text("other")
+    assert names(tmp_path) == ["folder"] and content(path) == {"other.txt": "other"}
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_a_file_is_not_replaced_by_a_folder(tmp_path, replace):
+    write_text(tmp_path / "card.md", "old")
+    with pytest.raises(ProtT5nvError, match="not a folder"), whole_folder(tmp_path / "card.md", replace=replace):
+        pytest.fail("the block must not run")
+    assert content(tmp_path) == {"card.md": "old"}
+
+
+def test_a_folder_is_not_replaced_by_a_file(tmp_path, old_folder):
+    with pytest.raises(ProtT5nvError, match=str(old_folder)):
+        write_text(old_folder, "new")
+    assert names(tmp_path) == ["folder"] and content(old_folder) == {"old.txt": "old"}
+
+
+def test_a_failed_swap_brings_the_old_folder_back(tmp_path, old_folder, monkeypatch):
+    def move(source, target, replace=os.replace):
+        if os.path.exists(os.path.join(source, "new.txt")):
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(atomic.os, "replace", move)
+    with pytest.raises(ProtT5nvError, match="No space left"), whole_folder(old_folder, replace=True) as temporary:
+        (temporary / "new.txt").write_text("new")
+    assert names(tmp_path) == ["folder"] and content(old_folder) == {"old.txt": "old"}
+
+
+def test_a_kill_during_the_swap_loses_no_folder(tmp_path, old_folder):
+    """The process is killed when the old folder is already moved away and the new one is not yet in its place."""
+    code = f"""
+import os, signal
+from prott5nv.io import atomic
+move = os.replace
+def move_and_die(source, target):
+    move(source, target)
+    os.kill(os.getpid(), signal.SIGKILL)
+atomic.os.replace = move_and_die
+with atomic.whole_folder({str(old_folder)!r}, replace=True) as temporary:
+    (temporary / "new.txt").write_text("new")
+"""
+    assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
+    assert not old_folder.exists()
+    write_text(tmp_path / "card.md", "new")
+    assert names(tmp_path) == ["card.md", "folder"] and content(old_folder) == {"old.txt": "old"}
+
+
+@pytest.mark.parametrize("block", ["whole_file('{}/target')", "whole_folder('{}/target')"])
+def test_a_killed_process_leaves_no_final_name(tmp_path, block):
+    with process_inside(block.format(tmp_path)) as process:
+        process.kill()
+        process.wait()
+    abandoned = names(tmp_path)
+    assert len(abandoned) == 1 and abandoned[0].startswith(".prott5nv-")
+    write_text(tmp_path / "next.md", "next")
+    assert content(tmp_path) == {"next.md": "next"}
+
+
+def test_a_work_folder_of_a_running_process_is_kept(tmp_path):
+    with process_inside(f"whole_file('{tmp_path}/target')") as process:
+        write_text(tmp_path / "next.md", "next")
+        with whole_file(tmp_path / "third.md") as temporary:
+            temporary.write_text("third")
+            write_text(tmp_path / "fourth.md", "fourth")  # nor does a process remove its own work folder
+        process.communicate("\n", timeout=60)
+        assert process.returncode == 0
+    assert content(tmp_path) == {"fourth.md": "fourth", "next.md": "next", "target": "new", "third.md": "third"}
+
+
+def test_other_hidden_files_are_kept(tmp_path):
+    (tmp_path / ".prott5nv-notes").mkdir()
+    (tmp_path / ".prott5nv-0123456789abcdef.txt").touch()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "kept.txt").touch()
+    (tmp_path / ".prott5nv-0123456789abcdef").symlink_to(elsewhere)
+    before = names(tmp_path)
+    write_text(tmp_path / "next.md", "next")
+    assert names(tmp_path) == sorted([*before, "next.md"]) and names(elsewhere) == ["kept.txt"]
+
+
+def test_a_full_disk_is_one_line_and_keeps_the_old_file(tmp_path):
+    write_text(tmp_path / "card.md", "old")
+    with pytest.raises(ProtT5nvError) as error, full_disk():
+        write_text(tmp_path / "card.md", "new" * 10_000)
+    assert str(error.value) == f"{tmp_path / 'card.md'}: File too large"
+    assert content(tmp_path) == {"card.md": "old"}
+
+
+def test_a_full_disk_is_one_line_and_keeps_the_old_folder(tmp_path, old_folder):
+    with pytest.raises(ProtT5nvError) as error, full_disk(), whole_folder(old_folder, replace=True) as temporary:
+        (temporary / "new.txt").write_text("new" * 10_000)
+    assert str(error.value) == f"{old_folder}: File too large"
+    assert names(tmp_path) == ["folder"] and content(old_folder) == {"old.txt": "old"}
+
+
+def test_a_missing_folder_is_one_line(tmp_path):
+    with pytest.raises(ProtT5nvError, match=r"card\.md: No such file or directory"):
+        write_text(tmp_path / "missing" / "card.md", "new")
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(("umask", "file_mode", "folder_mode"), [(0o022, 0o644, 0o755), (0o007, 0o660, 0o770)])
+def test_permissions_follow_the_umask(tmp_path, umask, file_mode, folder_mode):
+    previous = os.umask(umask)
+    try:
+        write_text(tmp_path / "card.md", "new")
+        with whole_folder(tmp_path / "folder") as temporary:
+            (temporary / "new.txt").write_text("new")
+    finally:
+        os.umask(previous)
+    assert (tmp_path / "card.md").stat().st_mode & 0o777 == file_mode
+    assert (tmp_path / "folder" / "new.txt").stat().st_mode & 0o777 == file_mode
+    assert (tmp_path / "folder").stat().st_mode & 0o777 == folder_mode
