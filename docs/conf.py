@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
+from typing import TypeVar
+
+from sphinx.application import Sphinx
 
 import prott5nv
 
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+# Notebooks call the `prott5nv` command of the environment that builds the site.
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 
 project = "prott5nv"
 author = "the prott5nv developers"
@@ -24,6 +30,7 @@ extensions = [
     "sphinx_design",
 ]
 exclude_patterns = ["_build"]
+templates_path = ["_templates"]
 # No intersphinx: the build works without a network.
 
 # Markdown and notebooks
@@ -39,6 +46,18 @@ autosummary_generate = True
 autodoc_typehints = "none"  # numpydoc's Parameters sections already state the types
 numpydoc_show_class_members = False
 numpydoc_xref_param_type = False
+
+
+def skip_member(app: Sphinx, what: str, name: str, obj: object, skip: bool, options: object) -> bool | None:
+    """Leave out type variables, and the members that every named tuple has: its docstring describes the fields."""
+    named_tuple_field = (getattr(obj, "__doc__", None) or "").startswith("Alias for field number")
+    return True if named_tuple_field or isinstance(obj, TypeVar) else None
+
+
+def setup(app: Sphinx) -> None:
+    """Connect the hooks above."""
+    app.connect("autodoc-skip-member", skip_member)
+
 
 # Appearance
 html_theme = "pydata_sphinx_theme"
