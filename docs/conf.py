@@ -40,6 +40,7 @@ nb_execution_mode = "force"  # notebooks are committed without outputs
 nb_execution_raise_on_error = True
 nb_execution_timeout = 120
 nb_merge_streams = True
+nb_output_stderr = "remove"  # progress bars
 
 # API reference
 autosummary_generate = True
