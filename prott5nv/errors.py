@@ -1,5 +1,8 @@
-"""The one exception type for mistakes that a user can mend."""
+"""Exception type for errors that users can fix."""
 
 
 class ProtT5nvError(ValueError):
-    """Bad input, file or setting; the message is one line that names the place and the remedy."""
+    """Invalid input, file or setting.
+
+    The message is one line that names the file, record or setting, and where possible the remedy.
+    """

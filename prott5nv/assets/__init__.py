@@ -1,4 +1,4 @@
-"""Paths of the data files inside the package: the built-in model with its card, and ProtT5nv's vocabulary."""
+"""Paths of the data files inside the package: the built-in model, its model card, and ProtT5nv's vocabulary."""
 
 from __future__ import annotations
 

@@ -1,22 +1,22 @@
-"""CSV and TSV: a table with a header line, one protein a row."""
+"""Reader of CSV and TSV tables, which have a header line and one protein per row."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
-from typing import BinaryIO
+from collections.abc import Iterator, Sequence
 
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.record import Record
 
-# Looked for in this order and in any case: `record_name` is ProtT5nv's own layout, `entry` UniProt's.
+# The first of these columns that the table has is used; upper and lower case are the same. `record_name` is the name in
+# ProtT5nv's pretraining data and `entry` is UniProt's.
 ID_COLUMNS = ("record_name", "id", "accession", "entry", "name")
 SEQUENCE_COLUMNS = ("sequence", "seq")
 
 
 def parse_csv(
-    stream: BinaryIO,
+    stream: io.BufferedReader,
     name: str,
     *,
     id_column: str | None = None,
@@ -24,25 +24,33 @@ def parse_csv(
     allow_empty: bool = False,
     allow_non_ascii: bool = False,
 ) -> Iterator[Record]:
-    """Stream the proteins of a table in an open stream of bytes; tabs in the header line mean TSV.
+    """Stream the proteins of a table. A table with tabs in its header line is TSV, any other is CSV.
 
     Parameters
     ----------
-    stream : binary file
+    stream : BufferedReader
+        The open table.
     name : str
-        What errors call it.
+        Name of the input for error messages.
     id_column, sequence_column : str, optional
-        Names of the columns to read; by default the first of `ID_COLUMNS` and of `SEQUENCE_COLUMNS` that is there.
+        Names of the columns to read. By default these are the first of `ID_COLUMNS` and the first of
+        `SEQUENCE_COLUMNS` that the table has.
     allow_empty, allow_non_ascii : bool, default False
         As for :func:`prott5nv.io.reader.read_records`.
+
+    Yields
+    ------
+    Record
+        One protein per row, in the order of the table. Blank lines are skipped.
 
     Raises
     ------
     ProtT5nvError
-        A column is missing, a row is short, an id or a sequence is empty or not text; the message names file and line.
+        If a column is missing, a row is too short, or an id or sequence is empty or not text. The message names file
+        and line.
     """
     header_line = stream.peek().lstrip().partition(b"\n")[0]
-    # Undecodable bytes become lone surrogates, which are refused below with the line they stand in.
+    # Undecodable bytes become lone surrogates. These are refused below, in an error message with the line number.
     text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
     rows = csv.reader(text, delimiter="\t" if b"\t" in header_line else ",")
     try:
@@ -69,27 +77,57 @@ def parse_csv(
         raise ProtT5nvError(f"{name}: the table has a header line and no rows")
 
 
-def find_column(columns: list[str], wanted: str | None, usual: tuple[str, ...], what: str, name: str) -> int:
-    """Return the index of the column asked for, or else of the first usual one."""
+def find_column(columns: Sequence[str], chosen: str | None, usual: tuple[str, ...], what: str, name: str) -> int:
+    """Find a column of a table by name, regardless of upper and lower case.
+
+    Parameters
+    ----------
+    columns : sequence of str
+        Names of the table's columns.
+    chosen : str, optional
+        Name of the column to find. By default the first of the usual names that the table has is used.
+    usual : tuple of str
+        Usual names in lower case.
+    what : str
+        Content of the column for error messages, such as ``"id"``.
+    name : str
+        Name of the input for error messages.
+
+    Returns
+    -------
+    int
+        Index of the column.
+
+    Raises
+    ------
+    ProtT5nvError
+        If there is no such column. The message lists the columns of the table.
+
+    Examples
+    --------
+    >>> find_column(["Entry", "Sequence"], None, ID_COLUMNS, "id", "proteins.tsv")
+    0
+    """
     lower = [column.strip().lower() for column in columns]
-    candidates = usual if wanted is None else (wanted.lower(),)
+    candidates = usual if chosen is None else (chosen.lower(),)
     for candidate in candidates:
         if candidate in lower:
             return lower.index(candidate)
-    found = ", ".join(columns) or "none"
+    listed = ", ".join(columns) or "none"
     raise ProtT5nvError(
-        f"{name}: no {what} column named {' or '.join(candidates)}; the columns are: {found}. "
-        f"Name it with --{what}-column, {what}_column in Python (a FASTA file would begin with '>')"
+        f"{name}: no {what} column named {' or '.join(candidates)}; the columns are: {listed}. "
+        f"Choose one with --{what}-column ({what}_column in Python). A FASTA file must begin with '>'"
     )
 
 
-def _record(row: list[str], id_index: int, sequence_index: int, columns: int, place: str, line: int) -> Record:
+def _record(row: list[str], id_index: int, sequence_index: int, columns: int, where: str, line: int) -> Record:
+    """Convert a row to a record; `where` is file and line for error messages."""
     if len(row) <= max(id_index, sequence_index):
-        raise ProtT5nvError(f"{place}: the row has {len(row)} of {columns} columns")
+        raise ProtT5nvError(f"{where}: the row has {len(row)} of {columns} columns")
     record_id, sequence = row[id_index].strip(), row[sequence_index].strip()
     if not record_id:
-        raise ProtT5nvError(f"{place}: the id is empty")
-    if not record_id.isprintable():  # control characters, or bytes that are not UTF-8
-        raise ProtT5nvError(f"{place}: the id {record_id!a} is not UTF-8 text")
+        raise ProtT5nvError(f"{where}: the id is empty")
+    if not record_id.isprintable():  # it has control characters or bytes that are not UTF-8
+        raise ProtT5nvError(f"{where}: the id {record_id!a} is not UTF-8 text")
     sequence = sequence.encode(errors="surrogateescape").decode(errors="replace")
     return Record(record_id, sequence, record_id, line)

@@ -1,16 +1,16 @@
-"""FASTA: a header line that begins with ``>``, then the sequence on any number of lines."""
+"""Reader of FASTA files: each record is a header line that begins with ``>`` and any number of sequence lines."""
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable, Iterator
-from typing import BinaryIO
 
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.record import Record
-from prott5nv.io.source import open_source, source_name, until_break
+from prott5nv.io.source import name_truncation, open_source, source_name
 
-_BLOCK = 1 << 17  # small enough to stay in the cache of a core
+_BLOCK = 1 << 17  # small enough for the cache of a CPU core
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -20,29 +20,29 @@ def read_fasta(
     allow_empty: bool = False,
     on_read: Callable[[memoryview], object] | None = None,
 ) -> Iterator[Record]:
-    """Stream the records of a FASTA file, gzipped or not.
+    """Stream the records of a FASTA file, which may be compressed with gzip.
 
-    Line ends may be ``\\n`` or ``\\r\\n``; blank lines, a byte order mark and a missing final newline do no harm.
-    White space at the ends of a sequence line is dropped, nothing else is changed.
+    Lines may end with ``\\n`` or ``\\r\\n``. Blank lines, a byte order mark and a missing final newline are accepted.
+    White space at both ends of a sequence line is removed. All other characters stay as they are.
 
     Parameters
     ----------
     path : str or PathLike
-        The file, or ``-`` for standard input.
+        File to read, or ``-`` for standard input.
     allow_empty : bool, default False
-        Yield records without a sequence, instead of refusing the file.
+        Whether to yield records without a sequence. By default they are an error.
     on_read : callable, optional
-        See `prott5nv.io.source.open_source`.
+        As for :func:`prott5nv.io.source.open_source`.
 
     Yields
     ------
     Record
-        In the order of the file, one at a time.
+        One record at a time, in the order of the file.
 
     Raises
     ------
     ProtT5nvError
-        The file is not readable FASTA; the message names file, line and record.
+        If the file is not readable FASTA. The message names file, line and record.
 
     Examples
     --------
@@ -53,13 +53,33 @@ def read_fasta(
     """
     with open_source(path, on_read) as stream:
         name = source_name(path)
-        yield from until_break(parse_fasta(stream, name, allow_empty=allow_empty), name)
+        yield from name_truncation(parse_fasta(stream, name, allow_empty=allow_empty), name)
 
 
 def parse_fasta(
-    stream: BinaryIO, name: str, *, allow_empty: bool = False, allow_non_ascii: bool = False
+    stream: io.BufferedReader, name: str, *, allow_empty: bool = False, allow_non_ascii: bool = False
 ) -> Iterator[Record]:
-    """Stream the records of FASTA text in an open stream of bytes; `name` is what errors call it."""
+    """Stream the records of an open FASTA file.
+
+    Parameters
+    ----------
+    stream : BufferedReader
+        The open file.
+    name : str
+        Name of the input for error messages.
+    allow_empty, allow_non_ascii : bool, default False
+        As for :func:`prott5nv.io.reader.read_records`.
+
+    Yields
+    ------
+    Record
+        One record at a time, in the order of the file.
+
+    Raises
+    ------
+    ProtT5nvError
+        If the text is not FASTA. The message names file, line and record.
+    """
     text = stream.read(_BLOCK).removeprefix(_BYTE_ORDER_MARK)
     beginning = text.lstrip()
     line = 1 + text[: len(text) - len(beginning)].count(b"\n")
@@ -82,23 +102,23 @@ def parse_fasta(
 
         letters = body.replace(b"\n", b"")
         line_ends = len(body) - len(letters)
-        if not letters.isalpha():  # white space, CRLF, gaps, nothing, damage
+        if not letters.isalpha():  # it has white space, line ends of Windows, gaps or damage, or is empty
             letters = b"".join([part.strip() for part in body.split(b"\n")])
             if not letters and not allow_empty:
                 raise ProtT5nvError(f"{name}: line {line}: record {record_id} has no sequence")
             if not letters.isascii() and not allow_non_ascii:
-                place, byte = _first_non_ascii(body, line + 1)
+                bad_line, byte = _first_non_ascii(body, line + 1)
                 raise ProtT5nvError(
-                    f"{name}: line {place}: record {record_id} has the non-ASCII byte 0x{byte:02x} in its sequence"
+                    f"{name}: line {bad_line}: record {record_id} has the non-ASCII byte 0x{byte:02x} in its sequence"
                 )
         yield Record(record_id, letters.decode("utf-8", "replace"), description, line)
-        line += len(newline) + line_ends + 1  # the last one was taken by the split
+        line += len(newline) + line_ends + 1  # splitting at the next header removed one more line end
 
 
-def _entries(rest: bytes, stream: BinaryIO) -> Iterator[bytes]:
-    """Stream the text between one ``>`` at the beginning of a line and the next."""
-    # Splitting whole blocks at once is three times as fast as a loop over lines. read1, because read would lose what
-    # came before a break in gzip data.
+def _entries(rest: bytes, stream: io.BufferedReader) -> Iterator[bytes]:
+    """Stream the text of each record without its ``>``; `rest` is text that was already read from the stream."""
+    # Splitting whole blocks is three times as fast as a loop over lines. For truncated gzip data, read1 returns all
+    # data before the end, and read would lose some of them.
     while block := stream.read1(_BLOCK):
         *entries, rest = (rest + block).split(b"\n>")
         yield from entries
@@ -106,6 +126,6 @@ def _entries(rest: bytes, stream: BinaryIO) -> Iterator[bytes]:
 
 
 def _first_non_ascii(body: bytes, first_line: int) -> tuple[int, int]:
-    """Return the line and the value of the first byte that no protein alphabet has."""
+    """Return the line number and the value of the first non-ASCII byte."""
     lines = enumerate(body.split(b"\n"), first_line)
     return next((line, byte) for line, part in lines for byte in part if byte > 127)

@@ -1,9 +1,10 @@
-"""Parquet: a table of proteins, read in batches."""
+"""Reader of Parquet tables with one protein per row."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from types import ModuleType
 
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.delimited import ID_COLUMNS, SEQUENCE_COLUMNS, find_column
@@ -22,20 +23,22 @@ def read_parquet(
     Parameters
     ----------
     path : str or PathLike
+        File to read.
     id_column, sequence_column : str, optional
-        By default the first of the usual names that is there (see `prott5nv.io.delimited`).
+        Names of the columns to read. By default these are the first usual names that the table has, as in
+        :mod:`prott5nv.io.delimited`.
     allow_empty : bool, default False
-        Yield records without a sequence, instead of refusing the file.
+        Whether to yield records without a sequence. By default they are an error.
 
     Yields
     ------
     Record
-        In the order of the file; `line` is the row, counted from 1.
+        One record at a time, in the order of the file. Its `line` is the row, counted from 1.
 
     Raises
     ------
     ProtT5nvError
-        The file is damaged, a column is missing, or a row has no id or no sequence.
+        If pyarrow is not installed, the file is damaged, a column is missing, or a row has no id or no sequence.
     """
     reader = pyarrow_parquet()
     from pyarrow import ArrowException
@@ -50,7 +53,8 @@ def read_parquet(
                 columns = batch.column(id_name).to_pylist(), batch.column(sequence_name).to_pylist()
                 for record_id, sequence in zip(*columns, strict=True):
                     row += 1
-                    record_id, sequence = str(record_id or "").strip(), str(sequence or "").strip()
+                    record_id = "" if record_id is None else str(record_id).strip()
+                    sequence = "" if sequence is None else str(sequence).strip()
                     if not record_id:
                         raise ProtT5nvError(f"{path}: row {row}: the id is empty")
                     if not sequence and not allow_empty:
@@ -63,7 +67,10 @@ def read_parquet(
 
 
 def is_parquet(path: str | os.PathLike) -> bool:
-    """Whether a file begins as Parquet does; it cannot be read as a stream, so standard input never is."""
+    """Return whether a file begins with Parquet's signature.
+
+    Standard input (``-``) is never Parquet, because that format cannot be read as a stream.
+    """
     try:
         with open(path, "rb") as file:
             return file.read(4) == b"PAR1"
@@ -71,13 +78,13 @@ def is_parquet(path: str | os.PathLike) -> bool:
         return False
 
 
-def pyarrow_parquet():
-    """The module that reads and writes Parquet.
+def pyarrow_parquet() -> ModuleType:
+    """Return the module ``pyarrow.parquet``.
 
     Raises
     ------
     ProtT5nvError
-        If it is not installed.
+        If pyarrow is not installed.
     """
     try:
         import pyarrow.parquet

@@ -1,4 +1,4 @@
-"""One function that reads every kind of protein file: FASTA, CSV, TSV and Parquet."""
+"""Reading of protein files in any supported format: FASTA, CSV, TSV and Parquet."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from prott5nv.io.delimited import parse_csv
 from prott5nv.io.fasta import parse_fasta
 from prott5nv.io.parquet import is_parquet, read_parquet
 from prott5nv.io.record import Record
-from prott5nv.io.source import open_source, source_name, until_break
+from prott5nv.io.source import name_truncation, open_source, source_name
 
 
 def read_records(
@@ -20,31 +20,31 @@ def read_records(
     allow_empty: bool = False,
     allow_non_ascii: bool = False,
 ) -> Iterator[Record]:
-    """Stream the proteins of a FASTA, CSV or TSV file, gzipped or not, or of a Parquet file.
+    """Stream the proteins of a FASTA, CSV, TSV or Parquet file. All but Parquet may be compressed with gzip.
 
-    The content decides: a file whose first character is ``>`` is FASTA, one whose first line has commas or tabs is a
-    table.
+    The format is detected from the content, not from the file name. A text file that begins with ``>`` is FASTA, and
+    one whose first line has commas or tabs is a table.
 
     Parameters
     ----------
     path : str or PathLike
-        The file, or ``-`` for standard input.
+        File to read, or ``-`` for standard input.
     id_column, sequence_column : str, optional
-        The columns of a table, where their names are not among the usual ones (see `prott5nv.io.delimited`).
+        Names of the columns to read, for tables without the usual column names (see :mod:`prott5nv.io.delimited`).
     allow_empty : bool, default False
-        Yield records without a sequence, instead of refusing the file.
+        Whether to yield records without a sequence. By default they are an error.
     allow_non_ascii : bool, default False
-        Yield sequences with characters that no protein alphabet has, instead of refusing the file.
+        Whether to yield sequences with non-ASCII characters. By default they are an error.
 
     Yields
     ------
     Record
-        In the order of the file, one at a time: memory does not grow with the file.
+        One record at a time, in the order of the file. Memory does not grow with the file.
 
     Raises
     ------
     ProtT5nvError
-        The file cannot be read, holds no records, or one of them is malformed; the message names file, line and id.
+        If the file cannot be read, has no records, or has a malformed record. The message names file, line and id.
 
     Examples
     --------
@@ -56,13 +56,18 @@ def read_records(
     if is_parquet(path):
         yield from read_parquet(path, id_column=id_column, sequence_column=sequence_column, allow_empty=allow_empty)
         return
-    allowed = {"allow_empty": allow_empty, "allow_non_ascii": allow_non_ascii}
     with open_source(path) as stream:
         beginning = stream.peek().removeprefix(b"\xef\xbb\xbf").lstrip()
         first_line = beginning.partition(b"\n")[0]
         if not first_line.startswith(b">") and (b"," in first_line or b"\t" in first_line):
-            columns = {"id_column": id_column, "sequence_column": sequence_column}
-            records = parse_csv(stream, name, **columns, **allowed)
+            records = parse_csv(
+                stream,
+                name,
+                id_column=id_column,
+                sequence_column=sequence_column,
+                allow_empty=allow_empty,
+                allow_non_ascii=allow_non_ascii,
+            )
         else:
-            records = parse_fasta(stream, name, **allowed)
-        yield from until_break(records, name)
+            records = parse_fasta(stream, name, allow_empty=allow_empty, allow_non_ascii=allow_non_ascii)
+        yield from name_truncation(records, name)

@@ -1,4 +1,4 @@
-"""A record: the name and the letters of one protein, as its file gives them."""
+"""One protein of an input file."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from typing import NamedTuple
 
 
 class Record(NamedTuple):
-    """One protein as its file gives it.
+    """One protein, as it is in the input file.
 
     Attributes
     ----------
     id : str
-        The first word of the FASTA header, or the CSV file's id column.
+        First word of the FASTA header, or content of the id column of a table.
     sequence : str
-        The letters, unchanged: case, gaps and unknown letters are the tokenizer's business.
+        Letters as in the file. The tokenizer handles lower case, gaps and unknown letters.
     description : str
-        The whole FASTA header without its ``>``; the id for CSV.
+        Whole FASTA header without ``>``. For tables it equals the id.
     line : int
-        The line of the file on which the record begins, counted from 1.
+        Line of the file on which the record begins, counted from 1. For Parquet it is the row.
     """
 
     id: str
@@ -27,8 +27,20 @@ class Record(NamedTuple):
 
 
 def accession(record_id: str) -> str:
-    """Return the accession within a UniProt identifier; any other identifier is returned unchanged.
+    """Return the accession of a UniProt identifier, and any other identifier unchanged.
 
+    Parameters
+    ----------
+    record_id : str
+        Id of a record.
+
+    Returns
+    -------
+    str
+        The accession.
+
+    Examples
+    --------
     >>> accession("sp|P69905|HBA_HUMAN"), accession("UniRef50_A0A007")
     ('P69905', 'UniRef50_A0A007')
     """

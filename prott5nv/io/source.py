@@ -1,4 +1,4 @@
-"""Opening what a user names: a file, a gzip file or standard input, with errors that name it."""
+"""Opening of input files and standard input, with or without gzip compression, and error messages that name them."""
 
 from __future__ import annotations
 
@@ -8,41 +8,46 @@ import os
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prott5nv.errors import ProtT5nvError
 
 if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
     from prott5nv.io.record import Record
 
 _BUFFER = 1 << 20
 
 
-class _Watched(io.RawIOBase):
-    """A raw stream that shows every block of bytes to a listener as it is read."""
+class _ObservedStream(io.RawIOBase):
+    """A raw stream that passes each block of bytes to a callback as it is read."""
 
-    def __init__(self, stream, listener: Callable[[memoryview], object]):
+    def __init__(self, stream: io.BufferedReader, on_read: Callable[[memoryview], object]) -> None:
         self._stream = stream
-        self._listener = listener
+        self._on_read = on_read
 
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer) -> int:
+    def readinto(self, buffer: WriteableBuffer) -> int:
         size = self._stream.readinto(buffer)
-        self._listener(memoryview(buffer)[:size])
+        self._on_read(memoryview(buffer)[:size])
         return size
 
 
-class _Unzipped(gzip.GzipFile):
-    """Gives what it has at each call; the usual one loses up to a whole buffer where the data break off."""
+class _GzipStream(gzip.GzipFile):
+    """A gzip stream that returns available data at once.
 
-    def readinto(self, buffer) -> int:
+    If the data are truncated, the base class loses up to a whole buffer of data before the end.
+    """
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
         return self.readinto1(buffer)
 
 
 def source_name(path: str | os.PathLike) -> str:
-    """Return the name by which messages call an input: its path, or ``standard input`` for ``-``."""
+    """Return the name of an input for messages, which is its path, or ``standard input`` for ``-``."""
     return "standard input" if str(path) == "-" else str(path)
 
 
@@ -50,33 +55,36 @@ def source_name(path: str | os.PathLike) -> str:
 def open_source(
     path: str | os.PathLike, on_read: Callable[[memoryview], object] | None = None
 ) -> Iterator[io.BufferedReader]:
-    """Open a text file for reading bytes; gzip is recognised by its content, whatever the file is called.
+    """Open a text file to read its bytes. Gzip compression is detected from the content, not from the file name.
 
     Parameters
     ----------
     path : str or PathLike
-        A file, or ``-`` for standard input.
+        File to open, or ``-`` for standard input.
     on_read : callable, optional
-        Called with each block of the bytes on disk (compressed, if they are), for a progress bar or a checksum.
+        Function that gets each block of bytes as they are in the file, before decompression. It serves progress bars
+        and checksums.
 
     Yields
     ------
-    io.BufferedReader
-        The decompressed bytes; ``peek`` shows the beginning without consuming it.
+    BufferedReader
+        The decompressed bytes. Its ``peek`` returns the beginning without consuming it.
 
     Raises
     ------
     ProtT5nvError
-        The file is missing, unreadable, empty, binary, or its gzip data is damaged or breaks off. Errors met while
-        reading inside the ``with`` block are turned into this one too.
+        If the file is missing, unreadable, empty or binary, or its gzip data are damaged or truncated. Errors while
+        reading inside the ``with`` block are converted to this error, too.
     """
     name = source_name(path)
     try:
         standard_input = str(path) == "-"
-        with open(0 if standard_input else path, "rb", _BUFFER, closefd=not standard_input) as file:
-            stream = file if on_read is None else io.BufferedReader(_Watched(file, on_read), _BUFFER)
+        raw = io.FileIO(0 if standard_input else path, closefd=not standard_input)
+        file: io.BufferedReader[Any] = io.BufferedReader(raw, _BUFFER)
+        with file:
+            stream = file if on_read is None else io.BufferedReader(_ObservedStream(file, on_read), _BUFFER)
             if stream.peek(2)[:2] == b"\x1f\x8b":
-                stream = io.BufferedReader(_Unzipped(fileobj=stream), _BUFFER)
+                stream = io.BufferedReader(_GzipStream(fileobj=stream), _BUFFER)
             beginning = stream.peek(_BUFFER)
             if not beginning:
                 raise ProtT5nvError(f"{name}: the file is empty")
@@ -84,23 +92,40 @@ def open_source(
                 raise ProtT5nvError(f"{name}: this is a binary file, not FASTA or CSV text")
             yield stream
     except EOFError:
-        raise broken_off(name) from None
+        raise _truncated(name) from None
     except (gzip.BadGzipFile, zlib.error) as error:
         raise ProtT5nvError(f"{name}: the gzip data are damaged ({error}); copy or download the file again") from None
     except OSError as error:
         raise ProtT5nvError(f"{name}: {error.strerror or error}") from None
 
 
-def broken_off(name: str, where: str = "") -> ProtT5nvError:
-    """The error for gzip data without an end."""
-    return ProtT5nvError(f"{name}: the gzip data break off{where}; copy or download the file again")
+def _truncated(name: str, where: str = "") -> ProtT5nvError:
+    return ProtT5nvError(f"{name}: the gzip data are truncated{where}; copy or download the file again")
 
 
-def until_break(records: Iterator[Record], name: str) -> Iterator[Record]:
-    """Stream records; if gzip data break off, say after which of them."""
+def name_truncation(records: Iterator[Record], name: str) -> Iterator[Record]:
+    """Stream records, and convert the error for truncated gzip data to one that names the last complete record.
+
+    Parameters
+    ----------
+    records : iterator of Record
+        Records of a parser.
+    name : str
+        Name of the input for the error message.
+
+    Yields
+    ------
+    Record
+        The given records.
+
+    Raises
+    ------
+    ProtT5nvError
+        If the gzip data of the input are truncated.
+    """
     record = None
     try:
         for record in records:
             yield record
     except EOFError:
-        raise broken_off(name, f" after line {record.line}, record {record.id}" if record else "") from None
+        raise _truncated(name, f" after line {record.line}, record {record.id}" if record else "") from None

@@ -180,7 +180,7 @@ def test_wrong_wish_leaves_nothing_behind(source, tmp_path, options, message):
 def test_broken_source_leaves_nothing_behind(tmp_path):
     path = tmp_path / "source.fasta.gz"
     path.write_bytes(gzip.compress(b">a\nMKV\n" * 100_000)[:-20])
-    with pytest.raises(ProtT5nvError, match="break off"):
+    with pytest.raises(ProtT5nvError, match="truncated"):
         prepare(path, tmp_path / "out")
     assert os.listdir(tmp_path) == ["source.fasta.gz"]
 

@@ -1,4 +1,4 @@
-"""Tables of proteins."""
+"""CSV and TSV tables of proteins."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def write(tmp_path, content: str | bytes):
     ],
     ids=["ProtT5nv", "crlf", "byte order mark", "UniProt TSV", "quoted", "gzip, blank line, padding"],
 )
-def test_usual_tables(tmp_path, content):
+def test_common_forms_of_tables_give_the_same_records(tmp_path, content):
     assert [(record.id, record.sequence) for record in read_records(write(tmp_path, content))] == [
         ("a", "MKV"),
         ("b", "LAG"),
@@ -41,7 +41,7 @@ def test_columns_can_be_chosen(tmp_path):
     assert records == [("x", "LAG", "x", 2)]
 
 
-def test_lines_are_lines_of_the_file(tmp_path):
+def test_record_lines_count_quoted_and_blank_lines(tmp_path):
     path = write(tmp_path, 'id,note,sequence\na,"two\nlines",MKV\n\nb,,LAG\n')
     assert [record.line for record in read_records(path)] == [2, 5]
 
@@ -61,7 +61,7 @@ def test_lines_are_lines_of_the_file(tmp_path):
         (b"id,sequence\na,\0\n", "binary"),
     ],
 )
-def test_bad_table_is_one_clear_line(tmp_path, content, message):
+def test_the_error_for_a_bad_table_is_one_line_with_the_place(tmp_path, content, message):
     path = write(tmp_path, content)
     with pytest.raises(ProtT5nvError) as error:
         list(read_records(path))
@@ -70,7 +70,7 @@ def test_bad_table_is_one_clear_line(tmp_path, content, message):
     assert "\n" not in str(error.value)
 
 
-def test_missing_chosen_column_says_how_to_name_it(tmp_path):
+def test_a_missing_column_lists_those_of_the_table(tmp_path):
     with pytest.raises(ProtT5nvError, match=r"no id column named gene; .*sequence"):
         list(read_records(write(tmp_path, "id,sequence\na,MKV\n"), id_column="gene"))
 
@@ -79,5 +79,5 @@ def test_genuine_tables(shared):
     sequences = shared / "data" / "sequences"
     inference = list(read_records(sequences / "uniref50_2021_04_qc" / "uniref50_inference_example.csv.gz"))
     assert inference[0].id == "UniRef50_A0A007"
-    own = list(read_records(sequences / "uniref50_bionemo_csv" / "val" / "x000.csv.gz"))
-    assert (own[0].id, len(own[0].sequence)) == ("UniRef50_A3UX44", 155)
+    pretraining = list(read_records(sequences / "uniref50_bionemo_csv" / "val" / "x000.csv.gz"))
+    assert (pretraining[0].id, len(pretraining[0].sequence)) == ("UniRef50_A3UX44", 155)

@@ -1,4 +1,4 @@
-"""FASTA as people have it, and as it should not be."""
+"""FASTA files in all common forms, and errors for malformed files."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def write(tmp_path, content: bytes, name="proteins.fasta"):
     ],
     ids=["plain", "crlf", "byte order mark", "no final newline", "trailing white space", "gzip", "gzip of two members"],
 )
-def test_same_records_whatever_the_form(tmp_path, content):
+def test_common_forms_of_fasta_give_the_same_records(tmp_path, content):
     assert list(read_fasta(write(tmp_path, content))) == EXPECTED
 
 
@@ -46,12 +46,12 @@ def test_blank_lines_are_skipped_and_counted(tmp_path):
     assert list(read_fasta(path)) == [("a", "MKV", "a", 3), ("b", "LAG", "b", 7)]
 
 
-def test_letters_are_left_alone(tmp_path):
+def test_letters_are_not_changed(tmp_path):
     sequence = "mkv-LA*.XBZ J>"
     assert next(read_fasta(write(tmp_path, f">a\n{sequence}\n".encode()))).sequence == sequence
 
 
-def test_header_in_other_alphabets(tmp_path):
+def test_headers_may_have_non_ascii_letters(tmp_path):
     record = next(read_fasta(write(tmp_path, ">a Hämoglobin α\nMKV\n".encode())))
     assert record.description == "a Hämoglobin α"
 
@@ -60,7 +60,7 @@ def test_header_in_other_alphabets(tmp_path):
 def test_records_do_not_depend_on_where_blocks_end(tmp_path, monkeypatch, block):
     path = write(tmp_path, PLAIN * 5)
     whole = list(read_fasta(path))
-    # The first block must hold the beginning of the first header, which 1 MiB always does.
+    # The first block must contain a character that is not white space. PLAIN begins with one.
     monkeypatch.setattr(fasta, "_BLOCK", block)
     assert list(read_fasta(path)) == whole
     assert len(whole) == 10
@@ -78,7 +78,7 @@ def test_records_do_not_depend_on_where_blocks_end(tmp_path, monkeypatch, block)
     st.integers(1, 70),
     st.sampled_from(["\n", "\r\n", "\n\n"]),
 )
-def test_what_is_written_is_read(tmp_path_factory, records, width, line_end):
+def test_random_records_are_read_back(tmp_path_factory, records, width, line_end):
     lines = []
     for name, sequence in records:
         lines += [">" + name, *(sequence[start : start + width] for start in range(0, len(sequence), width))]
@@ -103,12 +103,12 @@ def test_what_is_written_is_read(tmp_path_factory, records, width, line_end):
         (b">a\xff\nMKV\n", "line 1: header 'a\\xff' is not UTF-8"),
         (b">a\0\1\nMKV\n", "binary file"),
         (">a\nMKV\n".encode("utf-16"), "binary file"),
-        (gzip.compress(PLAIN * 1000)[:-20], "break off"),
+        (gzip.compress(PLAIN * 1000)[:-20], "truncated"),
         (gzip.compress(PLAIN)[:-8] + b"\1\2\3\4\5\6\7\10", "damaged"),
         (gzip.compress(PLAIN) + b"junk", "damaged"),
     ],
 )
-def test_bad_file_is_one_clear_line(tmp_path, content, message):
+def test_the_error_for_a_bad_file_is_one_line_with_the_place(tmp_path, content, message):
     path = write(tmp_path, content)
     with pytest.raises(ProtT5nvError) as error:
         list(read_fasta(path))
@@ -117,13 +117,13 @@ def test_bad_file_is_one_clear_line(tmp_path, content, message):
     assert "\n" not in str(error.value)
 
 
-def test_missing_file_and_folder(tmp_path):
+def test_a_missing_file_or_a_folder_is_an_error(tmp_path):
     for path in (tmp_path / "absent.fasta", tmp_path):
         with pytest.raises(ProtT5nvError, match=str(path)):
             list(read_fasta(path))
 
 
-def test_empty_records_can_be_asked_for(tmp_path):
+def test_empty_records_are_yielded_on_request(tmp_path):
     path = write(tmp_path, b">a\n>b\nMKV\n")
     assert [record.sequence for record in read_fasta(path, allow_empty=True)] == ["", "MKV"]
 
@@ -135,11 +135,11 @@ def test_standard_input(content):
     assert done.stdout.decode().strip() == str(EXPECTED)
 
 
-def test_listener_sees_the_bytes_on_disk(tmp_path):
+def test_the_callback_gets_the_bytes_of_the_file(tmp_path):
     content = gzip.compress(PLAIN)
-    seen = bytearray()
-    list(read_fasta(write(tmp_path, content), on_read=seen.extend))
-    assert bytes(seen) == content
+    observed = bytearray()
+    list(read_fasta(write(tmp_path, content), on_read=observed.extend))
+    assert bytes(observed) == content
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path):

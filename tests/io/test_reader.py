@@ -1,4 +1,4 @@
-"""One door for every kind of file."""
+"""Detection of the file format, and errors that are the same for all formats."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def test_accession(record_id, expected):
         ("misnamed.csv", "\n>a with, comma\nMKV\n"),
     ],
 )
-def test_content_decides(tmp_path, name, content):
+def test_the_content_determines_the_format(tmp_path, name, content):
     path = tmp_path / name
     path.write_text(content)
     assert [(record.id, record.sequence) for record in read_records(path)] == [("a", "MKV")]
 
 
-def test_neither_fasta_nor_table(tmp_path):
+def test_text_that_is_neither_fasta_nor_a_table_is_refused(tmp_path):
     path = tmp_path / "letter.txt"
     path.write_text("Dear colleague\n")
     with pytest.raises(ProtT5nvError, match="begins with '>', found 'Dear'"):
@@ -53,9 +53,9 @@ def test_neither_fasta_nor_table(tmp_path):
 
 
 @pytest.mark.parametrize("form", [">r{}\n{}\n", "r{},{}\n"])
-def test_where_gzip_data_break_off(tmp_path, form):
-    draw = random.Random(0)
-    lines = [form.format(number, "".join(draw.choices("ACDEFGHIKL", k=200))) for number in range(2000)]
+def test_truncated_gzip_data_name_the_last_complete_record(tmp_path, form):
+    rng = random.Random(0)
+    lines = [form.format(number, "".join(rng.choices("ACDEFGHIKL", k=200))) for number in range(2000)]
     whole = "".join(["" if form[0] == ">" else "id,sequence\n", *lines]).encode()
     path = tmp_path / "proteins.gz"
     compressed = gzip.compress(whole)
@@ -64,6 +64,8 @@ def test_where_gzip_data_break_off(tmp_path, form):
     with pytest.raises(ProtT5nvError) as error:
         for record in read_records(path):
             records.append(record)
-    line, last = re.search(r"the gzip data break off after line (\d+), record (r\d+); copy", str(error.value)).groups()
+    line, last = re.search(
+        r"the gzip data are truncated after line (\d+), record (r\d+); copy", str(error.value)
+    ).groups()
     assert (records[-1].line, records[-1].id) == (int(line), last)
-    assert 900 < len(records) < 1100  # what came before is not lost: half of the file
+    assert 900 < len(records) < 1100  # half of the file, so no complete record was lost

@@ -1,0 +1,77 @@
+"""Parquet tables of proteins."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from prott5nv.errors import ProtT5nvError
+from prott5nv.io.parquet import is_parquet, pyarrow_parquet, read_parquet
+from prott5nv.io.reader import read_records
+
+pyarrow = pytest.importorskip("pyarrow", reason="needs the parquet extra")
+
+
+def write(tmp_path, **columns):
+    from pyarrow.parquet import write_table
+
+    path = tmp_path / "proteins.parquet"
+    write_table(pyarrow.table(columns), path)
+    return path
+
+
+def test_records_in_the_order_of_the_file(tmp_path):
+    count = 2500  # three batches
+    path = write(tmp_path, Entry=[f"P{i}" for i in range(count)], note=["x"] * count, Sequence=["MKV"] * count)
+    assert list(read_records(path)) == [(f"P{i}", "MKV", f"P{i}", i + 1) for i in range(count)]
+
+
+def test_columns_can_be_chosen(tmp_path):
+    path = write(tmp_path, id=["a"], gene=["x"], sequence=["MKV"], mutant=[" LAG "])
+    assert list(read_parquet(path, id_column="GENE", sequence_column="mutant")) == [("x", "LAG", "x", 1)]
+
+
+def test_numbers_serve_as_ids(tmp_path):
+    assert [record.id for record in read_parquet(write(tmp_path, id=[0, 1], sequence=["MKV", "LAG"]))] == ["0", "1"]
+
+
+def test_empty_sequences_are_yielded_on_request(tmp_path):
+    path = write(tmp_path, id=["a", "b"], sequence=["MKV", None])
+    assert [record.sequence for record in read_parquet(path, allow_empty=True)] == ["MKV", ""]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"id": ["a"], "residues": ["MKV"]}, "no sequence column named sequence or seq; the columns are: id, residues"),
+        ({"id": ["a", "b"], "sequence": ["MKV", None]}, "row 2: record b has no sequence"),
+        ({"id": ["a", None], "sequence": ["MKV", "LAG"]}, "row 2: the id is empty"),
+        ({"id": pyarrow.array([], "string"), "sequence": pyarrow.array([], "string")}, "the table has no rows"),
+    ],
+)
+def test_errors_name_file_and_row(tmp_path, columns, message):
+    path = write(tmp_path, **columns)
+    with pytest.raises(ProtT5nvError) as error:
+        list(read_parquet(path))
+    assert str(error.value).startswith(f"{path}: ") and message in str(error.value)
+
+
+def test_a_damaged_file_is_an_error(tmp_path):
+    path = write(tmp_path, id=["a"], sequence=["MKV"])
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(ProtT5nvError, match="not a readable Parquet file"):
+        list(read_records(path))
+
+
+def test_the_format_is_detected_from_the_content(tmp_path):
+    path = write(tmp_path, id=["a"], sequence=["MKV"])
+    assert is_parquet(path.rename(tmp_path / "proteins.csv"))
+    (tmp_path / "text.parquet").write_text("id,sequence\n")
+    assert not any(is_parquet(name) for name in (tmp_path / "text.parquet", tmp_path / "absent", "-"))
+
+
+def test_without_pyarrow_the_error_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(ProtT5nvError, match=r"pip install 'prott5nv\[parquet\]'"):
+        pyarrow_parquet()

@@ -1,0 +1,51 @@
+"""CSV tables are complete, quoted where necessary, and unchanged after an error."""
+
+from __future__ import annotations
+
+import csv
+
+import pytest
+
+from prott5nv.errors import ProtT5nvError
+from prott5nv.io.table import write_table
+
+ROWS = [["P1", 0.5, "plain"], ["P2", None, 'comma, "quote" and\nnew line'], ["größer", -1, ""]]
+
+
+def test_rows_are_read_back(tmp_path):
+    path = tmp_path / "scores.csv"
+    assert write_table(path, ["id", "score", "note"], iter(ROWS)) == 3
+    with open(path, newline="", encoding="utf-8") as file:
+        assert list(csv.reader(file)) == [
+            ["id", "score", "note"],
+            ["P1", "0.5", "plain"],
+            ["P2", "", 'comma, "quote" and\nnew line'],
+            ["größer", "-1", ""],
+        ]
+
+
+def test_lines_end_with_a_newline_only(tmp_path):
+    write_table(tmp_path / "scores.csv", ["id"], [["P1"]])
+    assert (tmp_path / "scores.csv").read_bytes() == b"id\nP1\n"
+
+
+def test_a_table_without_rows_has_a_header(tmp_path):
+    assert write_table(tmp_path / "scores.csv", ["id"], []) == 0
+    assert (tmp_path / "scores.csv").read_text() == "id\n"
+
+
+def test_an_error_in_the_rows_keeps_the_old_table(tmp_path):
+    def rows():
+        yield ["P1"]
+        raise ProtT5nvError("a bad record")
+
+    path = tmp_path / "scores.csv"
+    path.write_text("old")
+    with pytest.raises(ProtT5nvError, match="a bad record"):
+        write_table(path, ["id"], rows())
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_missing_folder_is_one_line(tmp_path):
+    with pytest.raises(ProtT5nvError, match=r"scores\.csv: No such file or directory"):
+        write_table(tmp_path / "missing" / "scores.csv", ["id"], [])
