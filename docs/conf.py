@@ -67,6 +67,7 @@ html_static_path = ["_static"]
 html_css_files = ["prott5nv.css"]
 html_show_sourcelink = False
 html_theme_options = {
+    "header_links_before_dropdown": 7,
     "navbar_align": "left",
     "navigation_with_keys": False,
     "show_toc_level": 2,
