@@ -1,32 +1,72 @@
-"""``prott5nv finetune``: a head on the encoder for a task, scored, saved as one file that predicts."""
+"""``prott5nv finetune``: train a head on the encoder for a task, score it, and save one file that predicts."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import click
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+_SHOWN_METRICS = ("accuracy", "macro_f1", "mcc", "mse", "spearman", "r2")
 
 
 @click.command()
 @click.argument("task", metavar="TASK|FILE.csv")
 @click.argument("overrides", nargs=-1, metavar="[NAME=VALUE]...")
-@click.option("--model", metavar="FILE.nemo", help="The encoder; by default the small built-in model.")
-@click.option("--data", metavar="DIR", help="What prott5nv prepare flip wrote.  [default: flip]")
-@click.option("-o", "--output", metavar="DIR", help="Of the run.  [default: results/finetune/TASK-SPLIT-MODE]")
-@click.option("--mode", type=click.Choice(["frozen", "lora", "full"]), default="frozen", show_default=True,
-              help="What learns besides the head: nothing, low-rank adapters, or the whole encoder.")  # fmt: skip
-@click.option("--level", type=click.Choice(["residue", "protein"]), help="Of your own table: what has a target.")
-@click.option("--label", type=click.Choice(["class", "number"]), help="Of your own table: what a target is.")
-@click.option("--target-column", metavar="NAME", help="Of your own table.  [default: target]")
-@click.option("--sequence-column", metavar="NAME", help="Of your own table.  [default: sequence]")
-def command(task, overrides, model, data, output, mode, level, label, target_column, sequence_column):
-    """Train a head on the encoder for a task, score it beside baselines, save one file that predicts.
+@click.option(
+    "--model", metavar="FILE.nemo", help="Checkpoint with the encoder. By default the built-in model is used."
+)
+@click.option("--data", metavar="DIR", help="Folder that prott5nv prepare flip wrote.  [default: flip]")
+@click.option(
+    "-o",
+    "--output",
+    metavar="DIR",
+    help="Folder for the results of this run.  [default: results/finetune/TASK-SPLIT-MODE]",
+)
+@click.option(
+    "--mode",
+    type=click.Choice(["frozen", "lora", "full"]),
+    help="What to train besides the head: nothing, low-rank adapters (LoRA) in the encoder, or the whole encoder.  "
+    "[default: frozen]",
+)
+@click.option(
+    "--level",
+    type=click.Choice(["residue", "protein"]),
+    help="Whether your own table has a target for every residue or one for every protein.",
+)
+@click.option(
+    "--label",
+    type=click.Choice(["class", "number"]),
+    help="Whether the targets in your own table are classes or numbers.",
+)
+@click.option("--target-column", metavar="NAME", help="Column with the targets in your own table.  [default: target]")
+@click.option(
+    "--sequence-column", metavar="NAME", help="Column with the sequences in your own table.  [default: sequence]"
+)
+def command(
+    task: str,
+    overrides: tuple[str, ...],
+    model: str | None,
+    data: str | None,
+    output: str | None,
+    mode: str | None,
+    level: str | None,
+    label: str | None,
+    target_column: str | None,
+    sequence_column: str | None,
+) -> None:
+    """Train a predictor for a task, score it and its baselines, and save it as one file.
 
-    TASK is secondary_structure, conservation, scl, meltome or gb1, made by prott5nv prepare flip. FILE.csv is a table
-    of your own with a column of sequences and one of targets, and best with a column set of train, val and test. A
-    target is one value per protein, or for --level residue one letter per residue (numbers: with spaces between them).
+    TASK is secondary_structure, conservation, scl, meltome or gb1; prott5nv prepare flip writes its table. FILE.csv is
+    a table of your own. It needs one column with sequences and one with targets, and should have a column named set
+    with the values train, val and test. The target of a protein is one value. With --level residue it is one letter
+    for each residue, or one number for each residue with spaces between them.
 
-    Three trainings with different seeds are scored on the test set, with 95 % intervals. DIR gets model.h5 (for
-    prott5nv predict), predictions.csv and result.json (for prott5nv report). NAME=VALUE changes any setting of
-    conf/finetune.yaml, as in scripts/finetune.py, which is the same program.
+    The command trains three times with different seeds and scores the test set with 95 % intervals. It writes three
+    files to DIR: model.safetensors (for prott5nv predict), predictions.csv, and result.json (for prott5nv report).
+    NAME=VALUE changes any setting in conf/finetune.yaml and conf/task/, such as task.training.epochs=10.
 
     \b
     Examples:
@@ -40,11 +80,11 @@ def command(task, overrides, model, data, output, mode, level, label, target_col
     require_extra()
     from hydra import compose, initialize_config_dir
     from hydra.errors import HydraException
-    from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    from prott5nv.cli.hydra_app import config_folder
+    from prott5nv.cli.hydra_app import config_folder, configure_logging, describe
     from prott5nv.errors import ProtT5nvError
+    from prott5nv.flip.config import register_configs
 
     settings = {
         "mode": mode,
@@ -58,25 +98,56 @@ def command(task, overrides, model, data, output, mode, level, label, target_col
     }
     if task.endswith((".csv", ".csv.gz")):
         if not (level and label):
-            raise click.UsageError("for a table of your own say --level residue|protein and --label class|number")
+            raise click.UsageError("a table of your own needs --level residue|protein and --label class|number")
         name = task.replace("\\", "/").rpartition("/")[2].split(".")[0]
         head = {"residue": "convnet", "protein": "mlp"}[level]
         settings |= {"task.file": task, "task.name": name, "task.head.name": head}
         task = "custom"
-    given = [f"{name}={_quoted(value)}" for name, value in settings.items() if value is not None]
+    options = [f"{name}={_quote(value)}" for name, value in settings.items() if value is not None]
+    register_configs()
+    configure_logging()
     try:
         with initialize_config_dir(str(config_folder()), version_base="1.3"):
-            cfg = compose("finetune", [f"task={task}", *given, *overrides])
-        OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+            cfg = compose("finetune", [f"task={task}", *options, *overrides])
+        run(cfg)
     except (HydraException, OmegaConfBaseException) as error:
-        raise ProtT5nvError(" ".join(str(error).split())) from None
+        raise ProtT5nvError(describe(error)) from None
 
+
+def run(cfg: DictConfig) -> None:
+    """Fine-tune with a composed configuration and print the scores; ``scripts/finetune.py`` does the same.
+
+    Parameters
+    ----------
+    cfg : DictConfig
+        ``conf/finetune.yaml`` with overrides.
+
+    Raises
+    ------
+    ProtT5nvError
+        If a setting, the table or the model is not valid.
+    """
+    from prott5nv.flip.config import finetune_config
+
+    config = finetune_config(cfg)
+    # Importing PyTorch takes a second. An invalid setting has been reported by now.
     from prott5nv.flip.finetune import finetune
 
-    finetune(cfg)
+    finished = finetune(config)
+    for name, scores in finished.result["results"].items():
+        click.echo(f"{name:>16}: {_format_scores(scores['all'])}")
+    click.echo(f"results written to {finished.folder}")
 
 
-def _quoted(value: str) -> str:
-    """As Hydra's grammar wants text that may hold anything."""
+def _format_scores(scores: dict[str, dict[str, Any]]) -> str:
+    return "   ".join(
+        f"{name} {scores[name]['mean']:.3f} [{scores[name]['low']:.3f}, {scores[name]['high']:.3f}]"
+        for name in _SHOWN_METRICS
+        if name in scores
+    )
+
+
+def _quote(value: str) -> str:
+    """Quote a text that may contain anything for Hydra's grammar of overrides."""
     escaped = value.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"

@@ -1,6 +1,8 @@
-"""``prott5nv predict``: a fine-tuned model and a file of proteins in, a table out."""
+"""``prott5nv predict``: predict the proteins of a file with a fine-tuned model."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import click
 
@@ -10,20 +12,26 @@ from prott5nv.cli import options
 @click.command()
 @click.argument("run", metavar="RUN")
 @click.argument("source", metavar="INPUT")
-@click.option("-o", "--output", type=options.NewFile(), required=True, metavar="OUT.csv", help="The table to write.")
+@click.option(
+    "-o", "--output", type=options.NewFile(), required=True, metavar="OUT.csv", help="CSV table to write (required)."
+)
 @options.device
 @options.precision
-def command(run, source, output, device, precision):
-    """Predict with what prott5nv finetune made.
+def command(run: str, source: str, output: Path, device: str, precision: str) -> None:
+    """Predict the proteins in INPUT with a model that prott5nv finetune saved.
 
-    RUN is its folder or the model.h5 in it, which needs nothing else. INPUT is FASTA, CSV or TSV, gzipped or not.
-    OUT.csv gets one row per protein, in input order: id, length, prediction and, for classes, confidence. Predictions
-    for residues are one letter each, and their confidence is one digit each: 9 is a probability of 0.9 or more.
+    RUN is the folder of a fine-tuning run, or the file model.safetensors in it. That file holds the encoder and the
+    head, so you can copy it to another machine. INPUT is a FASTA, CSV or TSV file, gzipped or not.
+
+    OUT.csv has one row for each protein, in the order of INPUT, with the columns id, length and prediction. If the
+    model predicts classes, a column named confidence holds their probability. The prediction for the residues of a
+    protein is one letter for each residue, and its confidence is one digit for each residue: 9 means a probability of
+    0.9 or more.
 
     \b
     Examples:
       prott5nv predict results/finetune/secondary_structure-sampled-frozen proteins.fasta -o structure.csv
-      prott5nv predict localization.h5 proteome.fasta.gz -o localization.csv
+      prott5nv predict localization.safetensors proteome.fasta.gz -o localization.csv
     """
     from prott5nv.flip.predict import predict_file
 

@@ -1,4 +1,4 @@
-"""``prott5nv report``: fine-tuning runs side by side."""
+"""``prott5nv report``: compare fine-tuning runs."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import click
 
 @click.command()
 @click.argument("folder", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path))
-def command(folder):
-    """Put the runs of prott5nv finetune below a folder into one table.
+def command(folder: Path) -> None:
+    """Compare the fine-tuning runs in DIR with each other, their baselines and published results.
 
-    Each run stands beside its baselines and the published figures of the task, with the split that each is of. DIR gets
-    report.md, report.json, report.png and report.html, a page that needs nothing else: confusion matrices, predicted
-    against measured values, learning curves, scores by length.
+    The command reads the results of prott5nv finetune in DIR and all folders below it. It writes four files to DIR:
+    report.md and report.json hold the table of all scores, and report.png a figure of them. The page report.html adds
+    confusion matrices, predicted against measured values, learning curves and scores by protein length. The page needs
+    no other file, so you can send it to others.
 
     \b
     Example:

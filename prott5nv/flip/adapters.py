@@ -1,17 +1,20 @@
-"""What of the encoder learns: nothing, low-rank adapters (LoRA, by Hugging Face's peft), or everything."""
+"""Choice of the encoder parameters that are trained: none, low-rank adapters (LoRA, by Hugging Face's peft), or all."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 
 from prott5nv.checkpoint import load
+from prott5nv.errors import ProtT5nvError
+from prott5nv.flip.config import LoraConfig
 from prott5nv.model.prott5 import ProtT5
 
 
-def adapted_encoder(model: Path, mode: str, lora: dict, seed: int) -> ProtT5:
-    """A model without its decoder, whose parameters require gradients as the mode says.
+def load_trainable_encoder(model: Path, mode: str, lora: LoraConfig, seed: int) -> ProtT5:
+    """Load an encoder whose parameters require gradients as the mode demands.
 
     Parameters
     ----------
@@ -19,33 +22,44 @@ def adapted_encoder(model: Path, mode: str, lora: dict, seed: int) -> ProtT5:
         A ``.nemo`` file.
     mode : str
         ``frozen``, ``lora`` or ``full``.
-    lora : dict
-        ``rank``, ``alpha``, ``dropout`` and ``target_modules``.
+    lora : LoraConfig
+        The adapters of mode ``lora``.
     seed : int
-        Of the adapters.
+        Seed of the adapters' initialization.
+
+    Returns
+    -------
+    ProtT5
+        Without its decoder, in float32, on the CPU.
+
+    Raises
+    ------
+    ProtT5nvError
+        If the file cannot be read, or the encoder has none of ``lora.target_modules``.
     """
     encoder = load(model)
     del encoder.decoder
     encoder.requires_grad_(mode == "full")
     if mode == "lora":
-        from peft import LoraConfig, inject_adapter_in_model
+        import peft
 
         torch.manual_seed(seed)
-        config = LoraConfig(
-            r=lora["rank"],
-            lora_alpha=lora["alpha"],
-            lora_dropout=lora["dropout"],
-            target_modules=list(lora["target_modules"]),
+        config = peft.LoraConfig(
+            r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=list(lora.target_modules)
         )
-        inject_adapter_in_model(config, encoder.encoder)
+        try:
+            peft.inject_adapter_in_model(config, encoder.encoder)
+        except ValueError as error:
+            raise ProtT5nvError(f"lora.target_modules={lora.target_modules}: {error}") from None
     return encoder
 
 
-def merged(model: ProtT5) -> ProtT5:
-    """The model with its adapters added to the weights they adapt, so that it is a plain one again."""
+def merge_adapters(model: ProtT5) -> ProtT5:
+    """Add the adapters to the weights that they adapt, in place, so that the model is a plain one again."""
     for module in model.modules():
         for name, child in list(module.named_children()):
-            if hasattr(child, "get_base_layer"):  # peft's wrapper
-                child.merge()
-                setattr(module, name, child.get_base_layer())
+            if hasattr(child, "get_base_layer"):  # peft's wrapper of a linear layer
+                wrapper = cast(Any, child)
+                wrapper.merge()
+                setattr(module, name, wrapper.get_base_layer())
     return model

@@ -1,8 +1,8 @@
-"""What a head sees of a protein: one-hot residues, embeddings computed once and kept on disk, or a living encoder.
+"""Input of a head: one-hot residues, embeddings computed once and cached on disk, or an encoder that is trained.
 
-All three give the rows of a batch of proteins end to end. Pooled features have one row per protein, the mean.
+All three return the rows of a batch of proteins, concatenated. Pooled features have one row per protein, the mean.
 
-Shapes: P proteins of a task, B proteins of a batch, L residues of one, T rows of a batch, D columns.
+Shapes: L residues of a protein, T rows of a batch, D columns.
 """
 
 from __future__ import annotations
@@ -18,34 +18,47 @@ from torch import Tensor, nn
 
 from prott5nv.embedding.batching import window_starts
 from prott5nv.embedding.embedder import Embedder
+from prott5nv.embedding.job import file_sha256
 from prott5nv.io.atomic import whole_file
 from prott5nv.model.prott5 import ProtT5
 from prott5nv.model.tokenizer import FIRST_RESIDUE, RESIDUES, ProteinTokenizer
 
 
 class Features(Protocol):
-    """Anything with rows for proteins.
+    """The rows of the proteins of a task.
 
     Attributes
     ----------
     width : int
-        D.
+        Number of columns (D).
     """
 
     width: int
 
     def batch(self, indices: Sequence[int]) -> tuple[Tensor, list[int]]:
-        """Rows of some proteins: Tensor, shape=(T, D), dtype=float32, and how many of them each protein has."""
+        """Return the concatenated rows of some proteins.
+
+        Parameters
+        ----------
+        indices : sequence of int
+            Indices of the proteins.
+
+        Returns
+        -------
+        Tensor, shape=(T, D), dtype=float32
+        list of int
+            Number of rows of each protein.
+        """
 
 
 class OneHot:
-    """One column per residue letter: what can be said without a language model.
+    """One column per residue letter: features that need no language model.
 
     Parameters
     ----------
     sequences : sequence of str
-    pooled : bool
-        Whether to give the mean row of each protein, its composition.
+    pooled : bool, default False
+        Whether to return the mean row of each protein, which is its composition.
 
     Examples
     --------
@@ -62,6 +75,7 @@ class OneHot:
         self._pooled = pooled
 
     def batch(self, indices: Sequence[int]) -> tuple[Tensor, list[int]]:
+        """Return the concatenated rows of some proteins; see :meth:`Features.batch`."""
         tokens = [self._tokens_T[self._starts[i] : self._starts[i + 1]] for i in indices]
         lengths = [len(tokens_L) for tokens_L in tokens]
         columns_T = torch.from_numpy(np.concatenate(tokens)).long() - FIRST_RESIDUE
@@ -75,22 +89,23 @@ class OneHot:
 
 
 class StoredRows:
-    """Embeddings in a memory-mapped file.
+    """Rows in a memory-mapped file.
 
     Parameters
     ----------
     path : Path
-        Rows of all proteins, end to end: float16, shape (sum of `lengths`, D).
+        A ``.npy`` file with the concatenated rows of all proteins: shape=(sum of `lengths`, D), dtype=float16.
     lengths : sequence of int
-        Rows of each protein.
+        Number of rows of each protein.
     """
 
     def __init__(self, path: Path, lengths: Sequence[int]):
         self._rows = np.load(path, mmap_mode="r")
         self._starts = np.concatenate([[0], np.cumsum(lengths)])
-        self.width = self._rows.shape[1]
+        self.width = int(self._rows.shape[1])
 
     def batch(self, indices: Sequence[int]) -> tuple[Tensor, list[int]]:
+        """Return the concatenated rows of some proteins; see :meth:`Features.batch`."""
         rows = [self._rows[self._starts[i] : self._starts[i + 1]] for i in indices]
         return torch.from_numpy(np.concatenate(rows)).float(), [len(each) for each in rows]
 
@@ -103,12 +118,12 @@ def stored_embeddings(
     pooled: bool,
     precision: str = "auto",
     device: str = "auto",
-    on_progress: Callable[[int], None] = lambda residues: None,
+    on_progress: Callable[[int], object] = lambda residues: None,
 ) -> StoredRows:
-    """Embed proteins, or find the embeddings that an earlier run left.
+    """Embed proteins, or open the embeddings that an earlier run has cached.
 
-    Proteins longer than the model sees at once are embedded by overlapping windows. Numbers are kept as float16,
-    which is finer than the bf16 they may have been computed in.
+    Proteins longer than the model's position table are embedded by overlapping windows. Embeddings are stored as
+    float16, which is finer than bf16, in which they may have been computed.
 
     Parameters
     ----------
@@ -116,44 +131,51 @@ def stored_embeddings(
     model : Path
         A ``.nemo`` file.
     folder : Path
-        Of the cache. A file in it is named by a hash of the model, the precision, the sequences and the pooling.
+        Folder of the cache. The name of a file in it is a hash of the model, the precision, the sequences and `pooled`.
     pooled : bool
-        Whether to keep only the mean row of each protein.
+        Whether to store only the mean row of each protein.
     precision, device : str
-        As for :class:`prott5nv.Embedder`.
+        As for :class:`prott5nv.embedding.embedder.Embedder`.
     on_progress : callable, optional
-        Called with the residues of each protein that is done; not called where the embeddings are there already.
-    """
-    from prott5nv.embedding.job import file_sha256
+        Called with the number of residues of each protein after it has been embedded; not called for cached ones.
 
-    inference = Embedder(model, precision=precision, device=device)
-    digest = hashlib.sha256(f"{file_sha256(model)} {inference.hardware.precision} {pooled}".encode())
+    Returns
+    -------
+    StoredRows
+
+    Raises
+    ------
+    ProtT5nvError
+        If the model cannot be read, or a protein cannot be embedded.
+    """
+    embedder = Embedder(model, precision=precision, device=device)
+    digest = hashlib.sha256(f"{file_sha256(model)} {embedder.hardware.precision} {pooled}".encode())
     for sequence in sequences:
         digest.update(f"\n{sequence}".encode())
     path = folder / f"{digest.hexdigest()[:32]}.npy"
     lengths = [1] * len(sequences) if pooled else [len(sequence) for sequence in sequences]
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        shape = (sum(lengths), inference.config.hidden_size)
+        shape = (sum(lengths), embedder.config.hidden_size)
         with whole_file(path) as temporary:
             rows = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape)
             start = 0
-            for sequence, found in inference.embed(sequences, pooling="mean" if pooled else None, long="window"):
-                end = start + (1 if pooled else len(sequence))
-                rows[start:end] = found
-                start = end
+            embedded = embedder.embed(sequences, pooling="mean" if pooled else None, long="window")
+            for (_, protein_rows), sequence, length in zip(embedded, sequences, lengths, strict=True):
+                rows[start : start + length] = protein_rows
+                start += length
                 on_progress(len(sequence))
             rows.flush()
     return StoredRows(path, lengths)
 
 
 class LiveEncoder(nn.Module):
-    """The encoder itself, for training it together with a head.
+    """The encoder itself, which is trained together with a head.
 
     Parameters
     ----------
     model : ProtT5
-        Its encoder and embedding tables are used as they are, not copied.
+        Used as it is, not copied.
     sequences : sequence of str
     """
 
@@ -166,20 +188,21 @@ class LiveEncoder(nn.Module):
         self._tokens = np.split(tokens_T, starts[1:-1])
 
     def batch(self, indices: Sequence[int]) -> tuple[Tensor, list[int]]:
+        """Return the concatenated rows of some proteins; see :meth:`Features.batch`."""
         device = self.model.embedding.word_embeddings.weight.device
         lengths = [len(self._tokens[i]) for i in indices]
-        # A long protein is cut into the windows that inference uses, and their rows are averaged where they overlap.
-        pieces, places, first = [], [], 0
+        # A long protein is cut into the same windows as in inference; rows are averaged where windows overlap.
+        windows, positions, first = [], [], 0
         for i, length in zip(indices, lengths, strict=True):
             for start in window_starts(length, self._limit):
-                pieces.append(self._tokens[i][start : start + self._limit])
-                places.append(np.arange(first + start, first + start + len(pieces[-1])))
+                windows.append(self._tokens[i][start : start + self._limit])
+                positions.append(np.arange(first + start, first + start + len(windows[-1])))
             first += length
-        cu_seqlens_B1 = torch.tensor(np.cumsum([0, *map(len, pieces)]), dtype=torch.int32, device=device)
-        hidden_TD = self.model.encode(torch.from_numpy(np.concatenate(pieces)).to(device), cu_seqlens_B1).float()
-        if len(pieces) == len(indices):
+        cu_seqlens_B1 = torch.tensor(np.cumsum([0, *map(len, windows)]), dtype=torch.int32, device=device)
+        hidden_TD = self.model.encode(torch.from_numpy(np.concatenate(windows)).to(device), cu_seqlens_B1).float()
+        if len(windows) == len(indices):
             return hidden_TD, lengths
-        places_T = torch.from_numpy(np.concatenate(places)).to(device)
-        windows_T = torch.bincount(places_T, minlength=first)
-        summed_TD = hidden_TD.new_zeros(first, self.width).index_add(0, places_T, hidden_TD)
+        positions_T = torch.from_numpy(np.concatenate(positions)).to(device)
+        windows_T = torch.bincount(positions_T, minlength=first)
+        summed_TD = hidden_TD.new_zeros(first, self.width).index_add(0, positions_T, hidden_TD)
         return summed_TD / windows_T[:, None], lengths

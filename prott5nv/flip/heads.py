@@ -1,38 +1,51 @@
-"""Small networks on top of an encoder: rows of proteins in, one row of scores per residue or per protein out.
+"""Heads: small networks that turn the rows of an encoder into one row of scores per residue or per protein.
 
-Proteins lie end to end, as in the encoder; no padding is computed.
+The rows of all proteins of a batch are concatenated, as in the encoder, so no padding is computed.
 
 Shapes: B proteins, T residues of all of them, R rows of output (T or B), D columns of the features, K outputs,
-G rows with gaps between proteins.
+C channels, W residues of a convolution's kernel, G rows with gaps between the proteins.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prott5nv.errors import ProtT5nvError
-from prott5nv.model.dropout import dropout as drop_some
+from prott5nv.model.dropout import dropout as cheap_dropout
 
-_SMALLEST_STD = 0.25  # of the average column's: a column that hardly varies, such as a rare letter, is not blown up
-_SMALLEST_VARIANCE = 1e-4  # of the average direction's, for the same reason
+# Lower limits relative to the average column or direction, so that one that barely varies (such as a rare letter) is
+# not amplified.
+_MIN_RELATIVE_STD = 0.25
+_MIN_RELATIVE_VARIANCE = 1e-4
 
 
 class Head(nn.Module):
-    """Common to all heads: features are brought to one scale, and numbers come out in their own unit.
+    """Base class of all heads: it normalizes the features, and returns numbers in the unit of the targets.
+
+    A subclass implements :meth:`body` and, by way of ``_ResidueHead`` or ``_ProteinHead``, :meth:`set_scale`.
 
     Parameters
     ----------
     width : int
-        Columns of the features.
+        Columns of the features (D).
     num_outputs : int
-        Classes, or 1 for a number.
+        Number of classes, or 1 for a number (K).
+
+    Attributes
+    ----------
+    per_residue : bool
+        Whether the output has one row per residue; otherwise it has one per protein.
     """
 
     per_residue = False
+    feature_mean: Tensor
+    target_mean: Tensor
+    target_std: Tensor
 
     def __init__(self, width: int, num_outputs: int):
         super().__init__()
@@ -41,73 +54,119 @@ class Head(nn.Module):
         self.register_buffer("target_std", torch.ones(()))
 
     def pool(self, rows_TD: Tensor, lengths: Sequence[int]) -> Tensor:
-        """The rows that the network sees: those of residues, or the mean of each protein."""
+        """Return the rows that the network sees: unchanged, or the mean of each protein.
+
+        Parameters
+        ----------
+        rows_TD : Tensor, shape=(T, D), dtype=float32
+        lengths : sequence of int
+            Number of rows of each protein.
+
+        Returns
+        -------
+        Tensor, shape=(T, D) or (B, D), dtype=float32
+        """
         return rows_TD
 
-    def body(self, rows_RD: Tensor, lengths: Sequence[int]) -> Tensor:
-        """Scores of pooled rows whose mean is zero, and that :meth:`scaled` has seen."""
+    def body(self, rows: Tensor, lengths: Sequence[int]) -> Tensor:
+        """Return the scores of pooled, centered and rescaled rows.
+
+        Parameters
+        ----------
+        rows : Tensor, shape=(T, D) or (B, D), dtype=float32
+        lengths : sequence of int
+            Number of residues of each protein.
+
+        Returns
+        -------
+        Tensor, shape=(R, K), dtype=float32
+        """
         raise NotImplementedError
 
-    def take_scale(self, rows_RD: Tensor) -> None:
-        """Take the scale from pooled training rows, whose mean is known by now: Tensor, shape=(R, D)."""
+    def set_scale(self, rows: Tensor) -> None:
+        """Set the scale of the features from pooled training rows, after :attr:`feature_mean` has been set."""
         raise NotImplementedError
 
-    def scaled(self, rows_RD: Tensor) -> Tensor:
-        """Rows as the network wants them; as they are, where it brings them to scale itself."""
-        return rows_RD
+    def rescale(self, rows: Tensor) -> Tensor:
+        """Return centered rows at the scale that :meth:`body` expects."""
+        return rows
 
-    def standardise(self, rows_RD: Tensor) -> None:
-        """Take mean and scale from pooled training rows: Tensor, shape=(R, D)."""
-        self.feature_mean.copy_(rows_RD.mean(0))
-        self.take_scale(rows_RD)
+    def standardize(self, rows: Tensor) -> None:
+        """Set mean and scale of the features.
+
+        Parameters
+        ----------
+        rows : Tensor, shape=(T, D) or (B, D), dtype=float32
+            Pooled rows of training proteins.
+        """
+        self.feature_mean.copy_(rows.mean(0))
+        self.set_scale(rows)
 
     def forward(self, rows_TD: Tensor, lengths: Sequence[int]) -> Tensor:
-        """Scores: Tensor, shape=(T, K) or (B, K), dtype=float32."""
-        rows_RD = self.scaled(self.pool(rows_TD, lengths) - self.feature_mean)
-        return self.body(rows_RD, lengths) * self.target_std + self.target_mean
+        """Return the scores of a batch of proteins.
+
+        Parameters
+        ----------
+        rows_TD : Tensor, shape=(T, D), dtype=float32
+        lengths : sequence of int
+            Number of rows of each protein.
+
+        Returns
+        -------
+        Tensor, shape=(T, K) or (B, K), dtype=float32
+        """
+        rows = self.rescale(self.pool(rows_TD, lengths) - self.feature_mean)
+        return self.body(rows, lengths) * self.target_std + self.target_mean
 
 
 class _ResidueHead(Head):
-    """Sees features whitened: an encoder may write composition a hundred times louder than the residue itself.
+    """Whitens the features, because an encoder may encode composition a hundred times louder than the residue itself.
 
-    The whitening is multiplied into the first layer's weights, so it costs nothing per residue.
+    The whitening matrix is multiplied into the weights of the first layer, so it costs nothing per residue.
     """
 
     per_residue = True
+    whitening: Tensor
 
     def __init__(self, width: int, num_outputs: int):
         super().__init__(width, num_outputs)
         self.register_buffer("whitening", torch.eye(width))
 
-    def take_scale(self, rows_RD):
-        mean_D = self.feature_mean.to(rows_RD.device)
-        centred = (rows - mean_D for rows in rows_RD.split(2**16))  # not all at once: they may be gigabytes
-        covariance_DD = sum((rows.T @ rows).cpu().double() for rows in centred) / len(rows_RD)
-        variances_D, directions_DD = torch.linalg.eigh(covariance_DD)
-        smallest = max(_SMALLEST_VARIANCE * float(variances_D.mean()), torch.finfo().tiny)
+    def set_scale(self, rows: Tensor) -> None:
+        mean_D = self.feature_mean.to(rows.device)
+        covariance_DD = torch.zeros(len(mean_D), len(mean_D), dtype=torch.float64)
+        for part in rows.split(2**16):  # the centered copy of all rows could take gigabytes
+            centered = part - mean_D
+            covariance_DD += (centered.T @ centered).cpu().double()
+        variances_D, directions_DD = torch.linalg.eigh(covariance_DD / len(rows))
+        smallest = max(_MIN_RELATIVE_VARIANCE * float(variances_D.mean()), torch.finfo().tiny)
         self.whitening.copy_(directions_DD * variances_D.clamp(min=smallest).rsqrt())
 
-    def on_features(self, weight_KDW: Tensor) -> Tensor:
-        """Weights on whitened features, as weights on the features themselves: Tensor, shape=(K, D, W)."""
+    def unwhitened(self, weight_KDW: Tensor) -> Tensor:
+        """Turn weights for whitened features into weights for the features: Tensor, shape=(K, D, W)."""
         return torch.einsum("de,kew->kdw", self.whitening, weight_KDW)
 
 
 class _ProteinHead(Head):
-    """Sees features whose columns have the same spread."""
+    """Scales the columns of the features to the same spread."""
+
+    feature_std: Tensor
 
     def __init__(self, width: int, num_outputs: int):
         super().__init__(width, num_outputs)
         self.register_buffer("feature_std", torch.ones(width))
 
-    def take_scale(self, rows_RD):
-        std_D = rows_RD.std(0, correction=0)
-        self.feature_std.copy_(std_D.clamp(min=_SMALLEST_STD * float(std_D.mean())).clamp(min=torch.finfo().tiny))
+    def set_scale(self, rows: Tensor) -> None:
+        std_D = rows.std(0, correction=0)
+        self.feature_std.copy_(std_D.clamp(min=_MIN_RELATIVE_STD * float(std_D.mean())).clamp(min=torch.finfo().tiny))
 
-    def scaled(self, rows_RD):
-        return rows_RD / self.feature_std
+    def rescale(self, rows: Tensor) -> Tensor:
+        return rows / self.feature_std
 
 
 class _MeanHead(_ProteinHead):
+    """Sees the mean over the residues of each protein."""
+
     def pool(self, rows_TD: Tensor, lengths: Sequence[int]) -> Tensor:
         return torch.stack([rows.mean(0) for rows in rows_TD.split(list(lengths))])
 
@@ -119,82 +178,118 @@ class ResidueLinear(_ResidueHead):
         super().__init__(width, num_outputs)
         self.linear = nn.Linear(width, num_outputs)
 
-    def body(self, rows_RD, lengths):
-        return F.linear(rows_RD, self.on_features(self.linear.weight[..., None])[..., 0], self.linear.bias)
+    def body(self, rows: Tensor, lengths: Sequence[int]) -> Tensor:
+        return F.linear(rows, self.unwhitened(self.linear.weight[..., None])[..., 0], self.linear.bias)
 
 
 class ProteinLinear(_MeanHead):
-    """One linear layer on the mean over residues."""
+    """One linear layer on the mean over the residues."""
 
     def __init__(self, width: int, num_outputs: int):
         super().__init__(width, num_outputs)
         self.linear = nn.Linear(width, num_outputs)
 
-    def body(self, rows_RD, lengths):
-        return self.linear(rows_RD)
+    def body(self, rows: Tensor, lengths: Sequence[int]) -> Tensor:
+        return cast(Tensor, self.linear(rows))
 
 
 class ConvNet(_ResidueHead):
-    """Upstream's head for residues: two convolutions over seven residues, 32 channels between them.
+    """Two convolutions along the protein: BioNeMo v1's head for residues.
+
+    Parameters
+    ----------
+    width, num_outputs : int
+        As for :class:`Head`.
+    channels : int
+        Channels between the two convolutions.
+    kernel : int
+        Residues that each convolution sees.
+    dropout : float
+        Dropout probability of the channels.
 
     Examples
     --------
-    >>> ConvNet(64, 3)(torch.randn(7, 64), [5, 2]).shape
+    >>> ConvNet(64, 3, channels=32, kernel=7, dropout=0.25)(torch.randn(7, 64), [5, 2]).shape
     torch.Size([7, 3])
     """
 
-    def __init__(self, width: int, num_outputs: int, channels: int = 32, kernel: int = 7, dropout: float = 0.25):
+    def __init__(self, width: int, num_outputs: int, channels: int, kernel: int, dropout: float):
         super().__init__(width, num_outputs)
         self.first = nn.Conv1d(width, channels, kernel)
         self.second = nn.Conv1d(channels, num_outputs, kernel)
         self.dropout = dropout
 
-    def body(self, rows_RD, lengths):
-        x_GD, places_R = _set_apart(rows_RD, lengths, self.first)
-        inside_G1 = torch.zeros(len(x_GD), 1, device=rows_RD.device).index_fill(0, places_R, 1.0)
-        x_GC = torch.relu(_convolve(x_GD, self.on_features(self.first.weight), self.first.bias))
+    def body(self, rows: Tensor, lengths: Sequence[int]) -> Tensor:
+        x_GD, positions_T = _separate(rows, lengths, self.first)
+        is_residue_G1 = torch.zeros(len(x_GD), 1, device=rows.device).index_fill(0, positions_T, 1.0)
+        x_GC = torch.relu(_convolve(x_GD, self.unwhitened(self.first.weight), self.first.bias))
         if self.training:
-            x_GC = drop_some(x_GC, self.dropout)
-        return _convolve(x_GC * inside_G1, self.second.weight, self.second.bias)[places_R]
+            x_GC = cheap_dropout(x_GC, self.dropout)
+        return _convolve(x_GC * is_residue_G1, self.second.weight, self.second.bias)[positions_T]
 
 
 class WindowLinear(_ResidueHead):
-    """A linear layer over the residues around each one; with one-hot features, a profile of the neighbourhood."""
+    """One linear layer on the window of residues around each residue.
 
-    def __init__(self, width: int, num_outputs: int, kernel: int = 15):
+    Parameters
+    ----------
+    width, num_outputs : int
+        As for :class:`Head`.
+    kernel : int
+        Residues of the window.
+    """
+
+    def __init__(self, width: int, num_outputs: int, kernel: int):
         super().__init__(width, num_outputs)
         self.linear = nn.Conv1d(width, num_outputs, kernel)
 
-    def body(self, rows_RD, lengths):
-        x_GD, places_R = _set_apart(rows_RD, lengths, self.linear)
-        return _convolve(x_GD, self.on_features(self.linear.weight), self.linear.bias)[places_R]
+    def body(self, rows: Tensor, lengths: Sequence[int]) -> Tensor:
+        x_GD, positions_T = _separate(rows, lengths, self.linear)
+        return _convolve(x_GD, self.unwhitened(self.linear.weight), self.linear.bias)[positions_T]
 
 
 class MLP(_MeanHead):
-    """Upstream's head for proteins: one hidden layer on the mean over residues."""
+    """One hidden layer on the mean over the residues: BioNeMo v1's head for proteins.
 
-    def __init__(self, width: int, num_outputs: int, hidden_size: int = 256, dropout: float = 0.1):
+    Parameters
+    ----------
+    width, num_outputs : int
+        As for :class:`Head`.
+    hidden_size : int
+        Units of the hidden layer.
+    dropout : float
+        Dropout probability of the hidden units.
+    """
+
+    def __init__(self, width: int, num_outputs: int, hidden_size: int, dropout: float):
         super().__init__(width, num_outputs)
         self.layers = nn.Sequential(
             nn.Linear(width, hidden_size), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden_size, num_outputs)
         )
 
-    def body(self, rows_RD, lengths):
-        return self.layers(rows_RD)
+    def body(self, rows: Tensor, lengths: Sequence[int]) -> Tensor:
+        return cast(Tensor, self.layers(rows))
 
 
 class LightAttention(_ProteinHead):
-    """Stärk et al. (2021): a convolution decides where to look, another what to take; their sum and the maximum.
+    """The head of Stärk et al. (2021), which learns to which residues of a protein it attends.
+
+    One convolution computes attention weights and another one values. The weighted sum and the maximum of the values
+    over the residues enter a hidden layer.
 
     Parameters
     ----------
+    width, num_outputs : int
+        As for :class:`Head`.
     kernel : int
         Residues that each convolution sees.
     hidden_size : int
-        Of the layer behind the pooling.
+        Units of the hidden layer after the pooling.
+    dropout : float
+        Dropout probability of the values and of the hidden units.
     """
 
-    def __init__(self, width: int, num_outputs: int, kernel: int = 9, hidden_size: int = 32, dropout: float = 0.25):
+    def __init__(self, width: int, num_outputs: int, kernel: int, hidden_size: int, dropout: float):
         super().__init__(width, num_outputs)
         self.values = nn.Conv1d(width, width, kernel)
         self.attention = nn.Conv1d(width, width, kernel)
@@ -203,31 +298,47 @@ class LightAttention(_ProteinHead):
             nn.Linear(2 * width, hidden_size), nn.Dropout(dropout), nn.ReLU(), nn.Linear(hidden_size, num_outputs)
         )
 
-    def body(self, rows_RD, lengths):
-        x_GD, places_R = _set_apart(rows_RD, lengths, self.values)
-        values_TD = self.dropout(_convolve(x_GD, self.values.weight, self.values.bias)[places_R])
-        attention_TD = _convolve(x_GD, self.attention.weight, self.attention.bias)[places_R]
+    def body(self, rows: Tensor, lengths: Sequence[int]) -> Tensor:
+        x_GD, positions_T = _separate(rows, lengths, self.values)
+        values_TD = self.dropout(_convolve(x_GD, self.values.weight, self.values.bias)[positions_T])
+        attention_TD = _convolve(x_GD, self.attention.weight, self.attention.bias)[positions_T]
         pooled = []
         for value_LD, weight_LD in zip(values_TD.split(list(lengths)), attention_TD.split(list(lengths)), strict=True):
             attended_D = (value_LD * weight_LD.softmax(0)).sum(0)
             pooled.append(torch.cat([attended_D, value_LD.amax(0)]))
-        return self.layers(torch.stack(pooled))
+        return cast(Tensor, self.layers(torch.stack(pooled)))
 
 
-HEADS = {
+HEADS: dict[str, dict[str, type[Head]]] = {
     "residue": {"convnet": ConvNet, "linear": ResidueLinear, "window": WindowLinear},
     "protein": {"mlp": MLP, "linear": ProteinLinear, "light_attention": LightAttention},
 }
-POOLED = (MLP, ProteinLinear)  # they see only the mean row, so only that need be kept
+POOLED = (MLP, ProteinLinear)  # these see only the mean row of a protein, so only that needs to be cached
 
 
-def make_head(level: str, width: int, num_outputs: int, name: str, **settings) -> Head:
-    """A head by its name in `HEADS`.
+def make_head(level: str, width: int, num_outputs: int, name: str, **settings: Any) -> Head:
+    """Create a head.
+
+    Parameters
+    ----------
+    level : str
+        ``residue`` or ``protein``.
+    width, num_outputs : int
+        As for :class:`Head`.
+    name : str
+        A key of ``HEADS[level]``.
+    **settings
+        Further arguments of the head's class.
+
+    Returns
+    -------
+    Head
+        Initialized with PyTorch's global random generator.
 
     Raises
     ------
     ProtT5nvError
-        If there is none of that name for the level, or it has no such setting.
+        If the level has no head of that name, or the head has other settings.
     """
     if name not in HEADS[level]:
         raise ProtT5nvError(f"head.name={name}: heads for a {level} are {', '.join(HEADS[level])}")
@@ -237,25 +348,27 @@ def make_head(level: str, width: int, num_outputs: int, name: str, **settings) -
         raise ProtT5nvError(f"head.name={name}: {error}") from None
 
 
-def _set_apart(rows_TD: Tensor, lengths: Sequence[int], layer: nn.Conv1d) -> tuple[Tensor, Tensor]:
-    """Proteins with zeros between them, as many as the layer reaches: what each would see if it were padded alone.
+def _separate(rows_TD: Tensor, lengths: Sequence[int], layer: nn.Conv1d) -> tuple[Tensor, Tensor]:
+    """Put as many zeros between the proteins as the layer reaches, so that each sees what it would see alone.
 
     Returns
     -------
     Tensor, shape=(G, D)
+        The rows with zeros between the proteins.
     Tensor, shape=(T,), dtype=int64
-        Where each row went.
+        Position of each row in it.
     """
     protein_T = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
-    places_T = (torch.arange(len(protein_T)) + layer.kernel_size[0] // 2 * protein_T).to(rows_TD.device)
-    return rows_TD.new_zeros(int(places_T[-1]) + 1, rows_TD.shape[1]).index_copy_(0, places_T, rows_TD), places_T
+    positions_T = (torch.arange(len(protein_T)) + layer.kernel_size[0] // 2 * protein_T).to(rows_TD.device)
+    x_GD = rows_TD.new_zeros(int(positions_T[-1]) + 1, rows_TD.shape[1]).index_copy_(0, positions_T, rows_TD)
+    return x_GD, positions_T
 
 
-def _convolve(x_GD: Tensor, weight_KDW: Tensor, bias_K: Tensor) -> Tensor:
-    """Convolution along the rows: Tensor, shape=(G, K).
+def _convolve(x_GD: Tensor, weight_KDW: Tensor, bias_K: Tensor | None) -> Tensor:
+    """Convolve along the rows: Tensor, shape=(G, K).
 
-    As one line of an image whose channels lie together, which is how the rows lie already. Conv1d, for which they must
-    be copied apart and back, takes half as long again.
+    The rows are treated as one line of an image in channels-last format, which is how they lie in memory. Conv1d would
+    copy them into another layout and back, and takes half as long again.
     """
     image = x_GD.T[None, :, None]
     weight_KD1W = weight_KDW[:, :, None].contiguous(memory_format=torch.channels_last)

@@ -1,14 +1,15 @@
-"""Scores on a test set, over seeds, with 95 % intervals from a bootstrap over proteins.
+"""Scores on a test set: means over seeds, with 95 % intervals from a bootstrap over proteins.
 
-Residues of one protein are not independent, so proteins are what is drawn. The score is the mean over seeds, the spread
-their standard deviation.
+The bootstrap draws whole proteins, because the residues of one protein are not independent.
 
-Shapes: S seeds, P proteins, B bootstrap draws, R rows of output of a protein, K classes.
+Shapes: S seeds, P proteins, B bootstrap draws, R rows of output of a protein (of all proteins in the variable names),
+K classes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,60 +22,93 @@ DRAWS = 500
 _INTERVAL = (2.5, 97.5)
 
 
-def evaluate(task: Task, indices: Sequence[int], outputs_by_seed: Sequence[Sequence[np.ndarray]]) -> dict[str, dict]:
-    """All scores of some proteins.
+def evaluate(
+    task: Task, indices: Sequence[int] | np.ndarray, outputs_by_seed: Sequence[Sequence[np.ndarray]]
+) -> dict[str, dict[str, Any]]:
+    """Compute all scores of some proteins.
 
     Parameters
     ----------
     task : Task
     indices : sequence of int
-        P proteins.
+        Indices of the proteins.
     outputs_by_seed : sequence of sequence of ndarray, shape=(R, K) or (R,)
-        What :func:`prott5nv.flip.train.predict` returned for them, for each seed.
+        For each seed, the output of :func:`prott5nv.flip.train.predict` for these proteins.
 
     Returns
     -------
     dict of str to dict
-        For each metric: ``mean`` over seeds, ``spread`` (standard deviation), ``low`` and ``high`` (95 % interval),
-        ``seeds``.
+        By the name of the metric: ``mean`` over the seeds, ``spread`` (standard deviation over the seeds), ``low`` and
+        ``high`` (95 % interval), and ``seeds``, the score of each seed.
     """
     rng = np.random.default_rng(0)
     if task.label == "class":
         confusions_SPKK = np.stack([confusions(task, indices, outputs) for outputs in outputs_by_seed])
-        whole = np.ones((1, len(indices)))
+        each_once_BP = np.ones((1, len(indices)))
         drawn_BP = rng.multinomial(len(indices), np.full(len(indices), 1 / len(indices)), size=DRAWS)
-        points = _class_scores(task, confusions_SPKK, whole)
+        points = _class_scores(task, confusions_SPKK, each_once_BP)
         draws = _class_scores(task, confusions_SPKK, drawn_BP)
         return {name: _summary(points[name][:, 0], draws[name]) for name in points}
     measured_R = torch.from_numpy(np.concatenate([task.targets[i] for i in indices]))
     predicted_SR = torch.from_numpy(np.stack([np.concatenate(outputs) for outputs in outputs_by_seed]))
     lengths_P = np.array([len(task.targets[i]) for i in indices])
-    picks = [_rows_of(rng.integers(len(indices), size=len(indices)), lengths_P) for _ in range(DRAWS)]
-    points = [_number_scores(measured_R, predicted_R) for predicted_R in predicted_SR]
-    draws = [[_number_scores(measured_R[rows], predicted_R[rows]) for rows in picks] for predicted_R in predicted_SR]
+    drawn_rows = [_rows_of(rng.integers(len(indices), size=len(indices)), lengths_P) for _ in range(DRAWS)]
+    by_seed = [_number_scores(measured_R, predicted_R) for predicted_R in predicted_SR]
+    by_draw = [
+        [_number_scores(measured_R[rows], predicted_R[rows]) for rows in drawn_rows] for predicted_R in predicted_SR
+    ]
     return {
         name: _summary(
-            np.array([point[name] for point in points]),
-            np.array([[draw[name] for draw in of_seed] for of_seed in draws]),
+            np.array([scores[name] for scores in by_seed]),
+            np.array([[scores[name] for scores in draws_of_seed] for draws_of_seed in by_draw]),
         )
-        for name in points[0]
+        for name in by_seed[0]
     }
 
 
-def scores_by_length(task: Task, outputs_by_seed: Sequence[Sequence[np.ndarray]]) -> dict[str, dict]:
-    """Scores of the test set: of ``all`` proteins, and of those with ``up_to_512`` residues and ``longer`` ones."""
+def scores_by_length(
+    task: Task, outputs_by_seed: Sequence[Sequence[np.ndarray]]
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Compute the scores of the test set, and of its short and long proteins.
+
+    Parameters
+    ----------
+    task : Task
+    outputs_by_seed : sequence of sequence of ndarray, shape=(R, K) or (R,)
+        For each seed, the output of :func:`prott5nv.flip.train.predict` for the test proteins.
+
+    Returns
+    -------
+    dict of str to dict
+        What :func:`evaluate` returns, for ``all`` proteins, those with ``up_to_512`` residues and ``longer`` ones. A
+        group is left out if fewer than two of its proteins have scored targets.
+    """
     test = task.indices("test")
     short = task.lengths[test] <= LONG
     scores = {}
     for name, chosen in (("all", np.full(len(test), True)), ("up_to_512", short), ("longer", ~short)):
-        places = np.flatnonzero(chosen)
-        if sum(task.scored(test[place]).any() for place in places) > 1:  # one protein gives no interval
-            scores[name] = evaluate(task, test[places], [[outputs[p] for p in places] for outputs in outputs_by_seed])
+        kept = np.flatnonzero(chosen).tolist()
+        if sum(task.scored(test[i]).any() for i in kept) > 1:  # one protein gives no interval
+            scores[name] = evaluate(task, test[kept], [[outputs[i] for i in kept] for outputs in outputs_by_seed])
     return scores
 
 
-def selection_score(task: Task, outputs: Sequence[np.ndarray], indices: Sequence[int]) -> float:
-    """The task's own metric: what early stopping looks at."""
+def selection_score(task: Task, outputs: Sequence[np.ndarray], indices: Sequence[int] | np.ndarray) -> float:
+    """Compute only the task's main metric, which early stopping uses.
+
+    Parameters
+    ----------
+    task : Task
+    outputs : sequence of ndarray, shape=(R, K) or (R,)
+        The output of :func:`prott5nv.flip.train.predict`.
+    indices : sequence of int
+        Indices of the proteins.
+
+    Returns
+    -------
+    float
+        Accuracy, or the mean squared error of numbers.
+    """
     if task.label == "class":
         total_KK = confusions(task, indices, outputs).sum(0)
         return float(np.trace(total_KK) / max(1, total_KK.sum()))
@@ -82,8 +116,23 @@ def selection_score(task: Task, outputs: Sequence[np.ndarray], indices: Sequence
     return float(np.nanmean((np.concatenate(outputs) - measured) ** 2))
 
 
-def confusions(task: Task, indices: Sequence[int], outputs: Sequence[np.ndarray]) -> np.ndarray:
-    """Confusion matrix of each protein, true class by predicted class: ndarray, shape=(P, K, K), dtype=int64."""
+def confusions(task: Task, indices: Sequence[int] | np.ndarray, outputs: Sequence[np.ndarray]) -> np.ndarray:
+    """Compute the confusion matrix of each protein.
+
+    Parameters
+    ----------
+    task : Task
+        A task with classes.
+    indices : sequence of int
+        Indices of the proteins.
+    outputs : sequence of ndarray, shape=(R, K)
+        The output of :func:`prott5nv.flip.train.predict`.
+
+    Returns
+    -------
+    ndarray, shape=(P, K, K), dtype=int64
+        Number of targets by true class and predicted class.
+    """
     matrices = []
     for i, scores_RK in zip(indices, outputs, strict=True):
         scored_R = task.scored(i)
@@ -94,7 +143,7 @@ def confusions(task: Task, indices: Sequence[int], outputs: Sequence[np.ndarray]
 
 
 def _class_scores(task: Task, confusions_SPKK: np.ndarray, drawn_BP: np.ndarray) -> dict[str, np.ndarray]:
-    """Scores of each seed and each draw of proteins: ndarray, shape=(S, B), each."""
+    """Compute the scores of each seed and each draw of proteins: ndarray, shape=(S, B), for each metric."""
     total_SBKK = np.einsum("bp,spij->sbij", drawn_BP, confusions_SPKK, optimize=True).astype(float)
     hits_SBK = np.diagonal(total_SBKK, axis1=-2, axis2=-1)
     true_SBK, predicted_SBK, all_SB = total_SBKK.sum(-1), total_SBKK.sum(-2), total_SBKK.sum((-2, -1))
@@ -105,7 +154,7 @@ def _class_scores(task: Task, confusions_SPKK: np.ndarray, drawn_BP: np.ndarray)
         scores["accuracy_per_protein"] = (accuracy_SP @ drawn_BP.T) / ((rows_SP > 0) @ drawn_BP.T)
         for k, name in enumerate(task.classes):
             scores[f"recall_{name}"] = hits_SBK[..., k] / np.maximum(true_SBK[..., k], 1)
-    # A class that is neither there nor predicted says nothing, as in torchmetrics.
+    # The mean leaves out classes that are neither true nor predicted, as torchmetrics does.
     present_SBK = (true_SBK + predicted_SBK) > 0
     f1_SBK = 2 * hits_SBK / np.maximum(true_SBK + predicted_SBK, 1)
     scores["macro_f1"] = f1_SBK.sum(-1) / present_SBK.sum(-1)
@@ -113,32 +162,33 @@ def _class_scores(task: Task, confusions_SPKK: np.ndarray, drawn_BP: np.ndarray)
     return scores
 
 
-def _matthews(hits_SBK, true_SBK, predicted_SBK, all_SB):
+def _matthews(hits_SBK: np.ndarray, true_SBK: np.ndarray, predicted_SBK: np.ndarray, all_SB: np.ndarray) -> np.ndarray:
+    """Compute Matthews' correlation coefficient: ndarray, shape=(S, B)."""
     covariance = hits_SBK.sum(-1) * all_SB - (true_SBK * predicted_SBK).sum(-1)
     variances = (all_SB**2 - (predicted_SBK**2).sum(-1)) * (all_SB**2 - (true_SBK**2).sum(-1))
     return covariance / np.sqrt(np.maximum(variances, 1))
 
 
 def _rows_of(proteins: np.ndarray, lengths_P: np.ndarray) -> np.ndarray:
-    """Numbers of the rows of some proteins, whose rows lie end to end."""
+    """Return the row indices of some proteins in the concatenated rows of all of them."""
     starts_P = np.cumsum(lengths_P) - lengths_P
     lengths = lengths_P[proteins]
-    firsts = np.cumsum(lengths) - lengths
-    return np.arange(lengths.sum()) + np.repeat(starts_P[proteins] - firsts, lengths)
+    output_starts = np.cumsum(lengths) - lengths
+    return np.arange(lengths.sum()) + np.repeat(starts_P[proteins] - output_starts, lengths)
 
 
-def _number_scores(y: torch.Tensor, x: torch.Tensor) -> dict[str, float]:
-    scored = ~y.isnan()
-    y, x = y[scored], x[scored]
-    mse = float(mean_squared_error(x, y))
-    # Constants have no ranks and no variance to explain: torchmetrics would answer NaN.
-    measured_vary, predicted_vary = (bool(numbers.std(correction=0) > 0) for numbers in (y, x))
-    spearman = float(spearman_corrcoef(x, y)) if measured_vary and predicted_vary else 0.0
-    r2 = float(r2_score(x, y)) if measured_vary else 0.0
+def _number_scores(measured_R: torch.Tensor, predicted_R: torch.Tensor) -> dict[str, float]:
+    scored_R = ~measured_R.isnan()
+    measured, predicted = measured_R[scored_R], predicted_R[scored_R]
+    mse = float(mean_squared_error(predicted, measured))
+    # Constant numbers have neither ranks nor variance, and torchmetrics would return NaN.
+    measured_vary, predicted_vary = (bool(numbers.std(correction=0) > 0) for numbers in (measured, predicted))
+    spearman = float(spearman_corrcoef(predicted, measured)) if measured_vary and predicted_vary else 0.0
+    r2 = float(r2_score(predicted, measured)) if measured_vary else 0.0
     return {"mse": mse, "rmse": mse**0.5, "spearman": spearman, "r2": r2}
 
 
-def _summary(seeds_S: np.ndarray, draws_SB: np.ndarray) -> dict:
+def _summary(seeds_S: np.ndarray, draws_SB: np.ndarray) -> dict[str, Any]:
     low, high = np.percentile(draws_SB.mean(0), _INTERVAL)
     spread = float(seeds_S.std(ddof=1)) if len(seeds_S) > 1 else 0.0
     return {

@@ -1,4 +1,4 @@
-"""Predictions as a table: what a person reads, and what another program does."""
+"""Predictions as a CSV table."""
 
 from __future__ import annotations
 
@@ -7,76 +7,106 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from prott5nv.flip.predictor import OutputSpec, Prediction, Predictor
+from prott5nv.flip.predictor import Prediction, Predictor
+from prott5nv.flip.tasks import OutputSpec
 from prott5nv.io.reader import read_records
 from prott5nv.io.table import write_table
 
 
 def predict_file(
-    run: str | os.PathLike,
-    source: str | os.PathLike,
-    output: str | os.PathLike,
+    run: str | os.PathLike[str],
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
     *,
     device: str = "auto",
     precision: str = "auto",
 ) -> int:
-    """Predict the proteins of a file; the output appears when it is complete.
+    """Predict the proteins of a file and write a table.
 
     Parameters
     ----------
-    run : path-like
-        Folder of a fine-tuning run, or its ``model.h5``.
-    source : path-like
+    run : str or PathLike
+        Folder of a fine-tuning run, or the ``model.safetensors`` in it.
+    source : str or PathLike
         FASTA, CSV or TSV, gzipped or not.
-    output : path-like
-        CSV.
+    output : str or PathLike
+        The CSV file to write; see :func:`write_predictions`.
+    device, precision : str
+        As for :class:`prott5nv.embedding.embedder.Embedder`.
 
     Returns
     -------
     int
-        Proteins predicted.
+        Number of proteins predicted.
+
+    Raises
+    ------
+    ProtT5nvError
+        If the model or the proteins cannot be read, or the table cannot be written.
     """
     predictor = Predictor(run, device=device, precision=precision)
-    return write_predictions(output, predictor.meaning, predictor.predict(read_records(source)))
+    return write_predictions(output, predictor.output_spec, predictor.predict(read_records(source)))
 
 
 def write_predictions(
-    path: str | os.PathLike,
-    meaning: OutputSpec,
+    path: str | os.PathLike[str],
+    spec: OutputSpec,
     predictions: Iterable[Prediction],
     targets: Iterable[np.ndarray] | None = None,
 ) -> int:
     """Write one row per protein.
 
-    ``prediction`` of residues is one letter each, or numbers with spaces between them; ``confidence`` is then one digit
-    each, the probability in tenths (9: 0.9 or more). With targets, their column has ``-`` for what is not scored.
+    The columns are ``id``, ``length``, ``prediction``, for classes ``confidence``, and, if given, ``target``.
+    The prediction for the residues of a protein is one letter per residue, or numbers separated by spaces. Its
+    confidence is one digit per residue, the first decimal of the probability: 9 is 0.9 or more.
+
+    Parameters
+    ----------
+    path : str or PathLike
+    spec : OutputSpec
+        What the predictions mean.
+    predictions : iterable of Prediction
+        Streamed.
+    targets : iterable of ndarray, shape=(R,), optional
+        True classes or numbers of each protein. Classes that are not scored are written as ``-``.
+
+    Returns
+    -------
+    int
+        Number of proteins written.
+
+    Raises
+    ------
+    ProtT5nvError
+        If the file cannot be written.
     """
-    confident = meaning.label == "class"
-    columns = ["id", "length", "prediction"] + ["confidence"] * confident + ["target"] * (targets is not None)
-    return write_table(path, columns, _rows(meaning, predictions, targets))
+    columns = ["id", "length", "prediction"]
+    columns += ["confidence"] * (spec.label == "class") + ["target"] * (targets is not None)
+    return write_table(path, columns, _rows(spec, predictions, targets))
 
 
 def _rows(
-    meaning: OutputSpec, predictions: Iterable[Prediction], targets: Iterable[np.ndarray] | None
+    spec: OutputSpec, predictions: Iterable[Prediction], targets: Iterable[np.ndarray] | None
 ) -> Iterator[list[object]]:
-    confident = meaning.label == "class"
-    rest = iter(targets) if targets is not None else None
+    remaining_targets = iter(targets) if targets is not None else None
     for name, length, rows in predictions:
-        cells = [name, length, _text(meaning, rows.argmax(-1) if confident else rows)]
-        if confident:
-            cells.append(_confidence(meaning, rows.max(-1)))
-        if rest is not None:
-            cells.append(_text(meaning, next(rest)))
+        cells: list[object] = [name, length]
+        if spec.label == "class":
+            cells += [_text(spec, rows.argmax(-1)), _confidence(spec, rows.max(-1))]
+        else:
+            cells.append(_text(spec, rows))
+        if remaining_targets is not None:
+            cells.append(_text(spec, next(remaining_targets)))
         yield cells
 
 
-def _text(meaning: OutputSpec, values: np.ndarray) -> str:
-    if meaning.label == "number":
+def _text(spec: OutputSpec, values: np.ndarray) -> str:
+    if spec.label == "number":
         return " ".join(f"{value:.6g}" for value in values)
-    return "".join(meaning.classes[value] if value >= 0 else "-" for value in values)
+    return "".join(spec.classes[value] if value >= 0 else "-" for value in values)
 
 
-def _confidence(meaning: OutputSpec, probabilities: np.ndarray) -> str:
-    if meaning.level == "protein":
+def _confidence(spec: OutputSpec, probabilities: np.ndarray) -> str:
+    if spec.level == "protein":
         return f"{probabilities[0]:.4f}"
     return "".join(map(str, np.minimum(9, (probabilities * 10).astype(int))))

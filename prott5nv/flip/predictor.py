@@ -1,61 +1,37 @@
-"""A fine-tuned model as one file: encoder, head, and what its outputs mean. HDF5, so that opening it runs nothing."""
+"""Prediction with a fine-tuned model."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import h5py
 import numpy as np
 import torch
 
 from prott5nv.embedding.embedder import Embedder
 from prott5nv.errors import ProtT5nvError
 from prott5nv.flip.heads import Head, make_head
-from prott5nv.io.atomic import whole_file
+from prott5nv.flip.predictor_file import PredictorParts, read_predictor
+from prott5nv.flip.predictor_hdf5 import is_hdf5, read_hdf5_predictor
 from prott5nv.io.record import Record
-from prott5nv.model.config import ModelConfig
 from prott5nv.model.prott5 import ProtT5
 
-MODEL_FILE = "model.h5"
-_FORMAT = 1
-
-
-@dataclass(frozen=True)
-class OutputSpec:
-    """What a head's outputs are.
-
-    Attributes
-    ----------
-    task, split, level, label : str
-        As for :class:`prott5nv.flip.tasks.Task`.
-    classes : tuple of str
-    head : dict
-        ``name`` and settings.
-    """
-
-    task: str
-    split: str
-    level: str
-    label: str
-    classes: tuple[str, ...]
-    head: dict
+MODEL_FILE = "model.safetensors"
+_HDF5_MODEL_FILE = "model.h5"
 
 
 class Prediction(NamedTuple):
-    """One protein's result.
+    """The prediction for one protein.
 
     Attributes
     ----------
     id : str
     length : int
-        Residues.
+        Number of residues.
     rows : ndarray, shape=(L, K), (1, K), (L,) or (1,), dtype=float32
-        Probabilities of the classes, or numbers; of each residue, or of the protein.
+        Probabilities of the K classes, or numbers, for each of the L residues or for the protein.
     """
 
     id: str
@@ -63,68 +39,90 @@ class Prediction(NamedTuple):
     rows: np.ndarray
 
 
-def save_predictor(path: Path, model: ProtT5, head: Head, meaning: OutputSpec) -> None:
-    """Write encoder and head; the file appears under its name only when it is complete."""
-    about = {"format": _FORMAT, "meaning": asdict(meaning), "config": asdict(model.config)}
-    with whole_file(path) as temporary, h5py.File(temporary, "w") as file:
-        file.attrs["prott5nv"] = json.dumps(about)
-        for group, state in (("encoder", _encoder_state(model)), ("head", head.state_dict())):
-            for name, tensor in state.items():
-                file[f"{group}/{name}"] = tensor.detach().float().cpu().numpy()
-
-
 class Predictor:
-    """A fine-tuned model, ready to predict.
+    """A fine-tuned model, loaded from its file.
 
     Parameters
     ----------
-    path : path-like
-        The file, or the folder of the run that made it.
+    path : str or PathLike
+        The file ``model.safetensors`` (or ``model.h5``, which older versions wrote), or the folder of the run.
     device, precision : str
-        As for :class:`prott5nv.Embedder`.
+        As for :class:`prott5nv.embedding.embedder.Embedder`.
 
     Attributes
     ----------
-    meaning : OutputSpec
+    output_spec : OutputSpec
+        What the predictions mean.
+    head_settings : dict
+        ``name`` and settings of the head.
+    encoder_sha256 : str or None
+        Hash of the ``.nemo`` file that training started from; None if the file does not record it.
 
     Raises
     ------
     ProtT5nvError
-        If the file is not one of ours.
+        If the file cannot be opened, or ``prott5nv finetune`` did not write it.
     """
 
-    def __init__(self, path: str | os.PathLike, *, device: str = "auto", precision: str = "auto"):
-        path = Path(path)
-        path = path / MODEL_FILE if path.is_dir() else path
+    def __init__(self, path: str | os.PathLike[str], *, device: str = "auto", precision: str = "auto"):
+        path = _model_file(Path(path))
         try:
-            with h5py.File(path, "r") as file:
-                about = json.loads(file.attrs["prott5nv"])
-                encoder, head = (
-                    {name: torch.from_numpy(np.asarray(item)) for name, item in file[group].items()}
-                    for group in ("encoder", "head")
-                )
-            self.meaning = OutputSpec(**{**about["meaning"], "classes": tuple(about["meaning"]["classes"])})
-            config = ModelConfig.from_dict(about["config"])
-            outputs = len(self.meaning.classes) or 1
-            self._head = make_head(self.meaning.level, config.hidden_size, outputs, **self.meaning.head).eval()
-            self._head.load_state_dict(head)
-            with torch.device("meta"):  # the decoder, which has no part in this, takes no memory
-                model = ProtT5(config)
-            model.load_state_dict(encoder, strict=False, assign=True)
-            del model.decoder
-        except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            parts = read_hdf5_predictor(path) if is_hdf5(path) else read_predictor(path)
+        except (OSError, ProtT5nvError) as error:
+            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
             raise ProtT5nvError(f"{path}: not a model that `prott5nv finetune` wrote ({reason})") from None
-        self._inference = Embedder(model, device=device, precision=precision)
+        self.output_spec = parts.output_spec
+        self.head_settings = parts.head_settings
+        self.encoder_sha256 = parts.encoder_sha256
+        self._head = _build_head(parts)
+        self._embedder = Embedder(_build_encoder(parts), device=device, precision=precision)
 
     @torch.inference_mode()
     def predict(self, records: Iterable[Record]) -> Iterator[Prediction]:
-        """Predict a stream of proteins, in input order; long ones are embedded whole, by windows."""
-        for record, rows in self._inference.embed(records, long="window"):
+        """Predict a stream of proteins.
+
+        Parameters
+        ----------
+        records : iterable of Record
+            Proteins longer than the position table of the encoder are embedded by overlapping windows.
+
+        Yields
+        ------
+        Prediction
+            In input order.
+
+        Raises
+        ------
+        ProtT5nvError
+            If a protein cannot be embedded.
+        """
+        for record, rows in self._embedder.embed(records, long="window"):
+            assert rows is not None  # long="window" skips no protein
             scores = self._head(torch.from_numpy(rows), [len(rows)])
-            outputs = scores.softmax(-1) if self.meaning.label == "class" else scores[:, 0]
+            outputs = scores.softmax(-1) if self.output_spec.label == "class" else scores[:, 0]
             yield Prediction(record.id, len(rows), outputs.numpy())
 
 
-def _encoder_state(model: ProtT5) -> dict[str, torch.Tensor]:
-    return {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("decoder.")}
+def _model_file(path: Path) -> Path:
+    """Return the model's file in the folder of a run; other paths are returned unchanged."""
+    if not path.is_dir():
+        return path
+    older = path / _HDF5_MODEL_FILE
+    return older if older.is_file() and not (path / MODEL_FILE).exists() else path / MODEL_FILE
+
+
+def _build_head(parts: PredictorParts) -> Head:
+    spec = parts.output_spec
+    with torch.device("meta"):  # no memory for initial weights
+        head = make_head(spec.level, parts.config.hidden_size, spec.num_outputs, **parts.head_settings)
+    head.load_state_dict(parts.head, assign=True)
+    return head.eval()
+
+
+def _build_encoder(parts: PredictorParts) -> ProtT5:
+    # The file has no decoder; building a deep one only to delete it would take time.
+    with torch.device("meta"):
+        model = ProtT5(parts.config.replace(decoder_num_layers=1))
+    del model.decoder
+    model.load_state_dict(parts.encoder, assign=True)
+    return model

@@ -1,8 +1,8 @@
-"""A task: proteins, what is to be predicted of each, and which are for training, validation and test.
+"""A task: proteins with their targets, split into a training, a validation and a test set.
 
-A protein's targets are one number per row of output: L rows for a task about residues, one for a task about proteins.
+A protein has one target per residue or a single one. A target is a class or a number.
 
-Shapes: P proteins, L residues of one, R rows of output of one (L or 1).
+Shapes: P proteins, L residues of a protein, R targets of a protein (L or 1).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import csv
 import json
 import random
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,39 @@ from prott5nv.io.source import open_source
 LEVELS = ("residue", "protein")
 LABELS = ("class", "number")
 SETS = ("train", "val", "test")
-LONG = 512  # residues that the public model sees at once
-IGNORED = -1  # a class that is not scored; of numbers, NaN
+LONG = 512  # length of the position table of the published model
+IGNORED = -1  # index of a class that is not scored; for numbers it is NaN
 
-_DRAWN = 0.1  # of the proteins, for a set that a table does not name
-_FEWEST = 2  # proteins of a set
+_DRAWN_FRACTION = 0.1  # proteins to draw for a set that the table does not define
+_MIN_PROTEINS = 2  # per set
+
+
+@dataclass(frozen=True)
+class OutputSpec:
+    """What the outputs of a head mean.
+
+    Attributes
+    ----------
+    task, split : str
+        Names of the task and of the split that the head was trained on.
+    level : str
+        ``residue`` or ``protein``.
+    label : str
+        ``class`` or ``number``.
+    classes : tuple of str
+        Names of the classes, in the order of the outputs; empty for numbers.
+    """
+
+    task: str
+    split: str
+    level: str
+    label: str
+    classes: tuple[str, ...]
+
+    @property
+    def num_outputs(self) -> int:
+        """Number of columns of the head's output."""
+        return len(self.classes) if self.label == "class" else 1
 
 
 @dataclass(frozen=True)
@@ -38,16 +66,17 @@ class Task:
     Attributes
     ----------
     name, split : str
+        Names of the task and of its split.
     level : str
-        ``residue`` or ``protein``: what has a target.
+        ``residue`` if every residue has a target, ``protein`` if every protein has one.
     label : str
         ``class`` or ``number``.
     classes : tuple of str
         Names of the classes; empty for numbers.
     ids, sequences : list of str
     targets : list of ndarray, shape=(R,), dtype=int64 or float32
-        Class numbers, `IGNORED` where not scored; or numbers, NaN where not scored.
-    sets : ndarray, shape=(P,)
+        Class indices, or numbers. Targets that are not scored are `IGNORED` or NaN.
+    sets : ndarray, shape=(P,), dtype=str
         ``train``, ``val`` or ``test``.
     note : str
         How the split differs from the official one; empty if it does not.
@@ -66,42 +95,45 @@ class Task:
 
     @property
     def metric(self) -> str:
-        """By what results are compared: ``accuracy``, or ``mse`` for numbers."""
+        """The main metric: ``accuracy`` for classes, ``mse`` (mean squared error) for numbers."""
         return "accuracy" if self.label == "class" else "mse"
 
     @property
+    def output_spec(self) -> OutputSpec:
+        """What the outputs of a head for this task mean."""
+        return OutputSpec(self.name, self.split, self.level, self.label, self.classes)
+
+    @property
     def num_outputs(self) -> int:
-        """Columns of a head's output."""
-        return len(self.classes) if self.label == "class" else 1
+        """Number of columns of a head's output."""
+        return self.output_spec.num_outputs
 
     @cached_property
     def lengths(self) -> np.ndarray:
-        """Residues of each protein: ndarray, shape=(P,), dtype=int64."""
+        """Number of residues of each protein: ndarray, shape=(P,), dtype=int64."""
         return np.array([len(sequence) for sequence in self.sequences])
 
     def indices(self, part: str) -> np.ndarray:
-        """Numbers of the proteins of ``train``, ``val`` or ``test``: ndarray, dtype=int64."""
+        """Return the indices of the proteins in ``train``, ``val`` or ``test``: ndarray, dtype=int64."""
         return np.flatnonzero(self.sets == part)
 
     def scored(self, index: int) -> np.ndarray:
-        """Which rows of a protein count: ndarray, shape=(R,), dtype=bool."""
-        return ~np.isnan(self.targets[index]) if self.label == "number" else self.targets[index] != IGNORED
+        """Return which targets of a protein are scored: ndarray, shape=(R,), dtype=bool."""
+        targets_R = self.targets[index]
+        scored_R: np.ndarray = ~np.isnan(targets_R) if self.label == "number" else targets_R != IGNORED
+        return scored_R
 
     def subset(self, per_set: int) -> Task:
-        """At most that many proteins of each set, drawn at random; for a trial."""
-        order = np.random.default_rng(0)
-        kept = np.sort(np.concatenate([order.permutation(self.indices(part))[:per_set] for part in SETS]))
-        return Task(
-            self.name,
-            self.split,
-            self.level,
-            self.label,
-            self.classes,
-            [self.ids[i] for i in kept],
-            [self.sequences[i] for i in kept],
-            [self.targets[i] for i in kept],
-            self.sets[kept],
-            "; ".join(filter(None, [self.note, f"{per_set} proteins of each set"])),
+        """Return a smaller task for a trial, with at most `per_set` proteins of each set, drawn at random."""
+        rng = np.random.default_rng(0)
+        kept = np.sort(np.concatenate([rng.permutation(self.indices(part))[:per_set] for part in SETS]))
+        return replace(
+            self,
+            ids=[self.ids[i] for i in kept],
+            sequences=[self.sequences[i] for i in kept],
+            targets=[self.targets[i] for i in kept],
+            sets=self.sets[kept],
+            note="; ".join(filter(None, [self.note, f"{per_set} proteins of each set"])),
         )
 
 
@@ -117,26 +149,33 @@ def load_task(
     set_column: str = "set",
     mask_column: str = "mask",
 ) -> Task:
-    """Read a table of labelled proteins: what ``prott5nv prepare flip`` wrote, or a user's own CSV.
+    """Read a table of labelled proteins: one that ``prott5nv prepare flip`` wrote, or a user's own CSV.
 
     Parameters
     ----------
-    path : path-like
+    path : str or Path
         CSV with a header line, gzipped or not.
     name : str
-        What results call the task.
+        Name of the task in results.
     level, label : str, optional
-        ``residue`` or ``protein``; ``class`` or ``number``. A table made by ``prepare`` says so itself.
+        ``residue`` or ``protein``, and ``class`` or ``number``. The description beside a table that ``prepare`` wrote
+        takes precedence.
     sequence_column, target_column : str
-        Targets of residues are one letter each (classes), or numbers with spaces between them.
+        Names of the required columns. The targets of the residues of a protein are one letter per residue (classes), or
+        numbers separated by spaces.
     id_column, set_column, mask_column : str
-        Columns that may be missing: ids are then ``row 1`` ..., a tenth of the proteins drawn at random is the test set
-        and a tenth of the others the validation set, and every residue is scored.
+        Names of the optional columns. Without ids, proteins are named ``row 1`` and so on. Without sets, a tenth of the
+        proteins is drawn at random as the test set, and a tenth of the others as the validation set. Without masks,
+        every residue is scored.
+
+    Returns
+    -------
+    Task
 
     Raises
     ------
     ProtT5nvError
-        If a column is missing or a target is not of the kind named; the message names file, line and protein.
+        If a column is missing or a target does not fit `level` and `label`; the message names file, line and protein.
 
     Examples
     --------
@@ -149,31 +188,33 @@ def load_task(
     (('C', 'H'), [1, 1, 0], 'test set drawn at random; validation set drawn at random')
     """
     path = Path(path)
-    about = _description(path)
-    level, label = about.get("level", level), about.get("label", label)
-    for what, value, allowed in (("level", level, LEVELS), ("label", label, LABELS)):
-        if value not in allowed:
-            raise ProtT5nvError(f"{path}: task.{what}={value}: say {' or '.join(allowed)}")
+    description = _read_description(path)
+    level, label = description.get("level", level), description.get("label", label)
+    if level not in LEVELS:
+        raise ProtT5nvError(f"{path}: task.level={level}: must be {' or '.join(LEVELS)}")
+    if label not in LABELS:
+        raise ProtT5nvError(f"{path}: task.label={label}: must be {' or '.join(LABELS)}")
     rows = list(_read_rows(path, sequence_column, target_column))
-    classes = tuple(about.get("classes", ()))
+    classes = tuple(description.get("classes", ()))
     if label == "class" and not classes:
-        found = (row[target_column] for _, row in rows)
-        classes = tuple(sorted(set("".join(found) if level == "residue" else found)))
-    ids, sequences, targets, sets = [], [], [], []
+        labels = [row[target_column] for _, row in rows]
+        classes = tuple(sorted(set("".join(labels) if level == "residue" else labels)))
+    ids: list[str] = []
+    sequences: list[str] = []
+    targets: list[np.ndarray] = []
     for line, row in rows:
         where = f"{path}: line {line}"
         ids.append(row.get(id_column) or f"row {len(ids) + 1}")
         sequences.append(row[sequence_column])
-        sets.append(row.get(set_column))
-        target = _parse(row[target_column], level, label, classes, where)
+        target = _parse_target(row[target_column], level, label, classes, where)
         expected = len(sequences[-1]) if level == "residue" else 1
         if len(target) != expected:
             raise ProtT5nvError(f"{where}: {ids[-1]} has {expected} residues and {len(target)} labels")
-        targets.append(_masked(target, row.get(mask_column), where))
-    sets, drawn = _complete(sets, path)
+        targets.append(_apply_mask(target, row.get(mask_column), where))
+    sets, drawn = _complete_sets([row.get(set_column) for _, row in rows], path)
     return Task(
         name=name,
-        split=about.get("split", path.name.split(".")[0]),
+        split=description.get("split", path.name.split(".")[0]),
         level=level,
         label=label,
         classes=classes,
@@ -181,18 +222,23 @@ def load_task(
         sequences=sequences,
         targets=targets,
         sets=sets,
-        note="; ".join(filter(None, [about.get("note"), drawn])),
+        note="; ".join(filter(None, [description.get("note"), drawn])),
     )
 
 
 def description_file(path: Path) -> Path:
-    """Where ``prepare`` says what a table of its holds."""
+    """Return the path of the JSON description that ``prepare`` writes beside a table."""
     return path.with_suffix(".json")
 
 
-def _description(path: Path) -> dict[str, Any]:
+def _read_description(path: Path) -> dict[str, Any]:
     file = description_file(path)
-    return json.loads(file.read_text()) if file.is_file() else {}
+    if not file.is_file():
+        return {}
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise ProtT5nvError(f"{file}: not the description of a table ({error}); prepare the task again") from None
 
 
 def _read_rows(path: Path, *required: str) -> Iterable[tuple[int, dict[str, str]]]:
@@ -201,56 +247,58 @@ def _read_rows(path: Path, *required: str) -> Iterable[tuple[int, dict[str, str]
         rows = csv.DictReader(lines)
         for column in required:
             if column not in (rows.fieldnames or ()):
-                found = ", ".join(rows.fieldnames or ())
-                raise ProtT5nvError(f"{path}: no column {column!r}; the columns are: {found}")
+                existing = ", ".join(rows.fieldnames or ())
+                raise ProtT5nvError(f"{path}: no column {column!r}; the columns are: {existing}")
         for row in rows:
             if not all(row[column] for column in required):
                 raise ProtT5nvError(f"{path}: line {rows.line_num}: {' or '.join(required)} is empty")
             yield rows.line_num, row
 
 
-def _parse(text: str, level: str, label: str, classes: Sequence[str], where: str) -> np.ndarray:
+def _parse_target(text: str, level: str, label: str, classes: Sequence[str], where: str) -> np.ndarray:
     if label == "number":
         try:
             return np.array(text.split() if level == "residue" else [text], dtype=np.float32)
         except ValueError:
             raise ProtT5nvError(f"{where}: {text[:40]!r} is not a number") from None
-    number = {name: i for i, name in enumerate(classes)}
+    index = {name: i for i, name in enumerate(classes)}
     try:
-        return np.array([number[name] for name in (text if level == "residue" else [text])], dtype=np.int64)
+        return np.array([index[name] for name in (text if level == "residue" else [text])], dtype=np.int64)
     except KeyError as error:
         raise ProtT5nvError(f"{where}: {error.args[0]!r} is none of the classes {', '.join(classes)}") from None
 
 
-def _masked(target: np.ndarray, mask: str | None, where: str) -> np.ndarray:
+def _apply_mask(target: np.ndarray, mask: str | None, where: str) -> np.ndarray:
+    """Mark the targets whose mask is 0 as not scored."""
     if not mask:
         return target
     if len(mask) != len(target) or set(mask) - set("01"):
         raise ProtT5nvError(f"{where}: the mask must be {len(target)} characters, 0 or 1")
-    hidden = np.frombuffer(mask.encode(), dtype=np.uint8) == ord("0")
-    return np.where(hidden, IGNORED if target.dtype == np.int64 else np.float32(np.nan), target)
+    masked = np.frombuffer(mask.encode(), dtype=np.uint8) == ord("0")
+    return np.where(masked, IGNORED if target.dtype == np.int64 else np.float32(np.nan), target)
 
 
-def _complete(sets: list[str | None], path: Path) -> tuple[np.ndarray, str]:
-    """Sets of all proteins, and what had to be drawn at random for want of it."""
-    drawn = []
+def _complete_sets(sets: list[str | None], path: Path) -> tuple[np.ndarray, str]:
+    """Draw the sets that a table does not define, and return the sets of all proteins and a note about it."""
+    notes = []
     order = list(range(len(sets)))
     random.Random(0).shuffle(order)
     if not any(sets):
-        count = max(_FEWEST, round(_DRAWN * len(sets)))
         sets = ["train"] * len(sets)
-        for i in order[:count]:
+        for i in order[: max(_MIN_PROTEINS, round(_DRAWN_FRACTION * len(sets)))]:
             sets[i] = "test"
-        drawn.append("test set drawn at random")
-    unknown = set(sets) - set(SETS)
+        notes.append("test set drawn at random")
+    unknown = sorted(str(part) for part in set(sets) - set(SETS))
     if unknown:
-        raise ProtT5nvError(f"{path}: set {sorted(map(str, unknown))[0]!r}: expected one of {', '.join(SETS)}")
+        raise ProtT5nvError(f"{path}: set {unknown[0]!r}: expected one of {', '.join(SETS)}")
     if "val" not in sets:
         training = [i for i in order if sets[i] == "train"]
-        for i in training[: max(_FEWEST, round(_DRAWN * len(training)))]:
+        for i in training[: max(_MIN_PROTEINS, round(_DRAWN_FRACTION * len(training)))]:
             sets[i] = "val"
-        drawn.append("validation set drawn at random")
+        notes.append("validation set drawn at random")
     for part in SETS:
-        if sets.count(part) < _FEWEST:
-            raise ProtT5nvError(f"{path}: {sets.count(part)} proteins in the {part} set; at least {_FEWEST} are needed")
-    return np.array(sets), "; ".join(drawn)
+        if sets.count(part) < _MIN_PROTEINS:
+            raise ProtT5nvError(
+                f"{path}: {sets.count(part)} proteins in the {part} set; at least {_MIN_PROTEINS} are needed"
+            )
+    return np.array(sets), "; ".join(notes)

@@ -80,7 +80,7 @@ def test_saved_model_predicts_what_was_scored(finetune, flip_data):
     assert [row["id"] for row in rows] == list(told)
     source = folder / "test.csv"
     source.write_text("id,sequence\n" + "".join(f"{row['id']},{row['sequence']}\n" for row in rows))
-    predict_file(folder / "model.h5", source, folder / "again.csv")
+    predict_file(folder / "model.safetensors", source, folder / "again.csv")
     for row in table(folder / "again.csv"):
         same = np.mean([a == b for a, b in zip(row["prediction"], told[row["id"]]["prediction"], strict=True)])
         assert same > 0.99  # the cache keeps float16
@@ -111,7 +111,7 @@ def test_the_same_seed_gives_the_same_scores(finetune):
 def test_other_heads(head, finetune):
     short = ("seeds=[1]", "task.training.epochs=2", "baselines=false")
     folder, _ = finetune("scl", f"task.head.name={head}", "task.training.balanced=true", *short)
-    assert Predictor(folder).meaning.head["name"] == head
+    assert Predictor(folder).head_settings["name"] == head
 
 
 def test_own_table(finetune, tmp_path):

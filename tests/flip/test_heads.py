@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch import nn
 
 from prott5nv import ProtT5nvError, ProtT5nvInference, load
@@ -12,6 +15,7 @@ from prott5nv.flip.features import LiveEncoder, OneHot, stored_embeddings
 from prott5nv.flip.heads import HEADS, ConvNet, make_head
 
 LENGTHS = [5, 1, 30]
+SETTINGS = yaml.safe_load((Path(__file__).parents[2] / "conf/task/base.yaml").read_text())["head"]
 KINDS = [(level, name) for level, names in HEADS.items() for name in names]
 SEQUENCES = ["MSLKR", "A", "MKVLAWQXBZ" * 60]  # the last one is longer than the model sees at once
 
@@ -19,7 +23,7 @@ SEQUENCES = ["MSLKR", "A", "MKVLAWQXBZ" * 60]  # the last one is longer than the
 @pytest.mark.parametrize(("level", "name"), KINDS)
 def test_neighbours_do_not_matter(level, name):
     torch.manual_seed(0)
-    head = make_head(level, 8, 3, name).eval()
+    head = make_head(level, 8, 3, name, **SETTINGS[name]).eval()
     rows = torch.randn(sum(LENGTHS), 8)
     together = head(rows, LENGTHS)
     alone = torch.cat([head(each, [len(each)]) for each in rows.split(LENGTHS)])
@@ -30,7 +34,7 @@ def test_neighbours_do_not_matter(level, name):
 def test_convnet_is_upstreams_on_padded_proteins():
     """Two Conv2d over a padded batch, as upstream's, whose padding is set to zero between them."""
     torch.manual_seed(0)
-    head = ConvNet(8, 3).eval()
+    head = ConvNet(8, 3, **SETTINGS["convnet"]).eval()
     rows = torch.randn(sum(LENGTHS), 8)
     for protein, found in zip(rows.split(LENGTHS), head(rows, LENGTHS).split(LENGTHS), strict=True):
         hidden = nn.functional.conv1d(protein.T[None], head.first.weight, head.first.bias, padding=3).relu()
@@ -43,10 +47,10 @@ def test_residue_heads_see_whitened_features(name):
     """However loudly the encoder writes one direction, and wherever zero lies."""
     torch.manual_seed(0)
     rows = torch.randn(500, 8) * torch.logspace(1, 0, 8) @ torch.linalg.qr(torch.randn(8, 8)).Q + 5
-    head = make_head("residue", 8, 3, name).eval()
-    plain = make_head("residue", 8, 3, name).eval()
+    head = make_head("residue", 8, 3, name, **SETTINGS[name]).eval()
+    plain = make_head("residue", 8, 3, name, **SETTINGS[name]).eval()
     plain.load_state_dict(head.state_dict())
-    head.standardise(rows)
+    head.standardize(rows)
     white = (rows - rows.mean(0)) @ head.whitening
     torch.testing.assert_close(white.T.cov(correction=0), torch.eye(8), atol=1e-3, rtol=0)
     torch.testing.assert_close(head(rows, [500]), plain(white, [500]), atol=1e-4, rtol=1e-4)
@@ -56,7 +60,7 @@ def test_a_direction_that_hardly_varies_is_not_blown_up():
     head = make_head("residue", 3, 2, "linear")
     rows = torch.randn(500, 3) * torch.tensor([1.0, 1.0, 1e-5])
     rows[:, 0] = 2  # and one that does not vary at all
-    head.standardise(rows)
+    head.standardize(rows)
     white = (rows - rows.mean(0)) @ head.whitening
     assert white.isfinite().all() and sorted(white.std(0).round(decimals=1).tolist()) == [0, 0, 1]
 

@@ -1,0 +1,310 @@
+"""Configuration of fine-tuning: the type and the limits of every setting.
+
+The values, and a comment about each, are in ``conf/finetune.yaml`` and ``conf/task/``; there are no defaults here.
+Hydra merges the YAML into these classes, so a wrong type or an unknown key is refused with the key's name, and
+:func:`finetune_config` returns them as objects, whose limits are checked on creation.
+
+This module imports no PyTorch, so that a misspelt setting is reported at once.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any, cast
+
+from prott5nv.errors import ProtT5nvError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+MODES = ("frozen", "lora", "full")
+
+
+@dataclass
+class TrainingConfig:
+    """How to train a head, and the encoder if it is trained.
+
+    Attributes
+    ----------
+    epochs : int
+        Maximum number of passes over the training set.
+    patience : int
+        Number of epochs without a better validation score after which training stops.
+    batch_size : int
+        Proteins per optimizer step.
+    lr, encoder_lr : float
+        AdamW's learning rates for the head and for the trained parameters of the encoder.
+    weight_decay : float
+        AdamW's weight decay.
+    warmup : float
+        Fraction of the steps during which the learning rate rises; after that it decays linearly to zero.
+    balanced : bool
+        Whether to weight classes by their inverse frequency.
+    max_tokens : int
+        Residues per micro-batch. A larger batch is cut into micro-batches whose gradients are summed.
+    """
+
+    epochs: int
+    patience: int
+    batch_size: int
+    lr: float
+    encoder_lr: float
+    weight_decay: float
+    warmup: float
+    balanced: bool
+    max_tokens: int
+
+    def __post_init__(self) -> None:
+        _check_at_least(1, self, "task.training", "epochs", "patience", "batch_size", "max_tokens")
+        _check_at_least(0, self, "task.training", "lr", "encoder_lr", "weight_decay", "warmup")
+        if self.warmup > 1:
+            raise ProtT5nvError(f"task.training.warmup={self.warmup}: must be a fraction, at most 1")
+
+
+@dataclass
+class ConvNetConfig:
+    """Settings of :class:`prott5nv.flip.heads.ConvNet`."""
+
+    channels: int
+    kernel: int
+    dropout: float
+
+    def __post_init__(self) -> None:
+        _check_at_least(1, self, "task.head.convnet", "channels", "kernel")
+        _check_dropout(self.dropout, "task.head.convnet")
+
+
+@dataclass
+class WindowConfig:
+    """Settings of :class:`prott5nv.flip.heads.WindowLinear`."""
+
+    kernel: int
+
+    def __post_init__(self) -> None:
+        _check_at_least(1, self, "task.head.window", "kernel")
+
+
+@dataclass
+class LinearConfig:
+    """The linear heads have no settings."""
+
+
+@dataclass
+class MLPConfig:
+    """Settings of :class:`prott5nv.flip.heads.MLP`."""
+
+    hidden_size: int
+    dropout: float
+
+    def __post_init__(self) -> None:
+        _check_at_least(1, self, "task.head.mlp", "hidden_size")
+        _check_dropout(self.dropout, "task.head.mlp")
+
+
+@dataclass
+class LightAttentionConfig:
+    """Settings of :class:`prott5nv.flip.heads.LightAttention`."""
+
+    kernel: int
+    hidden_size: int
+    dropout: float
+
+    def __post_init__(self) -> None:
+        _check_at_least(1, self, "task.head.light_attention", "kernel", "hidden_size")
+        _check_dropout(self.dropout, "task.head.light_attention")
+
+
+@dataclass
+class HeadConfig:
+    """The chosen head, and the settings of every head.
+
+    Attributes
+    ----------
+    name : str
+        Name of the head to train; the other attributes are named after the heads.
+    """
+
+    name: str
+    convnet: ConvNetConfig
+    window: WindowConfig
+    linear: LinearConfig
+    mlp: MLPConfig
+    light_attention: LightAttentionConfig
+
+    def __post_init__(self) -> None:
+        if self.name not in head_names():
+            raise ProtT5nvError(f"task.head.name={self.name}: must be one of {', '.join(head_names())}")
+
+    def settings(self, name: str) -> dict[str, Any]:
+        """Return the name and the settings of a head, as :func:`prott5nv.flip.heads.make_head` takes them."""
+        return {"name": name, **asdict(getattr(self, name))}
+
+
+def head_names() -> list[str]:
+    """Return the names of all heads."""
+    return [field.name for field in fields(HeadConfig) if field.name != "name"]
+
+
+@dataclass
+class TaskConfig:
+    """The table of a task, its columns, the head and its training.
+
+    Attributes
+    ----------
+    name, split : str
+        Names of the task and of its split, used in results.
+    file : str
+        The CSV table.
+    level, label : str, optional
+        ``residue`` or ``protein``, and ``class`` or ``number``. Required unless a description lies beside the table.
+    sequence_column, target_column, id_column, set_column, mask_column : str
+        Names of the columns.
+    head : HeadConfig
+    training : TrainingConfig
+    """
+
+    name: str
+    split: str
+    file: str
+    level: str | None
+    label: str | None
+    sequence_column: str
+    target_column: str
+    id_column: str
+    set_column: str
+    mask_column: str
+    head: HeadConfig
+    training: TrainingConfig
+
+
+@dataclass
+class EncoderConfig:
+    """The encoder and the hardware it runs on.
+
+    Attributes
+    ----------
+    restore_encoder_path : str, optional
+        A ``.nemo`` file; None is the built-in model.
+    device, precision : str
+        As for :class:`prott5nv.embedding.embedder.Embedder`.
+    """
+
+    restore_encoder_path: str | None
+    device: str
+    precision: str
+
+
+@dataclass
+class LoraConfig:
+    """Low-rank adapters, as Hugging Face's ``peft`` defines them.
+
+    Attributes
+    ----------
+    rank, alpha : int
+        Rank of the update, and its scale times the rank.
+    dropout : float
+        Dropout probability of the input of the adapters.
+    target_modules : list of str
+        Names of the linear layers of the encoder that get an adapter.
+    """
+
+    rank: int
+    alpha: int
+    dropout: float
+    target_modules: list[str]
+
+    def __post_init__(self) -> None:
+        _check_at_least(1, self, "lora", "rank", "alpha")
+        _check_dropout(self.dropout, "lora")
+        if not self.target_modules:
+            raise ProtT5nvError("lora.target_modules is empty: name at least one layer, such as [query_key_value]")
+
+
+@dataclass
+class FinetuneConfig:
+    """The whole of ``conf/finetune.yaml``.
+
+    Attributes
+    ----------
+    task : TaskConfig
+    model : EncoderConfig
+    mode : str
+        ``frozen`` trains the head only, ``lora`` adapters in the encoder as well, ``full`` the whole encoder.
+    seeds : list of int
+        Training runs once for each seed.
+    baselines : bool
+        Whether to score baselines as well.
+    proteins_per_set : int, optional
+        Number of proteins to draw from each set for a trial; None takes all of them.
+    data_dir, cache_dir, output_dir : str
+        Folders of the prepared tasks, of the cached embeddings and baselines, and of the run.
+    lora : LoraConfig
+    """
+
+    task: TaskConfig
+    model: EncoderConfig
+    mode: str
+    seeds: list[int]
+    baselines: bool
+    proteins_per_set: int | None
+    data_dir: str
+    cache_dir: str
+    output_dir: str
+    lora: LoraConfig
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise ProtT5nvError(f"mode={self.mode}: must be one of {', '.join(MODES)}")
+        if not self.seeds:
+            raise ProtT5nvError("seeds is empty: give at least one, such as seeds=[1]")
+        if len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
+            raise ProtT5nvError(f"seeds={self.seeds}: must be different numbers, not negative")
+        if self.proteins_per_set is not None and self.proteins_per_set < 2:
+            raise ProtT5nvError(f"proteins_per_set={self.proteins_per_set}: must be at least 2, or null for all")
+
+
+def register_configs() -> None:
+    """Register the schema in Hydra's ``ConfigStore``; ``conf/finetune.yaml`` names it in its defaults list."""
+    from hydra.core.config_store import ConfigStore
+
+    ConfigStore.instance().store("finetune_schema", FinetuneConfig)
+
+
+def finetune_config(cfg: DictConfig) -> FinetuneConfig:
+    """Turn a composed Hydra configuration into a checked object.
+
+    Parameters
+    ----------
+    cfg : DictConfig
+        ``conf/finetune.yaml`` with overrides.
+
+    Returns
+    -------
+    FinetuneConfig
+
+    Raises
+    ------
+    ProtT5nvError
+        If a value is outside its limits; the message names the key.
+    omegaconf.errors.OmegaConfBaseException
+        If a value has the wrong type or is missing, or a key is unknown.
+    """
+    from omegaconf import OmegaConf
+
+    # Hydra lets an override with a plus, such as +task.lr=1, add any key; a second merge refuses it.
+    values = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    merged = OmegaConf.merge(OmegaConf.structured(FinetuneConfig), values)
+    return cast(FinetuneConfig, OmegaConf.to_object(merged))
+
+
+def _check_at_least(lowest: int, config: object, section: str, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if not (math.isfinite(value) and value >= lowest):
+            raise ProtT5nvError(f"{section}.{name}={value}: must be at least {lowest} and finite")
+
+
+def _check_dropout(dropout: float, section: str) -> None:
+    if not 0 <= dropout < 1:
+        raise ProtT5nvError(f"{section}.dropout={dropout}: must be at least 0 and below 1")

@@ -1,0 +1,310 @@
+"""The file of a fine-tuned model: encoder, head and what its outputs mean, as safetensors with JSON metadata.
+
+The metadata have the single key ``prott5nv``, a JSON object with these keys:
+
+``format``
+    Version of this layout, 2. Version 1 was an HDF5 file: see :mod:`prott5nv.flip.predictor_hdf5`.
+``architecture``
+    Every field of :class:`prott5nv.model.config.ModelConfig`.
+``head``
+    ``name`` and the settings of the head.
+``output``
+    Every field of :class:`prott5nv.flip.tasks.OutputSpec`.
+``encoder_sha256``
+    Hash of the ``.nemo`` file that training started from.
+
+Tensors are float32. Their names are those in ``ProtT5`` behind ``encoder.``, without the decoder, and those in the head
+behind ``head.``. A reader accepts exactly these keys and tensors; opening a file runs no code from it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from itertools import takewhile
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import torch
+from torch import Tensor
+
+from prott5nv.checkpoint.parameter_names import parameter_shapes
+from prott5nv.errors import ProtT5nvError
+from prott5nv.flip.config import HeadConfig, head_names
+from prott5nv.flip.heads import Head, make_head
+from prott5nv.flip.tasks import LABELS, LEVELS, OutputSpec
+from prott5nv.io.atomic import whole_file
+from prott5nv.model.config import ModelConfig
+from prott5nv.model.prott5 import ProtT5
+
+FORMAT = 2
+MAX_METADATA = 1 << 20  # characters
+
+_KEY = "prott5nv"
+_MAX_HEAD_SETTING = 1 << 16
+
+Config = TypeVar("Config")
+
+
+@dataclass(frozen=True)
+class PredictorParts:
+    """Everything that a predictor file holds.
+
+    Attributes
+    ----------
+    config : ModelConfig
+        Architecture of the encoder.
+    head_settings : dict
+        ``name`` and settings of the head.
+    output_spec : OutputSpec
+    encoder_sha256 : str or None
+        Hash of the ``.nemo`` file that training started from; None in files of format 1, which do not record it.
+    encoder : dict of str to Tensor
+        Parameters by their names in ``ProtT5``, without the decoder.
+    head : dict of str to Tensor
+        Parameters and buffers by their names in the head.
+    """
+
+    config: ModelConfig
+    head_settings: dict[str, Any]
+    output_spec: OutputSpec
+    encoder_sha256: str | None
+    encoder: dict[str, Tensor]
+    head: dict[str, Tensor]
+
+
+def save_predictor(
+    path: Path,
+    model: ProtT5,
+    head: Head,
+    head_settings: Mapping[str, Any],
+    output_spec: OutputSpec,
+    encoder_sha256: str,
+) -> None:
+    """Write a predictor file.
+
+    Parameters
+    ----------
+    path : Path
+    model : ProtT5
+        Its decoder, if it has one, is left out.
+    head : Head
+    head_settings : dict
+        ``name`` and settings of the head, as :func:`prott5nv.flip.heads.make_head` takes them.
+    output_spec : OutputSpec
+    encoder_sha256 : str
+        Hash of the ``.nemo`` file that training started from.
+
+    Raises
+    ------
+    ProtT5nvError
+        If the file cannot be written.
+    """
+    from safetensors.torch import save_file
+
+    metadata = {
+        "format": FORMAT,
+        "architecture": asdict(model.config),
+        "head": dict(head_settings),
+        "output": asdict(output_spec),
+        "encoder_sha256": encoder_sha256,
+    }
+    encoder = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("decoder.")}
+    tensors = {
+        f"{part}.{name}": tensor.detach().float().cpu().contiguous()
+        for part, state in (("encoder", encoder), ("head", head.state_dict()))
+        for name, tensor in state.items()
+    }
+    with whole_file(path) as temporary:
+        save_file(tensors, temporary, metadata={_KEY: json.dumps(metadata)})
+
+
+def read_predictor(path: Path) -> PredictorParts:
+    """Read and check a predictor file.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    PredictorParts
+
+    Raises
+    ------
+    ProtT5nvError
+        If anything in the file differs from the layout above; the message does not name the file.
+    OSError
+        If the file cannot be opened.
+    """
+    try:
+        from safetensors import SafetensorError, safe_open
+    except ImportError:
+        raise ProtT5nvError("reading it needs safetensors: pip install 'prott5nv[finetune]'") from None
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.keys() != {_KEY}:
+                raise ProtT5nvError(f"its metadata must have the single key {_KEY!r}")
+            values = parse_metadata(metadata[_KEY], {"format", "architecture", "head", "output", "encoder_sha256"})
+            if values["format"] != FORMAT:
+                raise ProtT5nvError(f"its format is {str(values['format'])[:20]}; this version reads {FORMAT}")
+            sha256 = values["encoder_sha256"]
+            if not (isinstance(sha256, str) and re.fullmatch("[0-9a-f]{64}", sha256)):
+                raise ProtT5nvError("encoder_sha256 must be 64 hexadecimal digits")
+            config, head, output_spec = check_architecture(values["architecture"], values["head"], values["output"])
+            stored = {}
+            for name in file.keys():  # noqa: SIM118 (a safe_open object is not iterable)
+                tensor = file.get_slice(name)
+                stored[name] = ("float32" if tensor.get_dtype() == "F32" else tensor.get_dtype(), tensor.get_shape())
+            shapes = predictor_shapes(config, head, output_spec)
+            encoder, head_state = read_tensors(stored, shapes, file.get_tensor)
+    except SafetensorError as error:
+        raise ProtT5nvError(f"not a sound safetensors file: {error}") from None
+    return PredictorParts(config, head, output_spec, sha256, encoder, head_state)
+
+
+def parse_metadata(text: str, keys: set[str]) -> dict[str, Any]:
+    """Parse a JSON object that must have exactly the given keys."""
+    if len(text) > MAX_METADATA:
+        raise ProtT5nvError(f"its metadata have {len(text):,} characters; at most {MAX_METADATA:,} are allowed")
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError):
+        raise ProtT5nvError("its metadata are not JSON") from None
+    _check_keys("its metadata", values, keys)
+    return dict(values)
+
+
+def check_architecture(architecture: Any, head: Any, output: Any) -> tuple[ModelConfig, dict[str, Any], OutputSpec]:
+    """Turn parsed metadata into objects.
+
+    Parameters
+    ----------
+    architecture, head, output : Any
+        Parsed JSON, which may hold anything.
+
+    Returns
+    -------
+    config : ModelConfig
+    head : dict
+        ``name`` and settings.
+    output_spec : OutputSpec
+
+    Raises
+    ------
+    ProtT5nvError
+        If a key is missing or unknown, or a value is not valid.
+    """
+    _check_keys("architecture", architecture, {field.name for field in fields(ModelConfig)})
+    config = ModelConfig(**architecture)
+    output_spec = _checked_output_spec(output)
+    if not isinstance(head, dict) or head.get("name") not in head_names():
+        raise ProtT5nvError(f"head.name must be one of {', '.join(head_names())}")
+    settings = {name: value for name, value in head.items() if name != "name"}
+    _checked_config(get_type_hints(HeadConfig)[head["name"]], settings, "head")
+    return config, head, output_spec
+
+
+def predictor_shapes(
+    config: ModelConfig, head: Mapping[str, Any], output_spec: OutputSpec
+) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Yield name and shape of every tensor; lazily, because hostile metadata may claim a million layers."""
+    for name, shape in takewhile(lambda item: not item[0].startswith("decoder."), parameter_shapes(config)):
+        yield f"encoder.{name}", shape
+    yield "encoder.tokens_head.bias", (config.padded_vocab_size,)
+    # The width has been found in the file by now. On the meta device, a head takes no memory.
+    with torch.device("meta"):
+        network = make_head(output_spec.level, config.hidden_size, output_spec.num_outputs, **head)
+    for name, tensor in network.state_dict().items():
+        yield f"head.{name}", tuple(tensor.shape)
+
+
+def read_tensors(
+    stored: Mapping[str, tuple[str, Iterable[int]]],
+    shapes: Iterable[tuple[str, tuple[int, ...]]],
+    read: Callable[[str], Tensor],
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Check names, data types and shapes of all tensors, and then read them.
+
+    Parameters
+    ----------
+    stored : dict of str to (str, sequence of int)
+        Data type and shape of each tensor in the file.
+    shapes : iterable of (str, tuple of int)
+        Expected names and shapes.
+    read : callable
+        Returns a tensor by its name.
+
+    Returns
+    -------
+    encoder, head : dict of str to Tensor
+        Without the prefixes of their names.
+
+    Raises
+    ------
+    ProtT5nvError
+        If a tensor is missing, surplus, of another type or shape, or not finite.
+    """
+    surplus = set(stored)
+    names = []
+    for name, shape in shapes:
+        if name not in stored:
+            raise ProtT5nvError(f"{name} is missing")
+        dtype, stored_shape = stored[name][0], tuple(stored[name][1])
+        if dtype != "float32" or stored_shape != shape:
+            raise ProtT5nvError(f"{name} is {dtype} with shape {stored_shape}; expected float32 with shape {shape}")
+        surplus.discard(name)
+        names.append(name)
+    if surplus:
+        raise ProtT5nvError(f"{min(surplus)[:200]!r} is not a tensor of this model")
+    parts: dict[str, dict[str, Tensor]] = {"encoder": {}, "head": {}}
+    for name in names:
+        tensor = read(name)
+        if not tensor.isfinite().all():
+            raise ProtT5nvError(f"{name} holds NaN or infinity")
+        part, _, rest = name.partition(".")
+        parts[part][rest] = tensor
+    return parts["encoder"], parts["head"]
+
+
+def _checked_output_spec(values: Any) -> OutputSpec:
+    _check_keys("output", values, {field.name for field in fields(OutputSpec)})
+    classes = values["classes"]
+    if not isinstance(classes, list) or not all(isinstance(name, str) and name for name in classes):
+        raise ProtT5nvError("output.classes must be a list of names")
+    for name in ("task", "split"):
+        if not isinstance(values[name], str):
+            raise ProtT5nvError(f"output.{name} must be text")
+    for name, allowed in (("level", LEVELS), ("label", LABELS)):
+        if values[name] not in allowed:
+            raise ProtT5nvError(f"output.{name} must be {' or '.join(allowed)}")
+    if len(set(classes)) < len(classes) or bool(classes) != (values["label"] == "class"):
+        raise ProtT5nvError("output.classes must be different names for label class, and empty for label number")
+    if values["level"] == "residue" and any(len(name) > 1 for name in classes):
+        raise ProtT5nvError("output.classes must be single letters for level residue")
+    return OutputSpec(**{**values, "classes": tuple(classes)})
+
+
+def _checked_config(cls: type[Config], values: dict[str, Any], where: str) -> Config:
+    """Create a configuration object from parsed JSON, whose types are checked exactly."""
+    hints = get_type_hints(cls)
+    _check_keys(where, values, set(hints))
+    for name, value in values.items():
+        if type(value) is not hints[name] and not (hints[name] is float and type(value) is int):
+            raise ProtT5nvError(f"{where}.{name} must be {hints[name].__name__}")
+        if value > _MAX_HEAD_SETTING:
+            raise ProtT5nvError(f"{where}.{name} must be at most {_MAX_HEAD_SETTING:,}")
+    return cls(**values)
+
+
+def _check_keys(where: str, values: Any, expected: set[str]) -> None:
+    if not isinstance(values, dict):
+        raise ProtT5nvError(f"{where}: expected a JSON object")
+    if missing := expected - values.keys():
+        raise ProtT5nvError(f"{where}: {min(missing)!r} is missing")
+    if unknown := values.keys() - expected:
+        raise ProtT5nvError(f"{where}: {min(unknown)[:80]!r} is unknown")
