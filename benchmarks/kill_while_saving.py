@@ -56,8 +56,8 @@ def main() -> None:
             process.join()
             while receiver.poll():
                 reported = receiver.recv()
-            half_written += len(list(folder.glob("*.partial")))
-            newest = find_checkpoint(folder, warn=print)
+            half_written += any(folder.glob(".prott5nv-*"))  # the work folder of a killed write
+            newest = find_checkpoint(folder)
             assert newest is not None, f"kill {kill}: there is no checkpoint to resume from"
             checkpoint = torch.load(newest, weights_only=True)
             step = checkpoint["step"]

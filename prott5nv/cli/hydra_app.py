@@ -1,4 +1,4 @@
-"""Hydra for the scripts: where the configuration lives, the presets, and mistakes in one line."""
+"""Runs a function with a Hydra configuration: folder of the configuration, log output, errors in one line."""
 
 from __future__ import annotations
 
@@ -6,61 +6,34 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import hydra
-from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
-from prott5nv.model.config import ModelConfig
 from prott5nv.errors import ProtT5nvError
-
-# Training a small model with upstream's 2,688 proteins a step would take few, slow steps.
-_TRAINING = {
-    "builtin": {  # the recipe of docs/model_card.md
-        "micro_batch_size": 16,
-        "global_batch_size": 32,
-        "init_method": "mimetic",
-        "data": {"masked_lm_prob": 0.36},
-        "optim": {
-            "name": "muon",
-            "lr": 2e-3,
-            "betas": [0.9, 0.98],
-            "weight_decay": 0.1,
-            "sched": {"name": "CosineAnnealing", "warmup_steps": 50},
-        },
-    },
-    "small": {"micro_batch_size": 32, "global_batch_size": 64, "optim": {"lr": 1e-3}},
-    "tiny": {"micro_batch_size": 32, "global_batch_size": 32, "optim": {"lr": 1e-3}},
-}
 
 
 def config_folder() -> Path:
-    """The folder of Hydra's files: inside an installed package, or beside it in a checkout."""
+    """Return the folder of the YAML files: inside an installed package, or beside it in a checkout."""
     package = Path(__file__).resolve().parents[1]
     inside = package / "conf"
     return inside if inside.is_dir() else package.parent / "conf"
 
 
-def register_presets() -> None:
-    """Offer the shapes of :meth:`ModelConfig.preset`, each with how to train it, as Hydra's group ``model``."""
-    store = ConfigStore.instance()
-    for name in ModelConfig.preset_names():
-        shape = asdict(ModelConfig.preset(name))
-        shape.pop("masked_lm_prob")  # stands under data, where upstream has it
-        node = {"defaults": ["/model@_here_", "_self_"], **shape, **_TRAINING.get(name, {})}
-        store.store(group="model", name=name, node=node)
-
-
-def run(function: Callable[[DictConfig], None], config_name: str, register: Callable[[], None]) -> None:
+def run(
+    function: Callable[[DictConfig], None],
+    config_name: str,
+    register: Callable[[], None],
+    arguments: Sequence[str] | None = None,
+) -> None:
     """Run a function with the configuration that the command line composes.
 
-    A user's mistake ends the process with exit code 2 and one line on standard error; ``HYDRA_FULL_ERROR=1`` gives
-    the traceback.
+    A user's error ends the process with exit code 2 and one line on standard error. ``HYDRA_FULL_ERROR=1`` shows the
+    traceback instead.
 
     Parameters
     ----------
@@ -69,39 +42,89 @@ def run(function: Callable[[DictConfig], None], config_name: str, register: Call
     config_name : str
         File in :func:`config_folder`, without its suffix.
     register : callable
-        Registers the schemas of the configuration in Hydra's ``ConfigStore``.
+        Registers the types of the configuration in Hydra's ``ConfigStore``.
+    arguments : sequence of str, optional
+        Overrides and flags for Hydra, instead of those in ``sys.argv``.
     """
     quiet()
     register()
     show_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra itself would print a page
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints its errors itself, over many lines
+    process_arguments = sys.argv
 
     def guarded(cfg: DictConfig | None = None) -> None:
         try:
             if cfg is None:
                 main()
             else:
+                # Lightning starts the processes of further devices with the command line of this one.
+                sys.argv = process_arguments
+                configure_logging()
                 OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
                 function(cfg)
         except (ProtT5nvError, HydraException, OmegaConfBaseException) as error:
             if show_traceback:
                 raise
-            cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
-            if _speaks_for_its_machine():
-                print(f"error: {' '.join(str(cause).split())}", file=sys.stderr)
+            if _is_first_process_of_machine():
+                print(f"error: {describe(error)}", file=sys.stderr)
             sys.exit(2)
 
     main = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=config_name)(guarded)
-    guarded()
+    try:
+        if arguments is not None:
+            sys.argv = [sys.argv[0], *arguments]  # Hydra reads nothing else
+        guarded()
+    finally:
+        sys.argv = process_arguments
 
 
-def _speaks_for_its_machine() -> bool:
-    """Whether this is the first process on its machine; a mistake is met by all, and said once."""
-    return os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) == "0"
+def describe(error: Exception) -> str:
+    """Return an error in one line that names the setting."""
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    if not isinstance(cause, OmegaConfBaseException) or not cause.full_key:
+        return " ".join(str(cause).split())
+    if isinstance(cause, MissingMandatoryValue):
+        return f"{cause.full_key} has no value: add {cause.full_key}=VALUE"
+    if isinstance(cause, (ConfigAttributeError, ConfigKeyError)):
+        return f"there is no setting {cause.full_key}: `--cfg job` prints all settings"
+    return f"{cause.full_key}: {str(cause).splitlines()[0]}"
+
+
+def configure_logging() -> None:
+    """Print what the package logs: information as plain lines on standard output, warnings on standard error.
+
+    Of several processes that train together, only the first prints.
+    """
+    logger = logging.getLogger("prott5nv")
+    logger.propagate = False
+    logger.setLevel(logging.INFO)
+    information = logging.StreamHandler(sys.stdout)
+    information.addFilter(lambda record: record.levelno < logging.WARNING)
+    warning = logging.StreamHandler(sys.stderr)
+    warning.setLevel(logging.WARNING)
+    warning.setFormatter(logging.Formatter("warning: %(message)s"))
+    logger.handlers = [information, warning] if _is_first_process() else [logging.NullHandler()]
 
 
 def quiet() -> None:
-    """Keep the start-up chatter of NeMo, Lightning and Megatron off the screen; errors still show."""
+    """Hide the start-up messages of NeMo, Lightning and Megatron; their errors still show.
+
+    This changes the warning filters and loggers of the whole process, so only a program may call it: a library that
+    did so would hide the warnings of its user's own code.
+    """
     warnings.filterwarnings("ignore")
     for name in ("nemo_logger", "nv_one_logger", "lightning", "lightning.pytorch", "megatron", "pytorch_lightning"):
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _is_first_process_of_machine() -> bool:
+    """Return whether this process prints an error; the other processes of the machine meet the same one."""
+    return os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) == "0"
+
+
+def _is_first_process() -> bool:
+    """Return whether this process is the first of the run, by what torchrun, Slurm or Lightning has set."""
+    for name in ("RANK", "SLURM_PROCID"):
+        if name in os.environ:
+            return os.environ[name] == "0"
+    return _is_first_process_of_machine() and os.environ.get("NODE_RANK", "0") == "0"

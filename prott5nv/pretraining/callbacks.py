@@ -1,71 +1,95 @@
-"""What happens beside the steps of a run: progress, throughput, checkpoints, signals."""
+"""Lightning callbacks of a run: progress bar, throughput, checkpoints, stopping on a signal."""
 
 from __future__ import annotations
 
+import logging
 import resource
 import signal
 import sys
 import time
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
+import lightning.pytorch as pl
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.trainer.states import TrainerFn
 from megatron.core import parallel_state
+from torch import Tensor
 
 from prott5nv.pretraining.checkpoint_files import METRIC, best_first, checkpoint_name, superseded, write_checkpoint
 from prott5nv.pretraining.flops import matmul_peak, training_flops
 from prott5nv.pretraining.model import NotFiniteError, ProtT5nvModel
-from prott5nv.pretraining.parallel import say
+
+logger = logging.getLogger(__name__)
 
 CU_SEQLENS = ("enc_cu_seqlens", "dec_cu_seqlens")
 
+MicroBatches = list[dict[str, Tensor]]
+
 
 class StepProgressBar(TQDMProgressBar):
-    """Counts optimizer steps up to ``max_steps``: the stream of samples has no epochs to count."""
+    """Progress bar that counts optimizer steps up to ``max_steps``, since the stream of samples has no epochs."""
 
     @property
     def total_train_batches(self) -> int | float:
+        """Number of steps of the whole run."""
         return self.trainer.max_steps if self.trainer.max_steps > 0 else float("inf")
 
-    def on_train_epoch_start(self, trainer, *_):
+    def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Start at the step from which the run resumes."""
         self.train_progress_bar.reset(self.total_train_batches)
         self.train_progress_bar.initial = self.train_progress_bar.n = trainer.global_step
         self.train_progress_bar.set_description("Pretraining")
 
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: ProtT5nvModel, outputs: Any, batch: MicroBatches, batch_idx: int
+    ) -> None:
+        """Show the step and its metrics."""
         if self._should_update(trainer.global_step, self.train_progress_bar.total):
             self.train_progress_bar.set_postfix(self.get_metrics(trainer, pl_module))
             self.train_progress_bar.update(trainer.global_step - self.train_progress_bar.n)
 
-    def get_metrics(self, trainer, pl_module):
-        metrics = super().get_metrics(trainer, pl_module)
+    def get_metrics(self, trainer: pl.Trainer, pl_module: ProtT5nvModel) -> dict[str, Any]:
+        """Return the metrics to show, without the version number of the logger."""
+        metrics: dict[str, Any] = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)
         return metrics
 
 
 class Throughput(Callback):
-    """Logs what all ranks together train on in a second, and how well this one uses its hardware."""
+    """Logs residues per second over all ranks, this rank's fraction of the matmul peak, and its memory."""
 
-    def on_train_start(self, trainer, model):
+    def on_train_start(self, trainer: pl.Trainer, model: ProtT5nvModel) -> None:
+        """Measure the matmul rate of this machine."""
         dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(trainer.precision, torch.float32)
         self._peak = matmul_peak(model.device, dtype)
 
-    def on_train_batch_start(self, trainer, model, batch, batch_idx):
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, model: ProtT5nvModel, batch: MicroBatches, batch_idx: int
+    ) -> None:
+        """Start the clock."""
         self._start = time.perf_counter()
 
-    def on_train_batch_end(self, trainer, model, outputs, batch, batch_idx):
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, model: ProtT5nvModel, outputs: Any, batch: MicroBatches, batch_idx: int
+    ) -> None:
+        """Log the rates of this step."""
         seconds = time.perf_counter() - self._start
-        lengths = ([n for part in batch for n in part[name].diff().tolist()] for name in CU_SEQLENS)
-        flops = training_flops(model.config, *lengths) / parallel_state.get_tensor_model_parallel_world_size()
+        encoder_lengths, decoder_lengths = (
+            [length for part in batch for length in part[name].diff().tolist()] for name in CU_SEQLENS
+        )
+        flops = training_flops(model.config, encoder_lengths, decoder_lengths)
+        flops /= parallel_state.get_tensor_model_parallel_world_size()
         model.log("residues_per_s", model.encoder_tokens / seconds, prog_bar=True)
         model.log("share_of_matmul_peak", flops / seconds / self._peak)
-        model.log("memory_gb", memory_bytes(model.device) / 1e9)
+        model.log("memory_gb", peak_memory_bytes(model.device) / 1e9)
 
 
-def memory_bytes(device: torch.device) -> int:
-    """The most that this process has held so far: GPU memory on a GPU, resident memory elsewhere."""
+def peak_memory_bytes(device: torch.device) -> int:
+    """Return the most memory that this process has held: GPU memory on a GPU, resident memory elsewhere."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -73,22 +97,23 @@ def memory_bytes(device: torch.device) -> int:
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
-    """Lightning's files, complete or absent; its own writer copies across file systems under the final name."""
+    """Writes Lightning's checkpoints atomically; Lightning's own writer can leave an incomplete file."""
 
-    def save_checkpoint(self, checkpoint, path, storage_options=None):
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write a checkpoint; see :func:`~prott5nv.pretraining.checkpoint_files.write_checkpoint`."""
         write_checkpoint(checkpoint, path)
 
 
 class Checkpoints(Callback):
-    """Saves after each validation, at the end and when training has to stop.
+    """Saves a checkpoint after each validation, at the end, and when training has to stop.
 
     Parameters
     ----------
     folder : Path
-    keep_best : int
-        How many checkpoints of the lowest validation perplexity to keep, beside the newest two; -1 keeps all.
-    export_best : bool
-        Write each of these as a ``.nemo`` file too.
+    keep_best : int, default 3
+        Number of checkpoints with the lowest validation perplexity to keep beside the newest two; -1 keeps all.
+    export_best : bool, default True
+        Whether to write a ``.nemo`` file beside each of them.
     """
 
     def __init__(self, folder: Path, keep_best: int = 3, export_best: bool = True):
@@ -97,29 +122,36 @@ class Checkpoints(Callback):
         self.export_best = export_best
         self._saved_step: int | None = None
 
-    def on_train_start(self, trainer, model):
+    def on_train_start(self, trainer: pl.Trainer, model: ProtT5nvModel) -> None:
+        """Remember the step of the checkpoint that the run resumes from, so that it is not saved again."""
         self._saved_step = trainer.global_step
 
-    def on_validation_end(self, trainer, model):
+    def on_validation_end(self, trainer: pl.Trainer, model: ProtT5nvModel) -> None:
+        """Save with the validation perplexity in the file name."""
         if trainer.state.fn == TrainerFn.FITTING:
             self._save(trainer, model, trainer.callback_metrics[METRIC].item())
 
-    def on_train_batch_end(self, trainer, model, outputs, batch, batch_idx):
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, model: ProtT5nvModel, outputs: Any, batch: MicroBatches, batch_idx: int
+    ) -> None:
+        """Save if a signal stops the run after this step."""
         if model.stopping:
             self._save(trainer, model)
 
-    def on_train_end(self, trainer, model):
+    def on_train_end(self, trainer: pl.Trainer, model: ProtT5nvModel) -> None:
+        """Save the last step."""
         if self._saved_step != trainer.global_step:
             self._save(trainer, model)
 
-    def on_exception(self, trainer, model, exception):
+    def on_exception(self, trainer: pl.Trainer, model: ProtT5nvModel, exception: BaseException) -> None:
+        """Keep the state before a loss that is not finite, for the user to examine."""
         if isinstance(exception, NotFiniteError):
-            # Of no other name's pattern, so never resumed from and never thinned out.
+            # This name does not match the pattern of checkpoints, so the file is neither resumed from nor deleted.
             path = self.folder / f"not-finite-{checkpoint_name(trainer.global_step)}"
             trainer.save_checkpoint(path)
-            say(f"the state before that step: {path}")
+            logger.info("the state before that step: %s", path)
 
-    def _save(self, trainer, model: ProtT5nvModel, perplexity: float | None = None) -> None:
+    def _save(self, trainer: pl.Trainer, model: ProtT5nvModel, perplexity: float | None = None) -> None:
         path = self.folder / checkpoint_name(trainer.global_step, perplexity)
         trainer.save_checkpoint(path)
         self._saved_step = trainer.global_step
@@ -133,17 +165,25 @@ class Checkpoints(Callback):
 
 
 class StopOnSignal(Callback):
-    """On SIGTERM or SIGUSR1, to any rank, all finish their step, save and exit with code 0, to be started again."""
+    """On SIGTERM or SIGUSR1 to any rank, lets all ranks finish their step, save and exit with code 0.
 
-    def on_train_start(self, trainer, model):
-        def request(signum, frame):
+    The same command then continues the run.
+    """
+
+    def on_train_start(self, trainer: pl.Trainer, model: ProtT5nvModel) -> None:
+        """Install the signal handlers."""
+
+        def request(signum: int, frame: FrameType | None) -> None:
             model.stop_requested = True
 
-        # Lightning has set its own by now, and puts back what was there before when training ends.
+        # By now Lightning has installed its own handlers. It restores those from before training at the end.
         for signum in (signal.SIGTERM, signal.SIGUSR1):
             signal.signal(signum, request)
 
-    def on_train_batch_start(self, trainer, model, batch, batch_idx):
-        if model.stopping:  # by now the step before has been saved and logged
-            say(f"stopped at step {trainer.global_step} on a signal; the same command goes on from there")
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, model: ProtT5nvModel, batch: MicroBatches, batch_idx: int
+    ) -> None:
+        """Exit, once the previous step has been saved and logged."""
+        if model.stopping:
+            logger.info("stopped at step %d on a signal; the same command continues from there", trainer.global_step)
             raise SystemExit(0)

@@ -1,15 +1,16 @@
-"""A run's checkpoint files: written whole or not at all, checked before they are trusted, thinned out.
+"""Checkpoint files of a run: written atomically, verified before use, and thinned out.
 
-The folder is the only state: names tell the step and the validation perplexity. A file gets its name when it is
-complete and on disk, and older files go only after that, so a kill at any moment leaves one to resume from.
+The folder is the only state: file names hold the step and the validation perplexity. A file gets its name only when it
+is complete and on disk, and older files are deleted only after that. A kill at any moment therefore leaves a checkpoint
+to resume from.
 """
 
 from __future__ import annotations
 
+import logging
 import re
 import zipfile
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,26 @@ import torch
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.atomic import whole_file
 
+logger = logging.getLogger(__name__)
+
 METRIC = "val_residue_perplexity"
-KEEP_NEWEST = 2  # the last one, and the one before in case the last is damaged
-_NAME = re.compile(rf"step=(\d+)(?:-{METRIC}=([\d.]+|inf|nan))?(-last)?\.ckpt")  # NeMo's callback wrote -last
+KEEP_NEWEST = 2  # the last one, and the one before it in case the last is damaged
+_NAME = re.compile(rf"step=(\d+)(?:-{METRIC}=([\d.]+|inf|nan))?(-last)?\.ckpt")  # NeMo's callback adds -last
 
 
 def checkpoint_name(step: int, perplexity: float | None = None) -> str:
-    """File name of a step's checkpoint.
+    """Return the file name of a checkpoint.
+
+    Parameters
+    ----------
+    step : int
+        Number of optimizer steps taken.
+    perplexity : float, optional
+        Validation perplexity over residues, if this step was validated.
+
+    Returns
+    -------
+    str
 
     Examples
     --------
@@ -37,63 +51,67 @@ def checkpoint_name(step: int, perplexity: float | None = None) -> str:
 
 
 def write_checkpoint(checkpoint: dict[str, Any], path: str | Path) -> None:
-    """Write a checkpoint that appears under its name only when all of it is on disk.
+    """Write a checkpoint, which appears under its name only when it is complete and on disk.
+
+    Parameters
+    ----------
+    checkpoint : dict
+        Lightning's checkpoint.
+    path : str or Path
 
     Raises
     ------
     ProtT5nvError
-        If it cannot be written, as on a full disk; whatever was there before stays.
+        If it cannot be written, for example on a full disk. An existing file at `path` stays as it was.
     """
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as temporary:
             torch.save(checkpoint, temporary)
-    except (OSError, RuntimeError, ProtT5nvError) as error:  # PyTorch raises RuntimeError when a write falls short
+    except (OSError, RuntimeError, ProtT5nvError) as error:  # PyTorch raises RuntimeError if the disk is full
         reason = getattr(error, "strerror", None) or str(error).removeprefix(f"{path}: ").partition("\n")[0]
         raise ProtT5nvError(
-            f"{path}: the checkpoint cannot be written: {reason}; make room, and the same command continues from the "
-            "previous checkpoint"
+            f"{path}: the checkpoint cannot be written: {reason}; free some space, and the same command continues "
+            "from the previous checkpoint"
         ) from None
 
 
-def find_checkpoint(folder: Path, warn: Callable[[str], None]) -> Path | None:
-    """The newest sound checkpoint, passing over damaged ones with a warning.
+def find_checkpoint(folder: Path) -> Path | None:
+    """Return the newest undamaged checkpoint, and log a warning for each damaged one.
 
     Parameters
     ----------
     folder : Path
-    warn : callable
-        Is told of each damaged file.
 
     Returns
     -------
     Path or None
-        None if there is no checkpoint at all.
+        None if there is no checkpoint.
 
     Raises
     ------
     ProtT5nvError
-        If there are some, all of them damaged: to start afresh is for the user to say.
+        If all checkpoints are damaged. Only the user can decide to start again from the beginning.
     """
     checkpoints = _newest_first(folder)
     for path in checkpoints:
         if (damage := _damage(path)) is None:
             return path
-        warn(f"{path} is damaged ({damage}): going back to the checkpoint before it")
+        logger.warning("%s is damaged (%s): using the checkpoint before it", path, damage)
     if checkpoints:
-        raise ProtT5nvError(f"{folder}: every checkpoint is damaged; delete the folder to start afresh")
+        raise ProtT5nvError(f"{folder}: every checkpoint is damaged; delete the folder to start from the beginning")
     return None
 
 
 def superseded(folder: Path, keep_best: int) -> list[Path]:
-    """Files that are neither among the newest checkpoints nor among the best, and what kills left half-written.
+    """Return the files that are neither among the newest nor among the best checkpoints.
 
     Parameters
     ----------
     folder : Path
     keep_best : int
-        Checkpoints of the lowest validation perplexity to keep; -1 keeps all.
+        Number of checkpoints with the lowest validation perplexity to keep; -1 keeps all.
 
     Returns
     -------
@@ -101,27 +119,33 @@ def superseded(folder: Path, keep_best: int) -> list[Path]:
         Checkpoints, and the ``.nemo`` files beside them.
     """
     if keep_best == -1:
-        return list(folder.glob("*.partial"))
+        return []
     newest_first = _newest_first(folder)
     kept = {*newest_first[:KEEP_NEWEST], *best_first(folder)[:keep_best]}
-    gone = [path for path in newest_first if path not in kept]
-    exported = [path.with_suffix(".nemo") for path in gone if path.with_suffix(".nemo").exists()]
-    return gone + exported + list(folder.glob("*.partial"))
+    old = [path for path in newest_first if path not in kept]
+    return old + [path.with_suffix(".nemo") for path in old if path.with_suffix(".nemo").exists()]
 
 
 def best_first(folder: Path) -> list[Path]:
-    """Checkpoints with a validation perplexity, the lowest first."""
-    perplexities = {path: float(_NAME.fullmatch(path.name)[2] or "nan") for path in _newest_first(folder)}
-    return sorted((path for path, value in perplexities.items() if value < float("inf")), key=perplexities.get)
+    """Return the checkpoints that have a finite validation perplexity, the lowest first."""
+    perplexities = {path: float(match[2] or "nan") for path, match in _checkpoints(folder).items()}
+    return sorted(
+        (path for path in _newest_first(folder) if perplexities[path] < float("inf")),
+        key=lambda path: perplexities[path],
+    )
 
 
 def _newest_first(folder: Path) -> list[Path]:
-    steps = {path: int(match[1]) for path in folder.glob("*.ckpt") if (match := _NAME.fullmatch(path.name))}
+    steps = {path: int(match[1]) for path, match in _checkpoints(folder).items()}
     return sorted(steps, key=lambda path: (steps[path], path.stat().st_mtime_ns), reverse=True)
 
 
+def _checkpoints(folder: Path) -> dict[Path, re.Match[str]]:
+    return {path: match for path in folder.glob("*.ckpt") if (match := _NAME.fullmatch(path.name))}
+
+
 def _damage(path: Path) -> str | None:
-    """What is wrong with a checkpoint: it is a zip archive, with a checksum on every tensor."""
+    """Return what is wrong with a checkpoint. It is a zip archive, which has a checksum for every tensor."""
     try:
         with zipfile.ZipFile(path) as archive:
             member = archive.testzip()

@@ -42,7 +42,7 @@ def training_flops(config: ModelConfig, encoder_lengths: Sequence[int], decoder_
         + 4 * d * sum(e * s for e, s in zip(encoder_lengths, decoder_lengths, strict=True))
     )
     head = 2 * d * config.padded_vocab_size * decoder_tokens
-    return 3.0 * (config.num_layers * encoder + config.decoder_num_layers * decoder + head)
+    return 3.0 * (config.num_layers * encoder + config.layers_per_stack["decoder"] * decoder + head)
 
 
 def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:

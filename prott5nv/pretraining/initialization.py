@@ -97,7 +97,7 @@ def mimetic(state_dict: dict[str, Tensor], config: ModelConfig, seed: int) -> di
             for head, offset in ((2 * pair, -distance), (2 * pair + 1, distance)):
                 _look_at(query_HCD[head], key_HCD[head], offset, frequencies_N)
 
-    for layer in range(config.decoder_num_layers):
+    for layer in range(config.layers_per_stack["decoder"]):
         prefix = f"decoder.layers.{layer}.inter_attention"
         query_HCD = weights[f"{prefix}.query.weight"].view(heads, channels, width)
         key_HCD, value_HCD = weights[f"{prefix}.key_value.weight"].view(heads, 2, channels, width).unbind(1)

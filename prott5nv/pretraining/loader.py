@@ -1,81 +1,150 @@
-"""From a dataset to a loader of optimizer steps whose mistakes stop all ranks alike."""
+"""Data loaders whose batches are optimizer steps, and which report an error on all ranks alike."""
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from megatron.core import parallel_state
+from omegaconf import DictConfig
 from torch.utils.data import DataLoader, Dataset
 
 from prott5nv.data.dataset import GlobalBatchSampler, PretrainingDataset
+from prott5nv.data.memmap import CSVDataset
 from prott5nv.errors import ProtT5nvError
+from prott5nv.model.config import ModelConfig
+
+_Item = TypeVar("_Item")
 
 
 class StepDataset(Dataset):
-    """Optimizer steps of one rank; a mistake in the data comes out as a value.
+    """Optimizer steps of one rank. An error in the data is returned as a value instead of raised.
 
-    A rank that raised alone would leave the others waiting for its gradients, and an exception out of a worker
-    process would carry that worker's traceback.
+    If one rank raised the error alone, the others would wait for its gradients. An exception from a worker process
+    would also carry the traceback of that process.
+
+    Parameters
+    ----------
+    samples : PretrainingDataset
     """
 
     def __init__(self, samples: PretrainingDataset):
         self.samples = samples
 
     def __getitems__(self, sample_numbers: Sequence[int]) -> list[dict[str, torch.Tensor]] | ProtT5nvError:
+        """Return the micro-batches of these samples, or the error that reading them raised."""
         try:
             return self.samples.__getitems__(sample_numbers)
         except ProtT5nvError as error:
             return error
 
 
-def step_loader(samples: PretrainingDataset, global_batch_size: int, num_workers: int, **stream: int) -> DataLoader:
-    """Loader of this data-parallel rank's share of each optimizer step.
+def split_dataset(
+    cfg: DictConfig, config: ModelConfig, split: str, *, shuffle: bool, random_crop: bool
+) -> PretrainingDataset:
+    """Open a split of the training data.
+
+    Parameters
+    ----------
+    cfg : DictConfig
+        The ``model`` section of the configuration.
+    config : ModelConfig
+        The architecture, with the maximum length and the masked fraction.
+    split : {"train", "val", "test"}
+    shuffle, random_crop : bool
+        As for :class:`~prott5nv.data.dataset.PretrainingDataset`.
+
+    Returns
+    -------
+    PretrainingDataset
+
+    Raises
+    ------
+    ProtT5nvError
+        If a file is missing or not valid.
+    """
+    data = cfg.data
+    return PretrainingDataset(
+        CSVDataset(data.dataset_path, split, data.dataset[split]),
+        seed=cfg.seed,
+        seq_length=config.seq_length,
+        micro_batch_size=cfg.micro_batch_size,
+        tokens_per_micro_batch=data.get("tokens_per_micro_batch"),
+        shuffle=shuffle,
+        random_crop=random_crop,
+        masked_lm_prob=config.masked_lm_prob,
+        num_sentinels=config.num_sentinel_tokens,
+        mean_span_length=float(data.get("mean_span_length", 1.0)),
+    )
+
+
+def step_loader(
+    samples: PretrainingDataset,
+    global_batch_size: int,
+    num_workers: int,
+    *,
+    start_step: int = 0,
+    num_samples: int | None = None,
+) -> DataLoader:
+    """Build the loader of this data-parallel rank's part of each optimizer step.
 
     Parameters
     ----------
     samples : PretrainingDataset
     global_batch_size : int
-        Proteins a step, all ranks together.
+        Proteins per step, over all ranks.
     num_workers : int
-    **stream
-        ``start_step`` or ``num_samples``, as :class:`~prott5nv.data.dataset.GlobalBatchSampler` takes them.
+        Number of processes that read and mask the proteins.
+    start_step, num_samples
+        As for :class:`~prott5nv.data.dataset.GlobalBatchSampler`.
+
+    Returns
+    -------
+    DataLoader
     """
     sampler = GlobalBatchSampler(
         global_batch_size,
         rank=parallel_state.get_data_parallel_rank(),
         world_size=parallel_state.get_data_parallel_world_size(),
-        **stream,
+        start_step=start_step,
+        num_samples=num_samples,
     )
     return DataLoader(
         StepDataset(samples),
         batch_sampler=sampler,
-        collate_fn=_same,
+        collate_fn=_unchanged,
         num_workers=num_workers,
-        worker_init_fn=_leave_signals_to_the_trainer,
+        worker_init_fn=_ignore_signals,
         persistent_workers=num_workers > 0,
         pin_memory=torch.cuda.is_available(),
     )
 
 
 def raise_together(error: ProtT5nvError | None) -> None:
-    """Raise on every rank the first mistake that any of them met; each must call this at the same place."""
+    """Raise the first error of any rank on every rank; all ranks call this together.
+
+    Parameters
+    ----------
+    error : ProtT5nvError, optional
+        The error of this rank.
+    """
     errors: list[ProtT5nvError | None] = [error]
     if dist.get_world_size() > 1:
         errors = [None] * dist.get_world_size()
         dist.all_gather_object(errors, error)
-    for met in errors:
-        if met is not None:
-            raise met
+    for each in errors:
+        if each is not None:
+            raise each
 
 
-def _leave_signals_to_the_trainer(worker: int) -> None:
-    """A signal to the whole group must not take away the workers that the last step needs."""
+def _ignore_signals(worker: int) -> None:
+    """Let a worker live on when a signal reaches the whole process group, since the last step needs its samples."""
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(signum, signal.SIG_IGN)
 
 
-def _same(item):
+def _unchanged(item: _Item) -> _Item:
     return item

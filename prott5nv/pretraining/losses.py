@@ -1,4 +1,4 @@
-"""The loss of each target token, and what is reported of many.
+"""The loss of each target token, the metrics that are made of it, and the detection of loss spikes.
 
 Shapes: S packed decoder tokens, V vocabulary rows of this tensor-parallel rank.
 """
@@ -15,29 +15,29 @@ from megatron.core import parallel_state
 from megatron.core.tensor_parallel import vocab_parallel_cross_entropy
 from torch import Tensor
 
-#: What is added up over micro-batches, ranks and, in validation, batches.
+#: Quantities that are summed over micro-batches, over ranks and, in validation, over batches.
 SUMS = ("loss", "targets", "residue_loss", "residues", "residue_hits", "encoder_tokens")
 
 
 def token_losses(logits_SV: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of each target token, and the sums that metrics are made of.
+    """Compute the cross-entropy of each target token, and the sums from which metrics are computed.
 
     Parameters
     ----------
     logits_SV : Tensor, shape=(S, V)
-        This rank's slice of the vocabulary.
+        This rank's shard of the vocabulary.
     batch : dict of Tensor
-        As :mod:`prott5nv.data.dataset` makes it.
+        A micro-batch of :class:`~prott5nv.data.dataset.PretrainingDataset`.
 
     Returns
     -------
-    Tensor, shape=(S,), dtype=float32
+    loss_S : Tensor, shape=(S,), dtype=float32
         In nats.
-    Tensor, shape=(6,), dtype=float32
+    sums : Tensor, shape=(6,), dtype=float32
         One value for each of `SUMS`, without gradients.
     """
     logits_SV, labels_S, is_residue_S = logits_SV.float(), batch["dec_labels"], batch["residue_mask"]
-    loss_S = vocab_parallel_cross_entropy(logits_SV.clone(), labels_S)  # it overwrites its argument
+    loss_S: Tensor = vocab_parallel_cross_entropy(logits_SV.clone(), labels_S)  # it overwrites its argument
     with torch.no_grad():
         hits_S = gather_vocabulary(logits_SV).argmax(-1) == labels_S
         values = (
@@ -52,17 +52,39 @@ def token_losses(logits_SV: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, T
 
 
 def gather_vocabulary(logits_SV: Tensor) -> Tensor:
-    """Scores of the whole vocabulary, from the slices of all tensor-parallel ranks."""
+    """Return the logits of the whole vocabulary, from the shards of all tensor-parallel ranks.
+
+    Parameters
+    ----------
+    logits_SV : Tensor, shape=(S, V)
+
+    Returns
+    -------
+    Tensor, shape=(S, V * number of tensor-parallel ranks)
+    """
     group = parallel_state.get_tensor_model_parallel_group()
     if group.size() == 1:
         return logits_SV
-    parts = [torch.empty_like(logits_SV) for _ in range(group.size())]
-    dist.all_gather(parts, logits_SV.contiguous(), group=group)
-    return torch.cat(parts, dim=-1)
+    shards = [torch.empty_like(logits_SV) for _ in range(group.size())]
+    dist.all_gather(shards, logits_SV.contiguous(), group=group)
+    return torch.cat(shards, dim=-1)
 
 
-def metrics_of(sums: Tensor, prefix: str) -> dict[str, float]:
-    """Loss over all targets; loss, perplexity and accuracy over residues alone; by name with a prefix."""
+def metrics_from_sums(sums: Tensor, prefix: str) -> dict[str, float]:
+    """Compute the metrics of a step or a split.
+
+    Parameters
+    ----------
+    sums : Tensor, shape=(6,)
+        One value for each of `SUMS`.
+    prefix : str
+        What precedes the names of the metrics: ``train``, ``val`` or ``test``.
+
+    Returns
+    -------
+    dict of float
+        The mean loss over all target tokens; loss, perplexity and accuracy over the masked residues.
+    """
     total = dict(zip(SUMS, sums.double().tolist(), strict=True))
     targets, residues = max(total["targets"], 1), max(total["residues"], 1)
     residue_loss = total["residue_loss"] / residues
@@ -75,24 +97,24 @@ def metrics_of(sums: Tensor, prefix: str) -> dict[str, float]:
 
 
 class LossSpikes:
-    """Finds losses that stand out from those of the last 128 steps; the rule is that of OLMo's skipped steps.
+    """Detects losses far above those of the last 128 steps, by the rule with which OLMo skips steps.
 
-    A loss that stood out counts from then on like any other, so that a lasting change is not taken for spikes for ever.
+    A loss that is a spike also enters the window, so that a permanent shift stops being detected.
 
     Parameters
     ----------
     deviations : float
-        By how many standard deviations above the mean.
+        Number of standard deviations above the mean from which a loss is a spike.
 
     Attributes
     ----------
     recent : deque of float
-        The last 128 losses: all the state there is.
+        The last 128 losses. This is the whole state.
 
     Examples
     --------
     >>> spikes = LossSpikes(deviations=6.0)
-    >>> any(spikes.found(2.9 + 0.01 * (step % 3)) for step in range(64)), spikes.found(3.0), spikes.found(2.9)
+    >>> any(spikes.add(2.9 + 0.01 * (step % 3)) for step in range(64)), spikes.add(3.0), spikes.add(2.9)
     (False, True, False)
     """
 
@@ -102,9 +124,18 @@ class LossSpikes:
         self.deviations = deviations
         self.recent: deque[float] = deque(maxlen=self.WINDOW)
 
-    def found(self, loss: float) -> bool:
-        """Whether a step's loss stands out; never in the first 64 steps."""
-        known = len(self.recent) >= self.WINDOW // 2
-        stands_out = known and loss > fmean(self.recent) + self.deviations * stdev(self.recent)
+    def add(self, loss: float) -> bool:
+        """Add the loss of a step, and return whether it is a spike; the first 64 losses never are.
+
+        Parameters
+        ----------
+        loss : float
+
+        Returns
+        -------
+        bool
+        """
+        enough = len(self.recent) >= self.WINDOW // 2
+        is_spike = enough and loss > fmean(self.recent) + self.deviations * stdev(self.recent)
         self.recent.append(loss)
-        return stands_out
+        return is_spike

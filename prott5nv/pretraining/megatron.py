@@ -215,7 +215,7 @@ class MegatronProtT5(MegatronModule):
 
     def __init__(self, config: ModelConfig, *, recompute: bool = False):
         encoder_config = transformer_config(config, config.num_layers)
-        decoder_config = transformer_config(config, config.decoder_num_layers)
+        decoder_config = transformer_config(config, config.layers_per_stack["decoder"])
         super().__init__(config=encoder_config)
         self.embedding = LanguageModelEmbedding(
             encoder_config, vocab_size=config.padded_vocab_size, max_sequence_length=config.max_position_embeddings

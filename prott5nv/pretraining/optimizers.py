@@ -1,22 +1,20 @@
-"""The optimizers that pretraining can step with."""
+"""The optimizers of pretraining."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from prott5nv.errors import ProtT5nvError
 
-NAMES = ("fused_adam", "muon", "apex_fused_adam")
-
 
 class MuonAdamW(torch.optim.Optimizer):
-    """Muon for the matrices of the layers, AdamW for embeddings, biases and LayerNorms, as one optimizer.
+    """Muon for the matrices of the layers, and AdamW for embeddings, biases and LayerNorms, as one optimizer.
 
-    Muon orthogonalises the momentum of a matrix before stepping along it. Its steps are scaled to the size of AdamW's,
+    Muon orthogonalizes the momentum of a matrix before it steps along it. Its steps are scaled to the size of AdamW's,
     so that one learning rate serves both.
 
     Parameters
@@ -30,82 +28,148 @@ class MuonAdamW(torch.optim.Optimizer):
     for LLM training.
     """
 
-    def __init__(self, muon: torch.optim.Muon, adamw: torch.optim.AdamW):
+    def __init__(self, muon: torch.optim.Optimizer, adamw: torch.optim.Optimizer):
         self._parts = [(muon, len(muon.param_groups)), (adamw, len(adamw.param_groups))]
         super().__init__([*muon.param_groups, *adamw.param_groups], {})
 
-    def step(self, closure=None):
-        """Step with both."""
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Step with both optimizers.
+
+        Parameters
+        ----------
+        closure : callable, optional
+            Computes the loss before the step.
+
+        Returns
+        -------
+        The loss, or None without a closure.
+        """
         loss = None if closure is None else closure()
         first = 0
-        for optimizer, groups in self._parts:
-            # Loading a checkpoint replaces groups and state, so they are handed over anew at each step.
-            optimizer.param_groups, optimizer.state = self.param_groups[first : first + groups], self.state
+        for optimizer, num_groups in self._parts:
+            # Loading a checkpoint replaces the groups and the state, so they are passed on at each step.
+            optimizer.param_groups, optimizer.state = self.param_groups[first : first + num_groups], self.state
             optimizer.step()
-            first += groups
+            first += num_groups
         return loss
 
 
-def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], name: str) -> list[list[nn.Parameter]]:
-    """Parameters by how the optimizer of this name treats them, in its order.
+def parameter_groups(named_parameters: Iterable[tuple[str, nn.Parameter]], optimizer: str) -> list[list[nn.Parameter]]:
+    """Group parameters by how an optimizer treats them, in the order in which the optimizer holds them.
 
     Parameters
     ----------
-    named : iterable of (str, Parameter)
-    name : str
-        As in ``model.optim.name``.
+    named_parameters : iterable of (str, Parameter)
+    optimizer : str
+        A value of ``model.optim.name``.
 
     Returns
     -------
     list of list of Parameter
-        For ``muon``, first the matrices of the layers; then the other parameters that decay, and those that do not:
-        biases and LayerNorms.
+        For ``muon``, the matrices of the layers come first. Then come the other parameters with weight decay, and
+        those without: biases and LayerNorms.
     """
-    named = list(named)
-    matrices = [p for key, p in named if p.ndim == 2 and ".layers." in key and name == "muon"]
-    taken = {id(p) for p in matrices}
-    rest = [p for _, p in named if id(p) not in taken]
-    groups = [[p for p in rest if p.ndim > 1], [p for p in rest if p.ndim == 1]]
+    named = list(named_parameters)
+    matrices = [p for name, p in named if p.ndim == 2 and ".layers." in name and optimizer == "muon"]
+    matrix_ids = {id(p) for p in matrices}
+    others = [p for _, p in named if id(p) not in matrix_ids]
+    groups = [[p for p in others if p.ndim > 1], [p for p in others if p.ndim == 1]]
     return [matrices, *groups] if matrices else groups
 
 
-def make_optimizer(groups: list[list[nn.Parameter]], optim: Mapping[str, Any], *, fused: bool) -> torch.optim.Optimizer:
-    """The optimizer of ``model.optim``.
+def make_optimizer(
+    groups: list[list[nn.Parameter]],
+    *,
+    name: str,
+    lr: float,
+    betas: Sequence[float],
+    eps: float,
+    weight_decay: float,
+    fused: bool,
+) -> torch.optim.Optimizer:
+    """Build an optimizer.
 
     Parameters
     ----------
     groups : list of list of Parameter
-        Of :func:`parameter_groups`.
-    optim : mapping
-        ``name``, ``lr``, ``betas``, ``eps``, ``weight_decay``.
+        As :func:`parameter_groups` returns them.
+    name : {"fused_adam", "muon", "apex_fused_adam"}
+        AdamW of PyTorch, :class:`MuonAdamW`, or AdamW of NVIDIA's apex.
+    lr : float
+        Learning rate.
+    betas : sequence of float
+        The two decay rates of AdamW's moments.
+    eps : float
+        Added to AdamW's denominator.
+    weight_decay : float
+        Weight decay of the groups that have one.
     fused : bool
-        Whether AdamW's kernel may take a whole step at once.
+        Whether AdamW uses PyTorch's fused kernel.
+
+    Returns
+    -------
+    torch.optim.Optimizer
 
     Raises
     ------
     ProtT5nvError
-        If there is none of that name, or it is not installed.
+        If the optimizer is not installed.
     """
-    if optim["name"] not in NAMES:
-        raise ProtT5nvError(f"model.optim.name={optim['name']}: choose {', '.join(NAMES)}")
     *matrices, decayed, undecayed = groups
-    lr, weight_decay = float(optim["lr"]), float(optim["weight_decay"])
-    settings = dict(lr=lr, betas=tuple(float(b) for b in optim["betas"]), eps=float(optim["eps"]))
-    rest = [{"params": decayed, "weight_decay": weight_decay}, {"params": undecayed, "weight_decay": 0.0}]
-    if optim["name"] == "apex_fused_adam":
-        return _apex_fused_adam()(rest, adam_w_mode=True, **settings)
-    adamw = torch.optim.AdamW(rest, fused=fused, **settings)
-    if optim["name"] == "fused_adam":
+    settings: dict[str, Any] = dict(lr=lr, betas=tuple(betas), eps=eps)
+    others = [{"params": decayed, "weight_decay": weight_decay}, {"params": undecayed, "weight_decay": 0.0}]
+    if name == "apex_fused_adam":
+        return _apex_fused_adam()(others, adam_w_mode=True, **settings)
+    adamw = torch.optim.AdamW(others, fused=fused, **settings)
+    if name == "fused_adam":
         return adamw
     muon = torch.optim.Muon(matrices[0], lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
     return MuonAdamW(muon, adamw)
 
 
-def _apex_fused_adam():
+def make_schedule(
+    optimizer: torch.optim.Optimizer, sched: Mapping[str, Any], max_steps: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """Build one of NeMo's learning-rate schedules.
+
+    Parameters
+    ----------
+    optimizer : torch.optim.Optimizer
+    sched : mapping
+        The section ``model.optim.sched``: ``name``, ``min_lr``, ``warmup_steps`` or else ``warmup_ratio``, and further
+        arguments of the schedule.
+    max_steps : int
+        Number of steps of the run, at which the schedule ends.
+
+    Returns
+    -------
+    torch.optim.lr_scheduler.LRScheduler
+
+    Raises
+    ------
+    ProtT5nvError
+        If NeMo has no such schedule, or the schedule has other arguments.
+    """
+    from nemo.core.optim.lr_scheduler import get_scheduler
+
+    arguments = dict(sched)
+    name = arguments.pop("name")
+    arguments.pop("warmup_ratio" if arguments.get("warmup_steps") is not None else "warmup_steps", None)
+    try:
+        schedule: torch.optim.lr_scheduler.LRScheduler = get_scheduler(name)(
+            optimizer, max_steps=max_steps, **{"min_lr": 0.0, **arguments}
+        )
+    except (ValueError, TypeError, KeyError) as error:
+        raise ProtT5nvError(f"model.optim.sched.name={name}: {error}") from None
+    return schedule
+
+
+def _apex_fused_adam() -> Callable[..., torch.optim.Optimizer]:
     try:
         from apex.optimizers import FusedAdam
     except ImportError:
         raise ProtT5nvError(
-            "model.optim.name=apex_fused_adam needs NVIDIA's apex, a build from source; fused_adam needs nothing"
+            "model.optim.name=apex_fused_adam needs NVIDIA's apex, which must be built from source; fused_adam needs "
+            "no extra package"
         ) from None
-    return FusedAdam
+    return cast(Callable[..., torch.optim.Optimizer], FusedAdam)

@@ -1,4 +1,4 @@
-"""What several processes must agree on: gradients, their norm, and how Lightning lays the processes out."""
+"""Collective operations on gradients, and the Lightning strategy that starts the processes."""
 
 from __future__ import annotations
 
@@ -10,54 +10,55 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
-from lightning.pytorch.utilities import rank_zero_only
 from megatron.core import parallel_state
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from prott5nv.pretraining.tensor_parallel import is_sharded
 
-BUCKET_NUMEL = 2**25  # elements that travel in one all-reduce
+BUCKET_NUMEL = 2**25  # elements that one all-reduce sums
 
 
 class MegatronStrategy(DDPStrategy):
-    """Lightning's launcher and process group round a plain module.
+    """Lightning's launcher and process group for a module that is not wrapped in DDP.
 
-    Gradients of a step are summed once, by the model itself, when all its micro-batches are through; DDP's hooks
-    would reduce at every backward pass.
+    The model sums the gradients of a step once, after all its micro-batches. DDP's hooks would reduce them after every
+    backward pass.
     """
 
     def configure_ddp(self) -> None:
-        pass
+        """Leave the module unwrapped."""
 
     def on_exception(self, exception: BaseException) -> None:
-        """Take the processes down that this one started: they would wait for it for ever."""
+        """Kill the processes that this one started, because they would wait for its gradients without end."""
         if isinstance(self.launcher, _SubprocessScriptLauncher) and not isinstance(exception, SystemExit):
             self.launcher.kill(signal.SIGKILL)
-            self.launcher.procs.clear()  # Lightning's watch over them would kill this process too, before it has spoken
+            # Lightning watches these processes and would kill this one too, before it can report the error.
+            self.launcher.procs.clear()
 
     @property
-    def distributed_sampler_kwargs(self) -> dict:
+    def distributed_sampler_kwargs(self) -> dict[str, int]:
+        """Arguments for a distributed sampler: the data-parallel ranks, without the tensor-parallel ones."""
         return {
             "num_replicas": parallel_state.get_data_parallel_world_size(),
             "rank": parallel_state.get_data_parallel_rank(),
         }
 
 
-@rank_zero_only
-def say(message: str, **how) -> None:
-    """Print, once for all processes."""
-    print(message, **how)
-
-
 def all_reduce_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Sum the gradients of all data-parallel ranks, in place."""
+    """Sum the gradients over all data-parallel ranks, in place.
+
+    Parameters
+    ----------
+    parameters : iterable of Parameter
+        The same ones in the same order on every rank.
+    """
     group = parallel_state.get_data_parallel_group()
     if group.size() == 1:
         return
     bucket: list[Tensor] = []
     for parameter in parameters:
-        if parameter.grad is None:  # a rank whose share of a small last batch was empty
+        if parameter.grad is None:  # a rank that got no protein of a small last batch
             parameter.grad = torch.zeros_like(parameter)
         bucket.append(parameter.grad)
         if sum(grad.numel() for grad in bucket) >= BUCKET_NUMEL:
@@ -75,7 +76,7 @@ def _all_reduce(grads: list[Tensor], group: dist.ProcessGroup) -> None:
 
 
 def gather_lists(items: list[Any]) -> list[Any]:
-    """The items of all data-parallel ranks, in order of ranks."""
+    """Return the items of all data-parallel ranks, in the order of the ranks."""
     group = parallel_state.get_data_parallel_group()
     lists: list[list[Any]] = [items] * group.size()
     if group.size() > 1:
@@ -84,7 +85,9 @@ def gather_lists(items: list[Any]) -> list[Any]:
 
 
 def clip_gradients(parameters: list[nn.Parameter], max_norm: float) -> Tensor:
-    """Scale gradients down to a total norm; parameters sliced over tensor-parallel ranks count with all their slices.
+    """Scale gradients down so that their total norm is at most `max_norm`.
+
+    A parameter that is sharded over tensor-parallel ranks counts with all its shards.
 
     Parameters
     ----------
@@ -98,12 +101,12 @@ def clip_gradients(parameters: list[nn.Parameter], max_norm: float) -> Tensor:
         The norm before clipping.
     """
     group = parallel_state.get_tensor_model_parallel_group()
-    sliced = [p.grad for p in parameters if p.grad is not None and is_sharded(p)]
+    sharded = [p.grad for p in parameters if p.grad is not None and is_sharded(p)]
     whole = [p.grad for p in parameters if p.grad is not None and not is_sharded(p)]
-    square = get_total_norm(sliced) ** 2
+    squared_norm = get_total_norm(sharded) ** 2
     if group.size() > 1:
-        dist.all_reduce(square, group=group)
-    norm = (square + get_total_norm(whole) ** 2).sqrt()
+        dist.all_reduce(squared_norm, group=group)
+    norm = (squared_norm + get_total_norm(whole) ** 2).sqrt()
     if max_norm != float("inf"):
         clip_grads_with_norm_(parameters, max_norm, norm)
     return norm

@@ -1,11 +1,13 @@
-"""Whole tensors and a tensor-parallel rank's slices of them.
+"""Conversion between whole tensors and the shards of a tensor-parallel rank.
 
-Files hold whole tensors, so a run may go on, and a model be opened, on another number of tensor-parallel ranks.
+Files hold whole tensors. A run can therefore resume, and a model can be loaded, with another number of tensor-parallel
+ranks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -14,42 +16,81 @@ from torch import Tensor, nn
 
 
 def gather_shards(tensor: Tensor, parameter: nn.Parameter) -> Tensor:
-    """Whole tensor of which each tensor-parallel rank has the slice that belongs to its `parameter`."""
+    """Return a whole tensor, from the shards of all tensor-parallel ranks.
+
+    Parameters
+    ----------
+    tensor : Tensor
+        This rank's shard: the parameter itself, its gradient or a moment of it.
+    parameter : Parameter
+        The parameter that `tensor` belongs to. If it is not sharded, `tensor` is returned.
+
+    Returns
+    -------
+    Tensor
+    """
     group = parallel_state.get_tensor_model_parallel_group()
     if group.size() == 1 or not is_sharded(parameter):
         return tensor
-    slices = [torch.empty_like(tensor) for _ in range(group.size())]
-    dist.all_gather(slices, tensor.contiguous(), group=group)
-    return torch.cat(slices, dim=parameter.partition_dim)
+    shards = [torch.empty_like(tensor) for _ in range(group.size())]
+    dist.all_gather(shards, tensor.contiguous(), group=group)
+    return torch.cat(shards, dim=_sharded_dim(parameter))
 
 
 def own_shard(tensor: Tensor, parameter: nn.Parameter) -> Tensor:
-    """This rank's slice of a whole tensor: the inverse of :func:`gather_shards`."""
+    """Return this rank's shard of a whole tensor: the inverse of :func:`gather_shards`.
+
+    Parameters
+    ----------
+    tensor : Tensor
+    parameter : Parameter
+        The parameter that `tensor` belongs to. If it is not sharded, `tensor` is returned.
+
+    Returns
+    -------
+    Tensor
+    """
     group = parallel_state.get_tensor_model_parallel_group()
     if group.size() == 1 or not is_sharded(parameter):
         return tensor
-    # A copy: a view would keep the whole tensor alive.
-    return tensor.chunk(group.size(), dim=parameter.partition_dim)[group.rank()].clone()
+    # A copy, because a view would keep the whole tensor in memory.
+    return tensor.chunk(group.size(), dim=_sharded_dim(parameter))[group.rank()].clone()
 
 
 def is_sharded(parameter: nn.Parameter) -> bool:
-    """Whether each tensor-parallel rank holds a part of this parameter, rather than all of it."""
-    return getattr(parameter, "tensor_model_parallel", False)
+    """Return whether each tensor-parallel rank holds only a shard of this parameter."""
+    return bool(getattr(parameter, "tensor_model_parallel", False))
 
 
-def change_state(
-    state: dict[str, Tensor], parameters: dict[str, nn.Parameter], change: Callable[[Tensor, nn.Parameter], Tensor]
+def _sharded_dim(parameter: nn.Parameter) -> int:
+    return int(getattr(parameter, "partition_dim"))  # noqa: B009 (Megatron sets it, so type checkers do not know it)
+
+
+def map_state(
+    state: dict[str, Tensor], parameters: dict[str, nn.Parameter], function: Callable[[Tensor, nn.Parameter], Tensor]
 ) -> dict[str, Tensor]:
-    """A state dict with every parameter's tensor replaced by ``change(tensor, parameter)``."""
-    return {**state, **{name: change(state[name], parameter) for name, parameter in parameters.items()}}
+    """Return a state dict in which ``function(tensor, parameter)`` replaces the tensor of every parameter."""
+    return {**state, **{name: function(state[name], parameter) for name, parameter in parameters.items()}}
 
 
-def change_optimizer_state(
-    state: dict, parameters: list[nn.Parameter], change: Callable[[Tensor, nn.Parameter], Tensor]
-) -> dict:
-    """An optimizer's state dict with the moments of its `parameters`, in its order, replaced likewise."""
+def map_optimizer_state(
+    state: dict[str, Any], parameters: list[nn.Parameter], function: Callable[[Tensor, nn.Parameter], Tensor]
+) -> dict[str, Any]:
+    """Return an optimizer's state dict in which ``function(moment, parameter)`` replaces every moment.
+
+    Parameters
+    ----------
+    state : dict
+    parameters : list of Parameter
+        Those of the optimizer, in its order.
+    function : callable
+
+    Returns
+    -------
+    dict
+    """
     moments = {
-        index: {key: change(value, parameters[index]) if value.ndim else value for key, value in values.items()}
+        index: {key: function(value, parameters[index]) if value.ndim else value for key, value in values.items()}
         for index, values in state["state"].items()
     }
     return {**state, "state": moments}

@@ -22,9 +22,10 @@ def cfg(training_data):
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
-    from prott5nv.cli.hydra_app import config_folder, register_presets
+    from prott5nv.cli.hydra_app import config_folder
+    from prott5nv.pretraining.config import register
 
-    register_presets()
+    register()
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         cfg = compose(
             "pretrain",

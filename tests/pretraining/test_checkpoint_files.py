@@ -1,4 +1,4 @@
-"""Checkpoint files: whole or absent, checked before use, thinned out."""
+"""Checkpoint files: complete or absent, verified before use, thinned out."""
 
 import os
 import resource
@@ -18,77 +18,70 @@ BENCHMARK = Path(__file__).resolve().parents[2] / "benchmarks" / "kill_while_sav
 
 @pytest.fixture
 def run(tmp_path):
-    """Steps 1 to 5, the second of which was the best."""
+    """A folder with the checkpoints of steps 1 to 5, the second of which is the best."""
     for step, perplexity in enumerate((18.0, 12.0, 17.0, 13.0, 16.0), start=1):
         write({"step": step, "weights": torch.arange(1000)}, tmp_path / checkpoint_name(step, perplexity))
     return tmp_path
 
 
-def refuse(message):
-    raise AssertionError(message)
-
-
-def test_the_newest_is_found_by_step_not_by_name_or_time(run):
+def test_the_newest_is_found_by_step_not_by_name_or_time(run, caplog):
     write({}, run / checkpoint_name(10))
     write({}, run / "not-finite-step=12.ckpt")
     os.utime(run / checkpoint_name(10), (0, 0))
-    assert find_checkpoint(run, refuse).name == "step=10.ckpt"
+    assert find_checkpoint(run).name == "step=10.ckpt" and not caplog.messages
 
 
-def test_checkpoints_of_nemos_callback_are_found(tmp_path):
+def test_checkpoints_of_nemos_callback_are_found(tmp_path, caplog):
     for name in ("step=100-val_residue_perplexity=18.266.ckpt", "step=200-val_residue_perplexity=18.185-last.ckpt"):
         write({}, tmp_path / name)
-    assert "step=200" in find_checkpoint(tmp_path, refuse).name
+    assert "step=200" in find_checkpoint(tmp_path).name and not caplog.messages
 
 
 @pytest.mark.parametrize("damage", ["cut short", "a flipped bit", "empty"])
-def test_a_damaged_checkpoint_is_passed_over_with_a_warning(run, damage):
+def test_a_damaged_checkpoint_is_skipped_with_a_warning(run, damage, caplog):
     last = run / checkpoint_name(5, 16.0)
     content = bytearray(last.read_bytes())
     if damage == "a flipped bit":
         content[content.index(torch.arange(1000).numpy().tobytes()) + 4000] ^= 1
     last.write_bytes(content[: {"cut short": 5000, "empty": 0}.get(damage)])
-    warnings = []
-    assert find_checkpoint(run, warnings.append).name == checkpoint_name(4, 13.0)
-    assert len(warnings) == 1 and str(last) in warnings[0]
+    assert find_checkpoint(run).name == checkpoint_name(4, 13.0)
+    assert len(caplog.messages) == 1 and str(last) in caplog.messages[0]
 
 
-def test_a_run_with_damaged_checkpoints_alone_does_not_start_afresh(tmp_path):
+def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_again(tmp_path):
     (tmp_path / "step=3.ckpt").write_bytes(b"PK")
     with pytest.raises(ProtT5nvError, match="every checkpoint is damaged"):
-        find_checkpoint(tmp_path, lambda message: None)
+        find_checkpoint(tmp_path)
 
 
-def test_no_checkpoint(tmp_path):
-    assert find_checkpoint(tmp_path, refuse) is None
-    assert find_checkpoint(tmp_path / "nowhere", refuse) is None
+def test_no_checkpoint(tmp_path, caplog):
+    assert find_checkpoint(tmp_path) is None
+    assert find_checkpoint(tmp_path / "nowhere") is None and not caplog.messages
 
 
 def test_the_newest_two_and_the_best_stay(run):
     (run / "step=1-val_residue_perplexity=18.000.nemo").touch()
-    (run / "step=6.ckpt.partial").touch()
     assert [path.name[:6] for path in best_first(run)] == ["step=2", "step=4", "step=5", "step=3", "step=1"]
-    gone = sorted(path.name for path in superseded(run, keep_best=1))
-    assert gone == [
+    old = sorted(path.name for path in superseded(run, keep_best=1))
+    assert old == [
         "step=1-val_residue_perplexity=18.000.ckpt",
         "step=1-val_residue_perplexity=18.000.nemo",
         "step=3-val_residue_perplexity=17.000.ckpt",
-        "step=6.ckpt.partial",
     ]
-    assert [path.name for path in superseded(run, keep_best=-1)] == ["step=6.ckpt.partial"]
+    assert superseded(run, keep_best=-1) == []
 
 
-def test_a_full_disk_leaves_what_was_there(run):
+def test_a_full_disk_leaves_the_existing_files(run):
     path = run / checkpoint_name(5, 16.0)
     before = path.read_bytes()
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))  # Python ignores the signal, so that writing fails
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))  # Python ignores the signal, so the write fails
     try:
         with pytest.raises(ProtT5nvError, match="cannot be written"):
             write({"weights": torch.zeros(100_000)}, path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
-    assert path.read_bytes() == before and not list(run.glob("*.partial"))
+    assert path.read_bytes() == before and len(os.listdir(run)) == 5
 
 
 def test_kills_while_saving():

@@ -1,5 +1,7 @@
 """Downstream validation: a score after each validation, and the same run but for that."""
 
+from dataclasses import replace
+
 import pytest
 
 pytest.importorskip("nemo", reason="needs the train extra")
@@ -7,6 +9,7 @@ pytest.importorskip("nemo", reason="needs the train extra")
 from helpers.fitting import Losses, fit
 
 from prott5nv import ProtT5nvError
+from prott5nv.pretraining.config import checked
 from prott5nv.pretraining.downstream import DownstreamValidation
 from prott5nv.pretraining.parallel import MegatronStrategy
 
@@ -16,7 +19,7 @@ def dataset(cfg, flip_data):
     dataset = cfg.model.dwnstr_task_validation.dataset
     dataset.dataset_path = str(flip_data)
     dataset.num_epochs, dataset.batch_size, dataset.optim.lr = 20, 4, 0.01
-    return dataset
+    return checked(cfg).model.dwnstr_task_validation.dataset
 
 
 def losses_and_metrics(cfg, *callbacks):
@@ -47,11 +50,13 @@ def test_a_probe_scores_the_weights_and_disturbs_nothing(cfg, dataset, on_ranks)
     "change, message",
     [
         ({"dataset_path": None}, "dataset.dataset_path is missing"),
-        ({"dataset_path": "nowhere"}, "nowhere/secondary_structure/sampled.csv: no such file; `prott5nv prepare flip"),
+        (
+            {"dataset_path": "nowhere"},
+            "nowhere/secondary_structure/sampled.csv: no such file; make it with `prott5nv prepare",
+        ),
         ({"task_name": "folding"}, "task_name=folding: choose one of secondary_structure, "),
     ],
 )
 def test_mistakes_show_before_training(dataset, change, message):
-    dataset.update(change)
     with pytest.raises(ProtT5nvError, match=message):
-        DownstreamValidation(dataset)
+        DownstreamValidation(replace(dataset, **change))

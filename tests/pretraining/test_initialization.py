@@ -11,8 +11,8 @@ from prott5nv import ModelConfig, ProtT5
 from prott5nv.checkpoint.parameter_names import megatron_to_prott5
 from prott5nv.errors import ProtT5nvError
 from prott5nv.model.tokenizer import BOS, FIRST_SENTINEL
+from prott5nv.pretraining.config import checked
 from prott5nv.pretraining.initialization import mimetic
-from prott5nv.pretraining.trainer import check
 
 CONFIG = ModelConfig.preset("small", num_layers=2, decoder_num_layers=1, hidden_size=96, num_attention_heads=3)
 LENGTH, MASKED = 120, (3, 40, 77, 119)
@@ -100,10 +100,10 @@ def test_a_run_starts_from_it_and_learns(cfg):
 
 @pytest.mark.parametrize(
     "setting, message",
-    [({"init_method": "xavier"}, "normal or mimetic"), ({"num_attention_heads": 2}, "three attention")],
+    [({"init_method": "xavier"}, "normal, mimetic"), ({"num_attention_heads": 2}, "three attention")],
 )
 def test_what_cannot_start_is_refused(cfg, setting, message):
     cfg.model.init_method = "mimetic"
     cfg.model.update(setting)
     with pytest.raises(ProtT5nvError, match=message):
-        check(cfg)
+        checked(cfg)

@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from prott5nv import ProtT5nvError, load
 from prott5nv.pretraining.model import ProtT5nvModel
-from prott5nv.pretraining.trainer import check, choose_precision
+from prott5nv.pretraining.trainer import build_trainer, choose_precision
 
 
 def built(cfg):
@@ -123,29 +123,16 @@ def test_nemo_file_round_trip(cfg, tmp_path):
     assert (logits - model(batch)).abs().max() <= 1e-5 * logits.abs().max()
 
 
-@pytest.mark.parametrize(
-    "override, message",
-    [
-        ({"model": {"pipeline_model_parallel_size": 2}}, "pipeline"),
-        ({"model": {"tensor_model_parallel_size": 3}}, "num_attention_heads=4"),
-        ({"model": {"activations_checkpoint_granularity": "selective"}}, "choose null or full"),
-        ({"trainer": {"accumulate_grad_batches": 4}}, "global_batch_size"),
-        ({"trainer": {"strategy": "fsdp"}}, "too small for sharding"),
-        ({"model": {"skip_loss_spikes": "often"}}, "model.skip_loss_spikes=often"),
-        ({"model": {"optim": {"lr": "fast"}}}, "model.optim.lr=fast"),
-        ({"model": {"micro_batch_size": 0}}, "model.micro_batch_size=0"),
-        ({"model": {"data": {"mean_span_length": 0.5}}}, "a span has at least 1 residue"),
-        ({"model": {"seq_length": 1000, "max_position_embeddings": 1000}}, "seq_length=640"),
-    ],
-)
-def test_settings_that_cannot_work_are_refused_by_name(cfg, override, message):
-    with pytest.raises(ProtT5nvError, match=message):
-        check(OmegaConf.merge(cfg, override))
+def test_this_machine_cannot_train_in_16_bit_floats():
+    if torch.cuda.is_available():
+        pytest.skip("this machine can")
+    with pytest.raises(ProtT5nvError, match="16-mixed"):
+        choose_precision("16-mixed")
 
 
-@pytest.mark.parametrize("precision", ["16-mixed", "64"])
-def test_precision_that_this_machine_lacks(precision):
-    if precision == "16-mixed" and torch.cuda.is_available():
-        pytest.skip("this machine has it")
-    with pytest.raises(ProtT5nvError, match=precision):
-        choose_precision(precision)
+def test_added_trainer_settings_reach_lightning(cfg):
+    OmegaConf.update(cfg, "trainer.limit_train_batches", 7, force_add=True)
+    assert build_trainer(cfg).limit_train_batches == 7
+    OmegaConf.update(cfg, "trainer.number_of_gpus", 1, force_add=True)
+    with pytest.raises(ProtT5nvError, match="number_of_gpus"):
+        build_trainer(cfg)

@@ -5,8 +5,8 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from prott5nv.errors import ProtT5nvError
+from prott5nv.pretraining.config import checked
 from prott5nv.pretraining.optimizers import make_optimizer, parameter_groups
-from prott5nv.pretraining.trainer import check
 
 OPTIM = {"name": "muon", "lr": 1e-2, "betas": [0.9, 0.98], "eps": 1e-8, "weight_decay": 0.1}
 
@@ -29,7 +29,7 @@ def train(model, optimizers, steps=3):
 
 def test_muon_steps_along_the_layers_matrices_and_adamw_along_the_rest():
     ours, apart = toy(), toy()
-    train(ours, [make_optimizer(parameter_groups(ours.named_parameters(), "muon"), OPTIM, fused=False)])
+    train(ours, [make_optimizer(parameter_groups(ours.named_parameters(), "muon"), **OPTIM, fused=False)])
     weight, embedding, bias = (
         apart.encoder.layers[0].weight,
         apart.encoder.embedding.weight,
@@ -72,16 +72,17 @@ def test_a_run_with_muon_resumes_exactly(cfg, tmp_path):
 def test_another_optimizer_cannot_resume(cfg, tmp_path):
     trainer, _ = fit(cfg)
     trainer.save_checkpoint(tmp_path / "three.ckpt")
-    with pytest.raises(ProtT5nvError, match=r"moments are those of .*fused_adam"):
+    with pytest.raises(ProtT5nvError, match=r"optimizer state is of .*fused_adam"):
         fit(OmegaConf.merge(cfg, {"model": {"optim": {"name": "muon"}}}), ckpt_path=tmp_path / "three.ckpt")
 
 
 def test_muon_needs_whole_matrices(cfg):
     cfg.model.optim.name, cfg.model.tensor_model_parallel_size = "muon", 2
     with pytest.raises(ProtT5nvError, match="muon needs whole matrices"):
-        check(cfg)
+        checked(cfg)
 
 
-def test_an_unknown_optimizer_is_named():
-    with pytest.raises(ProtT5nvError, match="lion: choose fused_adam, muon"):
-        make_optimizer([[], []], {**OPTIM, "name": "lion"}, fused=False)
+def test_an_unknown_optimizer_is_named(cfg):
+    cfg.model.optim.name = "lion"
+    with pytest.raises(ProtT5nvError, match="lion: choose one of fused_adam, muon"):
+        checked(cfg)

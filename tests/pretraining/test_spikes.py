@@ -1,6 +1,7 @@
 """A step whose loss stands out is skipped if asked for: by all ranks, and by a resumed run as by one that went on."""
 
 import io
+import logging
 from contextlib import redirect_stdout
 
 import numpy as np
@@ -10,6 +11,7 @@ pytest.importorskip("nemo", reason="needs the train extra")
 
 from helpers.fitting import Losses, fit
 
+from prott5nv.cli.hydra_app import configure_logging
 from prott5nv.data.dataset import shuffled_records
 from prott5nv.pretraining.parallel import MegatronStrategy
 
@@ -54,9 +56,14 @@ class Course(Losses):
 def run(cfg, folder, ckpt_path=None, devices=2):
     course = Course(folder / "before.ckpt")
     strategy = MegatronStrategy() if devices > 1 else "auto"
-    with redirect_stdout(io.StringIO()) as said:
-        fit(cfg, ckpt_path, devices=devices, strategy=strategy, callbacks=[course])
-    return course.values, course.idle, said.getvalue()
+    package = logging.getLogger("prott5nv")
+    with redirect_stdout(io.StringIO()) as output:
+        configure_logging()
+        try:
+            fit(cfg, ckpt_path, devices=devices, strategy=strategy, callbacks=[course])
+        finally:
+            package.handlers, package.propagate = [], True
+    return course.values, course.idle, output.getvalue()
 
 
 def test_a_spike_is_skipped_by_all_ranks_and_on_resuming(monotony, on_ranks, tmp_path):

@@ -34,7 +34,7 @@ def run(cfg, folder, *callbacks, devices=1):
     try:
         fit(
             cfg,
-            find_checkpoint(folder, warn=pytest.fail),
+            find_checkpoint(folder),
             devices=devices,
             strategy=MegatronStrategy() if devices > 1 else "auto",
             plugins=[WholeCheckpointIO()],
@@ -67,4 +67,4 @@ def test_the_state_before_a_loss_that_is_not_finite_is_kept(cfg, tmp_path):
     (path,) = tmp_path.iterdir()
     assert path.name == "not-finite-step=1.ckpt"
     assert torch.load(path, weights_only=False)["global_step"] == 1
-    assert find_checkpoint(tmp_path, warn=pytest.fail) is None
+    assert find_checkpoint(tmp_path) is None

@@ -1,0 +1,87 @@
+"""``prott5nv pretrain``: train a model from protein sequences; ``scripts/pretrain.py`` is the same program."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+import click
+
+from prott5nv.errors import ProtT5nvError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+# Hydra parses the arguments, so that its own flags work here too.
+@click.command(
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "ignore_unknown_options": True,
+        "allow_interspersed_args": False,
+        "max_content_width": 110,
+    }
+)
+@click.argument("overrides", nargs=-1, type=click.UNPROCESSED, metavar="[NAME=VALUE]...")
+def command(overrides: tuple[str, ...]) -> None:
+    """Pretrain a model on protein sequences by span corruption, and export a .nemo file.
+
+    The data are the folder that `prott5nv prepare uniref50` made from a FASTA file. Name it with
+    model.data.dataset_path. NAME=VALUE changes a setting; `--cfg job` prints all settings with their values and exits.
+
+    \b
+    Settings to know first:
+      model=NAME                          architecture with training values: prott5nv (default), builtin, small, tiny
+      model.data.dataset_path=DIR         folder of the training data (required)
+      name=NAME                           name of the run and of its folder
+      exp_manager.exp_dir=DIR             folder for all runs (default: results)
+      trainer.max_steps=N                 number of optimizer steps
+      trainer.devices=N                   number of GPUs, or of processes on a CPU
+      trainer.precision=auto              auto, 32, bf16-mixed or 16-mixed
+      trainer.val_check_interval=N        steps from one validation and checkpoint to the next
+      model.global_batch_size=N           proteins per optimizer step, over all devices
+      model.data.tokens_per_micro_batch=N tokens that a device processes at once; lower it if memory runs out
+      model.optim.lr=X                    peak learning rate
+      restore_from_path=FILE.nemo         start from the weights of this file
+
+    Results are in EXP_DIR/NAME: NAME.nemo (the model), curves.png, TensorBoard files, and checkpoints/, which holds
+    the newest and the best checkpoints. The same command again continues from the newest checkpoint.
+
+    \b
+    Hydra's flags:
+      --cfg job         print the settings and exit
+      -m, --multirun    one run for each of several values, one after another on one device; give each its own name
+
+    \b
+    Examples:
+      prott5nv prepare uniref50 uniref50.fasta.gz -o data/
+      prott5nv pretrain model.data.dataset_path=data trainer.devices=8 trainer.precision=bf16-mixed
+      prott5nv pretrain model=small model.data.dataset_path=data trainer.max_steps=2000 name=small
+      prott5nv pretrain --multirun model=tiny model.data.dataset_path=data trainer.max_steps=500 \\
+        model.optim.lr=1e-3,3e-3 'name=lr-${model.optim.lr}'
+    """
+    missing = [name for name in ("hydra", "lightning", "megatron", "nemo") if find_spec(name) is None]
+    if missing:
+        raise ProtT5nvError(f"pretraining needs {', '.join(missing)}: pip install 'prott5nv[train]'")
+    from prott5nv.cli.hydra_app import run
+    from prott5nv.pretraining.config import register
+
+    run(_pretrain, "pretrain", register, overrides)
+
+
+def _pretrain(cfg: DictConfig) -> None:
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    if HydraConfig.get().mode == RunMode.MULTIRUN and cfg.trainer.devices not in (1, "1"):
+        raise ProtT5nvError(
+            f"trainer.devices={cfg.trainer.devices}: --multirun trains on one device only; on several devices, start "
+            "a command for each run"
+        )
+    from prott5nv.pretraining.config import checked
+
+    checked(cfg)
+    # NeMo takes seconds to import, so a wrong setting is reported before.
+    from prott5nv.pretraining.trainer import pretrain
+
+    pretrain(cfg)

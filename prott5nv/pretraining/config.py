@@ -1,0 +1,371 @@
+"""Settings of a pretraining run: a dataclass for each section of ``conf/pretrain.yaml`` and ``conf/model.yaml``.
+
+The YAML files hold the values and explain them. The dataclasses hold the types, the ranges and the rules that involve
+several settings. Hydra merges the values into these types, so it reports an unknown name or a wrong type by itself.
+
+The dataclasses share this module, because the modules that use them import NeMo, Megatron and Lightning. These imports
+take seconds, and Hydra needs the dataclasses before that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, make_dataclass
+from typing import Any, ClassVar, cast, get_type_hints
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+
+from prott5nv.errors import ProtT5nvError
+from prott5nv.model.config import ModelConfig
+
+#: Names of ``model.optim.name``; :func:`prott5nv.pretraining.optimizers.make_optimizer` builds each.
+OPTIMIZERS = ("fused_adam", "muon", "apex_fused_adam")
+
+# Training values of the presets. With the 2,688 proteins per step of BioNeMo v1, a small model would take few, slow
+# steps.
+_PRESET_TRAINING: dict[str, dict[str, Any]] = {
+    "builtin": {  # the recipe of the built-in model
+        "micro_batch_size": 16,
+        "global_batch_size": 32,
+        "init_method": "mimetic",
+        "data": {"masked_lm_prob": 0.36},
+        "optim": {
+            "name": "muon",
+            "lr": 2e-3,
+            "betas": [0.9, 0.98],
+            "weight_decay": 0.1,
+            "sched": {"name": "CosineAnnealing", "warmup_steps": 50},
+        },
+    },
+    "small": {"micro_batch_size": 32, "global_batch_size": 64, "optim": {"lr": 1e-3}},
+    "tiny": {"micro_batch_size": 32, "global_batch_size": 32, "optim": {"lr": 1e-3}},
+}
+
+
+def at_least(minimum: float) -> Any:
+    """Declare a field whose value must not be smaller than `minimum`; None is left to the field's type."""
+    return field(metadata={"minimum": minimum})
+
+
+def one_of(*choices: str | None) -> Any:
+    """Declare a field whose value must be one of `choices`."""
+    return field(metadata={"choices": choices})
+
+
+@dataclass(kw_only=True)
+class Section:
+    """Base class of the sections: checks each value against what its field declares.
+
+    Raises
+    ------
+    ProtT5nvError
+        If a value is out of range. The message gives the setting's name on the command line.
+    """
+
+    path: ClassVar[str] = ""  # what precedes the names of this section on the command line
+
+    def __post_init__(self) -> None:
+        for declared in fields(self):
+            value = getattr(self, declared.name)
+            minimum, choices = declared.metadata.get("minimum"), declared.metadata.get("choices")
+            if minimum is not None and value is not None and not value >= minimum:  # "not >=" also refuses NaN
+                raise ProtT5nvError(f"{self.path}{declared.name}={value}: choose a value of at least {minimum}")
+            if choices is not None and value not in choices:
+                names = ", ".join("null" if choice is None else choice for choice in choices)
+                raise ProtT5nvError(f"{self.path}{declared.name}={value}: choose one of {names}")
+
+
+# ---------------------------------------------------------------------- model
+
+
+@dataclass(kw_only=True)
+class SplitFilesConfig(Section):
+    """``model.data.dataset``: the CSV files of each split, as a file name, a pattern, a range or a list of these."""
+
+    path: ClassVar[str] = "model.data.dataset."
+
+    train: Any
+    val: Any
+    test: Any
+
+
+@dataclass(kw_only=True)
+class DataConfig(Section):
+    """``model.data``: the prepared proteins, their masking, and how they are cut into micro-batches."""
+
+    path: ClassVar[str] = "model.data."
+
+    dataset_path: str
+    dataset: SplitFilesConfig
+    data_impl: str = one_of("csv_mmap")
+    seq_length: int = at_least(1)
+    seq_length_dec: int = at_least(1)
+    masked_lm_prob: float = at_least(0)
+    mean_span_length: float = at_least(1)
+    random_crop: bool
+    tokens_per_micro_batch: int | None = at_least(1)
+    num_workers: int = at_least(0)
+
+
+@dataclass(kw_only=True)
+class ScheduleConfig(Section):
+    """``model.optim.sched``: one of NeMo's learning-rate schedules; ``+model.optim.sched.X=`` passes another argument.
+
+    ``warmup_steps`` takes precedence over ``warmup_ratio``.
+    """
+
+    path: ClassVar[str] = "model.optim.sched."
+
+    name: str
+    min_lr: float = at_least(0)
+    warmup_ratio: float | None = at_least(0)
+    warmup_steps: int | None = at_least(0)
+
+
+@dataclass(kw_only=True)
+class OptimizerConfig(Section):
+    """``model.optim``: the optimizer and its learning-rate schedule."""
+
+    path: ClassVar[str] = "model.optim."
+
+    name: str = one_of(*OPTIMIZERS)
+    lr: float = at_least(0)
+    betas: list[float]
+    eps: float = at_least(0)
+    weight_decay: float = at_least(0)
+    sched: ScheduleConfig
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ProtT5nvError(f"model.optim.betas={self.betas}: give two numbers from 0 to below 1")
+
+
+@dataclass(kw_only=True)
+class HeadOptimizerConfig(Section):
+    """``model.dwnstr_task_validation.dataset.optim``: the optimizer of the head."""
+
+    path: ClassVar[str] = "model.dwnstr_task_validation.dataset.optim."
+
+    lr: float = at_least(0)
+
+
+@dataclass(kw_only=True)
+class DownstreamDataConfig(Section):
+    """``model.dwnstr_task_validation.dataset``: the FLIP task of the validation, and how its head is trained."""
+
+    path: ClassVar[str] = "model.dwnstr_task_validation.dataset."
+
+    dataset_path: str | None
+    task_name: str
+    proteins_per_set: int | None = at_least(1)
+    num_epochs: int = at_least(1)
+    batch_size: int = at_least(1)
+    optim: HeadOptimizerConfig
+    random_seed: int
+
+
+@dataclass(kw_only=True)
+class DownstreamConfig(Section):
+    """``model.dwnstr_task_validation``: whether each validation trains a head on frozen embeddings, and on what."""
+
+    path: ClassVar[str] = "model.dwnstr_task_validation."
+
+    enabled: bool
+    dataset: DownstreamDataConfig
+
+
+# The fields of ModelConfig with their types, but not its defaults: these reach Hydra through the presets. The masked
+# fraction is the exception, since BioNeMo v1 has it under `data`.
+_types = get_type_hints(ModelConfig)
+_ArchitectureSection: Any = make_dataclass(
+    "_ArchitectureSection",
+    [(item.name, _types[item.name]) for item in fields(ModelConfig) if item.name != "masked_lm_prob"],
+    bases=(Section,),
+    kw_only=True,
+)
+
+
+@dataclass(kw_only=True)
+class ModelTrainingConfig(_ArchitectureSection):
+    """``model``: the architecture (the fields of :class:`prott5nv.ModelConfig`) and how it is trained."""
+
+    path: ClassVar[str] = "model."
+
+    micro_batch_size: int = at_least(1)
+    global_batch_size: int = at_least(1)
+    tensor_model_parallel_size: int = at_least(1)
+    pipeline_model_parallel_size: int = at_least(1)
+    activations_checkpoint_granularity: str | None = one_of(None, "full")
+    seed: int
+    init_method: str = one_of("normal", "mimetic")
+    gradient_clip_val: float = at_least(0)
+    skip_loss_spikes: float | None = at_least(0)
+    data: DataConfig
+    optim: OptimizerConfig
+    dwnstr_task_validation: DownstreamConfig
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.pipeline_model_parallel_size != 1:
+            raise ProtT5nvError(
+                "model.pipeline_model_parallel_size must be 1: this model is too small to gain from pipelining"
+            )
+        if self.optim.name == "muon" and self.tensor_model_parallel_size != 1:
+            raise ProtT5nvError(
+                "model.optim.name=muon needs whole matrices: choose another optimizer, or "
+                "model.tensor_model_parallel_size=1"
+            )
+        if self.init_method == "mimetic" and self.num_attention_heads < 3:
+            raise ProtT5nvError(
+                "model.init_method=mimetic needs at least three attention heads: it divides the hidden size into "
+                "columns for the position, the sentinel and the residue, each as wide as a head or wider"
+            )
+        for name in ("num_attention_heads", "ffn_hidden_size"):
+            if getattr(self, name) % self.tensor_model_parallel_size:
+                raise ProtT5nvError(
+                    f"model.tensor_model_parallel_size={self.tensor_model_parallel_size} does not divide "
+                    f"model.{name}={getattr(self, name)}"
+                )
+        architecture(asdict(self)).check_pretraining(self.data.mean_span_length)
+
+
+def architecture(section: Mapping[str, Any]) -> ModelConfig:
+    """Read the architecture out of a ``model`` section.
+
+    Parameters
+    ----------
+    section : mapping
+        Fields of :class:`prott5nv.ModelConfig`. ``seq_length``, ``seq_length_dec`` and ``masked_lm_prob`` may stand
+        under ``data``, as in BioNeMo v1, and are taken from there first. Other keys are ignored.
+
+    Returns
+    -------
+    ModelConfig
+
+    Raises
+    ------
+    ProtT5nvError
+        If a value is not valid.
+    """
+    data = section.get("data") or {}
+    names = ("seq_length", "seq_length_dec", "masked_lm_prob")
+    return ModelConfig.from_dict({**section, **{name: data[name] for name in names if data.get(name) is not None}})
+
+
+# ---------------------------------------------------------------------- trainer and experiment
+
+
+@dataclass(kw_only=True)
+class TrainerConfig(Section):
+    """``trainer``: arguments of Lightning's ``Trainer``; ``+trainer.X=`` passes another one."""
+
+    path: ClassVar[str] = "trainer."
+
+    devices: Any
+    num_nodes: int = at_least(1)
+    accelerator: str
+    strategy: str
+    precision: str = one_of("auto", "32", "32-true", "bf16-mixed", "16-mixed")
+    max_steps: int = at_least(1)
+    val_check_interval: int = at_least(1)
+    limit_val_batches: Any  # int (batches) or float (fraction), which Lightning checks; Hydra cannot merge a union
+    gradient_clip_val: float = at_least(0)
+    accumulate_grad_batches: int = at_least(1)
+    log_every_n_steps: int = at_least(1)
+    enable_progress_bar: bool
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.strategy != "auto":
+            raise ProtT5nvError(
+                "trainer.strategy must be auto: trainer.devices and model.tensor_model_parallel_size decide how the "
+                "processes divide the work, and this model is too small for sharding (FSDP) to help"
+            )
+        if self.accumulate_grad_batches != 1:
+            raise ProtT5nvError(
+                "trainer.accumulate_grad_batches must be 1: model.global_batch_size is the number of proteins in a "
+                "step, and model.micro_batch_size is how many of them are processed at once"
+            )
+
+
+@dataclass(kw_only=True)
+class CheckpointConfig(Section):
+    """``exp_manager.checkpoint_callback_params``: which checkpoints to keep."""
+
+    path: ClassVar[str] = "exp_manager.checkpoint_callback_params."
+
+    save_top_k: int = at_least(-1)
+    always_save_nemo: bool
+
+
+@dataclass(kw_only=True)
+class ExperimentConfig(Section):
+    """``exp_manager``: arguments of NeMo's ``exp_manager``; ``+exp_manager.X=`` passes another one."""
+
+    path: ClassVar[str] = "exp_manager."
+
+    exp_dir: str | None
+    name: str
+    create_tensorboard_logger: bool
+    create_wandb_logger: bool
+    wandb_logger_kwargs: dict[str, Any]
+    resume_if_exists: bool
+    resume_ignore_no_checkpoint: bool
+    seconds_to_sleep: float = at_least(0)
+    log_step_timing: bool
+    log_tflops_per_sec_per_gpu: bool
+    checkpoint_callback_params: CheckpointConfig
+
+
+@dataclass(kw_only=True)
+class PretrainConfig(Section):
+    """All settings of a run."""
+
+    name: str
+    do_training: bool
+    do_testing: bool
+    restore_from_path: str | None
+    model: ModelTrainingConfig
+    trainer: TrainerConfig
+    exp_manager: ExperimentConfig
+
+
+# ---------------------------------------------------------------------- Hydra
+
+
+def register() -> None:
+    """Register the types, and each preset with its training values, in Hydra's ``ConfigStore``."""
+    store = ConfigStore.instance()
+    store.store(name="pretrain_schema", node=PretrainConfig)
+    for name in ModelConfig.preset_names():
+        values = asdict(ModelConfig.preset(name))
+        del values["masked_lm_prob"]  # BioNeMo v1 has it under `data`, so conf/model.yaml gives its value there
+        node = {"defaults": ["/model@_here_", "_self_"], **values, **_PRESET_TRAINING.get(name, {})}
+        store.store(group="model", name=name, node=node)
+
+
+def checked(cfg: DictConfig) -> PretrainConfig:
+    """Convert a composed configuration to dataclasses, which check their values.
+
+    Parameters
+    ----------
+    cfg : DictConfig
+        ``conf/pretrain.yaml``, composed after :func:`register`.
+
+    Returns
+    -------
+    PretrainConfig
+
+    Raises
+    ------
+    ProtT5nvError
+        If a value is out of range, or settings do not go together.
+    """
+    return cast(PretrainConfig, OmegaConf.to_object(cfg))
+
+
+def as_dict(section: DictConfig) -> dict[str, Any]:
+    """Convert a section to a dictionary, with interpolations resolved and with values added by ``+NAME=``."""
+    return cast(dict[str, Any], OmegaConf.to_container(section, resolve=True))
