@@ -29,8 +29,9 @@ from torch.nn.utils import clip_grad_norm_
 from torch.nn.utils.rnn import pad_sequence
 
 from prott5nv import ModelConfig
-from prott5nv.cli.hydra_app import config_folder, quiet, register_presets
+from prott5nv.cli.hydra_app import config_folder, quiet
 from prott5nv.model.tokenizer import BOS, EOS, PAD
+from prott5nv.pretraining.config import register
 from prott5nv.pretraining.flops import matmul_peak, training_flops
 from prott5nv.pretraining.model import ProtT5nvModel
 from prott5nv.pretraining.trainer import build_trainer
@@ -128,7 +129,7 @@ def synchronized_time(device: torch.device) -> float:
 
 def compose_config(preset: str, data: str, steps: int, proteins: int, micro_batch_size: int) -> DictConfig:
     """The settings of a pretraining run that neither validates nor shows a progress bar."""
-    register_presets()
+    register()
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         cfg = compose("pretrain", [f"model={preset}", f"model.data.dataset_path={data}"])
     cfg.trainer.max_steps = WARM_UP + steps
