@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 MODES = ("frozen", "lora", "full")
 
+# Files in the folder of a run
+RESULT_FILE = "result.json"
+PREDICTIONS_FILE = "predictions.csv"
+
 
 @dataclass
 class TrainingConfig:

@@ -19,7 +19,7 @@ from prott5nv.embedding.job import file_sha256
 from prott5nv.errors import ProtT5nvError
 from prott5nv.flip.adapters import load_trainable_encoder, merge_adapters
 from prott5nv.flip.baselines import scored_baselines
-from prott5nv.flip.config import FinetuneConfig, TaskConfig
+from prott5nv.flip.config import PREDICTIONS_FILE, RESULT_FILE, FinetuneConfig, TaskConfig
 from prott5nv.flip.features import Features, LiveEncoder, stored_embeddings
 from prott5nv.flip.heads import HEADS, POOLED, Head, make_head
 from prott5nv.flip.metrics import confusions, scores_by_length
@@ -33,9 +33,6 @@ from prott5nv.model.device import choose_hardware
 from prott5nv.model.prott5 import ProtT5
 
 logger = logging.getLogger(__name__)
-
-RESULT_FILE = "result.json"
-PREDICTIONS_FILE = "predictions.csv"
 
 
 class FinetuneRun(NamedTuple):

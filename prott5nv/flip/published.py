@@ -1,10 +1,31 @@
-"""Figures of FLIP's model card table for ProtT5nv: single numbers, without seeds or intervals."""
+"""Scores in the model card of ProtT5nv on FLIP's tasks. They are single numbers, without seeds or intervals."""
 
 from __future__ import annotations
 
-# Task: metric, the split they are of, and the figure of each model.
+from typing import NamedTuple
+
+
+class PublishedScores(NamedTuple):
+    """Scores of published models on one task.
+
+    Attributes
+    ----------
+    metric : str
+        ``accuracy`` or ``mse``.
+    split : str
+        The split of the task that was scored.
+    scores : dict of str to float
+        By the name of the model.
+    """
+
+    metric: str
+    split: str
+    scores: dict[str, float]
+
+
+#: By the name of the task.
 PUBLISHED = {
-    "secondary_structure": (
+    "secondary_structure": PublishedScores(
         "accuracy",
         "sampled",
         {
@@ -18,7 +39,7 @@ PUBLISHED = {
             "ESM2-15B": 0.867,
         },
     ),
-    "conservation": (
+    "conservation": PublishedScores(
         "accuracy",
         "sampled",
         {
@@ -32,7 +53,7 @@ PUBLISHED = {
             "ESM2-15B": 0.340,
         },
     ),
-    "scl": (
+    "scl": PublishedScores(
         "accuracy",
         "mixed_soft",
         {
@@ -46,7 +67,7 @@ PUBLISHED = {
             "ESM2-15B": 0.839,
         },
     ),
-    "meltome": (
+    "meltome": PublishedScores(
         "mse",
         "mixed_split",
         {
@@ -60,7 +81,7 @@ PUBLISHED = {
             "ESM2-15B": 39.49,
         },
     ),
-    "gb1": (
+    "gb1": PublishedScores(
         "mse",
         "two_vs_rest",
         {

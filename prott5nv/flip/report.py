@@ -1,40 +1,49 @@
-"""Runs side by side: one table of them, their baselines and the published figures, as Markdown, JSON and one page."""
+"""Comparison of fine-tuning runs, their baselines and published results, as Markdown, JSON, PNG and one HTML page."""
 
 from __future__ import annotations
 
 import base64
-import html
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any, TypeAlias
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from matplotlib.figure import Figure
 
 from prott5nv.errors import ProtT5nvError
-from prott5nv.flip.finetune import RESULT_FILE
-from prott5nv.flip.plots import overview, plots_of
+from prott5nv.flip.config import RESULT_FILE
+from prott5nv.flip.plots import overview, run_plots
 from prott5nv.flip.published import PUBLISHED
+from prott5nv.io.atomic import whole_file, write_text
+
+#: The content of a ``result.json``, and ``folder``, the path of its folder.
+Run: TypeAlias = dict[str, Any]
+#: One score of the comparison; the keys are those of ``report.json``.
+Row: TypeAlias = dict[str, Any]
 
 _COLUMNS = ("task", "split", "model", "mode", "metric", "score", "95 % interval", "seeds", "further scores")
-_COMPARABLE = ("ProtT5nv", "one-hot")  # published figures that stand among the rows; all are in a table of their own
+# Published models that stand among the rows of the comparison; all of them are in a table of their own.
+_COMPARABLE = ("ProtT5nv", "one-hot")
 _FURTHER = {
     "accuracy": ("accuracy_per_protein", "macro_f1", "mcc", "recall"),
     "mse": ("rmse", "spearman", "r2"),
 }
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em; color: #222; }
-table { border-collapse: collapse; font-size: 13px; } td, th { padding: .25em .6em; text-align: left; }
-tr { border-bottom: 1px solid #ddd; } tr.ours { font-weight: 600; } tr.published { color: #666; }
-img { max-width: 100%; }
-"""
+_TEMPLATE = "report.html.j2"
+_RESULT_KEYS = {
+    "task", "split", "note", "level", "label", "classes", "metric", "mode", "model", "proteins", "longer_than_512",
+    "seconds", "results", "history", "confusion",
+}  # fmt: skip
 
 
 def report(folder: Path) -> list[Path]:
-    """Gather the runs below a folder.
+    """Compare the runs in a folder and all folders below it.
 
     Parameters
     ----------
     folder : Path
-        ``result.json`` files are looked for in it and in all folders below.
+        Folder in which to look for ``result.json`` files and to write the report.
 
     Returns
     -------
@@ -44,38 +53,68 @@ def report(folder: Path) -> list[Path]:
     Raises
     ------
     ProtT5nvError
-        If there is no run.
+        If there is no run, a run's result cannot be read, or a file cannot be written.
     """
     runs = read_runs(folder)
-    rows = table(runs)
+    rows = comparison(runs)
     figure = overview(runs)
-    figure.savefig(folder / "report.png", dpi=130)
-    (folder / "report.md").write_text(markdown(runs, rows))
-    (folder / "report.json").write_text(json.dumps(rows, indent=1) + "\n")
-    (folder / "report.html").write_text(_page(runs, rows, figure))
+    write_text(folder / "report.md", markdown(runs, rows))
+    write_text(folder / "report.json", json.dumps(rows, indent=1) + "\n")
+    write_text(folder / "report.html", html_page(runs, rows, figure))
+    with whole_file(folder / "report.png") as temporary:
+        figure.savefig(temporary, dpi=130)
     return [folder / f"report.{suffix}" for suffix in ("md", "json", "html", "png")]
 
 
-def read_runs(folder: Path) -> list[dict]:
-    """What each run found, with its folder: by task, then as their folders are called."""
-    runs = []
+def read_runs(folder: Path) -> list[Run]:
+    """Read all results in a folder and below it.
+
+    Parameters
+    ----------
+    folder : Path
+
+    Returns
+    -------
+    list of dict
+        Sorted by task, in the order of the published tasks, and then by folder.
+
+    Raises
+    ------
+    ProtT5nvError
+        If there is no result, or one cannot be read.
+    """
+    runs: list[Run] = []
     for path in sorted(folder.rglob(RESULT_FILE)):
         try:
-            runs.append({**json.loads(path.read_text()), "folder": path.parent})
-        except json.JSONDecodeError as error:
-            raise ProtT5nvError(f"{path}: not a run's result ({error})") from None
+            run = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ProtT5nvError(f"{path}: not a result of prott5nv finetune ({error})") from None
+        if not isinstance(run, dict) or (missing := _RESULT_KEYS - run.keys()):
+            problem = f"{min(missing)!r} is missing" if isinstance(run, dict) else "expected a JSON object"
+            raise ProtT5nvError(f"{path}: not a result of prott5nv finetune ({problem})")
+        runs.append({**run, "folder": path.parent})
     if not runs:
         raise ProtT5nvError(f"{folder}: no {RESULT_FILE} in it or below; prott5nv finetune writes them")
     order = list(PUBLISHED)
     return sorted(runs, key=lambda run: order.index(run["task"]) if run["task"] in order else len(order))
 
 
-def table(runs: list[dict]) -> list[dict]:
-    """One row for each run, each of its baselines and each published figure.
+def comparison(runs: Sequence[Run]) -> list[Row]:
+    """Collect the scores of all runs, of their baselines and of published models.
 
-    Baselines are those of a task's first run; where a split is not the official one, ``split`` says so.
+    Parameters
+    ----------
+    runs : sequence of dict
+        The output of :func:`read_runs`.
+
+    Returns
+    -------
+    list of dict
+        One row for each run, baseline and published model. The baselines of a task are those of its first run. If a
+        split is not the official one, ``split`` describes the difference.
     """
-    rows, seen = [], set()
+    rows: list[Row] = []
+    seen: set[tuple[str, str]] = set()
     for run in runs:
         if run["task"] not in {task for task, _ in seen}:
             rows += _published_rows(run["task"])
@@ -90,26 +129,78 @@ def table(runs: list[dict]) -> list[dict]:
     return rows
 
 
-def markdown(runs: list[dict], rows: list[dict]) -> str:
-    """The tables, and a line about each run."""
-    lines = _markdown_table(_COLUMNS, ([_strong(cell, row) for cell in _cells(row)] for row in rows))
-    lines += ["", *(f"- {run['task']}, {run['mode']}: {_about(run)}" for run in runs)]
+def markdown(runs: Sequence[Run], rows: Sequence[Row]) -> str:
+    """Return the comparison as Markdown: a table, one line about each run, and the published results.
+
+    Parameters
+    ----------
+    runs, rows : sequence of dict
+        The output of :func:`read_runs` and :func:`comparison`.
+
+    Returns
+    -------
+    str
+    """
+    lines = _markdown_table(_COLUMNS, [[_bold_if_ours(cell, row) for cell in _cells(row)] for row in rows])
+    lines += ["", *(f"- {_title(run)}: {_summary(run)}" for run in runs)]
     lines += ["", "Published figures:", "", *_markdown_table(*_published_table())]
     return "\n".join(lines) + "\n"
 
 
-def _strong(cell: str, row: dict) -> str:
+def html_page(runs: Sequence[Run], rows: Sequence[Row], figure: Figure) -> str:
+    """Return the comparison as one HTML page with plots of every run, which needs no other file.
+
+    Parameters
+    ----------
+    runs, rows : sequence of dict
+        The output of :func:`read_runs` and :func:`comparison`.
+    figure : Figure
+        The output of :func:`prott5nv.flip.plots.overview`.
+
+    Returns
+    -------
+    str
+    """
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
+    )
+    published_columns, published_rows = _published_table()
+    return environment.get_template(_TEMPLATE).render(
+        overview=_data_url(figure),
+        columns=_COLUMNS,
+        rows=[{"kind": row["kind"], "cells": _cells(row)} for row in rows],
+        published_columns=published_columns,
+        published_rows=[{"kind": "", "cells": cells} for cells in published_rows],
+        runs=[{"title": _title(run), "summary": _summary(run), "plots": _data_url(run_plots(run))} for run in runs],
+    )
+
+
+def _title(run: Run) -> str:
+    return f"{run['task']}, {run['mode']}"
+
+
+def _summary(run: Run) -> str:
+    counts = ", ".join(f"{count:,} {part}" for part, count in run["proteins"].items())
+    seconds = ", ".join(f"{name} {value:,.0f} s" for name, value in run["seconds"].items())
+    note = f"; {run['note']}" if run["note"] else ""
+    return (
+        f"Split {run['split']}{note}: {counts} proteins. {run['longer_than_512']['test']:,} of the test set have more "
+        f"than 512 residues and are embedded by windows. {seconds}, {len(run['history'])} seeds."
+    )
+
+
+def _bold_if_ours(cell: str, row: Row) -> str:
     return f"**{cell}**" if row["kind"] == "ours" and cell else cell
 
 
-def _markdown_table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
-    lines = ["| " + " | ".join(columns) + " |", "|---" * len(list(columns)) + "|"]
-    return lines + ["| " + " | ".join(cells) + " |" for cells in rows]
+def _markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+    return lines + ["| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |" for cells in rows]
 
 
-def _row(run: dict, split: str, model: str, mode: str, kind: str, scores: dict) -> dict:
+def _row(run: Run, split: str, model: str, mode: str, kind: str, scores: dict[str, Any]) -> Row:
     metric = run["metric"]
-    further = {name: found["mean"] for name, found in scores["all"].items() if name.startswith(_FURTHER[metric])}
+    further = {name: score["mean"] for name, score in scores["all"].items() if name.startswith(_FURTHER[metric])}
     for part in ("up_to_512", "longer"):
         if part in scores and "longer" in scores:
             further[part] = scores[part][metric]["mean"]
@@ -126,32 +217,33 @@ def _row(run: dict, split: str, model: str, mode: str, kind: str, scores: dict) 
 
 
 def _published_table() -> tuple[list[str], list[list[str]]]:
-    """All published models in one table: its columns and rows."""
-    columns = [f"{task}, {split} ({metric})" for task, (metric, split, _) in PUBLISHED.items()]
-    models = next(iter(PUBLISHED.values()))[2]
-    return ["model", *columns], [[model, *(f"{of[model]:g}" for *_, of in PUBLISHED.values())] for model in models]
+    """Return the columns and rows of a table of all published models."""
+    columns = [f"{task}, {published.split} ({published.metric})" for task, published in PUBLISHED.items()]
+    models = next(iter(PUBLISHED.values())).scores
+    rows = [[model, *(f"{published.scores[model]:g}" for published in PUBLISHED.values())] for model in models]
+    return ["model", *columns], rows
 
 
-def _published_rows(task: str) -> list[dict]:
+def _published_rows(task: str) -> list[Row]:
     if task not in PUBLISHED:
         return []
-    metric, split, figures = PUBLISHED[task]
+    published = PUBLISHED[task]
     return [
         {
             "task": task,
-            "split": split,
+            "split": published.split,
             "model": model,
             "mode": "",
             "kind": "published",
-            "metric": metric,
-            "mean": figure,
+            "metric": published.metric,
+            "mean": score,
         }
-        for model, figure in figures.items()
+        for model, score in published.scores.items()
         if model in _COMPARABLE
     ]
 
 
-def _cells(row: dict) -> list[str]:
+def _cells(row: Row) -> list[str]:
     digits = 3 if row["metric"] == "accuracy" else 2
     published = row["kind"] == "published"
     score = f"{row['mean']:.{digits}f}"
@@ -170,42 +262,8 @@ def _cells(row: dict) -> list[str]:
     ]
 
 
-def _page(runs: list[dict], rows: list[dict], figure) -> str:
-    kinds = [row["kind"] for row in rows]
-    published_columns, published_rows = _published_table()
-    sections = "".join(
-        f"<h2>{html.escape(run['task'])}, {html.escape(run['mode'])}</h2>\n<p>{html.escape(_about(run))}</p>\n"
-        + _image(plots_of(run))
-        for run in runs
-    )
-    return (
-        f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>Fine-tuning</title><style>{_STYLE}</style>\n'
-        f"<h1>Fine-tuning</h1>\n{_image(figure)}\n{_html_table(_COLUMNS, map(_cells, rows), kinds)}"
-        f"<h2>Published figures</h2>\n{_html_table(published_columns, published_rows, [''] * len(published_rows))}"
-        f"{sections}</html>\n"
-    )
-
-
-def _html_table(columns: Iterable[str], rows: Iterable[Iterable[str]], kinds: Iterable[str]) -> str:
-    head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
-    body = "".join(
-        f'<tr class="{kind}">' + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>\n"
-        for cells, kind in zip(rows, kinds, strict=True)
-    )
-    return f"<table><tr>{head}</tr>\n{body}</table>\n"
-
-
-def _about(run: dict) -> str:
-    counts = ", ".join(f"{count:,} {part}" for part, count in run["proteins"].items())
-    seconds = ", ".join(f"{name} {value:,.0f} s" for name, value in run["seconds"].items())
-    note = f"; {run['note']}" if run["note"] else ""
-    return (
-        f"Split {run['split']}{note}: {counts} proteins. {run['longer_than_512']['test']:,} of the test set have more "
-        f"than 512 residues and are embedded by windows. {seconds}, {len(run['history'])} seeds."
-    )
-
-
-def _image(figure) -> str:
+def _data_url(figure: Figure) -> str:
+    """Return a figure as the address of an image that contains its data."""
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=110)
-    return f'<img alt="" src="data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}">\n'
+    return f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}"
