@@ -9,7 +9,7 @@ residues 39, 40, 41 and 54. The table lists Spearman's correlation with the meas
 bootstrap over variants, beside scores that need no language model.
 
 ``speed`` scores single substitutions of a random protein and extrapolates to one at every position. It runs on a CPU.
-"Fraction of matmul rate" compares the model's matmuls with the best rate of the same bf16 matmuls alone.
+"Fraction of matmul rate" compares the model's matmuls with the best rate of the same matmuls alone, in bf16 or fp32.
 
 Shapes: P variants.
 """

@@ -5,7 +5,7 @@
 
 All models have the same size and random weights, and embed the same proteins in the same run. Residues per second count
 real residues, not padding. "Fraction of matmul rate" compares the encoder's matmuls (2 operations per weight and
-residue) with the best rate of the same bf16 matmuls alone: it shows how much of the machine is used.
+residue) with the best rate of the same matmuls alone, in bf16 or fp32: it shows how much of the machine is used.
 
 Shapes: B proteins, L residues of the longest, T packed residues, D hidden size.
 """
@@ -141,7 +141,7 @@ def main() -> None:
     peak = max(before, matmul_rate(config))  # other programs may slow down one of the two measurements
 
     operations = 2 * sum(p.numel() for p in model.encoder.parameters() if p.ndim == 2)
-    print(f"Best rate of the model's bf16 matmuls: {peak / 1e9:,.0f} GFLOP/s = {peak / operations:,.0f} residues/s\n")
+    print(f"Best rate of the model's matmuls: {peak / 1e9:,.0f} GFLOP/s = {peak / operations:,.0f} residues/s\n")
     columns = ("method", "residues/s", "fraction of matmul rate", f"speed-up of {REFERENCE}")
     rows = (
         (name, f"{rate:,.0f}", f"{rate * operations / peak:.0%}", f"{rates[REFERENCE] / rate:.1f} x")
