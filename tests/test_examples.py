@@ -1,4 +1,4 @@
-"""The example proteins are what their headers say."""
+"""The example proteins have the sequences, families and lengths that their documentation states."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from prott5nv.io.fasta import read_fasta
 from prott5nv.io.reader import read_records
 from prott5nv.io.record import accession
 
-# Average masses of the residues in Da, and the masses of the whole (precursor) proteins as UniProt prints them.
+# Average masses of the residues in Da, and the masses of whole proteins (precursors) as UniProt lists them.
 RESIDUE_MASSES = {
     "A": 71.0788, "R": 156.1875, "N": 114.1038, "D": 115.0886, "C": 103.1388, "E": 129.1155, "Q": 128.1307,
     "G": 57.0519, "H": 137.1411, "I": 113.1594, "L": 113.1594, "K": 128.1741, "M": 131.1926, "F": 147.1766,
@@ -34,11 +34,11 @@ def test_proteins_fit_the_model(proteins):
 
 
 @pytest.mark.parametrize("name", MASSES)
-def test_mass_is_the_published_one(proteins, name):
+def test_mass_is_that_in_uniprot(proteins, name):
     assert round(sum(RESIDUE_MASSES[residue] for residue in proteins[name]) + WATER) == MASSES[name]
 
 
-def test_all_others_are_in_public_sets(proteins, shared):
+def test_proteins_without_a_listed_mass_are_in_public_data_sets(proteins, shared):
     missing = {sequence: name for name, sequence in proteins.items() if name not in MASSES}
     assert len(missing) >= 24
     files = ("flip/meltome/meltome_atlas_subset_mixed.fasta.gz", "sequences/corpus/corpus_le512.fasta.gz")
@@ -48,13 +48,13 @@ def test_all_others_are_in_public_sets(proteins, shared):
     assert not missing
 
 
-def test_families_are_those_of_the_readme(examples):
+def test_families_match_the_readme(examples):
     rows = [line.split("|") for line in (examples / "README.md").read_text().splitlines() if line.startswith("| ")]
     families = [line.split("\t") for line in (examples / "families.tsv").read_text().splitlines()]
     assert families == [[row[1].strip(), row[2].strip()] for row in rows]
 
 
-def test_readme_lists_every_protein(proteins, examples):
+def test_readme_lists_every_protein_with_its_length(proteins, examples):
     rows = [line.split("|") for line in (examples / "README.md").read_text().splitlines() if line.startswith("| ")]
     table = {row[1].strip(): int(row[3]) for row in rows[1:]}
     assert table == {name: len(sequence) for name, sequence in proteins.items()}
