@@ -1,4 +1,4 @@
-"""ProtT5nv: pretrain, embed, fine-tune and score with a protein T5.
+"""Protein T5 models: pretraining, embeddings, fine-tuning and scoring.
 
 Public names are imported on first use, so that ``import prott5nv`` does not import PyTorch.
 """
@@ -14,10 +14,12 @@ if TYPE_CHECKING:
     from prott5nv.decoding.fill import fill
     from prott5nv.decoding.marginals import pseudo_perplexity, score_substitutions
     from prott5nv.decoding.variants import score_variants
-    from prott5nv.embedding.embedder import Embedder, seqs_to_embedding
+    from prott5nv.embedding.embedder import Embedder
+    from prott5nv.embedding.sequences import seqs_to_embedding
     from prott5nv.embedding.store import EmbeddingStore
     from prott5nv.errors import ProtT5nvError
     from prott5nv.model.config import ModelConfig
+    from prott5nv.model.onednn import limit_onednn_cache
     from prott5nv.model.prott5 import ProtT5
     from prott5nv.model.tokenizer import ProteinTokenizer
 
@@ -33,6 +35,7 @@ __all__ = [
     "ProteinTokenizer",
     "__version__",
     "fill",
+    "limit_onednn_cache",
     "load",
     "pseudo_perplexity",
     "score_substitutions",
@@ -49,11 +52,12 @@ _MODULES = {
     "ProtT5nvInference": "prott5nv.bionemo",
     "ProteinTokenizer": "prott5nv.model.tokenizer",
     "fill": "prott5nv.decoding.fill",
+    "limit_onednn_cache": "prott5nv.model.onednn",
     "load": "prott5nv.checkpoint",
     "pseudo_perplexity": "prott5nv.decoding.marginals",
     "score_substitutions": "prott5nv.decoding.marginals",
     "score_variants": "prott5nv.decoding.variants",
-    "seqs_to_embedding": "prott5nv.embedding.embedder",
+    "seqs_to_embedding": "prott5nv.embedding.sequences",
 }
 
 

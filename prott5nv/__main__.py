@@ -1,4 +1,4 @@
-"""``python -m prott5nv`` is the ``prott5nv`` command."""
+"""Run the ``prott5nv`` command with ``python -m prott5nv``."""
 
 from prott5nv.cli import main
 

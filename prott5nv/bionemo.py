@@ -1,21 +1,22 @@
-"""The methods that a BioNeMo v1 user knows, under their names there.
+"""The inference class of BioNeMo v1, with the same name and methods, as a thin layer over :class:`prott5nv.Embedder`.
 
-Shapes: B proteins, L residues of the longest, D hidden size; W residues of one protein.
+Shapes: B proteins, L residues of the longest, D hidden size, W residues of one protein.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from prott5nv.decoding.fill import fill_from_hidden, gaps, make_choice, mask_gaps
+from prott5nv.decoding.fill import choice_rule, fill_from_hidden, gaps, mask_gaps
 from prott5nv.decoding.masking import GAP, max_masked
 from prott5nv.embedding.batching import Window
-from prott5nv.embedding.embedder import Embedder, NamedProtein, check_sequences, seqs_to_embedding
+from prott5nv.embedding.embedder import Embedder, Protein
+from prott5nv.embedding.sequences import check_sequences, seqs_to_embedding
 from prott5nv.errors import ProtT5nvError
 from prott5nv.model.config import ModelConfig
 from prott5nv.model.device import Hardware
@@ -26,19 +27,20 @@ from prott5nv.model.tokenizer import PAD, ProteinTokenizer
 class ProtT5nvInference:
     """A loaded model with the methods of BioNeMo v1's class of the same name, and :meth:`embed`.
 
-    BioNeMo v1 declared ``hiddens_to_seq`` and ``sample`` and left them empty. Here ``?`` stands for a masked residue:
-    the encoder reads a sentinel in its place, and the decoder, which was trained to predict what stands behind
-    sentinels and nothing else, predicts it. The decoder cannot read back the residues that were given.
+    BioNeMo v1 declared ``hiddens_to_seq`` and ``sample`` without implementing them. Here both predict masked residues,
+    which are written as ``?``. The encoder reads a sentinel token in place of each masked residue, and the decoder
+    predicts the residue behind each sentinel, as in pretraining. The decoder cannot reconstruct residues that were not
+    masked.
 
     Parameters
     ----------
     model, device, precision, max_tokens, compile
-        As for :class:`prott5nv.Embedder`.
+        See :class:`prott5nv.Embedder`.
 
     Attributes
     ----------
     embedder : Embedder
-        The engine that computes everything.
+        The engine that this class wraps.
 
     Raises
     ------
@@ -58,23 +60,23 @@ class ProtT5nvInference:
 
     def __init__(
         self,
-        model: str | Path | ProtT5 | None = None,
+        model: str | os.PathLike[str] | ProtT5 | None = None,
         *,
         device: str = "auto",
         precision: str = "auto",
         max_tokens: int | None = None,
         compile: bool = False,
-    ):
+    ) -> None:
         self.embedder = Embedder(model, device=device, precision=precision, max_tokens=max_tokens, compile=compile)
 
     @property
     def config(self) -> ModelConfig:
-        """The architecture."""
+        """Architecture of the model."""
         return self.embedder.config
 
     @property
     def hardware(self) -> Hardware:
-        """The device and the precision in use."""
+        """Device and precision in use."""
         return self.embedder.hardware
 
     @property
@@ -84,33 +86,46 @@ class ProtT5nvInference:
 
     @property
     def tokenizer(self) -> ProteinTokenizer:
-        """Residues to token ids."""
+        """Converts residues to token ids."""
         return self.embedder.tokenizer
 
     @property
     def max_tokens(self) -> int:
-        """Residues computed at once."""
+        """Number of residues to compute at once."""
         return self.embedder.max_tokens
 
     def embed(
         self,
-        proteins: Iterable[str | NamedProtein],
+        proteins: Iterable[Protein],
         *,
         pooling: str | None = None,
         long: str = "truncate",
-        on_error: Callable[[str | NamedProtein, ProtT5nvError], None] | None = None,
-    ) -> Iterator[tuple[str | NamedProtein, np.ndarray | None]]:
-        """Embed a stream of proteins; the same as :meth:`prott5nv.Embedder.embed`."""
+        on_error: Callable[[Protein, ProtT5nvError], None] | None = None,
+    ) -> Iterator[tuple[Protein, np.ndarray | None]]:
+        """Embed a stream of proteins; see :meth:`prott5nv.Embedder.embed`."""
         return self.embedder.embed(proteins, pooling=pooling, long=long, on_error=on_error)
 
     def tokenize(self, seqs: Sequence[str], *, long: str = "truncate") -> tuple[Tensor, Tensor]:
-        """Token ids, padded at the end.
+        """Convert proteins to token ids, padded at the end.
+
+        Parameters
+        ----------
+        seqs : sequence of str
+            Proteins in one-letter code.
+        long : str
+            ``truncate`` keeps the first ``config.max_position_embeddings`` residues of a longer protein. Any other
+            value keeps all residues.
 
         Returns
         -------
         ids : Tensor, shape=(B, L), dtype=int64
         mask : Tensor, shape=(B, L), dtype=bool
-            True where there is a residue.
+            True at residues, False at padding.
+
+        Raises
+        ------
+        ProtT5nvError
+            If a protein contains a character that is not a residue.
         """
         check_sequences(seqs)
         limit = self.config.max_position_embeddings if long == "truncate" else None
@@ -118,37 +133,71 @@ class ProtT5nvInference:
         return _pad(tokens, PAD)
 
     def seq_to_hiddens(self, seqs: Sequence[str], *, long: str = "truncate") -> tuple[Tensor, Tensor]:
-        """Hidden states of every residue, padded at the end with zeros.
+        """Compute the hidden states of every residue, padded at the end with zeros.
 
         Parameters
         ----------
         seqs : sequence of str
-            A ``?`` is a hidden residue, for :meth:`hiddens_to_seq` to name; proteins with one must not be longer than
-            the model sees at once.
+            Proteins in one-letter code. A ``?`` is a masked residue, which :meth:`hiddens_to_seq` predicts. A protein
+            with ``?`` must not be longer than ``config.max_position_embeddings``.
         long : str
-            As for :meth:`ProtT5nvInference.embed`.
+            See :meth:`prott5nv.Embedder.embed`.
 
         Returns
         -------
         hiddens : Tensor, shape=(B, L, D), dtype=float32
         mask : Tensor, shape=(B, L), dtype=bool
-            True where there is a residue.
+            True at residues, False at padding.
+
+        Raises
+        ------
+        ProtT5nvError
+            If a protein cannot be embedded.
         """
         check_sequences(seqs)
         whole = iter(self.embed([sequence for sequence in seqs if GAP not in sequence], long=long))
-        gapped = iter(self._hiddens_with_gaps([sequence for sequence in seqs if GAP in sequence]))
-        empty = np.zeros((0, self.config.hidden_size), dtype=np.float32)
-        rows = [next(gapped) if GAP in sequence else next(whole)[1] for sequence in seqs]
-        rows = [torch.from_numpy(empty if found is None else found) for found in rows]
+        masked = iter(self._masked_hiddens([sequence for sequence in seqs if GAP in sequence]))
+        hiddens = [next(masked) if GAP in sequence else next(whole)[1] for sequence in seqs]
+        skipped = np.zeros((0, self.config.hidden_size), dtype=np.float32)
+        rows = [torch.from_numpy(skipped if hidden_LD is None else hidden_LD) for hidden_LD in hiddens]
         return _pad(rows, 0.0, (self.config.hidden_size,))
 
     def hiddens_to_embedding(self, hiddens: Tensor, mask: Tensor) -> Tensor:
-        """Mean over the residues of each protein: Tensor, shape=(B, D), from what :meth:`seq_to_hiddens` returned."""
+        """Average the hidden states of each protein over its residues.
+
+        Parameters
+        ----------
+        hiddens : Tensor, shape=(B, L, D)
+        mask : Tensor, shape=(B, L), dtype=bool
+            Both as returned by :meth:`seq_to_hiddens`.
+
+        Returns
+        -------
+        Tensor, shape=(B, D)
+        """
         residues_B1 = mask.sum(1, keepdim=True).clamp(min=1)
         return (hiddens * mask.unsqueeze(-1)).sum(1) / residues_B1
 
     def seq_to_embeddings(self, seqs: Sequence[str], *, long: str = "truncate") -> Tensor:
-        """One embedding per protein, the mean over its residues: Tensor, shape=(B, D), dtype=float32."""
+        """Compute one embedding per protein, the average over its residues.
+
+        Parameters
+        ----------
+        seqs : sequence of str
+            Proteins in one-letter code.
+        long : str
+            See :meth:`prott5nv.Embedder.embed`.
+
+        Returns
+        -------
+        Tensor, shape=(B, D), dtype=float32
+            Rows of NaN stand for proteins that ``long="skip"`` left out.
+
+        Raises
+        ------
+        ProtT5nvError
+            If a protein cannot be embedded.
+        """
         return torch.from_numpy(seqs_to_embedding(seqs, self, pooling="mean", long=long))
 
     def hiddens_to_seq(
@@ -161,28 +210,29 @@ class ProtT5nvInference:
         top_p: float = 1.0,
         seed: int = 0,
     ) -> list[str]:
-        """Name the hidden residues of proteins from their hidden states, perturbed or not.
+        """Predict the masked residues of proteins from their hidden states.
 
         Parameters
         ----------
         hiddens : Tensor, shape=(B, L, D)
+            Hidden states that :meth:`seq_to_hiddens` returned for `seqs`, possibly with noise added.
         mask : Tensor, shape=(B, L), dtype=bool
-            What :meth:`seq_to_hiddens` returned for `seqs`.
+            Mask that :meth:`seq_to_hiddens` returned.
         seqs : sequence of str
-            The B proteins, ``?`` where a residue is to be named. Other residues are taken from here: the decoder
-            cannot read them from hidden states, which is also why this argument, which upstream had not, is needed.
+            The B proteins, with ``?`` at the residues to predict. All other residues are copied from here, because the
+            decoder cannot reconstruct them from hidden states. BioNeMo v1 lacked this argument.
         temperature, top_p, seed
-            As for :func:`prott5nv.fill`.
+            See :func:`prott5nv.fill`.
 
         Returns
         -------
         list of str
-            Proteins of the same lengths, without gaps.
+            Proteins of the same lengths, with a residue in place of each ``?``.
 
         Raises
         ------
         ProtT5nvError
-            If a protein has no ``?``, or `hiddens` are not those of `seqs`.
+            If a protein has no ``?``, or `hiddens` do not belong to `seqs`.
 
         Examples
         --------
@@ -193,14 +243,17 @@ class ProtT5nvInference:
         [9, 5]
         """
         check_sequences(seqs)
-        readings, choose = make_choice(1, None, temperature, top_p, np.random.default_rng(seed))
+        hypotheses, choose = choice_rule(1, None, temperature, top_p, np.random.default_rng(seed))
         if len(hiddens) != len(seqs) or mask.sum(1).tolist() != [len(sequence) for sequence in seqs]:
-            raise ProtT5nvError("these are not the hidden states of these proteins: the lengths are not the same")
+            raise ProtT5nvError(
+                "these are not the hidden states of these proteins: number or lengths differ; pass the sequences "
+                "that seq_to_hiddens was called with"
+            )
         proteins = []
         for number, (hidden_LD, mask_L, sequence) in enumerate(zip(hiddens, mask, seqs, strict=True), 1):
             if not gaps(sequence):
-                raise ProtT5nvError(f"sequence {number} has no ?: write one where a residue is to be named")
-            [filled] = fill_from_hidden(self.embedder, sequence, hidden_LD[mask_L], readings, choose)
+                raise ProtT5nvError(f"sequence {number} has no ?: write ? at each residue to predict")
+            [filled] = fill_from_hidden(self.embedder, sequence, hidden_LD[mask_L], hypotheses, choose)
             proteins.append(filled.sequence)
         return proteins
 
@@ -215,28 +268,34 @@ class ProtT5nvInference:
         top_p: float = 1.0,
         seed: int = 0,
     ) -> list[list[str]]:
-        """Proteins like the given ones: some residues are hidden, and named anew from perturbed hidden states.
+        """Generate variants of proteins: mask some residues and predict them from perturbed hidden states.
 
         Parameters
         ----------
         seqs : sequence of str
-            B proteins. What has a ``?`` is named anew there and nowhere else; of other proteins, each sample hides a
-            random `fraction` of the residues, as pretraining does.
+            The B proteins. In a protein with ``?``, exactly those residues are predicted. In any other protein, each
+            sample masks a random `fraction` of the residues, as pretraining does.
         num_samples : int
-            For each protein.
+            Number of samples for each protein.
         scaled_radius : float
-            Standard deviation of the Gaussian noise that is added to hidden states, in units of each column's own
-            standard deviation over the residues of the protein. At 0 hidden states stay as they are; far above 1 the
-            decoder knows little more than how frequent amino acids are.
+            Standard deviation of the Gaussian noise that is added to the hidden states, as a multiple of the standard
+            deviation of each column over the residues of the protein. 0 adds no noise. Far above 1, the predictions
+            depend on little more than the frequencies of the amino acids.
         fraction : float
-            Of the residues to hide; at least one is, and no more than the model has sentinels for.
+            Fraction of the residues to mask. At least one residue is masked, and at most as many as the model has
+            sentinels for.
         temperature, top_p, seed
-            As for :func:`prott5nv.fill`. With temperature 0, samples differ by what is hidden, and by the noise.
+            See :func:`prott5nv.fill`. With temperature 0, samples differ only by the masked positions and the noise.
 
         Returns
         -------
         list of list of str
             `num_samples` proteins for each of `seqs`, of the same length.
+
+        Raises
+        ------
+        ProtT5nvError
+            If a protein cannot be embedded, or an option is not valid.
 
         Examples
         --------
@@ -249,35 +308,36 @@ class ProtT5nvInference:
         check_sequences(seqs)
         if num_samples < 1 or scaled_radius < 0 or not 0 < fraction <= 1:
             raise ProtT5nvError(
-                f"num_samples={num_samples}, scaled_radius={scaled_radius}, fraction={fraction}: "
-                "at least 1, at least 0, and above 0 up to 1"
+                f"num_samples={num_samples}, scaled_radius={scaled_radius}, fraction={fraction}: num_samples must be "
+                "at least 1, scaled_radius at least 0, and fraction above 0 and at most 1"
             )
         rng = np.random.default_rng(seed)
-        gapped = [self._hide_some(sequence, fraction, rng) for sequence in seqs for _ in range(num_samples)]
-        hiddens, mask = self.seq_to_hiddens(gapped)
+        masked = [self._mask_some(sequence, fraction, rng) for sequence in seqs for _ in range(num_samples)]
+        hiddens, mask = self.seq_to_hiddens(masked)
         for hidden_LD, mask_L in zip(hiddens, mask, strict=True):
-            spread_D = hidden_LD[mask_L].std(0, correction=0).numpy()
-            noise_WD = scaled_radius * spread_D * rng.standard_normal((int(mask_L.sum()), len(spread_D)))
+            deviation_D = hidden_LD[mask_L].std(0, correction=0).numpy()
+            noise_WD = scaled_radius * deviation_D * rng.standard_normal((int(mask_L.sum()), len(deviation_D)))
             hidden_LD[mask_L] += torch.from_numpy(noise_WD.astype(np.float32))
-        proteins = self.hiddens_to_seq(hiddens, mask, gapped, temperature=temperature, top_p=top_p, seed=seed)
+        proteins = self.hiddens_to_seq(hiddens, mask, masked, temperature=temperature, top_p=top_p, seed=seed)
         return [proteins[first : first + num_samples] for first in range(0, len(proteins), num_samples)]
 
-    def _hide_some(self, sequence: str, fraction: float, rng: np.random.Generator) -> str:
+    def _mask_some(self, sequence: str, fraction: float, rng: np.random.Generator) -> str:
+        """Write ``?`` at random positions, unless the sequence has some already."""
         if GAP in sequence or not sequence:
             return sequence
         count = min(max(1, round(fraction * len(sequence))), max_masked(self.config))
-        hidden = set(rng.choice(len(sequence), count, replace=False).tolist())
-        return "".join(GAP if place in hidden else letter for place, letter in enumerate(sequence))
+        positions = set(rng.choice(len(sequence), count, replace=False).tolist())
+        return "".join(GAP if position in positions else letter for position, letter in enumerate(sequence))
 
-    def _hiddens_with_gaps(self, seqs: Sequence[str]) -> list[np.ndarray]:
-        """Rows of each protein: ndarray, shape=(W, D), dtype=float32."""
+    def _masked_hiddens(self, seqs: Sequence[str]) -> list[np.ndarray]:
+        """Return the hidden states of each protein with ``?``: ndarray, shape=(W, D), dtype=float32."""
         limit = self.config.max_position_embeddings
         windows = []
         for number, sequence in enumerate(seqs):
             if len(sequence) > limit:
                 raise ProtT5nvError(
-                    f"a protein of {len(sequence)} residues with ?; this model sees at most {limit} at once: use fill, "
-                    "which takes a window round them"
+                    f"a protein with ? has {len(sequence)} residues, and this model accepts at most {limit} at once: "
+                    "use prott5nv.fill, which computes a window around the masked residues"
                 )
             name = f"{sequence[:10]}..."
             windows.append(Window(number, 0, mask_gaps(sequence, self.embedder, name), name))

@@ -1,4 +1,4 @@
-"""The ``prott5nv`` command. Each subcommand is a module of this package, imported only when it is asked for."""
+"""The ``prott5nv`` command. Each subcommand is a module of this package, which is imported only when it is needed."""
 
 from __future__ import annotations
 
@@ -9,56 +9,73 @@ import click
 
 from prott5nv import __version__
 from prott5nv.errors import ProtT5nvError
+from prott5nv.model.onednn import limit_onednn_cache
 
 COMMANDS = {
-    "convert": "Turn a checkpoint into a Hugging Face folder, or back.",
-    "embed": "Turn proteins into embeddings: one row per residue.",
-    "fill": "Put residues where a protein has gaps.",
-    "finetune": "Train for a task, score it, save one file that predicts.",
-    "info": "Say what a checkpoint is, without building the model.",
-    "merge": "Join the shards of an array job into one file.",
-    "plot": "Show proteins as points, coloured by a table.",
-    "predict": "Predict with what finetune made.",
-    "prepare": "Make training data: UniRef50 splits, FLIP tasks.",
-    "report": "Put fine-tuning runs into one table, beside published figures.",
-    "score": "Score variants, every substitution, or whole proteins.",
+    "convert": "Convert a checkpoint to a Hugging Face folder, or back.",
+    "embed": "Compute embeddings of proteins, per residue or per protein.",
+    "fill": "Predict the missing residues of proteins.",
+    "finetune": "Train a predictor for a task, evaluate it and save it as one file.",
+    "info": "Describe a checkpoint without loading its weights.",
+    "merge": "Join the shards of an array job into one file of embeddings.",
+    "plot": "Plot proteins as points, coloured by a table.",
+    "predict": "Predict with a file that finetune saved.",
+    "prepare": "Prepare training data: splits of UniRef50, or FLIP tasks.",
+    "pretrain": "Pretrain a model on prepared protein sequences.",
+    "report": "Compare fine-tuning runs with each other and with published results.",
+    "score": "Score variants, all single substitutions, or whole proteins.",
 }
 
 
 class LazyGroup(click.Group):
-    """A group that lists commands from a table and imports one only to run it, so that help stays instant."""
+    """A group that lists its commands from a table and imports a command only to run it, so that help is fast."""
 
-    def list_commands(self, ctx):
+    def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 
-    def get_command(self, ctx, name):
-        if name not in COMMANDS:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
             return None
-        return import_module(f"prott5nv.cli.{name}").command
+        command: click.Command = import_module(f"prott5nv.cli.{cmd_name}").command
+        return command
 
-    def format_commands(self, ctx, formatter):
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="prott5nv")
-def command():
-    """Embed proteins with ProtT5nv, and prepare what its training needs.
+@click.pass_context
+def command(context: click.Context) -> None:
+    """Work with protein T5 models: embed proteins, score variants, fill in residues, and train.
+
+    A small demonstration model is built in, so every command works right after installation. Use --model to choose a
+    checkpoint of your own, such as ProtT5nv's.
 
     \b
     Examples:
       prott5nv embed proteins.fasta -o proteins.h5
       prott5nv embed proteins.fasta.gz -o proteins.h5 --model prott5nv.nemo --pooling mean
+      prott5nv plot proteins.h5
       prott5nv info prott5nv.nemo
       prott5nv prepare uniref50 uniref50.fasta.gz -o data/
 
-    Pretraining is `python scripts/pretrain.py`. Each command explains itself: prott5nv COMMAND --help.
+    For the options and examples of one command, type prott5nv COMMAND --help.
     """
+    # The limit suits inference. Training needs more kernels per batch.
+    if context.invoked_subcommand != "pretrain":
+        limit_onednn_cache()
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; a user's mistake is one line on standard error and exit code 2."""
+    """Run the command line. An error that the user can correct is one line on standard error and exit code 2.
+
+    Parameters
+    ----------
+    arguments : list of str, optional
+        Arguments after the program's name; by default those of the process.
+    """
     try:
         command(arguments, prog_name="prott5nv")
     except ProtT5nvError as error:

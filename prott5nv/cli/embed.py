@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
-import warnings
-from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from prott5nv.cli import options
-from prott5nv.cli.workers import EXIT_SKIPPED, embed_with_workers
-from prott5nv.embedding.formats import check_suffix, skipped_listing
+from prott5nv.embedding.formats import check_suffix, skipped_listing, workers_folder
+from prott5nv.embedding.pooling import POOLINGS
+from prott5nv.embedding.run import Listener, Request, run
+from prott5nv.embedding.workers import run_with_workers
+from prott5nv.errors import ProtT5nvError
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from prott5nv.embedding.job import Summary
+    from prott5nv.embedding.survey import Survey
+
+EXIT_SKIPPED = 3
+EXIT_INTERRUPTED = 130
+
+_POOLING_HELP = (
+    "none stores one row per residue, shape (L, D). The other choices store one row per protein, shape (D,). "
+)
+_POOLING_HELP += " ".join(
+    f"{name}: {(inspect.getdoc(function) or '').splitlines()[0]}" for name, function in POOLINGS.items()
+)
 
 
 @click.command()
@@ -21,49 +41,58 @@ from prott5nv.embedding.formats import check_suffix, skipped_listing
     type=options.NewFile(),
     required=True,
     metavar="OUT",
-    help="The file to write: .npz or .parquet for --pooling mean, HDF5 by any other name.",
+    help="File to write. Pooled vectors can be written as .npz or .parquet; any other suffix means HDF5.",
 )
 @options.model
-@click.option("--pooling", type=click.Choice(["none", "mean"]), default="none", show_default=True,
-              help="none: one row per residue, (L, D). mean: one row per protein, (D,).")  # fmt: skip
+@click.option("--pooling", type=click.Choice(["none", *POOLINGS]), default="none", show_default=True,
+              help=_POOLING_HELP)  # fmt: skip
 @click.option("--long", type=click.Choice(["truncate", "window", "error", "skip"]), default="truncate",
-              show_default=True, help="For proteins longer than the 512 residues the model sees at once: their first "
-              "512; all residues by overlapping windows, averaged; stop; or leave them out.")  # fmt: skip
+              show_default=True, help="What to do with a protein that is longer than the model accepts at once (512 "
+              "residues for ProtT5nv). truncate embeds its first residues. window embeds all residues in overlapping "
+              "windows and averages the rows where windows overlap. error stops. skip leaves the protein "
+              "out.")  # fmt: skip
 @options.precision
 @options.device
-@click.option("--compile", is_flag=True, help="Let torch.compile fuse the feed-forward layers: half a minute at the "
-              "start, for long runs on a GPU.")  # fmt: skip
+@click.option("--compile", is_flag=True, help="Let torch.compile fuse the feed-forward layers. This takes half a "
+              "minute at the start and is worth it for long runs on a GPU.")  # fmt: skip
 @click.option("--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True,
-              help="Of the numbers on disk.")  # fmt: skip
+              help="Data type of the stored embeddings.")  # fmt: skip
 @click.option("--on-error", type=click.Choice(["stop", "skip"]), default="stop", show_default=True,
-              help="skip: go on without the protein, list it in OUT.skipped.tsv, exit with code 3.")  # fmt: skip
+              help="What to do with a protein that cannot be embedded. stop ends the run. "
+              "skip leaves the protein out, lists it in OUT.skipped.tsv, and exits with code 3.")  # fmt: skip
 @click.option("--shard", metavar="I/N", callback=lambda *given: _shard(*given),
-              help="Only the I-th of N stretches of the input; join them with prott5nv merge.")  # fmt: skip
+              help="Embed only the I-th of N parts of the input, for example in an array job. Join the parts with "
+              "prott5nv merge.")  # fmt: skip
 @click.option("--workers", type=click.IntRange(1), default=1, metavar="N", show_default=True,
-              help="Processes, one for each GPU or CPU socket.")  # fmt: skip
-@click.option("--id-column", metavar="NAME", help="Of a CSV or TSV file, where it is not called id, accession, ...")
-@click.option("--sequence-column", metavar="NAME", help="Of a CSV or TSV file, where it is not called sequence.")
+              help="Number of processes on this machine, typically one for each GPU or CPU socket.")  # fmt: skip
+@click.option("--id-column", metavar="NAME", help="Column that holds the ids in a table. It is needed only if the "
+              "column has no usual name, such as id or accession.")  # fmt: skip
+@click.option("--sequence-column", metavar="NAME", help="Column that holds the sequences in a table. It is needed only "
+              "if the column has no usual name, such as sequence.")  # fmt: skip
 def command(
-    source,
-    output,
-    model,
-    pooling,
-    long,
-    precision,
-    device,
-    compile,
-    dtype,
-    on_error,
-    shard,
-    workers,
-    id_column,
-    sequence_column,
-):
-    """Turn proteins into embeddings: one row per residue.
+    source: str,
+    output: Path,
+    model: str | None,
+    pooling: str,
+    long: str,
+    precision: str,
+    device: str,
+    compile: bool,
+    dtype: str,
+    on_error: str,
+    shard: tuple[int, int] | None,
+    workers: int,
+    id_column: str | None,
+    sequence_column: str | None,
+) -> None:
+    """Compute embeddings of proteins: one row per residue, or one per protein.
 
-    INPUT is FASTA, CSV or TSV with a header line, gzipped or not, Parquet, or - for standard input. OUT gets one
-    dataset per protein, in input order. Its name is the accession: P69905 for sp|P69905|HBA_HUMAN, the first word of
-    any other header; the whole first word is its attribute original_id.
+    INPUT is a FASTA file, a CSV or TSV file with a header line, or a Parquet file. Text files may be gzipped. INPUT can
+    be - for standard input.
+
+    OUT contains one dataset per protein, in input order. The name of a dataset is the accession: P69905 for
+    sp|P69905|HBA_HUMAN, and the first word of any other header. The unchanged first word is stored as the attribute
+    original_id.
 
     \b
     Examples:
@@ -75,93 +104,73 @@ def command(
       prott5nv embed proteome.fasta -o proteome.h5 --workers 4
 
     \b
-    Read the result:
+    Read the result in Python:
       >>> from prott5nv import EmbeddingStore
       >>> EmbeddingStore("proteins.h5")["P69905"].shape
       (142, 768)
 
-    A run that was killed, or met a full disk, keeps its work in OUT.partial/: give the same command again and it goes
-    on where it stopped. OUT appears only when it is complete.
+    If a run is killed or the disk is full, finished proteins stay in OUT.partial/. Give the same command again to
+    continue. OUT appears only when it is complete.
 
-    --on-error skip is for proteins. A file that is damaged (gzip data that break off, a table without the column) is an
-    error with either choice, since nobody can say which proteins are lost.
+    --on-error skip applies to single proteins. A damaged file, such as an incomplete gzip file or a table without the
+    column, is always an error, because nobody can know which proteins are missing.
 
-    \b
-    Exit codes: 0 done, 2 an error, 3 done, but proteins were skipped, 130 stopped with Ctrl-C.
+    Exit codes: 0 for success, 2 for an error, 3 for success with skipped proteins, 130 after Ctrl-C.
     """
-    check_suffix(output, pooling)
-    if workers > 1 and not output.exists():
-        if shard or source == "-":
-            raise click.UsageError("--workers cuts a file into shards itself: give neither --shard nor standard input")
-        given = {
-            "--model": model,
-            "--pooling": pooling,
-            "--long": long,
-            "--precision": precision,
-            "--compile": compile or None,
-            "--dtype": dtype,
-            "--on-error": on_error,
-            "--id-column": id_column,
-            "--sequence-column": sequence_column,
-        }
-        try:
-            proteins, code = embed_with_workers(source, output, workers, device, given)
-        except KeyboardInterrupt:
-            _say(f"stopped; finished proteins are safe in {output}.workers: give the same command again to go on")
-            sys.exit(130)
-        click.echo(f"{output}: {proteins:,} proteins, embedded by {workers} workers")
-        sys.exit(code)
-
-    from prott5nv.embedding.embedder import Embedder, LongProteinWarning
-    from prott5nv.embedding.job import embed_file
-
-    say_once = cache(lambda message: _say(f"warning: {message}"))  # the input is read twice
-    warnings.showwarning = lambda message, *_, **__: say_once(str(message))
-    warnings.simplefilter("ignore", LongProteinWarning)  # said at the start, from the survey
-    inference = Embedder(model, device=device, precision=precision, compile=compile)
-    _say(f"{inference.hardware}; {inference.max_tokens} residues at once")
-    progress = _Progress(inference.config.max_position_embeddings, long)
-    try:
-        summary = embed_file(
-            source,
-            output,
-            inference,
-            model_path=model,
-            pooling=None if pooling == "none" else pooling,
-            long=long,
-            dtype=dtype,
-            skip_errors=on_error == "skip",
-            shard=shard,
-            id_column=id_column,
-            sequence_column=sequence_column,
-            on_survey=progress.survey,
-            on_progress=progress.update,
+    check_suffix(output, None if pooling == "none" else pooling)
+    several = workers > 1 and not output.exists()
+    if several and (shard or source == "-"):
+        raise click.UsageError(
+            "--workers cuts a file into shards itself: use neither --shard nor standard input with it"
         )
+    request = Request(
+        source,
+        output,
+        model,
+        device=device,
+        precision=precision,
+        compile=compile,
+        pooling=None if pooling == "none" else pooling,
+        long=long,
+        dtype=dtype,
+        skip_errors=on_error == "skip",
+        shard=shard,
+        id_column=id_column,
+        sequence_column=sequence_column,
+    )
+    folder = workers_folder(output) if several else f"{output}.partial"
+    progress = _Progress(long)
+    try:
+        summary = run_with_workers(request, workers, progress) if several else run(request, progress)
     except OSError as error:
-        from prott5nv.errors import ProtT5nvError
-
         raise ProtT5nvError(
-            f"{output}: {error.strerror or error}; finished proteins are safe in {output}.partial: "
-            "give the same command again to go on"
+            f"{output}: {error.strerror or error}; finished proteins are safe in {folder}: "
+            "give the same command again to continue"
         ) from None
     except KeyboardInterrupt:
-        _say(f"stopped; finished proteins are safe in {output}.partial: give the same command again to go on")
-        sys.exit(130)
+        progress.close()
+        options.note(f"stopped; finished proteins are safe in {folder}: give the same command again to continue")
+        sys.exit(EXIT_INTERRUPTED)
     finally:
         progress.close()
+    _report(output, summary, workers if several else 1)
 
+
+def _report(output: Path, summary: Summary, workers: int) -> None:
+    """Print the result of a finished run; exit with code 3 if proteins were skipped."""
     counts = f"{summary.proteins:,} proteins, {summary.residues:,} residues"
     if summary.complete_already:
-        click.echo(f"{output}: complete already, {counts}")
+        click.echo(f"{output}: already complete, {counts}")
     else:
-        resumed = f" (the first {summary.resumed:,} records in an earlier run)" if summary.resumed else ""
-        click.echo(f"{output}: {counts}{resumed}")
+        resumed = f"; an earlier run had finished {summary.resumed:,} records" if summary.resumed else ""
+        by_workers = f" by {workers} workers" if workers > 1 else ""
+        click.echo(f"{output}: {counts}{by_workers}{resumed}")
     if summary.skipped:
-        _say(f"skipped {summary.skipped:,} proteins, listed in {skipped_listing(output)}")
+        options.note(f"skipped {summary.skipped:,} proteins, which are listed in {skipped_listing(output)}")
         sys.exit(EXIT_SKIPPED)
 
 
-def _shard(context, parameter, value: str | None) -> tuple[int, int] | None:
+def _shard(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, int] | None:
     """Read ``I/N``."""
     if value is None:
         return None
@@ -171,36 +180,38 @@ def _shard(context, parameter, value: str | None) -> tuple[int, int] | None:
     return int(index), int(count)
 
 
-class _Progress:
-    """A bar of residues, with rate and, where the input could be counted first, the time left."""
+class _Progress(Listener):
+    """Prints notes and warnings of a run, and a progress bar of residues on standard error."""
 
-    def __init__(self, limit: int, long: str):
-        self._limit = limit
+    def __init__(self, long: str) -> None:
         self._long = long
-        self._bar = None
-        self._total = None
+        self._total: int | None = None
+        self._bar: tqdm | None = None
 
-    def survey(self, survey) -> None:
+    def on_start(self, description: str) -> None:
+        options.note(description)
+
+    def on_warning(self, message: str) -> None:
+        options.note(f"warning: {message}")
+
+    def on_survey(self, survey: Survey) -> None:
         self._total = survey.residues
         if survey.long.count and self._long == "truncate":
-            _say(
-                f"warning: {survey.long.count} of {survey.proteins} proteins have more than {self._limit} residues, of "
-                f"which the first {self._limit} are embedded (--long window embeds all): {survey.long}"
+            self.on_warning(
+                f"{survey.long.count} of {survey.proteins} proteins are longer than the model accepts and are "
+                f"truncated (--long window embeds all of their residues): {survey.long}"
             )
 
-    def update(self, residues: int) -> None:
+    def on_progress(self, residues: int) -> None:
         if self._bar is None:
             from tqdm import tqdm
 
-            # The first call says what an earlier run did, which is not part of this one's rate.
+            # The first call gives the residues of an earlier run, which must not count for this run's speed.
             self._bar = tqdm(total=self._total, initial=residues, unit=" residues", unit_scale=True, mininterval=0.5)
         else:
             self._bar.update(residues)
 
     def close(self) -> None:
+        """Leave the bar as it is."""
         if self._bar is not None:
             self._bar.close()
-
-
-def _say(line: str) -> None:
-    click.echo(f"prott5nv: {line}", err=True)

@@ -8,10 +8,10 @@ import click
 @click.command()
 @click.argument("output", metavar="OUT")
 @click.argument("shards", metavar="SHARD.h5...", nargs=-1, required=True)
-def command(output, shards):
+def command(output: str, shards: tuple[str, ...]) -> None:
     """Join the shards of an array job into one file, in input order.
 
-    OUT is the file that a single process would have written. All shards are needed, in any order.
+    OUT is the same file that a single process would have written. All shards are needed; their order does not matter.
 
     \b
     Examples:
@@ -20,7 +20,7 @@ def command(output, shards):
       prott5nv merge uniref.h5 part1.h5 part2.h5
 
     \b
-    As a Slurm array of 16:
+    In a Slurm array job of 16 tasks, each task runs:
       prott5nv embed in.fasta -o part$SLURM_ARRAY_TASK_ID.h5 --shard $SLURM_ARRAY_TASK_ID/16
     """
     from prott5nv.embedding.merge import merge

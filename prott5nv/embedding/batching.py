@@ -1,6 +1,6 @@
-"""Stretches of proteins that a model sees at once: cut, put together in batches, joined again.
+"""Cutting long proteins into windows, packing windows into batches, and joining the rows of windows again.
 
-Shapes: L residues of a protein, D hidden size; T residues of a window.
+Shapes: L residues of a protein, D hidden size, T residues of a window.
 """
 
 from __future__ import annotations
@@ -16,7 +16,12 @@ Item = TypeVar("Item")
 
 
 class LongProteins:
-    """Proteins longer than the model sees at once: their number, and the first few by name.
+    """Proteins that are longer than the model accepts at once: their number, and the names of the first ten.
+
+    Attributes
+    ----------
+    count : int
+        Number of proteins.
 
     Examples
     --------
@@ -27,15 +32,20 @@ class LongProteins:
     (12, 'titin_8 (35213), titin_9 (35213) and 2 more')
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.count = 0
         self._first: list[str] = []
 
     def add(self, name: str, length: int) -> None:
-        """Count one more."""
+        """Count one more protein."""
         self.count += 1
         if self.count <= _NAMES_SHOWN:
             self._first.append(f"{name} ({length})")
+
+    def extend(self, others: LongProteins) -> None:
+        """Add the proteins of another part of the same input."""
+        self.count += others.count
+        self._first = (self._first + others._first)[:_NAMES_SHOWN]
 
     def __str__(self) -> str:
         more = f" and {self.count - _NAMES_SHOWN} more" if self.count > _NAMES_SHOWN else ""
@@ -43,9 +53,21 @@ class LongProteins:
 
 
 class Window(NamedTuple):
-    """A stretch of one protein that the model sees at once; the whole protein, unless it is cut into windows."""
+    """A stretch of one protein that the model computes at once. Most proteins fit into a single window.
 
-    protein: int  # index in the window of proteins
+    Attributes
+    ----------
+    protein : int
+        Index of the protein in its chunk.
+    start : int
+        Position of the window's first residue in the protein, counted from 0.
+    tokens_T : ndarray, shape=(T,), dtype=int64
+        Token ids.
+    name : str
+        Name of the protein in error messages.
+    """
+
+    protein: int
     start: int
     tokens_T: np.ndarray
     name: str
@@ -57,13 +79,28 @@ class Window(NamedTuple):
 
 
 def window_starts(length: int, limit: int) -> range:
-    """Where the overlapping windows of a protein begin; a protein that fits is one window.
+    """Return where the overlapping windows of a protein start.
 
+    Each residue of a long protein is in two windows, except near both ends.
+
+    Parameters
+    ----------
+    length : int
+        Number of residues of the protein.
+    limit : int
+        Number of residues of a window.
+
+    Returns
+    -------
+    range
+
+    Examples
+    --------
     >>> list(window_starts(1100, 512)), list(window_starts(512, 512))
     ([0, 256, 512, 768], [0])
     """
     stride = limit // 2
-    # The last window begins where more than a stride is left, so it is never a mere stump.
+    # The last window starts where more than one stride of residues remains, so it is never very short.
     return range(0, max(1, length - stride), stride)
 
 
@@ -101,14 +138,24 @@ def batches_of(items: Iterable[Item], length_of: Callable[[Item], int], max_toke
         yield batch
 
 
-def join(parts: list[tuple[int, np.ndarray]] | None) -> np.ndarray | None:
-    """Rows of a whole protein from those of its windows, averaged where windows overlap."""
-    if parts is None or len(parts) == 1:
-        return parts and parts[0][1]
-    length = max(start + len(rows) for start, rows in parts)
+def join(parts: list[tuple[int, np.ndarray]]) -> np.ndarray:
+    """Join the rows of a protein's windows. Where windows overlap, their rows are averaged.
+
+    Parameters
+    ----------
+    parts : list of tuple of (int, ndarray of shape (T, D))
+        Start and rows of each window, in any order.
+
+    Returns
+    -------
+    ndarray, shape=(L, D), dtype=float32
+    """
+    if len(parts) == 1:
+        return parts[0][1]
+    length = max(start + len(rows_TD) for start, rows_TD in parts)
     total_LD = np.zeros((length, parts[0][1].shape[1]), dtype=np.float32)
     windows_L1 = np.zeros((length, 1), dtype=np.float32)
-    for start, rows in sorted(parts, key=lambda part: part[0]):
-        total_LD[start : start + len(rows)] += rows
-        windows_L1[start : start + len(rows)] += 1
+    for start, rows_TD in sorted(parts, key=lambda part: part[0]):
+        total_LD[start : start + len(rows_TD)] += rows_TD
+        windows_L1[start : start + len(rows_TD)] += 1
     return total_LD / windows_L1

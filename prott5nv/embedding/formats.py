@@ -1,8 +1,12 @@
-"""What a run writes: the format that a file's name asks for.
+"""File formats of embeddings. The suffix of a file's name chooses the format.
 
-HDF5 holds rows of residues and pooled vectors alike. For pooled vectors there are also NumPy's ``.npz``, one array of
-shape (D,) per accession, with the attributes as JSON in the archive's comment; and ``.parquet``, with the columns
-``accession``, ``original_id``, ``truncated_from`` and ``embedding``, and the attributes in the schema.
+- HDF5 holds one row per residue, or pooled vectors. It is used for every suffix other than the following two.
+- ``.npz`` is NumPy's archive, for pooled vectors only. It holds one array of shape (D,) per accession, and the
+  attributes as JSON in the comment of the archive.
+- ``.parquet`` is for pooled vectors only. It has the columns ``accession``, ``original_id``, ``truncated_from`` and
+  ``embedding``, and the attributes in its schema.
+
+Shapes: N proteins, D hidden size.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from prott5nv.embedding.pooling import POOLINGS
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.parquet import pyarrow_parquet
 
@@ -24,25 +29,58 @@ _PROTEINS_PER_ROW_GROUP = 1000
 
 
 def check_suffix(output: Path, pooling: str | None) -> None:
-    """Refuse, before anything is computed, a format that cannot hold the result."""
-    if output.suffix in (".npz", ".parquet") and pooling in (None, "none"):
-        raise ProtT5nvError(f"{output}: {output.suffix} is for pooled vectors; choose pooling mean, or a name in .h5")
+    """Check, before anything is computed, that the format of the output can hold the result.
+
+    Parameters
+    ----------
+    output : Path
+        File to write.
+    pooling : str or None
+        Name of the pooling; None or ``"none"`` for one row per residue.
+
+    Raises
+    ------
+    ProtT5nvError
+        If the format is for pooled vectors only and there is no pooling, or the package that writes it is missing.
+    """
+    if output.suffix in (".npz", ".parquet") and pooling not in POOLINGS:
+        raise ProtT5nvError(
+            f"{output}: {output.suffix} is for pooled vectors; choose pooling {' or '.join(POOLINGS)}, or a name "
+            "that ends in .h5"
+        )
     if output.suffix == ".parquet":
         pyarrow_parquet()
 
 
 def skipped_listing(output: Path) -> Path:
-    """The table of the proteins that an output lacks, beside it: line, id and reason."""
+    """Return the path of the table that lists the skipped proteins of an output with line, id and reason."""
     return output.with_suffix(".skipped.tsv")
 
 
 def workers_folder(output: Path) -> Path:
-    """Where the processes of ``--workers N`` keep their shards."""
+    """Return the folder in which the processes of ``prott5nv embed --workers`` keep their shards."""
     return output.with_name(output.name + ".workers")
 
 
 def write_output(path: Path, proteins: Iterable[StoredProtein], attributes: Mapping[str, str]) -> None:
-    """Write a whole file in the format of its name."""
+    """Write a file of embeddings in the format of its suffix.
+
+    Parameters
+    ----------
+    path : Path
+        File to write. It is written in place, so give it a temporary name.
+    proteins : iterable of StoredProtein
+        Proteins with unique keys.
+    attributes : mapping
+        Attributes of the whole file, such as model, precision and pooling.
+
+    Raises
+    ------
+    ProtT5nvError
+        If the format needs at least one protein and there is none.
+    OSError
+        If the disk is full.
+    """
     if path.suffix == ".npz":
         _write_npz(path, proteins, attributes)
     elif path.suffix == ".parquet":
@@ -54,7 +92,22 @@ def write_output(path: Path, proteins: Iterable[StoredProtein], attributes: Mapp
 
 
 def read_attributes(path: Path) -> dict[str, str]:
-    """What holds for a whole file: model, precision, pooling ..."""
+    """Read the attributes of a file of embeddings, such as model, precision and pooling.
+
+    Parameters
+    ----------
+    path : Path
+        HDF5, ``.npz`` or ``.parquet``.
+
+    Returns
+    -------
+    dict
+
+    Raises
+    ------
+    ProtT5nvError
+        If the file cannot be read.
+    """
     if path.suffix not in (".npz", ".parquet"):
         from prott5nv.embedding.store import EmbeddingStore
 

@@ -1,4 +1,4 @@
-"""From a file of proteins to a file of embeddings: checked before the work begins, resumable, in input order."""
+"""Embedding of a whole file: the input is checked first, an interrupted run resumes, and the input order is kept."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import shutil
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -29,12 +29,14 @@ class Summary:
 
     Attributes
     ----------
-    proteins, residues : int
-        Number of proteins, and of residues, in the output.
+    proteins : int
+        Number of proteins in the output.
+    residues : int
+        Number of residues that were embedded.
     resumed : int
-        Records that an interrupted run had finished.
+        Number of records that an interrupted run had finished.
     skipped : int
-        Records that were left out.
+        Number of records that were skipped.
     complete_already : bool
         True if the output already existed with the same input and settings, so that nothing was computed.
     """
@@ -67,31 +69,33 @@ def embed_file(
     Parameters
     ----------
     source : str or PathLike
-        FASTA, CSV, TSV or Parquet, gzipped or not; ``-`` for standard input.
+        FASTA, CSV, TSV or Parquet, gzipped or not, or ``-`` for standard input.
     output : str or PathLike
-        HDF5 with one dataset per accession, ``sp|P69905|HBA_HUMAN`` being ``P69905``; for pooled vectors also NumPy's
-        ``.npz`` or ``.parquet`` (see `prott5nv.embedding.formats`). Until it is complete, work is kept beside it in
-        ``<output>.partial/``.
+        HDF5 with one dataset per accession, such as ``P69905`` for ``sp|P69905|HBA_HUMAN``. Pooled vectors can also be
+        written as ``.npz`` or ``.parquet``; see `prott5nv.embedding.formats`. Until the output is complete, finished
+        proteins are kept beside it in ``<output>.partial/``.
     model : str, Path, ProtT5, Embedder or ProtT5nvInference
+        The model.
     model_path : str or PathLike, optional
-        The file that `model` was loaded from; by default that of the built-in model. The output records its checksum.
+        Checkpoint file that `model` was loaded from. The default is the built-in model. The output stores its checksum.
     pooling, long
-        As for :meth:`prott5nv.Embedder.embed`.
+        See :meth:`prott5nv.Embedder.embed`.
     dtype : str
         Data type of the stored embeddings: ``float32`` or ``float16``.
     skip_errors : bool
-        Leave out proteins that cannot be embedded and list them in ``<output>.skipped.tsv``; by default the first one
-        ends the run.
+        Whether to skip proteins that cannot be embedded and list them in ``<output>.skipped.tsv``. By default the first
+        one ends the run.
     shard : tuple of int, optional
-        ``(2, 4)`` for the second of four parts with about the same number of residues; join them with
+        ``(2, 4)`` embeds the second of four shards with about the same number of residues. Join the shards with
         :func:`prott5nv.embedding.merge.merge`.
     id_column, sequence_column : str, optional
         Columns of a table; see :func:`prott5nv.io.reader.read_records`.
     on_survey : callable, optional
-        Called with the counts of the input before the work begins; not for standard input, which can be read only
-        once.
+        Called with the counts of the input before any protein is embedded. It is not called for standard input, which
+        can be read only once, or if the output already exists.
     on_progress : callable, optional
-        Called with the number of residues that were finished since the last call.
+        Called with the number of residues finished since the last call. The first call gives the residues that an
+        interrupted run had finished.
 
     Returns
     -------
@@ -100,10 +104,10 @@ def embed_file(
     Raises
     ------
     ProtT5nvError
-        If a record cannot be embedded or its key is not unique, naming file, line and id; if the output exists with
-        other content, or an unfinished run has other settings.
+        If a record cannot be embedded or its key is not unique, if the output exists with other content, or if an
+        unfinished run has other settings or another input.
     OSError
-        If the disk is full; call again when there is room.
+        If the disk is full. Call the function again when there is room.
     """
     output = Path(output)
     check_suffix(output, pooling)
@@ -139,14 +143,14 @@ def embed_file(
 
 @dataclass
 class _Job:
-    """One run of the embedder over an input, into one output.
+    """One run of the embedder from an input to an output.
 
     Attributes
     ----------
     survey : Survey or None
-        What a first pass over `proteins` counted; None for standard input.
+        Counts of `proteins` from a first pass; None for standard input.
     fingerprint : str or None
-        Checksum of settings and whole input; of standard input it is known only at the end.
+        Checksum of the settings and the whole input. For standard input it is known only at the end.
     attributes : dict
         Further attributes of the output.
     """
@@ -159,10 +163,10 @@ class _Job:
     on_progress: Callable[[int], None]
     survey: Survey | None = None
     fingerprint: str | None = None
-    attributes: dict[str, str] | None = None
+    attributes: dict[str, str] = field(default_factory=dict)
 
     def run(self) -> Summary:
-        """Embed what an interrupted run has left to do, and write the output."""
+        """Embed all records that an interrupted run has not finished, and write the output."""
         journal = Journal(self.output, self.settings, self.embedder.config.hidden_size)
         try:
             resumed = journal.records
@@ -177,51 +181,56 @@ class _Job:
                     residues = self.proteins.residues(record)
                     journal.add(record, checked.key, rows, residues)
                     self.on_progress(residues)
-            if self.survey and journal.digest != self.survey.digest.hex():
+            if self.survey and journal.digest != self.survey.digest:
                 raise ProtT5nvError(
-                    f"{self.proteins.source} was changed while it was read: delete {journal.folder} and start anew"
+                    f"{self.proteins.source} was changed while it was read: delete {journal.folder} and start again"
                 )
-            journal.finish(self.fingerprint, **(self.attributes or {}))
+            journal.finish(self.fingerprint, **self.attributes)
         finally:
             journal.close()
         return Summary(journal.proteins, journal.residues, resumed, journal.skipped)
 
     def check_complete(self) -> None:
-        """Refuse an existing output unless it is exactly what this run would write."""
-        found = read_attributes(self.output)
-        expected = {**self.settings, **(self.attributes or {})}
+        """Raise an error unless the existing output has the settings and the input of this run."""
+        existing = read_attributes(self.output)
+        expected = {**self.settings, **self.attributes}
         differing = [
-            f"{name}={found.get(name)}, not {value}" for name, value in expected.items() if found.get(name) != value
+            f"{name}={existing.get(name)}, not {value}"
+            for name, value in expected.items()
+            if existing.get(name) != value
         ]
-        if not differing and found.get("fingerprint") != self.fingerprint:
+        if not differing and existing.get("fingerprint") != self.fingerprint:
             differing = ["of another input"]
         if differing:
             raise ProtT5nvError(
                 f"{self.output} exists and holds other embeddings ({'; '.join(differing)}): delete it or choose "
                 "another name"
             )
-        # A run killed between giving the output its name and tidying up leaves these behind.
+        # A run that was killed after it had named the output may not have removed these folders.
         for folder in partial_folder(self.output), workers_folder(self.output):
             shutil.rmtree(folder, ignore_errors=True)
 
     def _embedded(self, remaining: Iterator[CheckedRecord]) -> Iterator[tuple[CheckedRecord, np.ndarray | None]]:
-        """Pairs of record and rows in input order; rows are None for a record that is skipped, which has its error."""
+        """Yield records and their rows in input order. A skipped record carries its error and has no rows."""
         waiting: deque[CheckedRecord] = deque()
         failures: dict[str, ProtT5nvError] = {}
 
-        def sound() -> Iterator[Record]:
+        def valid_records() -> Iterator[Record]:
             for checked in remaining:
                 waiting.append(checked)
                 if checked.error is None:
                     yield checked.record
 
-        def note(record: Record, error: ProtT5nvError) -> None:
+        def note_failure(record: Record, error: ProtT5nvError) -> None:
             error = ProtT5nvError(f"{self.proteins.name}: line {record.line}: {error}")
             if not self.proteins.skip_errors:
                 raise error
             failures[record.id] = error
 
-        for record, rows in self.embedder.embed(sound(), pooling=self.pooling, long=self.proteins.long, on_error=note):
+        embedded = self.embedder.embed(
+            valid_records(), pooling=self.pooling, long=self.proteins.long, on_error=note_failure
+        )
+        for record, rows in embedded:
             while waiting[0].record is not record:
                 yield waiting.popleft(), None
             checked = waiting.popleft()
@@ -233,7 +242,7 @@ class _Job:
 
 
 def file_sha256(path: Path) -> str:
-    """Checksum of a file.
+    """Return the SHA-256 checksum of a file as hexadecimal digits.
 
     Raises
     ------
@@ -254,4 +263,4 @@ def _check_standard_input(output: Path, shard: tuple[int, int] | None) -> None:
     if output.exists():
         raise ProtT5nvError(f"{output} exists: delete it or choose another name")
     if shard:
-        raise ProtT5nvError("standard input cannot be cut into shards, which takes a second reading: give a file")
+        raise ProtT5nvError("standard input cannot be cut into shards, because it can be read only once: give a file")

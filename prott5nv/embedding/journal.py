@@ -1,8 +1,8 @@
-"""A run that can be killed: rows appended to one file, and a journal of how much of it is safe.
+"""Progress of an embedding run that survives a kill: finished rows in one file, and a journal of what is safe.
 
-``OUT.h5.partial/`` holds ``rows.bin`` and ``journal.jsonl``. A commit flushes the rows to the disk and then appends one
-line to the journal; whatever stands beyond the last whole line is cut off when the run is resumed. A single appended
-file needs no bookkeeping of parts, and plain bytes, unlike an HDF5 file, survive at any length.
+The folder ``OUT.h5.partial/`` holds ``rows.bin`` and ``journal.jsonl``. A commit flushes the rows to the disk and then
+appends one line to the journal. A resumed run truncates both files after the last complete line of the journal. Plain
+bytes were chosen over HDF5, because they stay readable wherever a kill cuts them off.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from time import monotonic
-from typing import NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -26,12 +26,12 @@ from prott5nv.errors import ProtT5nvError
 from prott5nv.io.atomic import publish
 from prott5nv.io.record import Record
 
-# Work that a kill can cost, beside the batches in flight.
+# A kill loses at most this much work, in addition to the batches being computed.
 _SECONDS_BETWEEN_COMMITS = 0.25
 
 
 class Skipped(NamedTuple):
-    """A protein that was left out, and why."""
+    """A protein that was skipped, and the reason."""
 
     line: int
     id: str
@@ -39,32 +39,33 @@ class Skipped(NamedTuple):
 
 
 class Journal:
-    """Embeddings on their way to a file.
+    """Collects the embeddings of a run and writes the output file at the end.
 
     Parameters
     ----------
     output : Path
-        The final file; it appears when :meth:`finish` is done, whole.
+        Output file. It appears, complete, when :meth:`finish` returns.
     settings : dict
-        What the embeddings depend on beside the input; a run with other settings is refused. They become attributes of
-        the file.
+        Everything except the input that determines the embeddings. The settings become attributes of the output, and an
+        unfinished run with other settings is not resumed.
     hidden_size : int
-        Columns of every row.
+        Number of columns of every row.
 
     Attributes
     ----------
-    records, proteins, residues : int
-        Read, embedded, and the residues of these, those of the interrupted run included.
-    skipped : int
-        Records left out; which, and why, :meth:`finish` writes to ``OUT.skipped.tsv``.
+    folder : Path
+        The partial folder.
+    records, proteins, residues, skipped : int
+        Numbers of records read, of proteins and residues embedded, and of records skipped. They include the interrupted
+        run. :meth:`finish` lists the skipped records in ``OUT.skipped.tsv``.
 
     Raises
     ------
     ProtT5nvError
-        If another run writes to the same file, or the journal is of other settings.
+        If another run writes to the same output, or an unfinished run has other settings.
     """
 
-    def __init__(self, output: Path, settings: dict[str, str], hidden_size: int):
+    def __init__(self, output: Path, settings: dict[str, str], hidden_size: int) -> None:
         self.output = output
         self.settings = settings
         self.dtype = np.dtype(settings["dtype"])
@@ -75,43 +76,62 @@ class Journal:
         self._uncommitted: list[tuple] = []
         self._uncommitted_skips: list[Skipped] = []
         self.records = self.proteins = self.residues = self.skipped = 0
-        self._journal = open(self.folder / "journal.jsonl", "a+b")  # noqa: SIM115
+        self._journal = open(self.folder / "journal.jsonl", "a+b")  # noqa: SIM115 (closed by `close`)
         try:
             _lock(self._journal, self.folder)
             self._last = self._read()
         except ProtT5nvError:
-            self._journal.close()  # and with it the lock, which a second try in this process would meet
+            self._journal.close()  # This also releases the lock.
             raise
-        self._rows = open(self.folder / "rows.bin", "ab")  # noqa: SIM115
+        self._rows = open(self.folder / "rows.bin", "ab")  # noqa: SIM115 (closed by `close`)
         self._rows.truncate(self._last["bytes"])
         self._committed_at = monotonic()
 
     @property
     def digest(self) -> str:
-        """Checksum of the records passed and taken."""
+        """Checksum of all records read so far."""
         return self._digest.hex()
 
     def resume(self, records: Iterator[Record]) -> None:
-        """Pass over the records that are safe already.
+        """Read past the records that the interrupted run has committed.
+
+        Parameters
+        ----------
+        records : iterator of Record
+            The input from its start. Afterwards it continues with the first record to embed.
 
         Raises
         ------
         ProtT5nvError
-            If they are not those of the interrupted run.
+            If the records differ from those of the interrupted run.
         """
-        done = self.records
-        found = 0
-        for record in islice(records, done):
+        count = 0
+        for record in islice(records, self.records):
             self._digest.add(record)
-            found += 1
-        if found < done or self.digest != self._last["digest"]:
+            count += 1
+        if count < self.records or self.digest != self._last["digest"]:
             raise ProtT5nvError(
-                f"{self.folder} holds an unfinished run over another input; finish it with the input it began with, "
-                "or delete that folder to start anew"
+                f"{self.folder} holds an unfinished run over another input: finish it with its own input, or delete "
+                "that folder to start again"
             )
 
     def add(self, record: Record, key: str, rows: np.ndarray, residues: int) -> None:
-        """Take the embedding of the next record: ndarray, shape=(L, D) or (D,), of its first `residues` residues."""
+        """Add the embedding of the next record.
+
+        Parameters
+        ----------
+        record : Record
+        key : str
+            Name under which the embedding is stored.
+        rows : ndarray, shape=(L, D) or (D,)
+        residues : int
+            Number of residues that were embedded, counted from the first.
+
+        Raises
+        ------
+        OSError
+            If the disk is full.
+        """
         self._rows.write(np.ascontiguousarray(rows, dtype=self.dtype).data)
         length = len(record.sequence)
         self._uncommitted.append((key, record.id, length if residues < length else None, *rows.shape[:-1]))
@@ -120,41 +140,48 @@ class Journal:
         self._next(record)
 
     def skip(self, record: Record, reason: str) -> None:
-        """Note that the next record is left out."""
+        """Note that the next record is skipped, with the reason."""
         self._uncommitted_skips.append(Skipped(record.line, record.id, reason))
         self.skipped += 1
         self._next(record)
 
     def commit(self) -> None:
-        """Make everything taken so far survive a kill and a power failure."""
+        """Write everything added so far to the disk, so that it survives a kill and a power failure."""
         self._rows.flush()
         os.fsync(self._rows.fileno())
-        entry = {
-            "records": self.records,
-            "residues": self.residues,
-            "bytes": self._rows.tell(),
-            "digest": self.digest,
-            "proteins": self._uncommitted,
-            "skipped": self._uncommitted_skips,
-        }
-        self._append(entry)
+        self._append(
+            {
+                "records": self.records,
+                "residues": self.residues,
+                "bytes": self._rows.tell(),
+                "digest": self.digest,
+                "proteins": self._uncommitted,
+                "skipped": self._uncommitted_skips,
+            }
+        )
         self._uncommitted, self._uncommitted_skips = [], []
         self._committed_at = monotonic()
 
     def finish(self, fingerprint: str | None = None, **attributes: str) -> None:
-        """Write the output and give it its name; the partial folder goes.
+        """Write the output file and remove the partial folder.
 
         Parameters
         ----------
         fingerprint : str, optional
-            Of a whole of which this is a shard; by default that of the records passed.
+            Fingerprint of the whole input, if this run embeds one shard of it. By default it is computed from the
+            records of this run.
         **attributes
-            Further attributes of the file.
+            Further attributes of the output.
+
+        Raises
+        ------
+        OSError
+            If the disk is full.
         """
         self.commit()
         self._rows.close()
         assembled = self.folder / f"assembled{self.output.suffix}"
-        fingerprint = fingerprint or fingerprint_of(self.settings, self._digest)
+        fingerprint = fingerprint or fingerprint_of(self.settings, self.digest)
         write_output(assembled, self._stored(), {**self.settings, "fingerprint": fingerprint, **attributes})
         self._list_skipped()
         publish(assembled, self.output)
@@ -162,9 +189,9 @@ class Journal:
         shutil.rmtree(self.folder)
 
     def close(self) -> None:
-        """Let go of the files without finishing; what was committed stays."""
+        """Close the files without finishing. Everything that was committed stays in the partial folder."""
         try:
-            self._rows.close()  # fails again where the disk was full
+            self._rows.close()  # On a full disk, flushing the rest raises an error here.
         finally:
             self._journal.close()
 
@@ -174,45 +201,45 @@ class Journal:
         if monotonic() - self._committed_at > _SECONDS_BETWEEN_COMMITS:
             self.commit()
 
-    def _append(self, entry: dict) -> None:
+    def _append(self, entry: dict[str, Any]) -> None:
         self._journal.write(json.dumps(entry).encode() + b"\n")
         self._journal.flush()
         os.fsync(self._journal.fileno())
 
-    def _read(self) -> dict:
-        """The last commit; a line that a kill broke off is removed."""
-        last = {"records": 0, "residues": 0, "bytes": 0, "digest": InputDigest().hex()}
+    def _read(self) -> dict[str, Any]:
+        """Return the last commit and remove an incomplete line after it. A new journal gets its first line."""
+        last: dict[str, Any] = {"records": 0, "residues": 0, "bytes": 0, "digest": InputDigest().hex()}
         self._journal.seek(0)
-        whole = 0
+        complete = 0
         for line in self._journal:
             if not line.endswith(b"\n"):
                 break
             entry = json.loads(line)
-            if whole == 0:
+            if complete == 0:
                 self._check_settings(entry)
             else:
                 last = entry
                 self.proteins += len(entry["proteins"])
                 self.skipped += len(entry["skipped"])
-            whole += len(line)
-        self._journal.truncate(whole)
-        self._journal.seek(whole)
-        if whole == 0:
+            complete += len(line)
+        self._journal.truncate(complete)
+        self._journal.seek(complete)
+        if complete == 0:
             self._append({"settings": self.settings, "hidden_size": self._hidden_size})
         self.records, self.residues = last["records"], last["residues"]
         return last
 
-    def _check_settings(self, header: dict) -> None:
+    def _check_settings(self, header: dict[str, Any]) -> None:
         for name, value in self.settings.items():
             if (before := header["settings"].get(name)) != value:
                 raise ProtT5nvError(
                     f"{self.folder} holds an unfinished run with {name}={before}, not {value}: finish it with the "
-                    "same options and model, or delete that folder to start anew"
+                    "same options and model, or delete that folder to start again"
                 )
 
-    def _commits(self) -> Iterator[dict]:
+    def _commits(self) -> Iterator[dict[str, Any]]:
         self._journal.seek(0)
-        next(self._journal)  # the settings
+        next(self._journal)  # The first line holds the settings.
         yield from map(json.loads, self._journal)
 
     def _stored(self) -> Iterator[StoredProtein]:
@@ -226,7 +253,7 @@ class Journal:
     def _list_skipped(self) -> None:
         listing = skipped_listing(self.output)
         if not self.skipped:
-            listing.unlink(missing_ok=True)  # of an earlier output of this name
+            listing.unlink(missing_ok=True)  # It could belong to an earlier output of the same name.
             return
         unfinished = self.folder / listing.name
         with open(unfinished, "w", newline="", encoding="utf-8") as file:
@@ -238,36 +265,36 @@ class Journal:
 
 
 class InputDigest:
-    """A running checksum of records: their ids and sequences, in order."""
+    """A running checksum of the ids and sequences of records, in order."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._sha256 = hashlib.sha256()
 
     def add(self, record: Record) -> None:
-        """Go on by one record."""
+        """Add the next record."""
         self._sha256.update(f"{record.id}\0{record.sequence}\n".encode())
 
     def hex(self) -> str:
-        """The checksum of what was added so far."""
+        """Return the checksum of the records added so far."""
         return self._sha256.hexdigest()
 
 
-def fingerprint_of(settings: dict[str, str], digest: InputDigest) -> str:
-    """What an output depends on, in one checksum: settings and input."""
-    return hashlib.sha256(json.dumps([sorted(settings.items()), digest.hex()]).encode()).hexdigest()
+def fingerprint_of(settings: dict[str, str], digest: str) -> str:
+    """Return one checksum of everything that an output depends on: its settings and the digest of its input."""
+    return hashlib.sha256(json.dumps([sorted(settings.items()), digest]).encode()).hexdigest()
 
 
 def partial_folder(output: Path) -> Path:
-    """Where an unfinished run keeps its work."""
+    """Return the folder in which an unfinished run keeps its results."""
     return output.with_name(output.name + ".partial")
 
 
-def _lock(file, folder: Path) -> None:
+def _lock(file: BinaryIO, folder: Path) -> None:
     try:
         import fcntl
-    except ImportError:  # Windows: no two runs are kept apart there
+    except ImportError:  # Windows has no flock, so two runs can disturb each other there.
         return
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        raise ProtT5nvError(f"{folder}: another run is writing there; wait for it or choose another output") from None
+        raise ProtT5nvError(f"{folder}: another run writes to it; wait for that run or choose another output") from None

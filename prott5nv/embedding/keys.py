@@ -1,4 +1,4 @@
-"""Keys met so far, of any number, in a few megabytes of memory."""
+"""Detection of duplicate keys among any number of proteins, in a few megabytes of memory."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from typing import NamedTuple
 from prott5nv.errors import ProtT5nvError
 
 
-class Holder(NamedTuple):
+class Owner(NamedTuple):
     """The record that a key belongs to.
 
     Attributes
     ----------
     id : str
+        Id of the record.
     line : int
-        On which it begins.
+        Line on which the record starts.
     """
 
     id: str
@@ -23,41 +24,52 @@ class Holder(NamedTuple):
 
 
 class KeyRegister:
-    """Who came first with a key.
+    """Registers keys and remembers which record used a key first.
 
-    A dictionary of UniRef50's 50 million keys would take 10 GB. This is a database in a temporary file without a name,
-    so that nothing is left of it however the process ends; SQLite keeps 2 MB of it in memory.
+    A dictionary of UniRef50's 50 million keys would take 10 GB. This register is a SQLite database in an unnamed
+    temporary file, which disappears with the process. SQLite keeps 2 MB of it in memory.
 
     Examples
     --------
     >>> register = KeyRegister()
-    >>> register.claim("P69905", Holder("sp|P69905|HBA_HUMAN", 1))
-    >>> register.claim("P69905", Holder("P69905", 5))
-    Holder(id='sp|P69905|HBA_HUMAN', line=1)
+    >>> register.claim("P69905", Owner("sp|P69905|HBA_HUMAN", 1))
+    >>> register.claim("P69905", Owner("P69905", 5))
+    Owner(id='sp|P69905|HBA_HUMAN', line=1)
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._database = sqlite3.connect("", isolation_level=None)
-        # Nobody opens the file again, so that no change in it has to be safe.
+        # No process opens the file again, so its changes need no protection against a crash.
         self._database.execute("PRAGMA journal_mode = OFF")
-        self._database.execute("CREATE TABLE holders (key TEXT PRIMARY KEY, id TEXT, line INTEGER) WITHOUT ROWID")
+        self._database.execute("CREATE TABLE owners (key TEXT PRIMARY KEY, id TEXT, line INTEGER) WITHOUT ROWID")
         self._database.execute("BEGIN")
 
-    def claim(self, key: str, holder: Holder) -> Holder | None:
-        """Note the holder of a new key, or find that of a known one.
+    def claim(self, key: str, owner: Owner) -> Owner | None:
+        """Register a key, unless it is already registered.
+
+        Parameters
+        ----------
+        key : str
+        owner : Owner
+            Record that uses the key.
+
+        Returns
+        -------
+        Owner or None
+            The record that registered the key first; None if the key is new.
 
         Raises
         ------
         ProtT5nvError
-            If the disk of temporary files is full.
+            If the disk with temporary files is full.
         """
         try:
-            row = self._database.execute("INSERT OR IGNORE INTO holders VALUES (?, ?, ?)", (key, *holder))
-            if row.rowcount:
+            inserted = self._database.execute("INSERT OR IGNORE INTO owners VALUES (?, ?, ?)", (key, *owner))
+            if inserted.rowcount:
                 return None
-            return Holder(*self._database.execute("SELECT id, line FROM holders WHERE key = ?", (key,)).fetchone())
+            return Owner(*self._database.execute("SELECT id, line FROM owners WHERE key = ?", (key,)).fetchone())
         except sqlite3.OperationalError as error:
             raise ProtT5nvError(
                 f"no room for the list of ids in the folder of temporary files ({error}): "
-                "set SQLITE_TMPDIR to a folder with more"
+                "set SQLITE_TMPDIR to a folder with more space"
             ) from None

@@ -1,9 +1,10 @@
-"""Shards of one input, embedded by many processes, into the file that one process would have written."""
+"""Joining the shards of one input into the file that a single process would have written."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from prott5nv.embedding.formats import check_suffix, write_output
@@ -12,40 +13,71 @@ from prott5nv.errors import ProtT5nvError
 from prott5nv.io.atomic import whole_file
 
 
-def merge(shards: Sequence[str | os.PathLike], output: str | os.PathLike) -> int:
-    """Join the files of ``prott5nv embed --shard 1/N`` to ``N/N``.
+def merge(shards: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str]) -> int:
+    """Join the files that ``prott5nv embed --shard 1/N`` to ``N/N`` wrote.
 
     Parameters
     ----------
     shards : sequence of str or PathLike
-        All N of them, in any order; they are left as they are.
+        All N shards, in any order. They are not changed.
     output : str or PathLike
-        Appears when it is complete; ``.npz`` or ``.parquet`` for pooled vectors, HDF5 by any other name.
+        File to write: ``.npz`` or ``.parquet`` for pooled vectors, HDF5 with any other suffix. It appears when it is
+        complete.
 
     Returns
     -------
     int
-        Proteins written.
+        Number of proteins in the output.
 
     Raises
     ------
     ProtT5nvError
-        If one is missing or there twice, they are not of one input and one set of settings, or the output exists.
+        If a shard is missing or given twice, if the shards differ in input or settings, or if the output exists.
     """
     output = Path(output)
     if output.exists():
         raise ProtT5nvError(f"{output} exists: delete it or choose another name")
-    stores = _in_order([EmbeddingStore(path) for path in shards])
-    check_suffix(output, stores[0].attributes["pooling"])
-    attributes = {name: value for name, value in stores[0].attributes.items() if name != "shard"}
-    with whole_file(output) as temporary:
-        write_output(temporary, _proteins(stores), attributes)
-    return sum(len(store) for store in stores)
+    with ExitStack() as stack:
+        stores = _in_order([stack.enter_context(EmbeddingStore(path)) for path in shards])
+        check_suffix(output, stores[0].attributes["pooling"])
+        attributes = {name: value for name, value in stores[0].attributes.items() if name != "shard"}
+        with whole_file(output) as temporary:
+            write_output(temporary, _proteins(stores), attributes)
+        return sum(len(store) for store in stores)
+
+
+def merge_skipped(listings: Iterable[Path], output: Path) -> None:
+    """Join the tables of skipped proteins of several shards.
+
+    Parameters
+    ----------
+    listings : iterable of Path
+        Tables in the order of the shards. A shard without skipped proteins has no table.
+    output : Path
+        Table to write. If no shard has a table, a table of an earlier run at this path is removed.
+
+    Raises
+    ------
+    ProtT5nvError
+        If the disk is full.
+    """
+    existing = [listing for listing in listings if listing.exists()]
+    if not existing:
+        output.unlink(missing_ok=True)
+        return
+    with whole_file(output) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+        for number, listing in enumerate(existing):
+            with open(listing, encoding="utf-8", newline="") as part:
+                header = next(part)
+                if number == 0:
+                    file.write(header)
+                file.writelines(part)
 
 
 def _in_order(stores: list[EmbeddingStore]) -> list[EmbeddingStore]:
+    """Sort shards by their number, after checking that they are complete and belong together."""
     numbered: dict[int, EmbeddingStore] = {}
-    count = None
+    count = 0
     for store in stores:
         if "shard" not in store.attributes:
             raise ProtT5nvError(f"{store.path} is not a shard: it was not written with --shard")
@@ -59,8 +91,10 @@ def _in_order(stores: list[EmbeddingStore]) -> list[EmbeddingStore]:
                     f"{store.path} and {stores[0].path} differ in {name}: they are not shards of one run"
                 )
         if count != int(stores[0].attributes["shard"].split("/")[1]):
-            raise ProtT5nvError(f"{store.path} and {stores[0].path} are of different numbers of shards")
-    missing = [f"{number}/{count}" for number in range(1, (count or 0) + 1) if number not in numbered]
+            raise ProtT5nvError(
+                f"{store.path} and {stores[0].path} are shards of runs with different numbers of shards"
+            )
+    missing = [f"{number}/{count}" for number in range(1, count + 1) if number not in numbered]
     if missing or not count:
         raise ProtT5nvError(f"shards are missing: {', '.join(missing) or 'all'}")
     return [numbered[number] for number in sorted(numbered)]

@@ -1,6 +1,6 @@
-"""Embeddings on disk: HDF5 with one dataset per accession, as UniProt's own files have, and a lazy reader.
+"""The HDF5 file of embeddings: one dataset per protein, named by its accession, as in UniProt's own files.
 
-Without compression: gzip made writing 35 times slower for 7 % of the size.
+The datasets are not compressed. In a measurement, gzip saved 7 % of the size and made writing 35 times slower.
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ _METADATA_BYTES = 1 << 20
 
 
 class StoredProtein(NamedTuple):
-    """One dataset to be.
+    """A protein to write to a file of embeddings.
 
     Attributes
     ----------
     key : str
-        The dataset's name, the accession.
+        Name of the dataset: the accession.
     original_id : str
-        The whole first word of the header.
+        First word of the FASTA header, unchanged.
     truncated_from : int or None
-        Residues of the whole protein, where only a part of it was embedded.
+        Number of residues of the whole protein, if only its first residues were embedded.
     rows : ndarray, shape=(L, D) or (D,)
+        The embedding.
     """
 
     key: str
@@ -38,25 +39,28 @@ class StoredProtein(NamedTuple):
     rows: np.ndarray
 
 
-def write_embeddings(path: str | os.PathLike, proteins: Iterable[StoredProtein], attributes: Mapping[str, str]) -> None:
-    """Write a whole file.
+def write_embeddings(
+    path: str | os.PathLike[str], proteins: Iterable[StoredProtein], attributes: Mapping[str, str]
+) -> None:
+    """Write an HDF5 file of embeddings.
 
     Parameters
     ----------
     path : str or PathLike
+        File to write.
     proteins : iterable of StoredProtein
-        In the order that readers will see; keys are unique.
+        Proteins with unique keys. Readers see them in this order.
     attributes : mapping
-        What holds for the whole file: model, precision, pooling ...
+        Attributes of the whole file, such as model, precision and pooling.
 
     Raises
     ------
     OSError
-        If the disk is full; what stands at `path` is then not to be used.
+        If the disk is full. The file at `path` is then incomplete.
     """
-    # track_order: readers see the order of the input, not of the alphabet.
+    # Without track_order, readers would see the proteins in alphabetical order.
     with h5py.File(path, "w", track_order=True) as file:
-        _bound_metadata(file)
+        _limit_metadata_cache(file)
         file.attrs.update(attributes)
         for protein in proteins:
             dataset = file.create_dataset(protein.key, data=protein.rows)
@@ -65,8 +69,8 @@ def write_embeddings(path: str | os.PathLike, proteins: Iterable[StoredProtein],
                 dataset.attrs["truncated_from"] = protein.truncated_from
 
 
-def _bound_metadata(file: h5py.File) -> None:
-    """HDF5 would let its cache of names and headers grow with their number."""
+def _limit_metadata_cache(file: h5py.File) -> None:
+    """Give HDF5's cache of names and headers a fixed size; by default it grows with the number of datasets."""
     cache = file.id.get_mdc_config()
     cache.set_initial_size = True
     cache.initial_size = cache.min_size = cache.max_size = _METADATA_BYTES
@@ -74,23 +78,25 @@ def _bound_metadata(file: h5py.File) -> None:
     file.id.set_mdc_config(cache)
 
 
-class EmbeddingStore(Mapping):
-    """Read embeddings by accession; nothing is loaded until it is asked for.
+class EmbeddingStore(Mapping[str, np.ndarray]):
+    """Embeddings in an HDF5 file, by accession. Each access reads one protein from the disk.
 
     Parameters
     ----------
     path : str or PathLike
-        What ``prott5nv embed`` wrote, or any HDF5 file with one dataset per protein.
+        A file that ``prott5nv embed`` wrote, or any HDF5 file with one dataset per protein.
 
     Attributes
     ----------
+    path : Path
+        The file.
     attributes : dict
-        What holds for the whole file: ``model_sha256``, ``layer``, ``pooling``, ``dtype``, ``precision`` ...
+        Attributes of the whole file, such as ``model_sha256``, ``layer``, ``pooling``, ``dtype`` and ``precision``.
 
     Raises
     ------
     ProtT5nvError
-        If there is no such file or it is not HDF5.
+        If the file does not exist, or it is not an HDF5 file.
 
     Examples
     --------
@@ -103,7 +109,7 @@ class EmbeddingStore(Mapping):
     ((5, 64), ['P69905'], 'sp|P69905|HBA_HUMAN', {'precision': 'fp32'})
     """
 
-    def __init__(self, path: str | os.PathLike):
+    def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         if not self.path.is_file():
             raise ProtT5nvError(f"{path}: there is no such file")
@@ -126,22 +132,22 @@ class EmbeddingStore(Mapping):
         return len(self._file)
 
     def original_id(self, accession: str) -> str:
-        """The whole first word of the protein's header."""
+        """Return the first word of the protein's FASTA header."""
         return self._dataset(accession).attrs.get("original_id", accession)
 
     def truncated_from(self, accession: str) -> int | None:
-        """Residues of the whole protein, where only its beginning was embedded."""
+        """Return the number of residues of the whole protein if only its first residues were embedded, else None."""
         length = self._dataset(accession).attrs.get("truncated_from")
         return None if length is None else int(length)
 
     def close(self) -> None:
-        """Close the file; arrays already read stay valid."""
+        """Close the file. Arrays that were read stay valid."""
         self._file.close()
 
     def __enter__(self) -> EmbeddingStore:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __repr__(self) -> str:

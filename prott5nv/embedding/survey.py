@@ -1,4 +1,4 @@
-"""The proteins of an input file, checked one by one, and what one pass over them finds before any is embedded."""
+"""The proteins of an input file: checked one by one, and counted in a first pass before any of them is embedded."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from prott5nv.embedding.batching import LongProteins
 from prott5nv.embedding.journal import InputDigest
-from prott5nv.embedding.keys import Holder, KeyRegister
+from prott5nv.embedding.keys import KeyRegister, Owner
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.reader import read_records
 from prott5nv.io.record import Record, accession
@@ -18,7 +18,7 @@ from prott5nv.model.tokenizer import ProteinTokenizer
 
 
 class CheckedRecord(NamedTuple):
-    """A record, the key of its dataset, and the error that keeps it from being embedded, if any."""
+    """A record, the key under which it is stored, and the error that prevents embedding it, if any."""
 
     record: Record
     key: str
@@ -31,17 +31,19 @@ class Survey:
 
     Attributes
     ----------
-    proteins, residues : int
-        Number of proteins, and of residues, that will be embedded.
+    proteins : int
+        Number of proteins that will be embedded.
+    residues : int
+        Number of residues that will be embedded.
     long : LongProteins
-        Proteins longer than the model's limit.
+        Proteins that are longer than the model accepts at once.
     skipped : int
-        Records that cannot be embedded.
+        Number of records that cannot be embedded.
     extent : int
         Total sequence length plus one per record, so that empty records also occupy a position when the input is
         sharded.
-    digest : InputDigest
-        Checksum of all ids and sequences.
+    digest : str
+        Checksum of all ids and sequences. It is empty if the counts of several surveys were added.
     """
 
     proteins: int = 0
@@ -49,21 +51,31 @@ class Survey:
     long: LongProteins = field(default_factory=LongProteins)
     skipped: int = 0
     extent: int = 0
-    digest: InputDigest = field(default_factory=InputDigest)
+    digest: str = ""
+
+    def add(self, other: Survey) -> None:
+        """Add the counts of another part of the same input."""
+        self.proteins += other.proteins
+        self.residues += other.residues
+        self.long.extend(other.long)
+        self.skipped += other.skipped
+        self.extent += other.extent
+        self.digest = ""
 
 
 @dataclass(frozen=True)
 class CheckedProteins:
-    """The records of an input file, read and checked anew at every iteration.
+    """The records of an input file. Each iteration reads and checks the file again.
 
-    Iterating raises the first error of a record, unless errors are skipped; then it yields the record with its error.
+    If a record cannot be embedded, iterating raises its error. If errors are skipped, iterating yields the record
+    together with its error.
 
     Parameters
     ----------
     source : str or PathLike
-        The input; ``-`` for standard input, which can be iterated only once.
+        Input file, or ``-`` for standard input, which can be iterated only once.
     limit : int
-        Residues that the model sees at once.
+        Largest number of residues that the model accepts at once.
     long : str
         What to do with longer proteins; see :meth:`prott5nv.Embedder.embed`.
     skip_errors : bool
@@ -71,7 +83,7 @@ class CheckedProteins:
     id_column, sequence_column : str, optional
         Columns of a table; see :func:`prott5nv.io.reader.read_records`.
     stretch : tuple of int, optional
-        Only records that begin in this half-open range of the input's extent; see :meth:`shard`.
+        Yield only the records that start in this half-open range of the input's extent; see :meth:`shard`.
     """
 
     source: str | os.PathLike[str]
@@ -95,7 +107,7 @@ class CheckedProteins:
             start += _extent(checked.record)
 
     def _all(self) -> Iterator[CheckedRecord]:
-        # Errors of a record are found by `check`, where they can be skipped.
+        # The reader accepts faulty records, because `check` finds their errors and they can be skipped.
         records = read_records(
             self.source,
             id_column=self.id_column,
@@ -104,18 +116,18 @@ class CheckedProteins:
             allow_non_ascii=True,
         )
         for checked in check(records, self.name, self.limit if self.long in ("error", "skip") else None):
-            left_out_on_request = self.long == "skip" and len(checked.record.sequence) > self.limit
-            if checked.error and not self.skip_errors and not left_out_on_request:
+            skipped_on_request = self.long == "skip" and len(checked.record.sequence) > self.limit
+            if checked.error and not self.skip_errors and not skipped_on_request:
                 raise checked.error
             yield checked
 
     def residues(self, record: Record) -> int:
-        """Number of residues of a record that are embedded."""
+        """Return the number of residues of a record that are embedded."""
         length = len(record.sequence)
         return length if self.long == "window" else min(length, self.limit)
 
     def survey(self) -> Survey:
-        """Read the input once and count.
+        """Read the input once and count its proteins and residues.
 
         Returns
         -------
@@ -126,28 +138,30 @@ class CheckedProteins:
         ProtT5nvError
             At the first record that cannot be embedded, unless errors are skipped.
         """
-        found = Survey()
+        survey = Survey()
+        digest = InputDigest()
         for record, _, error in self:
-            found.digest.add(record)
-            found.extent += _extent(record)
+            digest.add(record)
+            survey.extent += _extent(record)
             if error:
-                found.skipped += 1
+                survey.skipped += 1
                 continue
-            found.proteins += 1
-            found.residues += self.residues(record)
+            survey.proteins += 1
+            survey.residues += self.residues(record)
             if len(record.sequence) > self.limit:
-                found.long.add(record.id, len(record.sequence))
-        return found
+                survey.long.add(record.id, len(record.sequence))
+        survey.digest = digest.hex()
+        return survey
 
     def shard(self, index: int, count: int, extent: int) -> CheckedProteins:
-        """The records that begin in one of `count` equal parts of the input.
+        """Return the records of one of `count` shards with about the same number of residues.
 
         Parameters
         ----------
         index : int
-            Number of the part, from 1; parts follow one another in input order.
+            Number of the shard, counted from 1 in input order.
         count : int
-            Number of parts.
+            Number of shards.
         extent : int
             Extent of the whole input, from :meth:`survey`.
 
@@ -159,7 +173,10 @@ class CheckedProteins:
 
 
 def check(records: Iterator[Record], source: str, limit: int | None = None) -> Iterator[CheckedRecord]:
-    """Find the key of each record, and the error that keeps it from being embedded.
+    """Determine the key of each record, and the error that prevents embedding it.
+
+    A record has an error if HDF5 cannot use its id as a name, if its id or accession occurred before, if its sequence
+    is empty or too long, or if it contains a character that is not a residue.
 
     Parameters
     ----------
@@ -167,13 +184,12 @@ def check(records: Iterator[Record], source: str, limit: int | None = None) -> I
     source : str
         Name of the input in messages.
     limit : int, optional
-        Length above which a record is an error.
+        Largest allowed number of residues. By default there is no limit.
 
     Yields
     ------
     CheckedRecord
-        In order. The error names file, line and id, and is set for: an id that HDF5 cannot use as a name, an id or
-        accession that occurred before, an empty sequence, characters that are not residues, too many residues.
+        The records in order. Errors name file, line and id.
     """
     tokenizer = ProteinTokenizer()
     register = KeyRegister()
@@ -185,13 +201,16 @@ def check(records: Iterator[Record], source: str, limit: int | None = None) -> I
 
 
 def _fault(record: Record, key: str, limit: int | None, tokenizer: ProteinTokenizer) -> str | None:
-    """What is wrong with a record by itself."""
+    """Return why a record cannot be embedded, regardless of other records; None if it can."""
     if "/" in key or key == ".":
-        return "HDF5 cannot take this id as a name; rename it, with '_' in place of '/'"
+        return "HDF5 cannot use this id as a name; rename it, for example with '_' in place of '/'"
     if not record.sequence:
         return "there is no sequence"
     if limit and len(record.sequence) > limit:
-        return f"{len(record.sequence)} residues, and the model sees at most {limit}; choose --long window or truncate"
+        return (
+            f"{len(record.sequence)} residues, but the model accepts at most {limit} at once; choose --long window or "
+            "truncate"
+        )
     try:
         tokenizer.encode_batch([record.sequence], [""])
     except ProtT5nvError as error:
@@ -200,14 +219,15 @@ def _fault(record: Record, key: str, limit: int | None, tokenizer: ProteinTokeni
 
 
 def _conflict(record: Record, key: str, register: KeyRegister) -> str | None:
-    """The earlier record with the same key; if there is none, the key is registered for this one."""
-    first = register.claim(key, Holder(record.id, record.line))
+    """Register the key of a record; return an error message if an earlier record has the same key."""
+    first = register.claim(key, Owner(record.id, record.line))
     if first is None:
         return None
     if first.id == record.id:
-        return f"this id stands on line {first.line} already; give each protein an id of its own"
+        return f"this id is already used on line {first.line}; give each protein its own id"
     return f"its accession {key} is also that of {first.id} on line {first.line}; give one of them another id"
 
 
 def _extent(record: Record) -> int:
+    """Return how far a record extends the input; an empty record also occupies one position."""
     return len(record.sequence) + 1

@@ -1,8 +1,7 @@
-"""Where to run and in which precision, chosen from what the machine has, with the reason."""
+"""Choice of device, precision and batch size for the machine at hand."""
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 import torch
@@ -13,12 +12,11 @@ from prott5nv.model.config import ModelConfig
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 DEVICES = ("auto", "cuda", "mps", "cpu")
 
-# Products of 512 to 4,096 rows ran equally fast on the one CPU tried (AVX512-bf16, no AMX); more only takes memory.
+# On the CPU that was measured (AVX512-bf16, no AMX), matmuls of 512 to 4,096 rows ran equally fast. A larger batch only
+# takes more memory.
 _CPU_BUDGET = 4096
-# Enough to fill the largest GPU; beyond it only memory grows.
+# This many residues fill the largest GPU. A larger batch only takes more memory.
 _GPU_BUDGET = 65536
-# A batch has four: every layer multiplies by matrices of the same shapes.
-_COMPILED_PRODUCTS = "5"
 
 
 @dataclass(frozen=True)
@@ -28,10 +26,11 @@ class Hardware:
     Attributes
     ----------
     device : torch.device
+        Device that runs the model.
     precision : str
         ``fp32``, ``bf16`` or ``fp16``.
     reason : str
-        Why this precision, in words.
+        Why this precision was chosen.
     """
 
     device: torch.device
@@ -40,85 +39,95 @@ class Hardware:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The precision as PyTorch calls it."""
+        """The precision as a PyTorch data type."""
         return PRECISIONS[self.precision]
 
     def __str__(self) -> str:
         if self.device.type == "cuda":
-            place = torch.cuda.get_device_name(self.device)
+            name = torch.cuda.get_device_name(self.device)
         elif self.device.type == "mps":
-            place = "Apple GPU"
+            name = "Apple GPU"
         else:
             threads = torch.get_num_threads()
-            place = f"CPU, {threads} thread{'s' * (threads > 1)}"
-        return f"{self.precision} on {place} ({self.reason})"
+            name = f"CPU, {threads} thread{'s' * (threads > 1)}"
+        return f"{self.precision} on {name} ({self.reason})"
 
 
 def choose_hardware(device: str = "auto", precision: str = "auto") -> Hardware:
-    """Settle on a device and a precision.
+    """Choose a device and a precision.
 
     Parameters
     ----------
     device : str
-        ``auto`` (CUDA, else Apple's MPS, else CPU), or any name PyTorch knows, such as ``cuda:1``.
+        ``auto`` chooses CUDA, otherwise Apple's MPS, otherwise the CPU. Any name that PyTorch knows, such as
+        ``cuda:1``, is accepted.
     precision : str
-        ``auto``, ``fp32``, ``bf16`` or ``fp16``.
+        ``fp32``, ``bf16`` or ``fp16``. ``auto`` chooses bf16 where the hardware computes it natively, fp16 on older
+        CUDA devices, and fp32 elsewhere.
+
+    Returns
+    -------
+    Hardware
 
     Raises
     ------
     ProtT5nvError
-        If the device is not there, or the precision is unknown.
+        If the device is not available, or the precision is unknown.
 
     Examples
     --------
     >>> choose_hardware("cpu", "fp32").reason
-    'as asked'
+    'requested'
     """
     if precision not in ("auto", *PRECISIONS):
         raise ProtT5nvError(f"precision={precision!r}: choose auto, {', '.join(PRECISIONS)}")
-    chosen = _device(device)
+    chosen = _find_device(device)
     if precision != "auto":
-        return Hardware(chosen, precision, "as asked")
+        return Hardware(chosen, precision, "requested")
     if chosen.type == "cuda":
         if torch.cuda.get_device_capability(chosen) >= (8, 0):
-            return Hardware(chosen, "bf16", "this GPU computes it natively")
+            return Hardware(chosen, "bf16", "this GPU computes bf16 natively")
         return Hardware(chosen, "fp16", "this GPU is too old for bf16")
     if chosen.type == "cpu":
-        # .get: absent on other architectures.
-        capabilities = torch.cpu.get_capabilities()
+        capabilities = torch.cpu.get_capabilities()  # a dictionary whose keys depend on the architecture
         if capabilities.get("amx_bf16"):
             return Hardware(chosen, "bf16", "this CPU has AMX")
         if capabilities.get("avx512_bf16"):
             return Hardware(chosen, "bf16", "this CPU has AVX512-bf16")
         return Hardware(chosen, "fp32", "this CPU has no fast bf16")
-    return Hardware(chosen, "fp32", "the safe choice there")
-
-
-def bound_compiled_products() -> None:
-    """Keep memory flat on CPUs; to be called before the first product of matrices.
-
-    oneDNN compiles a product anew for every number of rows and keeps half a megabyte of each, 1,024 times, in two
-    caches of which PyTorch has one. Unpadded batches hardly ever have the same number of rows twice, so that nothing is
-    lost with a cache that holds the products of one batch: the four of a layer, or five where there is a decoder.
-    """
-    for cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
-        os.environ.setdefault(cache, _COMPILED_PRODUCTS)
+    return Hardware(chosen, "fp32", "the safe choice for this device")
 
 
 def residue_budget(config: ModelConfig, hardware: Hardware) -> int:
-    """Residues to compute at once: as many as speed asks for and a quarter of a GPU's free memory holds."""
+    """Choose the number of residues to compute at once.
+
+    On a GPU, the activations of a batch take at most a quarter of the free memory, but a batch always has room for the
+    longest protein that the model accepts.
+
+    Parameters
+    ----------
+    config : ModelConfig
+        Architecture of the model.
+    hardware : Hardware
+        Device and precision.
+
+    Returns
+    -------
+    int
+    """
     if hardware.device.type == "cpu":
         return _CPU_BUDGET
     if hardware.device.type != "cuda":
         return 4 * _CPU_BUDGET
-    # Alive at once in a layer: residual stream, normed copy, query, key and value, attention, and both MLP activations.
-    values = 8 * config.hidden_size + 2 * config.ffn_hidden_size
+    # A layer holds at once: residual stream, normalized copy, query, key and value, attention output, and both
+    # activations of the feed-forward network.
+    values_per_residue = 8 * config.hidden_size + 2 * config.ffn_hidden_size
     free_bytes, _ = torch.cuda.mem_get_info(hardware.device)
-    fits = free_bytes // 4 // (values * hardware.dtype.itemsize)
-    return max(config.max_position_embeddings, min(_GPU_BUDGET, fits))
+    residues = free_bytes // 4 // (values_per_residue * hardware.dtype.itemsize)
+    return max(config.max_position_embeddings, min(_GPU_BUDGET, residues))
 
 
-def _device(name: str) -> torch.device:
+def _find_device(name: str) -> torch.device:
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -128,7 +137,7 @@ def _device(name: str) -> torch.device:
     except RuntimeError:
         raise ProtT5nvError(f"device={name!r}: choose {', '.join(DEVICES)} or a numbered GPU such as cuda:1") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ProtT5nvError(f"device={name!r}: PyTorch sees {torch.cuda.device_count()} CUDA devices here; try cpu")
+        raise ProtT5nvError(f"device={name!r}: PyTorch finds {torch.cuda.device_count()} CUDA devices here; try cpu")
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise ProtT5nvError("device='mps': PyTorch sees no Apple GPU here; try cpu")
+        raise ProtT5nvError("device='mps': PyTorch finds no Apple GPU here; try cpu")
     return device

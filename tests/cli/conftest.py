@@ -1,4 +1,4 @@
-"""The command line with a tiny model, within this process and in one of its own."""
+"""Fixtures that run the command line with a tiny model, in this process or in its own."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Done(NamedTuple):
 
 @pytest.fixture
 def run(tiny_checkpoint, tmp_path, monkeypatch, capsys):
-    """Run the command in `tmp_path` with the tiny model, within this process: to import PyTorch takes seconds."""
+    """Run the command in `tmp_path` with the tiny model in this process, which saves importing PyTorch again."""
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments, code=0, command=("embed", "--model", str(tiny_checkpoint))):
@@ -34,13 +34,13 @@ def run(tiny_checkpoint, tmp_path, monkeypatch, capsys):
 
 @pytest.fixture
 def start(tiny_checkpoint, tmp_path):
-    """Start the command in `tmp_path` with the tiny model, in a process of its own, as a terminal would."""
+    """Start the command in `tmp_path` with the tiny model in its own process, as a terminal does."""
 
-    def hear_control_c():
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs, such as a CI's, ignore it
+    def accept_control_c():
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # A shell's background jobs, such as those of CI, ignore Ctrl-C.
 
     def start(*arguments, **options):
-        options = {"preexec_fn": hear_control_c, **options}
+        options = {"preexec_fn": accept_control_c, **options}
         command = [sys.executable, "-m", "prott5nv", "embed", "--model", tiny_checkpoint, *arguments]
         return subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, **options)
 

@@ -1,4 +1,4 @@
-"""``prott5nv embed`` as a user runs it; in processes of their own what is killed, piped or limited."""
+"""``prott5nv embed`` as a user runs it. Runs that are killed, piped or limited get their own process."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import time
 import numpy as np
 import pytest
 from helpers.embedding_files import contents, random_fasta
+from helpers.waiting import wait_until
 
 from prott5nv import EmbeddingStore, ProtT5nvInference
 from prott5nv.io.reader import read_records
@@ -47,7 +48,7 @@ def test_a_fasta_file_becomes_one_dataset_per_accession(run, tmp_path, tiny_chec
 
 
 @pytest.mark.parametrize("form", ["gz", "csv", "tsv", "parquet", "-"])
-def test_every_form_of_input_gives_the_same_embeddings(run, start, tmp_path, form):
+def test_every_input_format_gives_the_same_embeddings(run, start, tmp_path, form):
     (tmp_path / "p.fasta").write_text(PROTEINS)
     run("p.fasta", "-o", "expected.h5")
     records = list(read_records(tmp_path / "p.fasta"))
@@ -83,10 +84,10 @@ def test_pooling_and_dtype(run, tmp_path):
         np.testing.assert_array_equal(half[key], rows[key].astype(np.float16))
 
 
-def test_long_proteins_follow_the_rule_asked_for(run, tmp_path):
+def test_long_proteins_follow_the_chosen_rule(run, tmp_path):
     (tmp_path / "p.fasta").write_text(f">short\nMSLKR\n>long\n{'MSLKRACDEF' * 60}\n")
     done = run("p.fasta", "-o", "cut.h5")
-    assert "1 of 2 proteins have more than 512 residues" in done.stderr
+    assert "1 of 2 proteins are longer than the model accepts" in done.stderr
     assert "long (600)" in done.stderr
     cut = EmbeddingStore(tmp_path / "cut.h5")
     assert (len(cut["long"]), cut.truncated_from("long"), cut.truncated_from("short")) == (512, 600, None)
@@ -133,7 +134,7 @@ def test_bad_records_can_be_skipped_and_are_listed(run, start, tmp_path, from_st
     ]
 
 
-def test_odd_but_sound_files_are_embedded(run, tmp_path):
+def test_unusual_but_valid_files_are_embedded(run, tmp_path):
     header = "x" * 300
     (tmp_path / "p.fasta").write_bytes(f"\ufeff>{header} description\r\nMS\r\nLKR\r\n\r\n>protéine\r\nms*-J".encode())
     done = run("p.fasta", "-o", "out.h5")
@@ -145,7 +146,7 @@ def test_other_settings_or_input_are_not_mixed(run, tmp_path):
     (tmp_path / "p.fasta").write_text(PROTEINS)
     run("p.fasta", "-o", "out.h5", "--precision", "fp32")
     before = (tmp_path / "out.h5").read_bytes()
-    assert "complete already" in run("p.fasta", "-o", "out.h5", "--precision", "fp32").stdout
+    assert "already complete" in run("p.fasta", "-o", "out.h5", "--precision", "fp32").stdout
     assert "precision=fp32, not bf16" in run("p.fasta", "-o", "out.h5", "--precision", "bf16", code=2).stderr
     (tmp_path / "p.fasta").write_text(PROTEINS.replace("MSLKR", "MSLKK"))
     assert "another input" in run("p.fasta", "-o", "out.h5", "--precision", "fp32", code=2).stderr
@@ -153,12 +154,12 @@ def test_other_settings_or_input_are_not_mixed(run, tmp_path):
 
 
 def wait_for_commit(process, journal, before=0):
-    """By commits, not by the clock: until it has gone on, by at least one (the first line holds the settings)."""
-    while process.poll() is None and not (journal.exists() and journal.stat().st_size > before + 1000):
-        time.sleep(0.005)
+    """Wait until the run has ended or committed again. The first line of the journal holds the settings."""
+    wait_until(lambda: process.poll() is not None or (journal.exists() and journal.stat().st_size > before + 1000))
 
 
-def test_killed_three_times_at_random_moments_it_ends_as_if_undisturbed(run, start, tmp_path):
+def test_a_run_killed_three_times_gives_the_output_of_an_undisturbed_run(run, start, tmp_path):
+    rng = random.Random(0)
     random_fasta(tmp_path / "p.fasta", 900)
     run("p.fasta", "-o", "expected.h5")
     journal = tmp_path / "out.h5.partial" / "journal.jsonl"
@@ -166,17 +167,17 @@ def test_killed_three_times_at_random_moments_it_ends_as_if_undisturbed(run, sta
         before = journal.stat().st_size if kill else 0
         process = start("p.fasta", "-o", "out.h5")
         wait_for_commit(process, journal, before)
-        time.sleep(random.uniform(0, 0.1))
+        time.sleep(rng.uniform(0, 0.1))
         process.kill()
         process.communicate()
         assert process.returncode == -signal.SIGKILL
         assert not (tmp_path / "out.h5").exists()
-    assert "records in an earlier run" in run("p.fasta", "-o", "out.h5").stdout
+    assert "an earlier run had finished" in run("p.fasta", "-o", "out.h5").stdout
     assert contents(tmp_path / "out.h5") == contents(tmp_path / "expected.h5")
     assert not (tmp_path / "out.h5.partial").exists()
 
 
-def test_stopped_with_control_c_it_says_how_to_go_on(start, tmp_path):
+def test_a_run_stopped_with_control_c_prints_how_to_continue(start, tmp_path):
     random_fasta(tmp_path / "p.fasta", 4000)
     process = start("p.fasta", "-o", "out.h5")
     wait_for_commit(process, tmp_path / "out.h5.partial" / "journal.jsonl")
@@ -189,14 +190,14 @@ def test_stopped_with_control_c_it_says_how_to_go_on(start, tmp_path):
 
 @pytest.mark.parametrize("victim", ["rows", "HDF5 file"])
 def test_a_full_disk_loses_nothing(run, start, tmp_path, victim):
-    # Files may not grow beyond a limit; the HDF5 file is a little larger than the rows.
+    # A limit on the size of files stands for a full disk. The HDF5 file is a little larger than the file of rows.
     import resource
 
     random_fasta(tmp_path / "p.fasta", 405)
     run("p.fasta", "-o", "expected.h5")
     size = (tmp_path / "expected.h5").stat().st_size
     limit = size // 2 if victim == "rows" else size - 4096
-    if victim == "rows":  # a fast machine would fill the disk before its first commit
+    if victim == "rows":  # Without this, a fast machine fills the disk before its first commit.
         process = start("p.fasta", "-o", "out.h5")
         wait_for_commit(process, tmp_path / "out.h5.partial" / "journal.jsonl")
         process.kill()
@@ -227,7 +228,7 @@ def test_pooled_vectors_in_other_formats(run, tmp_path):
     (tmp_path / "p.fasta").write_text(PROTEINS)
     for suffix in "h5", "npz", "parquet":
         run("p.fasta", "-o", f"out.{suffix}", "--pooling", "mean")
-        assert "complete already" in run("p.fasta", "-o", f"out.{suffix}", "--pooling", "mean").stdout
+        assert "already complete" in run("p.fasta", "-o", f"out.{suffix}", "--pooling", "mean").stdout
         assert (
             "dtype=float32, not float16"
             in run("p.fasta", "-o", f"out.{suffix}", "--pooling", "mean", "--dtype", "float16", code=2).stderr
@@ -243,7 +244,7 @@ def test_pooled_vectors_in_other_formats(run, tmp_path):
     assert "for pooled vectors" in run("p.fasta", "-o", "rows.npz", code=2).stderr
 
 
-def test_help_teaches_at_once():
+def test_the_help_text_has_examples_and_imports_no_large_package():
     done = subprocess.run(
         [sys.executable, "-m", "prott5nv", "embed", "--help"], capture_output=True, text=True, check=True
     )
@@ -259,7 +260,7 @@ def test_merged_shards_are_what_one_process_writes(run, tmp_path, count):
         file.write(">last\nMSLKR\n>empty\n")
     run("p.fasta", "-o", "expected.h5", "--on-error", "skip", code=3)
     for number in range(1, count + 1):
-        code = 3 if number == count else 0  # the empty one stands at the end
+        code = 3 if number == count else 0  # The record without a sequence is in the last shard.
         run("p.fasta", "-o", f"{number}.h5", "--shard", f"{number}/{count}", "--on-error", "skip", code=code)
     shards = [f"{number}.h5" for number in range(count, 0, -1)]
     run("out.h5", *shards, command=["merge"])

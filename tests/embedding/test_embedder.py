@@ -1,17 +1,19 @@
-"""Embeddings from Python: shapes, order, independence of neighbours, long proteins, mistakes."""
+"""The embedder: shapes, order, independence of other proteins, long proteins, errors, memory."""
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
 import torch
 
-from prott5nv import ModelConfig, ProtT5, ProtT5nvError, ProtT5nvInference, seqs_to_embedding
+from prott5nv import Embedder, ModelConfig, ProtT5, ProtT5nvError, load, seqs_to_embedding
 from prott5nv.embedding.embedder import LongProteinWarning
 from prott5nv.io.reader import read_records
 from prott5nv.io.record import Record
@@ -29,52 +31,52 @@ INSULIN = (
 @pytest.fixture(scope="module")
 def network() -> ProtT5:
     torch.manual_seed(0)
-    # Larger weights than at the start of training, so that neighbours would show if they leaked.
+    # Larger weights than at initialization, so that a leak between neighbours would be visible.
     return ProtT5(ModelConfig.preset("tiny", init_method_std=0.2))
 
 
 @pytest.fixture(scope="module")
-def model(network) -> ProtT5nvInference:
-    return ProtT5nvInference(network, precision="fp32")
+def embedder(network) -> Embedder:
+    return Embedder(network, precision="fp32")
 
 
 def protein(length: int, seed: int = 0) -> str:
     return "".join(random.Random(seed * 100_003 + length).choices(RESIDUES, k=length))
 
 
-def test_rows_are_what_the_encoder_says(network, model):
-    tokens_T = torch.tensor(model.tokenizer.encode(HBA + INSULIN))
+def test_rows_are_the_hidden_states_of_the_encoder(network, embedder):
+    tokens_T = torch.tensor(embedder.tokenizer.encode(HBA + INSULIN))
     cu_seqlens_B1 = torch.tensor([0, len(HBA), len(HBA + INSULIN)], dtype=torch.int32)
     with torch.inference_mode():
         expected_TD = network.eval().encode(tokens_T, cu_seqlens_B1).numpy()
-    hba, insulin = seqs_to_embedding([HBA, INSULIN], model)
+    hba, insulin = seqs_to_embedding([HBA, INSULIN], embedder)
     assert hba.dtype == np.float32
     np.testing.assert_allclose(np.concatenate([hba, insulin]), expected_TD, atol=1e-5)
 
 
-def test_the_models_own_copy_leaves_the_callers_alone(network, model):
+def test_the_callers_model_is_copied_and_not_changed(network, embedder):
     assert hasattr(network, "decoder")
     assert next(network.parameters()).dtype == torch.float32
 
 
-def test_one_row_per_residue_whatever_the_letters(model):
+def test_every_letter_gets_a_row(embedder):
     sequences = ["M", "JJJJ", "***", "A-C-D", "XBZUOJ", HBA]
-    assert [len(rows) for rows in seqs_to_embedding(sequences, model)] == [1, 4, 3, 5, 6, len(HBA)]
+    assert [len(rows) for rows in seqs_to_embedding(sequences, embedder)] == [1, 4, 3, 5, 6, len(HBA)]
 
 
-def test_quirks_of_real_files_keep_a_row_per_residue_and_their_order(model, shared):
+def test_records_of_unusual_files_keep_their_order_and_get_a_row_per_residue(embedder, shared):
     files = sorted((shared / "data" / "sequences" / "quirks").iterdir())
     assert files
     for file in files:
         records = list(read_records(file))
-        embedded = list(model.embed(records, long="window"))
+        embedded = list(embedder.embed(records, long="window"))
         assert [record for record, _ in embedded] == records
         assert [len(rows) for _, rows in embedded] == [len(record.sequence) for record in records]
 
 
-def test_order_and_duplicates_are_kept(model):
+def test_order_and_duplicates_are_kept(embedder):
     sequences = [HBA, "MS", INSULIN, "MS", HBA]
-    rows = seqs_to_embedding(sequences, model)
+    rows = seqs_to_embedding(sequences, embedder)
     assert [len(r) for r in rows] == [len(s) for s in sequences]
     np.testing.assert_allclose(rows[0], rows[4], atol=1e-5)
     assert not np.array_equal(rows[1], rows[2][:2])
@@ -82,9 +84,9 @@ def test_order_and_duplicates_are_kept(model):
 
 @pytest.fixture(scope="module", params=["fp32", "bf16"])
 def alone(request, network) -> tuple[str, dict[str, np.ndarray]]:
-    """Proteins of many lengths, each embedded in a batch of its own."""
-    model = ProtT5nvInference(network, precision=request.param, max_tokens=1)
-    return request.param, dict(model.embed([protein(length) for length in range(3, 511, 8)]))
+    """Proteins of many lengths, each embedded alone in its batch."""
+    embedder = Embedder(network, precision=request.param, max_tokens=1)
+    return request.param, dict(embedder.embed([protein(length) for length in range(3, 511, 8)]))
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 7, 64])
@@ -92,17 +94,17 @@ def test_neighbours_order_and_batch_size_do_not_matter(network, alone, batch_siz
     precision, expected = alone
     sequences = list(expected)
     random.Random(batch_size).shuffle(sequences)
-    together = ProtT5nvInference(network, precision=precision)
+    together = Embedder(network, precision=precision)
     for i in range(0, len(sequences), batch_size):
         for sequence, rows in together.embed(sequences[i : i + batch_size]):
             assert_same(rows, expected[sequence], precision)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_permuted_input_gives_permuted_rows(network, alone, seed):
+def test_a_permuted_input_gives_permuted_embeddings(network, alone, seed):
     precision, expected = alone
     sequences = random.Random(seed).sample(list(expected), len(expected))
-    embedded = list(ProtT5nvInference(network, precision=precision).embed(sequences))
+    embedded = list(Embedder(network, precision=precision).embed(sequences))
     assert [sequence for sequence, _ in embedded] == sequences
     for sequence, rows in embedded:
         assert_same(rows, expected[sequence], precision)
@@ -110,9 +112,9 @@ def test_a_permuted_input_gives_permuted_rows(network, alone, seed):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize(("precision", "compiled"), [("fp32", False), ("fp16", False), ("auto", False), ("auto", True)])
-def test_a_gpu_gives_what_the_cpu_gives(network, alone, precision, compiled):
+def test_a_gpu_agrees_with_the_cpu(network, alone, precision, compiled):
     _, expected = alone
-    on_gpu = ProtT5nvInference(network, device="cuda", precision=precision, compile=compiled)
+    on_gpu = Embedder(network, device="cuda", precision=precision, compile=compiled)
     for sequence, rows in on_gpu.embed(expected):
         norms = np.linalg.norm(rows, axis=1) * np.linalg.norm(expected[sequence], axis=1)
         assert np.min((rows * expected[sequence]).sum(1) / norms) > 0.99
@@ -120,18 +122,18 @@ def test_a_gpu_gives_what_the_cpu_gives(network, alone, precision, compiled):
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_compiling_changes_nothing(network, precision):
+def test_compiling_does_not_change_the_embeddings(network, precision):
     sequences = [HBA, "MS", HBA[:50]]
-    plain, compiled = (ProtT5nvInference(network, precision=precision, compile=each) for each in (False, True))
+    plain, compiled = (Embedder(network, precision=precision, compile=each) for each in (False, True))
     for (_, expected), (_, rows) in zip(plain.embed(sequences), compiled.embed(sequences), strict=True):
         assert_same(rows, expected, precision)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_long_neighbour_does_not_matter(network, precision):
-    model = ProtT5nvInference(network, precision=precision)
-    (alone,) = seqs_to_embedding([HBA], model)
-    beside = seqs_to_embedding([protein(512), HBA, protein(512, seed=1)], model)[1]
+def test_a_long_protein_in_the_same_batch_does_not_matter(network, precision):
+    embedder = Embedder(network, precision=precision)
+    (alone,) = seqs_to_embedding([HBA], embedder)
+    beside = seqs_to_embedding([protein(512), HBA, protein(512, seed=1)], embedder)[1]
     assert_same(beside, alone, precision)
 
 
@@ -143,50 +145,40 @@ def assert_same(rows, expected, precision):
         assert np.min((rows * expected).sum(1) / norms) >= 0.9999
 
 
-def test_bf16_is_close_to_fp32(network, model):
-    (exact,) = seqs_to_embedding([HBA], model)
+def test_bf16_is_close_to_fp32(network, embedder):
+    (exact,) = seqs_to_embedding([HBA], embedder)
     (rounded,) = seqs_to_embedding([HBA], network, precision="bf16")
     assert rounded.dtype == np.float32
     norms = np.linalg.norm(rounded, axis=1) * np.linalg.norm(exact, axis=1)
     assert np.min((rounded * exact).sum(1) / norms) > 0.995
 
 
-def test_mean_pooling(model):
-    pooled_BD = seqs_to_embedding([HBA, INSULIN], model, pooling="mean")
-    expected_BD = [rows.mean(0) for rows in seqs_to_embedding([HBA, INSULIN], model)]
+def test_mean_pooling(embedder):
+    pooled_BD = seqs_to_embedding([HBA, INSULIN], embedder, pooling="mean")
+    expected_BD = [rows.mean(0) for rows in seqs_to_embedding([HBA, INSULIN], embedder)]
     np.testing.assert_allclose(pooled_BD, expected_BD, atol=1e-6)
 
 
-def test_nothing_in_nothing_out(model):
-    assert seqs_to_embedding([], model) == []
-    assert seqs_to_embedding([], model, pooling="mean").shape == (0, 64)
-    assert model.seq_to_embeddings([]).shape == (0, 64)
-    assert list(model.embed(iter([]))) == []
+def test_an_empty_input_gives_an_empty_result(embedder):
+    assert seqs_to_embedding([], embedder) == []
+    assert seqs_to_embedding([], embedder, pooling="mean").shape == (0, 64)
+    assert list(embedder.embed(iter([]))) == []
 
 
-def test_upstreams_methods_agree_with_each_other(model):
-    ids_BL, mask_BL = model.tokenize([HBA, "MSLKR"])
-    assert ids_BL.shape == (2, len(HBA))
-    assert ids_BL[1, :6].tolist() == [22, 7, 5, 16, 11, 3]
-    hiddens_BLD, hiddens_mask_BL = model.seq_to_hiddens([HBA, "MSLKR"])
-    assert torch.equal(mask_BL, hiddens_mask_BL)
-    assert hiddens_BLD.shape == (2, len(HBA), 64)
-    pooled_BD = model.hiddens_to_embedding(hiddens_BLD, mask_BL)
-    torch.testing.assert_close(pooled_BD, model.seq_to_embeddings([HBA, "MSLKR"]), atol=1e-5, rtol=0)
-
-
-def test_long_proteins_are_cut_and_named(model):
+def test_truncated_proteins_are_named_in_a_warning(embedder):
     long = Record("TITIN", protein(1300), "TITIN", 1)
     with pytest.warns(LongProteinWarning, match=r"1, namely TITIN \(1300\)"):
-        ((_, rows),) = model.embed([long])
-    np.testing.assert_allclose(rows, seqs_to_embedding([long.sequence[:512]], model)[0], atol=1e-5)
+        ((_, rows),) = embedder.embed([long])
+    np.testing.assert_allclose(rows, seqs_to_embedding([long.sequence[:512]], embedder)[0], atol=1e-5)
 
 
-def test_windows_average_where_they_overlap(model):
+def test_overlapping_windows_are_averaged(embedder):
     sequence = protein(1300)
-    (rows,) = seqs_to_embedding([sequence], model, long="window")
+    (rows,) = seqs_to_embedding([sequence], embedder, long="window")
     assert len(rows) == 1300
-    parts = {start: seqs_to_embedding([sequence[start : start + 512]], model)[0] for start in (0, 256, 512, 768, 1024)}
+    parts = {
+        start: seqs_to_embedding([sequence[start : start + 512]], embedder)[0] for start in (0, 256, 512, 768, 1024)
+    }
     assert len(parts[1024]) == 276
     np.testing.assert_allclose(rows[100], parts[0][100], atol=1e-5)
     np.testing.assert_allclose(rows[300], (parts[0][300] + parts[256][44]) / 2, atol=1e-5)
@@ -194,29 +186,29 @@ def test_windows_average_where_they_overlap(model):
 
 
 @pytest.mark.parametrize("length", [511, 512, 513, 768, 769, 35_213])
-def test_windows_cover_every_residue_once(model, length):
-    (rows,) = seqs_to_embedding([protein(length)], model, long="window")
+def test_windows_give_one_row_per_residue(embedder, length):
+    (rows,) = seqs_to_embedding([protein(length)], embedder, long="window")
     assert rows.shape == (length, 64)
     assert np.isfinite(rows).all()
 
 
-def test_long_proteins_can_be_refused_or_skipped(model):
+def test_long_proteins_can_be_an_error_or_skipped(embedder):
     sequences = ["MS", protein(513), "MSLKR"]
     with pytest.raises(ProtT5nvError, match="sequence 2 has 513 residues"):
-        seqs_to_embedding(sequences, model, long="error")
+        seqs_to_embedding(sequences, embedder, long="error")
     with pytest.warns(LongProteinWarning, match="skipped: 1"):
-        rows = seqs_to_embedding(sequences, model, long="skip")
+        rows = seqs_to_embedding(sequences, embedder, long="skip")
     assert rows[1] is None
     assert [len(rows[0]), len(rows[2])] == [2, 5]
     with pytest.warns(LongProteinWarning):
-        pooled_BD = seqs_to_embedding(sequences, model, long="skip", pooling="mean")
+        pooled_BD = seqs_to_embedding(sequences, embedder, long="skip", pooling="mean")
     assert np.isnan(pooled_BD).all(1).tolist() == [False, True, False]
 
 
-def test_errors_can_be_collected_while_the_others_go_on(model):
+def test_errors_can_be_collected_while_other_proteins_are_embedded(embedder):
     failed = []
     sequences = ["MS", "M S", "", "MSLKR"]
-    embedded = list(model.embed(sequences, on_error=lambda sequence, error: failed.append((sequence, str(error)))))
+    embedded = list(embedder.embed(sequences, on_error=lambda sequence, error: failed.append((sequence, str(error)))))
     assert [rows is not None for _, rows in embedded] == [True, False, False, True]
     assert [sequence for sequence, _ in failed] == ["M S", ""]
     assert "position 2: ' ' is not a residue" in failed[0][1]
@@ -238,14 +230,29 @@ def test_errors_can_be_collected_while_the_others_go_on(model):
         (dict(sequences=["MS"], model="absent.nemo"), "absent.nemo"),
     ],
 )
-def test_mistakes_are_named(network, arguments, message):
+def test_errors_name_the_problem(network, arguments, message):
     with pytest.raises(ProtT5nvError, match=message):
         seqs_to_embedding(**{"model": network, **arguments})
 
 
-def test_options_of_a_loaded_model_are_not_ignored(model):
-    with pytest.raises(ProtT5nvError, match="loaded already"):
-        seqs_to_embedding(["MS"], model, precision="bf16")
+def test_options_cannot_be_given_with_a_loaded_model(embedder):
+    with pytest.raises(ProtT5nvError, match="already loaded"):
+        seqs_to_embedding(["MS"], embedder, precision="bf16")
+
+
+def test_the_constructor_leaves_the_environment_and_the_warning_filters_alone(network):
+    environment, filters = dict(os.environ), list(warnings.filters)
+    Embedder(network)
+    assert dict(os.environ) == environment
+    assert warnings.filters == filters
+
+
+def test_the_decoder_of_a_file_is_loaded_on_first_access(tiny_checkpoint):
+    embedder = Embedder(tiny_checkpoint, device="cpu", precision="fp32")
+    assert not hasattr(embedder._network, "decoder")
+    assert torch.equal(
+        embedder.network.decoder.final_layernorm.weight, load(tiny_checkpoint).decoder.final_layernorm.weight
+    )
 
 
 def test_embedding_imports_no_training_framework():
@@ -263,15 +270,16 @@ print(sorted(heavy & set(sys.modules)))
 def test_memory_does_not_grow_with_the_number_of_proteins():
     code = """
 import random, resource, torch
-from prott5nv import ModelConfig, ProtT5, ProtT5nvInference
+from prott5nv import Embedder, ModelConfig, ProtT5, limit_onednn_cache
+limit_onednn_cache()
 torch.set_num_threads(1)
 network = ProtT5(ModelConfig.preset("tiny", num_layers=1))
 rng = random.Random(0)
 for precision in "fp32", "bf16":
-    model = ProtT5nvInference(network, precision=precision)
+    embedder = Embedder(network, precision=precision)
     peaks = []
     for count in (100, 1000):
-        for _, rows in model.embed("".join(rng.choices("ACDEFGHIK", k=rng.randint(20, 512))) for _ in range(count)):
+        for _, rows in embedder.embed("".join(rng.choices("ACDEFGHIK", k=rng.randint(20, 512))) for _ in range(count)):
             pass
         peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     print(peaks[1] / peaks[0])
@@ -280,26 +288,26 @@ for precision in "fp32", "bf16":
     assert max(map(float, done.stdout.split())) < 1.1
 
 
-def test_memory_failure_halves_the_batch_and_names_what_fits_in_no_way(tmp_path):
-    # A real limit on the address space, in a process of its own: 40 proteins at once do not fit, nor one of 10,000.
+def test_a_batch_that_does_not_fit_into_memory_is_halved(tmp_path):
+    # The process limits its own address space. 40 proteins at once do not fit, and neither does one of 10,000 residues.
     code = """
 import resource, sys, numpy as np, torch
-from prott5nv import ModelConfig, ProtT5, ProtT5nvInference
+from prott5nv import Embedder, ModelConfig, ProtT5, limit_onednn_cache
 from prott5nv.embedding.job import embed_file
 torch.manual_seed(0)
 shape = dict(hidden_size=64, ffn_hidden_size=4096, num_layers=1, max_position_embeddings=10_000)
 network = ProtT5(ModelConfig.preset("tiny", **shape))
 sequences = ["ACDEFGHIKLMNPQRSTVWY" * 20] * 40
-expected = [rows for _, rows in ProtT5nvInference(network, precision="fp32", max_tokens=400).embed(sequences)]
-model = ProtT5nvInference(network, precision="fp32", max_tokens=10**6)
+expected = [rows for _, rows in Embedder(network, precision="fp32", max_tokens=400).embed(sequences)]
+embedder = Embedder(network, precision="fp32", max_tokens=10**6)
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 150 * 2**20, resource.RLIM_INFINITY))
 failed = []
-embedded = list(model.embed([*sequences, "M" * 10_000], on_error=lambda _, error: failed.append(str(error))))
+embedded = list(embedder.embed([*sequences, "M" * 10_000], on_error=lambda _, error: failed.append(str(error))))
 same = all(np.abs(rows - other).max() < 1e-5 for (_, rows), other in zip(embedded, expected))
-print(model.max_tokens, same, len(embedded), embedded[-1][1], *failed, sep="|")
-print(embed_file("p.fasta", "out.h5", model, skip_errors=True))
-embed_file("p.fasta", "stopped.h5", model)
+print(embedder.max_tokens, same, len(embedded), embedded[-1][1], *failed, sep="|")
+print(embed_file("p.fasta", "out.h5", embedder, skip_errors=True))
+embed_file("p.fasta", "stopped.h5", embedder)
 """
     (tmp_path / "p.fasta").write_text(f">a\nMSLKR\n>large\n{'M' * 10_000}\n>b\nMSLKR\n")
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, cwd=tmp_path)

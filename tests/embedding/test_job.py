@@ -1,4 +1,4 @@
-"""Files of proteins, good and bad, without the command line."""
+"""Embedding of files without the command line: valid files, faulty files, and changing ones."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ import gzip
 
 import pytest
 
-from prott5nv import EmbeddingStore, ProtT5nvError, ProtT5nvInference
+from prott5nv import Embedder, EmbeddingStore, ProtT5nvError
 from prott5nv.embedding.job import embed_file
 from prott5nv.io.reader import read_records
 from prott5nv.io.record import accession
 
 
 @pytest.fixture(scope="module")
-def model(tiny_checkpoint):
-    return ProtT5nvInference(tiny_checkpoint, precision="fp32")
+def embedder(tiny_checkpoint):
+    return Embedder(tiny_checkpoint, precision="fp32")
 
 
 BAD_FILES = {
-    "duplicate id": (b">a\nMS\n>b\nMS\n>a\nMK\n", "line 5: a: this id stands on line 1 already"),
+    "duplicate id": (b">a\nMS\n>b\nMS\n>a\nMK\n", "line 5: a: this id is already used on line 1"),
     "colliding accessions": (
         b">sp|P1|A\nMS\n>tr|P1|B\nMK\n",
         r"line 3: tr\|P1\|B: its accession P1 is also that of sp\|P1\|A on line 1",
     ),
-    "slash": (b">a\nMS\n>b/c\nMK\n", "line 3: b/c: HDF5 cannot take this id as a name"),
-    "dot": (b">.\nMS\n", "line 1: .: HDF5 cannot take this id as a name"),
+    "slash": (b">a\nMS\n>b/c\nMK\n", "line 3: b/c: HDF5 cannot use this id as a name"),
+    "dot": (b">.\nMS\n", "line 1: .: HDF5 cannot use this id as a name"),
     "no residue": (b">a\nMS\n>b\nMK1L\n", "line 3: b: position 3: '1' is not a residue"),
     "white space": (b">a\nMS\n>b\nM L\n", "line 3: b: position 2: ' ' is not a residue"),
     "no sequence": (b">a\nMS\n>b\n>c\nMS\n", "line 3: b: there is no sequence"),
@@ -39,19 +39,19 @@ BAD_FILES = {
 
 
 @pytest.mark.parametrize("kind", BAD_FILES)
-def test_bad_files_are_refused_by_file_line_and_id(model, tiny_checkpoint, tmp_path, kind):
+def test_errors_name_file_line_and_id(embedder, tiny_checkpoint, tmp_path, kind):
     content, message = BAD_FILES[kind]
     (tmp_path / "p.fasta").write_bytes(content)
     with pytest.raises(ProtT5nvError, match=message) as error:
-        embed_file(tmp_path / "p.fasta", tmp_path / "out.h5", model, model_path=tiny_checkpoint)
+        embed_file(tmp_path / "p.fasta", tmp_path / "out.h5", embedder, model_path=tiny_checkpoint)
     assert str(tmp_path / "p.fasta") in str(error.value)
     assert [path.name for path in tmp_path.iterdir()] == ["p.fasta"]
 
 
-def test_quirks_of_real_files(model, tiny_checkpoint, tmp_path, shared):
+def test_quirks_of_real_files(embedder, tiny_checkpoint, tmp_path, shared):
     for file in sorted((shared / "data" / "sequences" / "quirks").iterdir()):
         output = tmp_path / f"{file.name}.h5"
-        summary = embed_file(file, output, model, model_path=tiny_checkpoint, long="window", skip_errors=True)
+        summary = embed_file(file, output, embedder, model_path=tiny_checkpoint, long="window", skip_errors=True)
         records = {accession(record.id): record for record in reversed(list(read_records(file)))}
         with EmbeddingStore(output) as store:
             assert {key: len(rows) for key, rows in store.items()} == {
@@ -62,14 +62,14 @@ def test_quirks_of_real_files(model, tiny_checkpoint, tmp_path, shared):
             assert list(store) == order
 
 
-def test_an_input_that_changes_while_it_is_read_is_refused(model, tiny_checkpoint, tmp_path):
+def test_an_input_that_changes_during_the_run_is_an_error(embedder, tiny_checkpoint, tmp_path):
     fasta = tmp_path / "p.fasta"
     fasta.write_text(">a\nMS\n")
     with pytest.raises(ProtT5nvError, match=r"p\.fasta was changed while it was read"):
         embed_file(
             fasta,
             tmp_path / "out.h5",
-            model,
+            embedder,
             model_path=tiny_checkpoint,
             on_survey=lambda survey: fasta.write_text(">a\nMK\n"),
         )

@@ -1,4 +1,4 @@
-"""Random proteins, and all that an HDF5 file holds."""
+"""Random proteins, and the contents of embedding files for comparisons."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from prott5nv.model.tokenizer import RESIDUES
 
 
 def random_fasta(path: Path, count: int, seed: int = 0) -> Path:
+    """Write a FASTA file of proteins with 20 to 600 residues."""
     rng = random.Random(seed)
     with open(path, "w") as file:
         for number in range(count):
@@ -20,7 +21,7 @@ def random_fasta(path: Path, count: int, seed: int = 0) -> Path:
 
 
 def contents(path: Path) -> dict:
-    """Keys in order, values and attributes of everything in an HDF5 file."""
+    """Return the keys in order, the values and all attributes of an HDF5 file."""
     with h5py.File(path) as file:
         return {
             "attributes": dict(file.attrs),

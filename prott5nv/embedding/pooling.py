@@ -1,0 +1,35 @@
+"""Pooling: from one row per residue to one row per protein. To add a pooling, add a function to `POOLINGS`.
+
+:class:`prott5nv.Embedder`, the choices and the help text of ``prott5nv embed --pooling``, and the file formats all read
+that dictionary. The name of the pooling is stored with the embeddings. Importing this module imports no NumPy, so that
+``prott5nv embed --help`` stays fast.
+
+Shapes: L residues of a protein, D hidden size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+def mean(rows_LD: np.ndarray) -> np.ndarray:
+    """Average over the residues of the protein.
+
+    Parameters
+    ----------
+    rows_LD : ndarray, shape=(L, D), dtype=float32
+
+    Returns
+    -------
+    ndarray, shape=(D,), dtype=float32
+    """
+    return rows_LD.mean(axis=0, dtype="float64").astype("float32")
+
+
+#: Pooling functions by name. Each maps an array of shape (L, D) to one of shape (D,), both float32. The first line of
+#: its docstring appears in the help text of the command line.
+POOLINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"mean": mean}

@@ -1,0 +1,127 @@
+"""One embedding run as a request that can be sent to another process, and a listener that hears of its progress.
+
+Importing this module imports no PyTorch, so that a worker process can limit its threads first.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from prott5nv.embedding.job import Summary
+    from prott5nv.embedding.survey import Survey
+
+
+@dataclass(frozen=True)
+class Request:
+    """Everything that a user can choose for the embedding of a file.
+
+    Attributes
+    ----------
+    source : str
+        Input file; ``-`` for standard input.
+    output : Path
+        File to write.
+    model : str, optional
+        Checkpoint file; the default is the built-in model.
+    device, precision, compile
+        See :class:`prott5nv.Embedder`.
+    pooling, long, dtype, skip_errors, shard, id_column, sequence_column
+        See :func:`prott5nv.embedding.job.embed_file`.
+    """
+
+    source: str
+    output: Path
+    model: str | None = None
+    device: str = "auto"
+    precision: str = "auto"
+    compile: bool = False
+    pooling: str | None = None
+    long: str = "truncate"
+    dtype: str = "float32"
+    skip_errors: bool = False
+    shard: tuple[int, int] | None = None
+    id_column: str | None = None
+    sequence_column: str | None = None
+
+
+class Listener:
+    """Hears of the progress of a run. The methods do nothing; override those of interest."""
+
+    def on_start(self, description: str) -> None:
+        """Receive a description of the hardware when the model is loaded."""
+
+    def on_survey(self, survey: Survey) -> None:
+        """Receive the counts of the input before any protein is embedded."""
+
+    def on_progress(self, residues: int) -> None:
+        """Receive the number of residues finished since the last call."""
+
+    def on_warning(self, message: str) -> None:
+        """Receive the text of a warning."""
+
+
+def run(request: Request, listener: Listener) -> Summary:
+    """Load the model and embed a file in this process.
+
+    Parameters
+    ----------
+    request : Request
+        Input, output and options.
+    listener : Listener
+        Hears of the progress.
+
+    Returns
+    -------
+    Summary
+
+    Raises
+    ------
+    ProtT5nvError
+        If the model cannot be loaded or the input cannot be embedded; see :func:`prott5nv.embedding.job.embed_file`.
+    OSError
+        If the disk is full.
+    """
+    from prott5nv.embedding.embedder import Embedder, LongProteinWarning
+    from prott5nv.embedding.job import embed_file
+
+    with _warnings_sent_to(listener):
+        # The survey reports long proteins before the work starts.
+        warnings.simplefilter("ignore", LongProteinWarning)
+        embedder = Embedder(request.model, device=request.device, precision=request.precision, compile=request.compile)
+        listener.on_start(f"{embedder.hardware}; up to {embedder.max_tokens} residues at once")
+        return embed_file(
+            request.source,
+            request.output,
+            embedder,
+            model_path=request.model,
+            pooling=request.pooling,
+            long=request.long,
+            dtype=request.dtype,
+            skip_errors=request.skip_errors,
+            shard=request.shard,
+            id_column=request.id_column,
+            sequence_column=request.sequence_column,
+            on_survey=listener.on_survey,
+            on_progress=listener.on_progress,
+        )
+
+
+@contextmanager
+def _warnings_sent_to(listener: Listener) -> Iterator[None]:
+    """Send warnings to the listener within the block, each text once, because the input is read several times."""
+    sent = set()
+
+    def send(message: Warning | str, *_: object, **__: object) -> None:
+        if (text := str(message)) not in sent:
+            sent.add(text)
+            listener.on_warning(text)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = send
+        yield

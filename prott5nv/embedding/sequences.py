@@ -1,0 +1,98 @@
+"""Embeddings of a list of sequences, in one call.
+
+Shapes: L residues of a protein, D hidden size, B proteins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import overload
+
+import numpy as np
+
+from prott5nv.embedding.embedder import Model, as_embedder
+from prott5nv.errors import ProtT5nvError
+
+
+@overload
+def seqs_to_embedding(
+    sequences: Sequence[str],
+    model: Model = None,
+    pooling: None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    long: str = "truncate",
+    max_tokens: int | None = None,
+) -> list[np.ndarray | None]: ...
+@overload
+def seqs_to_embedding(
+    sequences: Sequence[str],
+    model: Model = None,
+    *,
+    pooling: str,
+    device: str = "auto",
+    precision: str = "auto",
+    long: str = "truncate",
+    max_tokens: int | None = None,
+) -> np.ndarray: ...
+def seqs_to_embedding(
+    sequences: Sequence[str],
+    model: Model = None,
+    pooling: str | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    long: str = "truncate",
+    max_tokens: int | None = None,
+) -> list[np.ndarray | None] | np.ndarray:
+    """Embed a list of proteins.
+
+    Parameters
+    ----------
+    sequences : sequence of str
+        Proteins in one-letter code.
+    model : str, Path, ProtT5, Embedder or ProtT5nvInference, optional
+        A ``.nemo`` file, or a model that is already loaded, which saves the loading time of further calls. The default
+        is the small built-in model.
+    pooling : str, optional
+        ``"mean"`` for one row per protein; see :meth:`prott5nv.Embedder.embed`.
+    device, precision, max_tokens
+        See :class:`prott5nv.Embedder`. They cannot be given together with a loaded model.
+    long : str
+        ``truncate``, ``window``, ``error`` or ``skip``; see :meth:`prott5nv.Embedder.embed`.
+
+    Returns
+    -------
+    list of ndarray, shape=(L, D), dtype=float32
+        One array per protein in input order, with one row per residue. None stands for a protein that was skipped.
+        With pooling, the result is one ndarray, shape=(B, D), dtype=float32, with rows of NaN for skipped proteins.
+
+    Raises
+    ------
+    ProtT5nvError
+        If a protein cannot be embedded, or an option is not valid.
+
+    Examples
+    --------
+    >>> from prott5nv import ModelConfig, ProtT5, seqs_to_embedding
+    >>> model = ProtT5(ModelConfig.preset("tiny"))
+    >>> [rows.shape for rows in seqs_to_embedding(["MSLKR", "MS"], model)]
+    [(5, 64), (2, 64)]
+    >>> seqs_to_embedding(["MSLKR", "MS"], model, pooling="mean").shape
+    (2, 64)
+    """
+    check_sequences(sequences)
+    embedder = as_embedder(model, device=device, precision=precision, max_tokens=max_tokens)
+    embeddings = [rows for _, rows in embedder.embed(sequences, pooling=pooling, long=long)]
+    if pooling is None:
+        return embeddings
+    pooled_BD = np.full((len(embeddings), embedder.config.hidden_size), np.nan, dtype=np.float32)
+    for index, row_D in enumerate(embeddings):
+        if row_D is not None:
+            pooled_BD[index] = row_D
+    return pooled_BD
+
+
+def check_sequences(sequences: Sequence[str]) -> None:
+    """Raise an error if `sequences` is a single string, whose letters would be taken for proteins."""
+    if isinstance(sequences, str):
+        raise ProtT5nvError("sequences is a single string: pass a list of proteins, such as [sequence]")
