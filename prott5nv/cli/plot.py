@@ -1,4 +1,4 @@
-"""``prott5nv plot``: proteins as points."""
+"""``prott5nv plot``: plot proteins as points, coloured by a table."""
 
 from __future__ import annotations
 
@@ -12,16 +12,24 @@ from prott5nv.cli import options
 @click.command()
 @click.argument("store", metavar="STORE.h5")
 @click.option("-o", "--output", type=options.NewFile(".html", ".png"), metavar="FILE",
-              help="Ends in .html or .png; by default STORE.html.")  # fmt: skip
-@click.option("--color-by", metavar="TSV", help="Labels or numbers: a header line, then accession, tab, label.")
+              help="File to write: an interactive page (.html) or a picture (.png). The default is "
+              "STORE.html.")  # fmt: skip
+@click.option("--color-by", metavar="TSV",
+              help="Tab-separated table that sets the colours. It has a header line, accessions in the first column, "
+              "and labels or numbers in the second. The page shows further columns when you point at a "
+              "protein.")  # fmt: skip
 @click.option("--method", type=click.Choice(["pca", "umap"]), default="pca", show_default=True,
-              help="pca: the directions of largest variance. umap: neighbours stay together.")  # fmt: skip
-def command(store, output, color_by, method):
-    """Show proteins as points: similar ones lie together.
+              help="Projection to two dimensions. pca shows the two directions of largest variance. umap keeps similar "
+              "proteins together, and distances between groups have no meaning; it needs the extra umap.")  # fmt: skip
+def command(store: str, output: Path | None, color_by: str | None, method: str) -> None:
+    """Plot proteins as points. Proteins with similar embeddings are close together.
 
-    Each protein is the mean over its residues. The HTML page needs nothing else: point at a protein to read its name,
-    find one by its name, zoom with the wheel, click on a label to hide its proteins. A table of numbers gives a scale
-    of colours; of many labels, the 18 most frequent get a colour each.
+    STORE.h5 is a file that prott5nv embed wrote. Each protein is represented by the mean of its rows.
+
+    The HTML page works without a network. It finds proteins by name, zooms, and shows the name and the labels of the
+    protein under the mouse; a click on a label hides its proteins. More than 18
+    different numbers get a colour scale. Of more than 18 different texts, the 18 most frequent get a colour each, and
+    the others are grey.
 
     \b
     Examples:
@@ -32,8 +40,9 @@ def command(store, output, color_by, method):
     output = output or Path(store).with_suffix(".html")
 
     from prott5nv.embedding.store import EmbeddingStore
+    from prott5nv.plots.labels import read_labels
     from prott5nv.plots.projection import pooled_embeddings, principal_components, umap_points
-    from prott5nv.plots.scatter import read_labels, write_html, write_png
+    from prott5nv.plots.scatter import write_html, write_png
 
     with EmbeddingStore(store) as opened:
         keys, pooled_ND = pooled_embeddings(opened)
@@ -42,7 +51,7 @@ def command(store, output, color_by, method):
         points_N2, axes = umap_points(pooled_ND), ["UMAP 1", "UMAP 2"]
     else:
         points_N2, explained = principal_components(pooled_ND)
-        axes = [f"PC{number} ({share:.0%} of the variance)" for number, share in enumerate(explained, 1)]
+        axes = [f"PC{number} ({fraction:.0%} of the variance)" for number, fraction in enumerate(explained, 1)]
     if output.suffix == ".png":
         write_png(output, points_N2, axes, labels)
     else:

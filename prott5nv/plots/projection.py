@@ -1,4 +1,4 @@
-"""Pooled embeddings in two dimensions: principal components, or UMAP.
+"""Projections of pooled embeddings to two dimensions, by principal components or UMAP.
 
 Shapes: N proteins, D hidden size.
 """
@@ -12,7 +12,25 @@ from prott5nv.errors import ProtT5nvError
 
 
 def pooled_embeddings(store: EmbeddingStore) -> tuple[list[str], np.ndarray]:
-    """Accessions and one row per protein, the mean over its residues: ndarray, shape=(N, D), dtype=float32."""
+    """Read a file of embeddings and average the rows of each protein.
+
+    Parameters
+    ----------
+    store : EmbeddingStore
+        An open file that ``prott5nv embed`` wrote, with or without pooling.
+
+    Returns
+    -------
+    keys : list of str, length=N
+        Accessions.
+    pooled_ND : ndarray, shape=(N, D), dtype=float32
+        One row per protein.
+
+    Raises
+    ------
+    ProtT5nvError
+        If there are fewer than 3 proteins.
+    """
     keys = list(store)
     if len(keys) < 3:
         raise ProtT5nvError(f"{store.path}: {len(keys)} proteins; a plot needs at least 3")
@@ -20,17 +38,19 @@ def pooled_embeddings(store: EmbeddingStore) -> tuple[list[str], np.ndarray]:
 
 
 def principal_components(pooled_ND: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The two directions of largest variance.
+    """Project to the two directions of largest variance.
 
     Parameters
     ----------
     pooled_ND : ndarray, shape=(N, D), dtype=float32
+        One row per protein.
 
     Returns
     -------
-    points : ndarray, shape=(N, 2), dtype=float64
+    points_N2 : ndarray, shape=(N, 2), dtype=float64
+        Coordinates of the proteins.
     explained : ndarray, shape=(2,), dtype=float64
-        Share of the variance along each.
+        Fraction of the total variance along each direction.
 
     Examples
     --------
@@ -41,22 +61,28 @@ def principal_components(pooled_ND: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     centred_ND = pooled_ND - pooled_ND.mean(axis=0, dtype=np.float64)
     variances, directions_DD = np.linalg.eigh(centred_ND.T @ centred_ND)
     directions_D2 = directions_DD[:, :-3:-1]
-    # The sign of a component is arbitrary; fixed here, so that the same data give the same picture.
+    # The sign of a component is arbitrary. Fixing it makes the same data give the same picture.
     directions_D2 = directions_D2 * np.sign(directions_D2[np.abs(directions_D2).argmax(axis=0), [0, 1]])
     return centred_ND @ directions_D2, variances[:-3:-1] / max(variances.sum(), np.finfo(float).tiny)
 
 
 def umap_points(pooled_ND: np.ndarray) -> np.ndarray:
-    """Place proteins by UMAP, which keeps neighbours together; needs the extra ``umap``.
+    """Project by UMAP, which keeps neighbours together. Needs the extra ``umap``.
 
     Parameters
     ----------
     pooled_ND : ndarray, shape=(N, D), dtype=float32
+        One row per protein.
 
     Returns
     -------
     ndarray, shape=(N, 2), dtype=float32
-        The same for the same data: the seed is fixed.
+        Coordinates of the proteins. The seed is fixed, so the same data give the same result.
+
+    Raises
+    ------
+    ProtT5nvError
+        If umap-learn is missing.
     """
     try:
         from umap import UMAP

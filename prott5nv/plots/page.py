@@ -1,0 +1,73 @@
+"""HTML pages around Plotly figures. A page holds its data and Plotly itself, so it opens without a network."""
+
+from __future__ import annotations
+
+import html
+from pathlib import Path
+from string import Template
+from typing import TYPE_CHECKING, Any
+
+from prott5nv.errors import ProtT5nvError
+from prott5nv.io.atomic import write_text
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+_FOLDER = Path(__file__).parent
+
+
+def graph_objects() -> Any:
+    """Return the module ``plotly.graph_objects``, or raise an error that says how to install it."""
+    try:
+        import plotly.graph_objects as go
+    except ImportError:
+        raise ProtT5nvError("an HTML page needs plotly: pip install 'prott5nv[plot]'") from None
+    return go
+
+
+def write_page(path: Path, figure: go.Figure, script: str, *, title: str, search: str, instructions: str) -> None:
+    """Write a Plotly figure as one self-contained HTML page with a search box.
+
+    Parameters
+    ----------
+    path : Path
+        File to write.
+    figure : plotly.graph_objects.Figure
+        Figure to show. Escape text of users in it with :func:`escaped`.
+    script : str
+        Name of the JavaScript file in this folder that draws the figure and answers the search box.
+    title : str
+        Heading of the page.
+    search : str
+        Placeholder of the search box.
+    instructions : str
+        One line that explains how to use the page.
+
+    Raises
+    ------
+    ProtT5nvError
+        If the file cannot be written.
+    """
+    from plotly.offline import get_plotlyjs
+
+    # Template replaces every placeholder in one pass, so a $ in the data stays as it is. Plotly's JSON writes each "<"
+    # as "\u003c", so no name in the data can end the script element.
+    page = Template((_FOLDER / "page.html").read_text(encoding="utf-8")).substitute(
+        title=html.escape(title),
+        placeholder=html.escape(search),
+        help=html.escape(instructions),
+        plotly=get_plotlyjs(),
+        figure=figure.to_json(engine="json"),
+        controls=(_FOLDER / "controls.js").read_text(encoding="utf-8"),
+        script=(_FOLDER / script).read_text(encoding="utf-8"),
+    )
+    write_text(path, page)
+
+
+def escaped(text: str) -> str:
+    """Escape text for a Plotly figure, which would otherwise interpret tags such as ``<b>`` and formulas in ``$``.
+
+    >>> escaped("<b>A&B $x$")
+    '&lt;b&gt;A&amp;B &#36;x&#36;'
+    """
+    return html.escape(text, quote=False).replace("$", "&#36;")

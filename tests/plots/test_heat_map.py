@@ -1,0 +1,65 @@
+"""Heat maps hold the scores that they were given."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from helpers.pages import check_self_contained, read_figure
+
+from prott5nv import ProtT5nvError
+from prott5nv.decoding.masking import AMINO_ACIDS
+from prott5nv.plots.heat_map import write_heat_map
+
+SEQUENCE = "MSLKXA"
+
+
+def scores_of(sequence: str) -> np.ndarray:
+    scores_LA = np.random.default_rng(0).normal(-1, 2, (len(sequence), 20)).astype(np.float32)
+    for index, letter in enumerate(sequence):
+        if letter in AMINO_ACIDS:
+            scores_LA[index, AMINO_ACIDS.index(letter)] = 0
+        else:
+            scores_LA[index] = np.nan
+    return scores_LA
+
+
+def test_a_page_holds_the_scores_and_marks_the_wild_type(tmp_path):
+    scores_LA = scores_of(SEQUENCE)
+    write_heat_map(tmp_path / "map.html", "P1", SEQUENCE.lower(), scores_LA)
+    page = (tmp_path / "map.html").read_text()
+    check_self_contained(page)
+    figure = read_figure(page)
+    cells, wild_type = figure["data"]
+    np.testing.assert_array_equal(cells["z"], scores_LA.T)
+    assert cells["x"] == ["M1", "S2", "L3", "K4", "X5", "A6"] and cells["y"] == list(AMINO_ACIDS)
+    assert list(zip(wild_type["x"], wild_type["y"], strict=True)) == [
+        *(("M1", "M"), ("S2", "S"), ("L3", "L"), ("K4", "K"), ("A6", "A"))
+    ]
+    axis = figure["layout"]["coloraxis"]
+    assert axis["cmin"] == -axis["cmax"] < 0  # white is a score of 0
+
+
+def test_odd_names_stay_text(tmp_path):
+    for name in ("</script><b>", "$figure", "${x}", "a & b", '"'):
+        write_heat_map(tmp_path / "map.html", name, SEQUENCE, scores_of(SEQUENCE))
+        page = (tmp_path / "map.html").read_text()
+        check_self_contained(page)
+        escaped = name.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
+        assert f"<h1>{escaped}: single substitutions</h1>" in page
+
+
+def test_a_picture_of_several_rows(tmp_path):
+    pytest.importorskip("matplotlib")
+    sequence = 20 * SEQUENCE
+    write_heat_map(tmp_path / "map.png", r"$\bad{$ </b>", sequence, scores_of(sequence))
+    assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_equal_scores_have_a_scale(tmp_path):
+    write_heat_map(tmp_path / "map.html", "P1", "AA", np.zeros((2, 20), np.float32))
+    assert read_figure((tmp_path / "map.html").read_text())["layout"]["coloraxis"]["cmax"] > 0
+
+
+def test_a_protein_without_amino_acids_is_an_error(tmp_path):
+    with pytest.raises(ProtT5nvError, match="P1 has none of the 20 amino acids"):
+        write_heat_map(tmp_path / "map.html", "P1", "XX", scores_of("XX"))
