@@ -1,10 +1,11 @@
-"""``prott5nv fill``: residues for the gaps of proteins."""
+"""``prott5nv fill``: predict the missing residues of proteins."""
 
 from __future__ import annotations
 
 import csv
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -12,41 +13,78 @@ import click
 from prott5nv.cli import options
 
 
+class Positions(click.ParamType):
+    """Positions and ranges of positions, counted from 1, such as ``12,40-45``."""
+
+    name = "positions"
+
+    def convert(self, value: str | list[int], param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
+        if isinstance(value, list):
+            return value
+        positions: list[int] = []
+        for part in value.split(","):
+            match = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?", part.strip())
+            if not match or not 1 <= int(match[1]) <= int(match[2] or match[1]):
+                self.fail(f"{part!r}: write positions from 1, or ranges of them, such as 12,40-45", param, ctx)
+            positions += range(int(match[1]), int(match[2] or match[1]) + 1)
+        return positions
+
+
 @click.command()
 @click.argument("source", metavar="INPUT")
 @click.option("-o", "--output", type=options.NewFile(), metavar="OUT.csv",
-              help="The table to write; by default standard output.")  # fmt: skip
-@click.option("-n", "n", type=click.IntRange(1), default=1, show_default=True, help="Results for each protein.")
-@click.option("--hide", metavar="POSITIONS", callback=lambda *given: _positions(*given),
-              help="Residues to take for missing, such as 12,40-45; positions count from 1.")  # fmt: skip
+              help="CSV file to write. By default the table is printed.")  # fmt: skip
+@click.option("-n", "n", type=click.IntRange(1), default=1, show_default=True, help="Number of results per protein.")
+@click.option("--mask", "masked", type=Positions(), metavar="POSITIONS",
+              help="Positions of residues to replace in every protein, such as 12,40-45. They count from "
+              "1.")  # fmt: skip
 @options.proteins
-@click.option("--beams", type=click.IntRange(1), help="Partial results to keep at each gap; by default as many as -n. "
-              "More find better ones.")  # fmt: skip
+@click.option("--beams", type=click.IntRange(1),
+              help="Width of the beam search: how many hypotheses are kept at each gap. The default is -n. A wider "
+              "search is slower and can find better results.")  # fmt: skip
 @click.option("--temperature", type=click.FloatRange(0), default=0, show_default=True,
-              help="Above 0, residues are drawn at random: 1 as the model expects them.")  # fmt: skip
+              help="0 searches for the most likely results. Above 0, residues are sampled: 1 uses the model's "
+              "probabilities, lower values favour likely residues.")  # fmt: skip
 @click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=1, show_default=True,
-              help="Draw from the fewest residues that have this probability together.")  # fmt: skip
-@click.option("--seed", type=int, default=0, show_default=True, help="Of what is drawn.")
+              help="With --temperature, sample only among the fewest residues whose probabilities add up to "
+              "this.")  # fmt: skip
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random sampling.")
 @options.model
 @options.precision
 @options.device
-def command(source, output, n, hide, wanted, beams, temperature, top_p, seed, model, precision, device):
-    """Put residues where a protein has a ?.
+def command(
+    source: str,
+    output: Path | None,
+    n: int,
+    masked: list[int] | None,
+    wanted: Sequence[str],
+    beams: int | None,
+    temperature: float,
+    top_p: float,
+    seed: int,
+    model: str | None,
+    precision: str,
+    device: str,
+) -> None:
+    """Predict the missing residues of proteins.
 
-    INPUT is a sequence with ?, or a FASTA, CSV or TSV file of them; each ? is one residue. Other residues are never
-    changed. By default the most likely residue is taken at each gap, in the light of those before it; -n asks for the
-    n best, --temperature for random ones.
+    INPUT is a sequence in which each ? stands for one missing residue, or a FASTA, CSV or TSV file of such sequences.
+    Use --mask to replace residues of complete proteins. All other residues stay as they are, and so does the length.
 
-    The table has one row per result: the protein, its rank, the sequence, the log-probability of all that was put in,
-    the positions, the residues, and the probability of each.
+    By default each gap gets its most likely residue, given those chosen before it. -n returns the n most likely
+    combinations; --temperature samples combinations at random.
+
+    The table has one row per result: the protein, the rank, the filled sequence, the log-probability of all chosen
+    residues together, and for each gap its position, residue and probability, separated by colons. The
+    log-probability is a natural logarithm, at most 0; a value closer to 0 means a more likely result.
 
     \b
     Examples:
       prott5nv fill 'MKT???AYI'
-      prott5nv fill proteins.fasta --protein P0CG47 --hide 45-50 -n 5
+      prott5nv fill proteins.fasta --protein P0CG47 --mask 45-50 -n 5
       prott5nv fill gapped.fasta -n 100 --temperature 1 --top-p 0.9 --seed 7 -o designs.csv
     """
-    from prott5nv.decoding.tables import FILLED_COLUMNS, chosen_proteins, filled_rows
+    from prott5nv.decoding.tables import FILLED_COLUMNS, choose_proteins, filled_rows
     from prott5nv.embedding.embedder import Embedder
     from prott5nv.io.record import Record
     from prott5nv.io.table import write_table
@@ -54,23 +92,13 @@ def command(source, output, n, hide, wanted, beams, temperature, top_p, seed, mo
     if re.fullmatch(r"[A-Za-z?]*\?[A-Za-z?]*", source) and not Path(source).exists():
         proteins = {"sequence": Record("sequence", source, "", 1)}
     else:
-        proteins = chosen_proteins(source, wanted)
-    inference = Embedder(model, device=device, precision=precision)
-    settings = {"n": n, "beams": beams, "temperature": temperature, "top_p": top_p, "seed": seed}
-    rows = filled_rows(proteins, hide, inference, **settings)
+        proteins = choose_proteins(source, wanted)
+    embedder = Embedder(model, device=device, precision=precision)
+    rows = filled_rows(
+        proteins, masked or [], embedder, n=n, beams=beams, temperature=temperature, top_p=top_p, seed=seed
+    )
     if output:
         count = write_table(output, FILLED_COLUMNS, rows)
         click.echo(f"{output}: {count:,} proteins")
     else:
         csv.writer(sys.stdout, lineterminator="\n").writerows([FILLED_COLUMNS, *rows])
-
-
-def _positions(context, parameter, value: str | None) -> list[int]:
-    """Read ``12,40-45``."""
-    positions = []
-    for part in value.split(",") if value else ():
-        match = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?", part.strip())
-        if not match or not 1 <= int(match[1]) <= int(match[2] or match[1]):
-            raise click.BadParameter(f"{part!r}: write positions from 1 and stretches, such as 12,40-45")
-        positions += range(int(match[1]), int(match[2] or match[1]) + 1)
-    return positions

@@ -1,43 +1,72 @@
-"""``prott5nv score``: what a model makes of variants, of every substitution, of whole proteins."""
+"""``prott5nv score``: score variants, all single substitutions, or whole proteins."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from prott5nv.cli import options
 
+if TYPE_CHECKING:
+    import numpy as np
+
 
 @click.command()
 @click.argument("source", metavar="INPUT")
-@click.option("-o", "--output", type=options.NewFile(), required=True, metavar="OUT.csv", help="The table to write.")
-@click.option("--mutations", metavar="FILE|all", help="Variants such as V39A or D40G:V54L, one a line, or a table "
-              "with a column of them; all: every single substitution.")  # fmt: skip
-@click.option("--variant-column", metavar="NAME", help="Of a table of mutations, where it is not called variant, ...")
-@click.option("--perplexity", is_flag=True, help="Of whole proteins, instead of variants.")
-@click.option("--per-residue", is_flag=True, help="With --perplexity: one row per residue, not one per protein.")
+@click.option("-o", "--output", type=options.NewFile(), required=True, metavar="OUT.csv", help="CSV file to write.")
+@click.option("--mutations", metavar="FILE|all", help="File of variants such as V39A or D40G:V54L: one per line, or a "
+              "CSV or TSV file with a column named variant. 'all' scores every single substitution.")  # fmt: skip
+@click.option("--variant-column", metavar="NAME",
+              help="Name of the column of variants, if the file of --mutations calls it neither variant nor mutant, "
+              "mutation, variants or mutations.")  # fmt: skip
+@click.option("--perplexity", is_flag=True, help="Compute the pseudo-perplexity of each protein instead of scores of "
+              "variants.")  # fmt: skip
+@click.option("--per-residue", is_flag=True, help="With --perplexity, write one row per residue instead of one per "
+              "protein.")  # fmt: skip
 @click.option("--fraction", type=click.FloatRange(0, 0.5), default=0, show_default=True,
-              help="With --perplexity: residues to hide at once. 0 hides one after the other; 0.15, as in training, "
-              "is the faster the longer a protein is.")  # fmt: skip
+              help="With --perplexity, the fraction of the residues to mask at once. 0 masks one residue at a time, "
+              "which is exact and slow. 0.15 is the fraction in pretraining and much faster for long "
+              "proteins.")  # fmt: skip
 @options.proteins
 @click.option("--table", type=options.NewFile(), metavar="FILE.csv",
-              help="With --mutations all: scores again, one row of 20 per residue.")  # fmt: skip
+              help="With --mutations all, also write the scores as a matrix: one row per residue, one column per amino "
+              "acid.")  # fmt: skip
 @click.option("--plot", type=options.NewFile(".html", ".png"), metavar="FILE",
-              help="With --mutations all: a heat map; ends in .html or .png.")  # fmt: skip
+              help="With --mutations all, also draw a heat map of one protein: an interactive page (.html) or a "
+              "picture (.png).")  # fmt: skip
 @options.model
 @options.precision
 @options.device
 def command(
-    source, output, mutations, variant_column, perplexity, per_residue, fraction, wanted, table, plot, model, precision,
-    device,
-):  # fmt: skip
-    """Score variants, every substitution, or whole proteins.
+    source: str,
+    output: Path,
+    mutations: str | None,
+    variant_column: str | None,
+    perplexity: bool,
+    per_residue: bool,
+    fraction: float,
+    wanted: Sequence[str],
+    table: Path | None,
+    plot: Path | None,
+    model: str | None,
+    precision: str,
+    device: str,
+) -> None:
+    """Score variants, all single substitutions, or whole proteins.
 
-    A variant's score is log p(mutant) - log p(wild type), in natural logarithms: the changed residues are hidden and
-    the model is asked for them. Above 0, it finds the mutant more likely. score_additive adds up the substitutions,
-    each hidden alone; score_joint hides all of them at once. Positions count from 1.
+    The score of a variant is log p(mutant) - log p(wild type), a natural logarithm: the substituted residues are
+    masked, and the model predicts them. A positive score means that the model finds the mutant more likely than the
+    wild type; a negative score means less likely. Most substitutions have a negative score.
 
-    INPUT is FASTA, CSV or TSV, gzipped or not. With several proteins in it, choose with --protein, or give the table
-    of mutations a column named protein. OUT.csv has one row per variant, in the order of the file.
+    INPUT is a FASTA, CSV or TSV file, which may be gzipped. If it has several proteins, choose some with --protein, or
+    add a column named protein to the file of variants.
+
+    OUT.csv has one row per variant, in the order of the file. score_additive is the sum of the scores of the single
+    substitutions, each with only its own residue masked. score_joint masks all substituted residues at once. Positions
+    count from 1.
 
     \b
     Examples:
@@ -47,39 +76,53 @@ def command(
       prott5nv score proteome.fasta --perplexity -o perplexity.csv --fraction 0.15
       prott5nv score protein.fasta --perplexity --per-residue -o residues.csv
 
-    Perplexity is 1 where the model knows every residue, and 20 where it guesses among the 20 amino acids. Each residue
-    is hidden in turn, so that a protein of L residues costs as much as embedding L of them.
+    A lower perplexity means that the model finds the protein more natural. It is 1 if the model predicts every residue
+    with certainty, and 20 if it guesses among the 20 amino acids. Every residue is masked in turn, so a protein of L
+    residues takes as long as embedding L proteins of its length; --fraction shortens this.
 
-    Files appear only when they are complete.
+    Every output file appears only when it is complete.
     """
     if (mutations is None) != perplexity:
-        raise click.UsageError("say what to score: --mutations FILE, --mutations all or --perplexity")
+        raise click.UsageError("choose what to score: --mutations FILE, --mutations all or --perplexity")
     if (per_residue or fraction) and not perplexity:
-        raise click.UsageError("--per-residue and --fraction belong to --perplexity")
+        raise click.UsageError("--per-residue and --fraction need --perplexity")
     if (table or plot) and mutations != "all":
-        raise click.UsageError("--table and --plot belong to --mutations all")
+        raise click.UsageError("--table and --plot need --mutations all")
 
     from tqdm import tqdm
 
     from prott5nv.decoding import tables
     from prott5nv.embedding.embedder import Embedder
 
-    proteins = tables.chosen_proteins(source, wanted)
+    proteins = tables.choose_proteins(source, wanted)
     if plot and len(proteins) > 1:
         raise click.UsageError(f"--plot draws one protein; {source} has {len(proteins)}: choose one with --protein")
-    variants = None if perplexity or mutations == "all" else tables.read_variants(mutations, proteins, variant_column)
-    inference = Embedder(model, device=device, precision=precision)
-    click.echo(f"prott5nv: {inference.hardware}; {inference.max_tokens} residues at once", err=True)
-    total = tables.residues_to_encode(proteins, inference, fraction) if variants is None else None
+    variants = None
+    if mutations and mutations != "all":
+        variants = tables.read_variants(mutations, proteins, variant_column)
+    embedder = Embedder(model, device=device, precision=precision)
+    options.note(f"{embedder.hardware}; {embedder.max_tokens} residues at once")
+    total = tables.residues_to_encode(proteins, embedder, fraction) if variants is None else None
+    scores: dict[str, np.ndarray] = {}
     with tqdm(total=total, unit=" residues", unit_scale=True, mininterval=0.5) as bar:
         if variants is not None:
-            count, what = tables.write_variants(output, proteins, variants, inference, bar.update), "variants"
+            count, unit = tables.write_variants(output, proteins, variants, embedder, bar.update), "variants"
+        elif perplexity and per_residue:
+            count = tables.write_residue_perplexities(output, proteins, embedder, bar.update, fraction)
+            unit = "residues"
         elif perplexity:
-            count = tables.write_perplexity(output, proteins, inference, bar.update, fraction, per_residue)
-            what = "residues" if per_residue else "proteins"
+            count, unit = tables.write_perplexities(output, proteins, embedder, bar.update, fraction), "proteins"
         else:
-            count = tables.write_substitutions(output, proteins, inference, bar.update, table, plot)
-            what = "substitutions"
-    for path in filter(None, (table, plot)):
-        click.echo(path)
-    click.echo(f"{output}: {count:,} {what}")
+            keep = scores.__setitem__ if table or plot else lambda key, scores_LA: None
+            count = tables.write_substitutions(output, proteins, embedder, bar.update, keep)
+            unit = "substitutions"
+    if table:
+        tables.write_matrices(table, proteins, scores)
+        click.echo(table)
+    if plot:
+        from prott5nv.plots.heat_map import write_heat_map
+
+        [(key, scores_LA)] = scores.items()
+        write_heat_map(plot, key, proteins[key].sequence, scores_LA)
+        click.echo(plot)
+    click.echo(f"{output}: {count:,} {unit}")

@@ -1,16 +1,16 @@
-"""Residues for the gaps of a protein: the most likely ones, the n best, or drawn at random.
+"""Fill the gaps of a protein with the most likely residues, the n best combinations, or random samples.
 
-Gaps are filled from the first to the last, each in the light of those before it. Only amino acids and the next sentinel
-are ever given to the decoder, so that the result is always a protein of the same length.
+Gaps are filled from the first to the last, each given the residues chosen before it. The decoder only ever sees amino
+acids and sentinels, so the result is always a protein of the same length.
 
-Shapes: L residues of a protein, W of them that the model sees at once, K gaps, R readings, A amino acids,
+Shapes: L residues of a protein, W residues of the window that the model sees, K gaps, R hypotheses, A amino acids,
 D hidden size.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -22,27 +22,28 @@ from prott5nv.embedding.embedder import Embedder, Model, as_embedder
 from prott5nv.errors import ProtT5nvError
 from prott5nv.model.tokenizer import BOS, FIRST_SENTINEL
 
-# Of the readings so far and what each expects: those to go on with, and the amino acid that each takes.
-Choice = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+# Takes the log-probability of each hypothesis so far, shape=(R,), and those of the next residue, shape=(R, A). Returns
+# the indices of the hypotheses to continue and the column of the amino acid that each of them gets.
+ChoiceRule: TypeAlias = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 class Filled(NamedTuple):
-    """A protein without gaps.
+    """A protein whose gaps are filled.
 
     Attributes
     ----------
     sequence : str
-        Of the same length as what was to be filled; given residues are unchanged.
-    positions : tuple of int
-        Where the gaps were, counted from 1.
+        The protein. It has the length of the input, and all given residues are unchanged.
+    positions : tuple of int, length=K
+        Positions of the gaps, counted from 1.
     residues : str
-        What was put there.
+        Residues in the gaps.
     probabilities : ndarray, shape=(K,), dtype=float32
-        Of each of these residues among the 20 amino acids, given those before it.
+        Probability of each of these residues among the 20 amino acids, given those before it.
     log_probability : float
-        Natural logarithm of the product of `probabilities`, by which results compare.
+        Natural logarithm of the product of `probabilities`. A higher value means a more likely result.
     expected : ndarray, shape=(K, A), dtype=float32
-        Log-probabilities of all amino acids at each gap, given the residues put before it; columns in the order of
+        Log-probabilities of all amino acids at each gap, given the residues chosen before it; columns in the order of
         `prott5nv.decoding.masking.AMINO_ACIDS`.
     """
 
@@ -65,42 +66,42 @@ def fill(
     seed: int = 0,
     name: str = "the protein",
 ) -> list[Filled]:
-    """Put residues where a protein has ``?``.
+    """Replace each ``?`` of a protein by a residue.
 
     Parameters
     ----------
     sequence : str
-        A protein with at least one ``?``; each stands for one residue. Of a protein longer than the model sees at once,
-        it sees a window round the gaps.
+        A protein with at least one ``?``. Each stands for one residue. If the protein is longer than the model's limit,
+        the model sees a window around the gaps.
     model : str, Path, ProtT5, Embedder or ProtT5nvInference, optional
-        A ``.nemo`` file, or a model that is loaded already, which saves time from the second call on.
-        By default the small model inside this package.
-    n : int
-        Results. By default one, which takes the most likely residue at each gap.
+        A ``.nemo`` file, or a loaded model, which saves time if you call the function repeatedly. The default is the
+        small built-in model.
+    n : int, default 1
+        Number of results. With 1 and no temperature, each gap gets its most likely residue.
     beams : int, optional
-        Without temperature, the partial results kept at each gap, of which the `n` best remain at the end (beam
-        search); `n` by default, and more find better ones.
-    temperature : float
-        0 for the most likely results; above 0, they are drawn at random: 1 as the model expects them, less for more
-        likely ones.
-    top_p : float
-        With temperature, residues are drawn from the fewest that have this probability together.
-    seed : int
-        Of what is drawn.
+        Width of the beam search: how many hypotheses are kept at each gap. The default is `n`; a wider search can find
+        better results. Not allowed with a temperature.
+    temperature : float, default 0
+        0 searches for the most likely results. Above 0, residues are sampled: 1 uses the model's probabilities, lower
+        values favour likely residues, higher values give more variety.
+    top_p : float, default 1
+        With a temperature, sample only among the fewest residues whose probabilities add up to at least `top_p`.
+    seed : int, default 0
+        Seed of the random sampling.
     name : str
-        What error messages call the protein.
+        Name of the protein in error messages.
 
     Returns
     -------
     list of Filled, length=n
-        The most likely first, or in the order in which they were drawn. Fewer where there are not as many
-        combinations of residues.
+        The most likely first; samples come in the order in which they were drawn. A search returns fewer results if
+        there are fewer combinations of residues.
 
     Raises
     ------
     ProtT5nvError
-        If the protein has no gap, more than the model has sentinels for, gaps too far apart for it, or something that
-        is no residue; or if a setting is not valid.
+        If the protein has no gap, more gaps than the model has sentinels, gaps too far apart for one window, or a
+        character that is not a residue; or if an option is out of range.
 
     Examples
     --------
@@ -109,142 +110,193 @@ def fill(
     >>> best.sequence[:3], best.sequence[6:], best.positions, len(best.residues)
     ('MKT', 'AYI', (4, 5, 6), 3)
     """
-    readings, choose = make_choice(n, beams, temperature, top_p, np.random.default_rng(seed))
-    inference = as_embedder(model)
-    hidden_W = mask_gaps(sequence, inference, name)
+    hypotheses, choose = choice_rule(n, beams, temperature, top_p, np.random.default_rng(seed))
+    embedder = as_embedder(model)
+    masked_W = mask_gaps(sequence, embedder, name)
     with torch.inference_mode():
-        tokens_W = torch.from_numpy(hidden_W).to(inference.hardware.device)
-        hidden_WD = inference.network.encode(tokens_W, _whole(tokens_W))
-    return fill_from_hidden(inference, sequence, hidden_WD, readings, choose)[:n]
+        tokens_W = torch.from_numpy(masked_W).to(embedder.hardware.device)
+        hidden_WD = embedder.network.encode(tokens_W, _boundaries(tokens_W))
+    return fill_from_hidden(embedder, sequence, hidden_WD, hypotheses, choose)[:n]
 
 
-def mask_gaps(sequence: str, inference: Embedder, name: str) -> np.ndarray:
-    """Encoder input: ndarray, shape=(W,), dtype=int64; the protein, or a window of it, with a sentinel for each gap."""
-    places = gaps(sequence)
-    if not places:
-        raise ProtT5nvError(f"{name} has no {GAP}: write one where a residue is missing")
-    tokens_L, _ = inference.tokenizer.encode_batch([sequence.upper().replace(GAP, "X")], [name])
-    return mask_residues(tokens_L, places, inference.config, name)
+def mask_gaps(sequence: str, embedder: Embedder, name: str) -> np.ndarray:
+    """Replace each gap by a sentinel, which gives the input of the encoder.
+
+    Parameters
+    ----------
+    sequence : str
+        A protein with at least one ``?``.
+    embedder : Embedder
+        The loaded model.
+    name : str
+        Name of the protein in error messages.
+
+    Returns
+    -------
+    ndarray, shape=(W,), dtype=int64
+        Tokens of the protein, or of a window around the gaps.
+
+    Raises
+    ------
+    ProtT5nvError
+        If the protein has no gap, too many gaps, or gaps too far apart.
+    """
+    indices = gaps(sequence)
+    if not indices:
+        raise ProtT5nvError(f"{name} has no {GAP}: write one in place of each missing residue")
+    tokens_L, _ = embedder.tokenizer.encode_batch([sequence.upper().replace(GAP, "X")], [name])
+    return mask_residues(tokens_L, indices, embedder.config, name)
 
 
 def gaps(sequence: str) -> list[int]:
-    """Where the gaps are, counted from 0.
+    """Return the indices of the gaps.
 
     >>> gaps("MK??A")
     [2, 3]
     """
-    return [place for place, letter in enumerate(sequence) if letter == GAP]
+    return [index for index, letter in enumerate(sequence) if letter == GAP]
 
 
 @torch.inference_mode()
 def fill_from_hidden(
-    inference: Embedder, sequence: str, hidden_WD: Tensor, readings: int, choose: Choice
+    embedder: Embedder, sequence: str, hidden_WD: Tensor, hypotheses: int, choose: ChoiceRule
 ) -> list[Filled]:
-    """Fill gaps from the encoder's hidden states.
+    """Fill gaps, given the encoder's hidden states.
 
     Parameters
     ----------
-    inference : Embedder
+    embedder : Embedder
+        The loaded model.
     sequence : str
-        With `GAP` where residues are missing.
+        A protein with at least one ``?``.
     hidden_WD : Tensor, shape=(W, D)
-        What the encoder made of the protein with a sentinel for each gap.
-    readings : int
-        To begin with.
+        Hidden states of the protein with a sentinel in each gap.
+    hypotheses : int
+        Number of hypotheses to start with.
     choose : callable
-        See :func:`make_choice`.
+        Rule that continues hypotheses; see :func:`choice_rule`.
 
     Returns
     -------
     list of Filled
+        One per hypothesis after the last gap.
     """
-    device = inference.hardware.device
-    hidden_WD = hidden_WD.to(device, inference.hardware.dtype)
-    decoder = CachedDecoder(inference.network, hidden_WD, _whole(hidden_WD), [readings])
-    totals_R = np.zeros(readings)
-    chosen_RK = np.zeros((readings, 0), dtype=np.int64)
-    expected_RKA = np.zeros((readings, 0, len(AMINO_ACIDS)), dtype=np.float32)
-    last_R = np.full(readings, BOS)
-    places = gaps(sequence)
-    for number in range(len(places)):
-        tokens_RN = np.stack([last_R, np.full_like(last_R, FIRST_SENTINEL + number)], axis=1)
-        read_RND = decoder.read(torch.from_numpy(tokens_RN).to(device))
-        found_RA = amino_acid_log_probabilities(inference.network, read_RND[:, -1]).cpu().numpy()
-        going_on_R, column_R = choose(totals_R, found_RA)
-        decoder.select(torch.from_numpy(going_on_R).to(device))
-        totals_R = totals_R[going_on_R] + found_RA[going_on_R, column_R]
-        chosen_RK = np.concatenate([chosen_RK[going_on_R], column_R[:, None]], axis=1)
-        expected_RKA = np.concatenate([expected_RKA[going_on_R], found_RA[going_on_R, None]], axis=1)
-        last_R = AMINO_ACID_TOKENS[column_R]
-    positions = tuple(place + 1 for place in places)
-    return [_filled(sequence, positions, *result) for result in zip(chosen_RK, expected_RKA, totals_R, strict=True)]
+    device = embedder.hardware.device
+    hidden_WD = hidden_WD.to(device, embedder.hardware.dtype)
+    decoder = CachedDecoder(embedder.network, hidden_WD, _boundaries(hidden_WD), [hypotheses])
+    totals_R = np.zeros(hypotheses)
+    chosen_RK = np.zeros((hypotheses, 0), dtype=np.int64)
+    expected_RKA = np.zeros((hypotheses, 0, len(AMINO_ACIDS)), dtype=np.float32)
+    previous_R = np.full(hypotheses, BOS)
+    indices = gaps(sequence)
+    for number in range(len(indices)):
+        tokens_RN = np.stack([previous_R, np.full_like(previous_R, FIRST_SENTINEL + number)], axis=1)
+        decoded_RND = decoder.append(torch.from_numpy(tokens_RN).to(device))
+        next_RA = amino_acid_log_probabilities(embedder.network, decoded_RND[:, -1]).cpu().numpy()
+        continued_R, column_R = choose(totals_R, next_RA)
+        decoder.select(torch.from_numpy(continued_R).to(device))
+        totals_R = totals_R[continued_R] + next_RA[continued_R, column_R]
+        chosen_RK = np.concatenate([chosen_RK[continued_R], column_R[:, None]], axis=1)
+        expected_RKA = np.concatenate([expected_RKA[continued_R], next_RA[continued_R, None]], axis=1)
+        previous_R = AMINO_ACID_TOKENS[column_R]
+    return [_filled(sequence, indices, *result) for result in zip(chosen_RK, expected_RKA, totals_R, strict=True)]
 
 
-def _filled(sequence, positions, chosen_K, expected_KA, total) -> Filled:
+def _filled(
+    sequence: str, indices: list[int], chosen_K: np.ndarray, expected_KA: np.ndarray, total: np.floating
+) -> Filled:
     residues = "".join(AMINO_ACIDS[column] for column in chosen_K)
     letters = list(sequence.upper())
-    for position, residue in zip(positions, residues, strict=True):
-        letters[position - 1] = residue
+    for index, residue in zip(indices, residues, strict=True):
+        letters[index] = residue
     probabilities_K = np.exp(expected_KA[np.arange(len(chosen_K)), chosen_K])
+    positions = tuple(index + 1 for index in indices)
     return Filled("".join(letters), positions, residues, probabilities_K, float(total), expected_KA)
 
 
-def make_choice(
+def choice_rule(
     n: int, beams: int | None, temperature: float, top_p: float, rng: np.random.Generator
-) -> tuple[int, Choice]:
-    """How residues are chosen: how many readings begin, and who goes on with what; parameters as for :func:`fill`."""
-    if n < 1 or (beams is not None and beams < n):
-        raise ProtT5nvError(f"n={n}, beams={beams}: n must be at least 1, and beams at least n")
-    if temperature < 0 or not 0 < top_p <= 1:
-        raise ProtT5nvError(f"temperature={temperature}, top_p={top_p}: at least 0, and above 0 up to 1")
-    if temperature:
-        if beams is not None:
-            raise ProtT5nvError(f"beams={beams}: with a temperature, results are drawn, not searched for")
-        return n, lambda totals_R, found_RA: (np.arange(len(found_RA)), draw(found_RA, temperature, top_p, rng))
-    if top_p < 1:
-        raise ProtT5nvError(f"top_p={top_p}: only with a temperature above 0 are results drawn")
-    width = n if beams is None else beams
-
-    def most_likely(totals_R: np.ndarray, found_RA: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        totals_RA = totals_R[:, None] + found_RA
-        best = np.argsort(-totals_RA, axis=None, kind="stable")[:width]
-        return np.unravel_index(best, totals_RA.shape)
-
-    return 1, most_likely
-
-
-def draw(found_RA: np.ndarray, temperature: float, top_p: float, rng: np.random.Generator) -> np.ndarray:
-    """Draw an amino acid for every reading.
+) -> tuple[int, ChoiceRule]:
+    """Return the rule that chooses residues: beam search without a temperature, sampling with one.
 
     Parameters
     ----------
-    found_RA : ndarray, shape=(R, A)
-        Log-probabilities.
-    temperature, top_p
-        As for :func:`fill`.
+    n, beams, temperature, top_p
+        See :func:`fill`.
     rng : numpy.random.Generator
+        Source of the samples.
+
+    Returns
+    -------
+    hypotheses : int
+        Number of hypotheses to start with.
+    choose : callable
+        Takes the log-probabilities of the hypotheses so far, shape=(R,), and of the next residue, shape=(R, A).
+        Returns the indices of the hypotheses to continue and the column of the amino acid that each gets.
+
+    Raises
+    ------
+    ProtT5nvError
+        If an option is out of range, or options contradict each other.
+    """
+    if n < 1 or (beams is not None and beams < n):
+        raise ProtT5nvError(f"n={n}, beams={beams}: n must be at least 1, and beams at least n")
+    if temperature < 0 or not 0 < top_p <= 1:
+        raise ProtT5nvError(
+            f"temperature={temperature}, top_p={top_p}: temperature must be at least 0, and top_p above 0 and at most 1"
+        )
+    if temperature:
+        if beams is not None:
+            raise ProtT5nvError(f"beams={beams}: with a temperature, results are sampled, not searched for")
+        return n, lambda totals_R, next_RA: (np.arange(len(next_RA)), draw(next_RA, temperature, top_p, rng))
+    if top_p < 1:
+        raise ProtT5nvError(f"top_p={top_p}: sampling needs a temperature above 0")
+    width = n if beams is None else beams
+
+    def keep_most_likely(totals_R: np.ndarray, next_RA: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        totals_RA = totals_R[:, None] + next_RA
+        best = np.argsort(-totals_RA, axis=None, kind="stable")[:width]
+        hypothesis_R, column_R = np.unravel_index(best, totals_RA.shape)
+        return hypothesis_R, column_R
+
+    return 1, keep_most_likely
+
+
+def draw(log_probabilities_RA: np.ndarray, temperature: float, top_p: float, rng: np.random.Generator) -> np.ndarray:
+    """Sample one amino acid for every hypothesis.
+
+    Parameters
+    ----------
+    log_probabilities_RA : ndarray, shape=(R, A), dtype=float32
+        Natural logarithms of the probabilities of the next residue.
+    temperature, top_p : float
+        See :func:`fill`.
+    rng : numpy.random.Generator
+        Source of the samples.
 
     Returns
     -------
     ndarray, shape=(R,), dtype=int64
+        Columns of the sampled amino acids.
 
     Examples
     --------
     >>> draw(np.log([[0.6, 0.3, 0.1]]), 1.0, 0.5, np.random.default_rng(0))
     array([0])
     """
-    scaled_RA = found_RA.astype(np.float64) / temperature
+    scaled_RA = log_probabilities_RA.astype(np.float64) / temperature
     probabilities_RA = np.exp(scaled_RA - scaled_RA.max(axis=1, keepdims=True))
     probabilities_RA /= probabilities_RA.sum(axis=1, keepdims=True)
     order_RA = np.argsort(-probabilities_RA, axis=1, kind="stable")
     sorted_RA = np.take_along_axis(probabilities_RA, order_RA, axis=1)
     before_RA = sorted_RA.cumsum(axis=1) - sorted_RA
     sorted_RA[before_RA >= top_p] = 0
-    reached_RA = sorted_RA.cumsum(axis=1)
-    drawn_R1 = rng.random((len(found_RA), 1)) * reached_RA[:, -1:]
-    return np.take_along_axis(order_RA, (reached_RA <= drawn_R1).sum(axis=1, keepdims=True), axis=1)[:, 0]
+    cumulative_RA = sorted_RA.cumsum(axis=1)
+    threshold_R1 = rng.random((len(log_probabilities_RA), 1)) * cumulative_RA[:, -1:]
+    rank_R1 = (cumulative_RA <= threshold_R1).sum(axis=1, keepdims=True)
+    return np.take_along_axis(order_RA, rank_R1, axis=1)[:, 0]
 
 
-def _whole(rows: Tensor) -> Tensor:
-    """Boundaries of a single protein."""
+def _boundaries(rows: Tensor) -> Tensor:
+    """Return the sequence boundaries of a batch that holds a single protein."""
     return torch.tensor([0, len(rows)], dtype=torch.int32, device=rows.device)

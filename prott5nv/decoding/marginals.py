@@ -1,6 +1,6 @@
-"""What the model expects at every residue of a protein when it does not see that residue.
+"""Masked marginals: the distribution over amino acids at every residue of a protein while that residue is masked.
 
-Shapes: L residues of a protein, K of them hidden at once, A amino acids.
+Shapes: L residues of a protein, K residues masked at once, A amino acids.
 """
 
 from __future__ import annotations
@@ -25,90 +25,99 @@ def masked_log_probabilities(
     name: str = "the protein",
     on_progress: Callable[[int], object] = lambda residues: None,
 ) -> np.ndarray:
-    """Log-probabilities of the 20 amino acids at every residue, which is hidden while it is asked for.
+    """Compute log-probabilities of the 20 amino acids at every residue while that residue is masked.
 
     Parameters
     ----------
     sequence : str
-        In one-letter code. Of a protein longer than the model sees at once, it sees a window round what is hidden.
+        A protein in one-letter code. If it is longer than the model's limit, the model sees a window around the masked
+        residues.
     model : str, Path, ProtT5, Embedder or ProtT5nvInference, optional
-        A ``.nemo`` file, or a model that is loaded already, which saves time from the second call on.
-        By default the small model inside this package.
-    fraction : float
-        Of the residues to hide at once. By default 0: each residue is hidden alone, and the encoder runs once for
-        every residue. With 0.15, the share in pretraining, it runs seven times: evenly spaced residues are hidden
-        and asked for in order, each in the light of the true ones before it.
+        A ``.nemo`` file, or a loaded model, which saves time if you call the function repeatedly. The default is the
+        small built-in model.
+    fraction : float, default 0
+        Fraction of the residues to mask at once, up to 0.5. With 0, residues are masked one at a time, and the encoder
+        runs once per residue. With 0.15, as in pretraining, it runs only seven times: evenly spaced residues are masked
+        together, and the decoder predicts them in order, each given the true residues before it.
     name : str
-        What error messages call the protein.
+        Name of the protein in error messages.
     on_progress : callable
-        Called now and then with the number of residues that the encoder has seen since.
+        Called after each batch with the number of residues that the encoder processed in it.
 
     Returns
     -------
     ndarray, shape=(L, A), dtype=float32
-        Natural logarithms, columns in the order of `AMINO_ACIDS`; their exponentials add up to 1 in each row.
+        Natural logarithms; columns in the order of `prott5nv.decoding.masking.AMINO_ACIDS`. The exponentials of each
+        row add up to 1.
 
     Raises
     ------
     ProtT5nvError
-        If the protein is empty or holds something that is no residue.
+        If the protein is empty or has a character that is not a residue, or `fraction` is out of range.
 
     Examples
     --------
     >>> from prott5nv import ModelConfig, ProtT5
-    >>> found_LA = masked_log_probabilities("MSLKR", ProtT5(ModelConfig.preset("tiny")))
-    >>> found_LA.shape, np.exp(found_LA).sum(1).round(4).tolist()
+    >>> log_probabilities_LA = masked_log_probabilities("MSLKR", ProtT5(ModelConfig.preset("tiny")))
+    >>> log_probabilities_LA.shape, np.exp(log_probabilities_LA).sum(1).round(4).tolist()
     ((5, 20), [1.0, 1.0, 1.0, 1.0, 1.0])
     """
     if not sequence:
         raise ProtT5nvError(f"{name} has no residues")
-    inference = as_embedder(model)
-    (tokens_L, _) = inference.tokenizer.encode_batch([sequence.upper()], [name])
-    together = masked_together(len(sequence), fraction, inference.config)
-    questions = [
-        MaskedQuery(mask_residues(tokens_L, places, inference.config, name), tokens_L[None, places[:-1]])
-        for places in together
+    embedder = as_embedder(model)
+    (tokens_L, _) = embedder.tokenizer.encode_batch([sequence.upper()], [name])
+    groups = masking_groups(len(sequence), fraction, embedder.config)
+    queries = [
+        MaskedQuery(mask_residues(tokens_L, indices_K, embedder.config, name), tokens_L[None, indices_K[:-1]])
+        for indices_K in groups
     ]
-    found_LA = np.empty((len(sequence), len(AMINO_ACIDS)), dtype=np.float32)
-    for places, answer_1KA in zip(together, run_queries(inference, questions, on_progress), strict=True):
-        found_LA[places] = answer_1KA[0]
-    return found_LA
+    log_probabilities_LA = np.empty((len(sequence), len(AMINO_ACIDS)), dtype=np.float32)
+    for indices_K, result_1KA in zip(groups, run_queries(embedder, queries, on_progress), strict=True):
+        log_probabilities_LA[indices_K] = result_1KA[0]
+    return log_probabilities_LA
 
 
-def masked_together(length: int, fraction: float, config: ModelConfig) -> list[np.ndarray]:
-    """Which residues are hidden in each copy of a protein, so that every residue is hidden once.
+def masking_groups(length: int, fraction: float, config: ModelConfig) -> list[np.ndarray]:
+    """Divide the residues of a protein into groups that are masked together; every residue is in exactly one.
 
     Parameters
     ----------
     length : int
-        Residues of the protein.
+        Length of the protein.
     fraction : float
-        Of the residues to hide in one copy; 0 for one residue.
+        Fraction of the residues to mask at once; 0 for one residue at a time.
     config : ModelConfig
+        Architecture of the model, which sets the limits.
 
     Returns
     -------
     list of ndarray, shape=(K,), dtype=int64
+        Indices of the residues in each group, in ascending order.
+
+    Raises
+    ------
+    ProtT5nvError
+        If `fraction` is out of range.
 
     Examples
     --------
-    >>> [places.tolist() for places in masked_together(5, 0.5, ModelConfig.preset("tiny"))]
+    >>> [indices_K.tolist() for indices_K in masking_groups(5, 0.5, ModelConfig.preset("tiny"))]
     [[0, 2, 4], [1, 3]]
     """
     if not 0 <= fraction <= 0.5:
-        raise ProtT5nvError(f"fraction={fraction}: hide between 0 (one residue at a time) and 0.5 of the residues")
+        raise ProtT5nvError(f"fraction={fraction}: it must be between 0 (one residue at a time) and 0.5")
     if not fraction:
         return list(np.arange(length)[:, None])
     limit = config.max_position_embeddings
-    # What is hidden in a long protein must lie close enough together to be seen with residues on either side.
-    stretch = length if length <= limit else limit // 2
-    step = max(round(min(1 / fraction, stretch)), -(-stretch // max_masked(config)))
-    copies = (
-        np.arange(first + offset, min(first + stretch, length), step)
-        for first in range(0, length, stretch)
+    # In a long protein, a group spans half a window, so that the model sees residues on either side of it.
+    span = length if length <= limit else limit // 2
+    step = max(round(min(1 / fraction, span)), -(-span // max_masked(config)))
+    groups = (
+        np.arange(first + offset, min(first + span, length), step)
+        for first in range(0, length, span)
         for offset in range(step)
     )
-    return [places for places in copies if len(places)]
+    return [indices_K for indices_K in groups if len(indices_K)]
 
 
 def score_substitutions(
@@ -118,18 +127,25 @@ def score_substitutions(
     name: str = "the protein",
     on_progress: Callable[[int], object] = lambda residues: None,
 ) -> np.ndarray:
-    """Score every single substitution of a protein: log p(mutant) - log p(wild type), with that residue hidden.
+    """Score every single substitution of a protein: log p(mutant) - log p(wild type), while the residue is masked.
+
+    A positive score means that the model finds the mutant more likely than the wild type, a negative score less likely.
 
     Parameters
     ----------
     sequence, model, name, on_progress
-        As for :func:`masked_log_probabilities`.
+        See :func:`masked_log_probabilities`.
 
     Returns
     -------
     ndarray, shape=(L, A), dtype=float32
-        Columns in the order of `prott5nv.decoding.masking.AMINO_ACIDS`; 0 for the wild type. Rows of NaN where the wild
-        type is none of the 20 amino acids, such as ``X``.
+        Natural-log odds; columns in the order of `prott5nv.decoding.masking.AMINO_ACIDS`. The wild type has score 0.
+        A row is NaN if the wild type is not one of the 20 amino acids, for example ``X``.
+
+    Raises
+    ------
+    ProtT5nvError
+        If the protein is empty or has a character that is not a residue.
 
     Examples
     --------
@@ -137,21 +153,21 @@ def score_substitutions(
     >>> score_substitutions("MSLKR", ProtT5(ModelConfig.preset("tiny"))).shape
     (5, 20)
     """
-    found_LA = masked_log_probabilities(sequence, model, name=name, on_progress=on_progress)
-    return found_LA - log_probabilities_of(sequence, found_LA)[:, None]
+    log_probabilities_LA = masked_log_probabilities(sequence, model, name=name, on_progress=on_progress)
+    return log_probabilities_LA - _of_own_residues(sequence, log_probabilities_LA)[:, None]
 
 
 class Perplexity(NamedTuple):
-    """How surprising a protein is to the model.
+    """Pseudo-perplexity of a protein.
 
     Attributes
     ----------
     perplexity : float
-        The exponential of minus the mean of `log_probabilities`: 1 if the model is sure of every residue, and right;
-        20 if it had to guess among the 20 amino acids. NaN if the protein has none of them.
+        Exponential of the negative mean of `log_probabilities`. It is 1 if the model predicts every residue with
+        certainty, and 20 if it guesses among the 20 amino acids. NaN if the protein has none of them.
     log_probabilities : ndarray, shape=(L,), dtype=float32
-        Natural logarithm of each residue's probability among the 20 amino acids; NaN for residues such as ``X``,
-        which do not count.
+        Natural logarithm of each residue's probability among the 20 amino acids. NaN for other residues, such as
+        ``X``, which do not count.
     expected : ndarray, shape=(L, A), dtype=float32
         Log-probabilities of all amino acids at each residue.
     """
@@ -169,33 +185,41 @@ def pseudo_perplexity(
     name: str = "the protein",
     on_progress: Callable[[int], object] = lambda residues: None,
 ) -> Perplexity:
-    """Ask for every residue of a protein without showing it.
+    """Measure how well the model predicts the residues of a protein while they are masked.
+
+    With ``fraction=0``, a protein of L residues costs as much as embedding L proteins of that length.
 
     Parameters
     ----------
     sequence, model, fraction, name, on_progress
-        As for :func:`masked_log_probabilities`; so is the cost, the encoder's work on L proteins of L residues.
+        See :func:`masked_log_probabilities`.
 
     Returns
     -------
     Perplexity
+        The pseudo-perplexity and the probabilities that it is computed from.
+
+    Raises
+    ------
+    ProtT5nvError
+        If the protein is empty or has a character that is not a residue, or `fraction` is out of range.
 
     Examples
     --------
     >>> from prott5nv import ModelConfig, ProtT5, pseudo_perplexity
-    >>> found = pseudo_perplexity("MSLKRX", ProtT5(ModelConfig.preset("tiny")))
-    >>> 1 < found.perplexity < 400, np.isnan(found.log_probabilities).tolist()
+    >>> result = pseudo_perplexity("MSLKRX", ProtT5(ModelConfig.preset("tiny")))
+    >>> 1 < result.perplexity < 400, np.isnan(result.log_probabilities).tolist()
     (True, [False, False, False, False, False, True])
     """
-    found_LA = masked_log_probabilities(sequence, model, fraction=fraction, name=name, on_progress=on_progress)
-    true_L = log_probabilities_of(sequence, found_LA)
-    counted = true_L[~np.isnan(true_L)]
+    expected_LA = masked_log_probabilities(sequence, model, fraction=fraction, name=name, on_progress=on_progress)
+    log_probabilities_L = _of_own_residues(sequence, expected_LA)
+    counted = log_probabilities_L[~np.isnan(log_probabilities_L)]
     perplexity = float(np.exp(-counted.mean(dtype=np.float64))) if len(counted) else float("nan")
-    return Perplexity(perplexity, true_L, found_LA)
+    return Perplexity(perplexity, log_probabilities_L, expected_LA)
 
 
-def log_probabilities_of(sequence: str, found_LA: np.ndarray) -> np.ndarray:
-    """The column of each residue itself: ndarray, shape=(L,); NaN for what is none of the 20 amino acids."""
+def _of_own_residues(sequence: str, log_probabilities_LA: np.ndarray) -> np.ndarray:
+    """Select the column of each residue itself; NaN if it is not one of the 20 amino acids."""
     columns_L = np.array([AMINO_ACIDS.find(residue) for residue in sequence.upper()])
-    true_L = found_LA[np.arange(len(sequence)), columns_L]
-    return np.where(columns_L >= 0, true_L, np.float32("nan"))
+    own_L = log_probabilities_LA[np.arange(len(sequence)), columns_L]
+    return np.where(columns_L >= 0, own_L, np.float32("nan"))

@@ -1,6 +1,6 @@
-"""Residues hidden behind sentinels, as in pretraining: each has a sentinel of its own, in ascending order.
+"""Masking: residues are replaced by sentinel tokens, as in pretraining, one sentinel per residue in ascending order.
 
-Shapes: L residues of a protein, W of them that the model sees at once, K hidden ones, R readings.
+Shapes: L residues of a protein, W residues of the window that the model sees, K masked residues, R hypotheses.
 """
 
 from __future__ import annotations
@@ -19,54 +19,64 @@ AMINO_ACID_TOKENS = np.array([FIRST_RESIDUE + RESIDUES.index(letter) for letter 
 
 
 def max_masked(config: ModelConfig) -> int:
-    """Residues that can be hidden at once: each takes a sentinel and two tokens of the decoder."""
+    """Return how many residues can be masked at once: each needs one sentinel and two tokens of the decoder."""
     return min(config.num_sentinel_tokens, config.seq_length_dec // 2)
 
 
-def window_round(places: Sequence[int], length: int, limit: int) -> slice:
-    """The stretch of a protein that the model sees: all of it, or the `limit` residues round what is hidden.
+def window_around(indices: Sequence[int] | np.ndarray, length: int, limit: int) -> slice:
+    """Choose the window of a protein that the model sees.
 
     Parameters
     ----------
-    places : sequence of int
-        Hidden residues, counted from 0, in ascending order.
+    indices : sequence of int
+        Indices of the masked residues, in ascending order.
     length : int
-        Residues of the protein.
+        Length of the protein.
     limit : int
-        Residues that the model sees at once.
+        Largest number of residues that the model accepts.
+
+    Returns
+    -------
+    slice
+        The whole protein if it is short enough, otherwise `limit` residues centred on the masked ones.
 
     Examples
     --------
-    >>> window_round([0], 100, 512), window_round([700], 1000, 512), window_round([990], 1000, 512)
+    >>> window_around([0], 100, 512), window_around([700], 1000, 512), window_around([990], 1000, 512)
     (slice(0, 100, None), slice(444, 956, None), slice(488, 1000, None))
     """
     if length <= limit:
         return slice(0, length)
-    middle = (places[0] + places[-1] + 1) // 2
-    start = min(max(middle - limit // 2, 0), length - limit)
+    centre = (int(indices[0]) + int(indices[-1]) + 1) // 2
+    start = min(max(centre - limit // 2, 0), length - limit)
     return slice(start, start + limit)
 
 
-def mask_residues(tokens_L: np.ndarray, places: Sequence[int], config: ModelConfig, name: str) -> np.ndarray:
-    """Encoder input: the protein, or a window of it, with sentinels in some places.
+def mask_residues(
+    tokens_L: np.ndarray, indices: Sequence[int] | np.ndarray, config: ModelConfig, name: str
+) -> np.ndarray:
+    """Replace residues by sentinels, which gives the input of the encoder.
 
     Parameters
     ----------
     tokens_L : ndarray, shape=(L,), dtype=int64
-    places : sequence of int
-        K residues to hide, counted from 0, in ascending order.
+        Tokens of the protein.
+    indices : sequence of int
+        Indices of the K residues to mask, in ascending order.
     config : ModelConfig
+        Architecture of the model, which sets the limits.
     name : str
-        What error messages call the places.
+        Name of the protein in error messages.
 
     Returns
     -------
     ndarray, shape=(W,), dtype=int64
+        Tokens of the protein, or of a window if it is too long, with sentinels.
 
     Raises
     ------
     ProtT5nvError
-        If there are more places than sentinels, or they lie too far apart for the model to see at once.
+        If there are more masked residues than sentinels, or they do not fit in one window.
 
     Examples
     --------
@@ -74,38 +84,40 @@ def mask_residues(tokens_L: np.ndarray, places: Sequence[int], config: ModelConf
     [22, 32, 33, 16, 11]
     """
     most, limit = max_masked(config), config.max_position_embeddings
-    if len(places) > most:
-        raise ProtT5nvError(f"{name}: {len(places)} residues are hidden; this model can be asked for {most} at once")
-    if places[-1] - places[0] >= limit:
+    if len(indices) > most:
+        raise ProtT5nvError(f"{name}: {len(indices)} residues are masked; this model predicts at most {most} at once")
+    if indices[-1] - indices[0] >= limit:
         raise ProtT5nvError(
-            f"{name}: residues {places[0] + 1} and {places[-1] + 1} lie too far apart; "
-            f"this model sees at most {limit} at once"
+            f"{name}: residues {indices[0] + 1} and {indices[-1] + 1} are too far apart; "
+            f"this model sees at most {limit} residues at once"
         )
-    window = window_round(places, len(tokens_L), limit)
-    hidden_W = tokens_L[window].copy()
-    hidden_W[np.array(places) - window.start] = FIRST_SENTINEL + np.arange(len(places))
-    return hidden_W
+    window = window_around(indices, len(tokens_L), limit)
+    masked_W = tokens_L[window].copy()
+    masked_W[np.array(indices) - window.start] = FIRST_SENTINEL + np.arange(len(indices))
+    return masked_W
 
 
 def decoder_input(known_RK: np.ndarray) -> np.ndarray:
-    """Decoder input up to the last hidden residue, ``<s> s0 aa0 s1 aa1 ... sK``; the odd columns ask for a residue.
+    """Build the input of the decoder, ``<s> s0 aa0 s1 aa1 ... sK``, which ends with the sentinel of the last residue.
+
+    The decoder predicts a residue after each sentinel, which is in every odd column.
 
     Parameters
     ----------
-    known_RK : ndarray, shape=(R, K), dtype=int64
-        Tokens of all hidden residues but the last, in R combinations.
+    known_RK : ndarray, shape=(R, K - 1), dtype=int64
+        Tokens of all masked residues but the last, for each of R hypotheses.
 
     Returns
     -------
-    ndarray, shape=(R, 2 * K + 2), dtype=int64
+    ndarray, shape=(R, 2 * K), dtype=int64
 
     Examples
     --------
     >>> decoder_input(np.array([[16]])).tolist()
     [[1, 32, 16, 33]]
     """
-    readings, known = known_RK.shape
-    tokens_RN = np.full((readings, 2 * known + 2), BOS)
+    hypotheses, known = known_RK.shape
+    tokens_RN = np.full((hypotheses, 2 * known + 2), BOS)
     tokens_RN[:, 1::2] = FIRST_SENTINEL + np.arange(known + 1)
     tokens_RN[:, 2::2] = known_RK
     return tokens_RN

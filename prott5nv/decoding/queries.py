@@ -1,6 +1,7 @@
-"""Many hidden residues of many proteins, asked for in few batches.
+"""Queries for the residues behind masks, computed for many proteins in few batches.
 
-Shapes: W residues that the model sees at once, K hidden ones, R readings, N tokens of a reading, A amino acids.
+Shapes: W residues of the window that the model sees, K masked residues, R hypotheses, N tokens of a hypothesis,
+T packed tokens, P proteins, A amino acids, D hidden size.
 """
 
 from __future__ import annotations
@@ -17,14 +18,17 @@ from prott5nv.embedding.embedder import Embedder
 
 
 class MaskedQuery(NamedTuple):
-    """A protein with K hidden residues, and R combinations of them whose probabilities are asked for.
+    """A protein with K masked residues, and R hypotheses about them.
+
+    The decoder predicts the masked residues one after the other, each given those before it. A hypothesis says which
+    residues those are.
 
     Attributes
     ----------
     tokens_W : ndarray, shape=(W,), dtype=int64
-        What :func:`prott5nv.decoding.masking.hide` returned.
+        Result of :func:`prott5nv.decoding.masking.mask_residues`.
     known_RK : ndarray, shape=(R, K - 1), dtype=int64
-        Tokens of the hidden residues but the last, for each of them is asked for in the light of those before it.
+        Tokens of all masked residues but the last, for each hypothesis.
     """
 
     tokens_W: np.ndarray
@@ -32,45 +36,48 @@ class MaskedQuery(NamedTuple):
 
 
 def run_queries(
-    inference: Embedder,
-    questions: Sequence[MaskedQuery],
+    embedder: Embedder,
+    queries: Sequence[MaskedQuery],
     on_progress: Callable[[int], object] = lambda residues: None,
 ) -> list[np.ndarray]:
-    """Log-probabilities of the 20 amino acids at every hidden residue.
+    """Compute log-probabilities of the 20 amino acids at every masked residue.
 
-    Questions of equally many hidden residues are computed together, at most ``inference.max_tokens`` tokens at once.
+    Queries with the same number of masked residues share a batch of at most ``embedder.max_tokens`` tokens.
 
     Parameters
     ----------
-    inference : Embedder
-    questions : sequence of MaskedQuery
+    embedder : Embedder
+        The loaded model.
+    queries : sequence of MaskedQuery
+        Queries in any order.
     on_progress : callable
-        Called with the residues of the proteins that were encoded since the last call.
+        Called after each batch with the number of residues that the encoder processed in it.
 
     Returns
     -------
     list of ndarray, shape=(R, K, A), dtype=float32
-        One for each question.
+        Natural logarithms for each query, in the order of `queries`.
     """
-    answers: list[list[np.ndarray]] = [[] for _ in questions]
-    for batch in _batches(questions, inference.max_tokens):
-        numbers, asked = zip(*batch, strict=True)
-        for number, found_RKA in zip(numbers, _answer(inference, asked), strict=True):
-            answers[number].append(found_RKA)
-        on_progress(sum(len(question.tokens_W) for question in asked))
-    return [np.concatenate(parts) for parts in answers]
+    results: list[list[np.ndarray]] = [[] for _ in queries]
+    for batch in _batches(queries, embedder.max_tokens):
+        numbers, parts = zip(*batch, strict=True)
+        for number, log_probabilities_RKA in zip(numbers, _run_batch(embedder, parts), strict=True):
+            results[number].append(log_probabilities_RKA)
+        on_progress(sum(len(part.tokens_W) for part in parts))
+    return [np.concatenate(parts) for parts in results]
 
 
-def _batches(questions: Sequence[MaskedQuery], max_tokens: int) -> Iterator[list[tuple[int, MaskedQuery]]]:
-    """Questions with their numbers; one with very many readings comes in parts."""
-    batch, tokens = [], 0
-    # Proteins of equal length and readings of equal length are attended to together.
-    order = sorted(enumerate(questions), key=lambda item: (item[1].known_RK.shape[1], len(item[1].tokens_W)))
-    for number, question in order:
-        length = 2 * question.known_RK.shape[1] + 2
+def _batches(queries: Sequence[MaskedQuery], max_tokens: int) -> Iterator[list[tuple[int, MaskedQuery]]]:
+    """Yield batches of queries with their indices; a query with very many hypotheses is split over several batches."""
+    batch: list[tuple[int, MaskedQuery]] = []
+    tokens = 0
+    # Proteins of equal length and hypotheses of equal length share one attention call.
+    order = sorted(enumerate(queries), key=lambda item: (item[1].known_RK.shape[1], len(item[1].tokens_W)))
+    for number, query in order:
+        length = 2 * query.known_RK.shape[1] + 2
         step = max(1, max_tokens // length)
-        for first in range(0, len(question.known_RK), step):
-            part = MaskedQuery(question.tokens_W, question.known_RK[first : first + step])
+        for first in range(0, len(query.known_RK), step):
+            part = MaskedQuery(query.tokens_W, query.known_RK[first : first + step])
             cost = len(part.tokens_W) + length * len(part.known_RK)
             if batch and (tokens + cost > max_tokens or batch[-1][1].known_RK.shape[1] != part.known_RK.shape[1]):
                 yield batch
@@ -82,12 +89,14 @@ def _batches(questions: Sequence[MaskedQuery], max_tokens: int) -> Iterator[list
 
 
 @torch.inference_mode()
-def _answer(inference: Embedder, questions: Sequence[MaskedQuery]) -> list[np.ndarray]:
-    model, device = inference.network, inference.hardware.device
-    cu_seqlens = torch.tensor(np.cumsum([0, *(len(q.tokens_W) for q in questions)]), dtype=torch.int32, device=device)
-    hidden_TD = model.encode(torch.from_numpy(np.concatenate([q.tokens_W for q in questions])).to(device), cu_seqlens)
-    readings = [len(question.known_RK) for question in questions]
-    tokens_RN = torch.from_numpy(decoder_input(np.concatenate([question.known_RK for question in questions])))
-    read_RND = CachedDecoder(model, hidden_TD, cu_seqlens, readings).read(tokens_RN.to(device))
-    found_RKA = amino_acid_log_probabilities(model, read_RND[:, 1::2]).cpu().numpy()
-    return np.split(found_RKA, np.cumsum(readings)[:-1])
+def _run_batch(embedder: Embedder, queries: Sequence[MaskedQuery]) -> list[np.ndarray]:
+    model, device = embedder.network, embedder.hardware.device
+    ends_P1 = np.cumsum([0, *(len(query.tokens_W) for query in queries)])
+    cu_seqlens_P1 = torch.tensor(ends_P1, dtype=torch.int32, device=device)
+    tokens_T = torch.from_numpy(np.concatenate([query.tokens_W for query in queries]))
+    hidden_TD = model.encode(tokens_T.to(device), cu_seqlens_P1)
+    hypotheses_P = [len(query.known_RK) for query in queries]
+    tokens_RN = torch.from_numpy(decoder_input(np.concatenate([query.known_RK for query in queries])))
+    decoded_RND = CachedDecoder(model, hidden_TD, cu_seqlens_P1, hypotheses_P).append(tokens_RN.to(device))
+    log_probabilities_RKA = amino_acid_log_probabilities(model, decoded_RND[:, 1::2]).cpu().numpy()
+    return np.split(log_probabilities_RKA, np.cumsum(hypotheses_P)[:-1])

@@ -1,6 +1,6 @@
-"""What a change of residues does to a protein's plausibility: masked-marginal log-odds.
+"""Scores of variants: masked-marginal log-odds of the mutant against the wild type.
 
-Shapes: L residues of a protein, K hidden ones, A amino acids.
+Shapes: L residues of a protein, K masked residues, A amino acids.
 """
 
 from __future__ import annotations
@@ -21,35 +21,38 @@ _SEPARATOR = re.compile(r"[:;,/+\s]+")
 
 
 class Variant(NamedTuple):
-    """Substitutions that are made together.
+    """One or several substitutions in the same protein.
 
     Attributes
     ----------
-    places : tuple of int
-        Changed residues, counted from 0, in ascending order.
-    wild_type, mutant : str
-        One letter each.
+    indices : tuple of int, length=K
+        Indices of the substituted residues, counted from 0, in ascending order.
+    wild_type, mutant : str, length=K
+        Residues of the wild type and of the mutant, one letter for each index.
     """
 
-    places: tuple[int, ...]
+    indices: tuple[int, ...]
     wild_type: str
     mutant: str
 
     def __str__(self) -> str:
-        """``V39A``, or ``D40G:V54L``; positions count from 1."""
-        return ":".join(f"{wild}{place + 1}{new}" for place, wild, new in zip(*self, strict=True))
+        """Return the usual notation, such as ``V39A`` or ``D40G:V54L``, where positions count from 1."""
+        return ":".join(f"{wild}{index + 1}{new}" for index, wild, new in zip(*self, strict=True))
 
 
 class VariantScore(NamedTuple):
-    """Natural-log odds of the mutant against the wild type; above 0, the model finds the mutant more likely.
+    """Natural-log odds of the mutant against the wild type.
+
+    A positive score means that the model finds the mutant more likely than the wild type, a negative score less likely.
 
     Attributes
     ----------
     variant : Variant
+        The variant that is scored.
     additive : float
-        Sum over the substitutions, each with only its own residue hidden.
+        Sum of the scores of the substitutions, each with only its own residue masked.
     joint : float
-        All changed residues hidden at once; the same as `additive` for a single substitution.
+        Score with all substituted residues masked at once. It equals `additive` for a single substitution.
     """
 
     variant: Variant
@@ -58,31 +61,36 @@ class VariantScore(NamedTuple):
 
 
 def parse_variant(text: str, sequence: str, name: str = "the protein") -> Variant:
-    """Read ``V39A`` or ``D40G:V54L`` and check it against the protein.
+    """Parse the notation of a variant, such as ``V39A`` or ``D40G:V54L``, and check it against the protein.
 
     Parameters
     ----------
     text : str
-        Wild-type residue, position counted from 1, mutant residue; several are separated by ``:``, or by any of
-        ``;,/+`` and white space.
+        Wild-type residue, position counted from 1, mutant residue. Several substitutions are separated by ``:``, by any
+        of ``;,/+``, or by white space.
     sequence : str
+        The wild-type protein.
     name : str
-        What error messages call the protein.
+        Name of the protein in error messages.
+
+    Returns
+    -------
+    Variant
 
     Raises
     ------
     ProtT5nvError
-        If the text cannot be read, a position is not in the protein, another residue stands there, or a residue is
-        none of the 20 amino acids, which are all that the model is asked for.
+        If the text is not a variant, a position is outside the protein, the protein has another residue there, or a
+        residue is not one of the 20 amino acids.
 
     Examples
     --------
     >>> parse_variant("K4R:S2A", "MSLKR")
-    Variant(places=(1, 3), wild_type='SK', mutant='AR')
+    Variant(indices=(1, 3), wild_type='SK', mutant='AR')
     >>> str(parse_variant("K4R:S2A", "MSLKR"))
     'S2A:K4R'
     """
-    found = {}
+    substitutions: dict[int, tuple[str, str]] = {}
     for part in _SEPARATOR.split(text.strip()):
         match = _SUBSTITUTION.fullmatch(part)
         if not match:
@@ -90,17 +98,17 @@ def parse_variant(text: str, sequence: str, name: str = "the protein") -> Varian
         wild, position, new = match[1].upper(), int(match[2]), match[3].upper()
         if not 1 <= position <= len(sequence):
             raise ProtT5nvError(f"{text}: {name} has no residue {position}, only 1 to {len(sequence)}")
-        there = sequence[position - 1].upper()
-        if wild != there:
-            raise ProtT5nvError(f"{text}: residue {position} of {name} is {there}, not {wild}; positions count from 1")
+        actual = sequence[position - 1].upper()
+        if wild != actual:
+            raise ProtT5nvError(f"{text}: residue {position} of {name} is {actual}, not {wild}; positions count from 1")
         for letter in (wild, new):
             if letter not in AMINO_ACIDS:
-                raise ProtT5nvError(f"{text}: {letter} is none of the 20 amino acids {AMINO_ACIDS}")
-        if position in found:
-            raise ProtT5nvError(f"{text}: residue {position} is changed twice")
-        found[position] = wild, new
-    positions = sorted(found)
-    wild_type, mutant = ("".join(found[position][i] for position in positions) for i in (0, 1))
+                raise ProtT5nvError(f"{text}: {letter} is not one of the 20 amino acids {AMINO_ACIDS}")
+        if position in substitutions:
+            raise ProtT5nvError(f"{text}: residue {position} is substituted twice")
+        substitutions[position] = wild, new
+    positions = sorted(substitutions)
+    wild_type, mutant = ("".join(substitutions[position][i] for position in positions) for i in (0, 1))
     return Variant(tuple(position - 1 for position in positions), wild_type, mutant)
 
 
@@ -112,38 +120,39 @@ def score_variants(
     name: str = "the protein",
     on_progress: Callable[[int], object] = lambda residues: None,
 ) -> list[VariantScore]:
-    """Score substitutions by masked marginals.
+    """Score variants by masked marginals.
 
-    The changed residues are hidden behind sentinels, and the decoder says how likely the mutant's residues are there,
-    and how likely the wild type's: the score is log p(mutant) - log p(wild type). With several substitutions at once,
-    p is a product over the hidden residues in ascending order, each given those before it: the mutant's residues in
-    p(mutant), the wild type's in p(wild type). Proteins that share what is hidden share its encoding.
+    The substituted residues are masked, and the decoder gives the probability of the mutant's and of the wild type's
+    residues in their place. The score is log p(mutant) - log p(wild type). With several substitutions, p is a product
+    over the masked residues in ascending order, each given those before it: the mutant's residues in p(mutant), the
+    wild type's in p(wild type). Variants that mask the same residues share one run of the encoder.
 
-    Proteins longer than the model sees at once are seen through a window round the changed residues.
+    If the protein is longer than the model's limit, the model sees a window around the substituted residues.
 
     Parameters
     ----------
     sequence : str
-        The wild type, in one-letter code.
+        The wild-type protein in one-letter code.
     variants : sequence of str or Variant
-        Such as ``["V39A", "D40G:V54L"]``; see :func:`parse_variant`.
+        Variants such as ``["V39A", "D40G:V54L"]``; see :func:`parse_variant`.
     model : str, Path, ProtT5, Embedder or ProtT5nvInference, optional
-        A ``.nemo`` file, or a model that is loaded already, which saves time from the second call on.
-        By default the small model inside this package.
+        A ``.nemo`` file, or a loaded model, which saves time if you call the function repeatedly. The default is the
+        small built-in model.
     name : str
-        What error messages call the protein.
+        Name of the protein in error messages.
     on_progress : callable
-        Called now and then with the number of residues that the encoder has seen since.
+        Called after each batch with the number of residues that the encoder processed in it.
 
     Returns
     -------
     list of VariantScore
-        In input order.
+        One score per variant, in the order of `variants`. A positive score means that the model finds the mutant more
+        likely than the wild type.
 
     Raises
     ------
     ProtT5nvError
-        If a variant cannot be read, does not fit the protein, or changes residues too far apart for the model.
+        If a variant cannot be parsed, does not fit the protein, or has substitutions too far apart for one window.
 
     Examples
     --------
@@ -153,44 +162,45 @@ def score_variants(
     (True, 0.0)
     """
     if isinstance(variants, str):
-        raise ProtT5nvError("variants is one string: pass a list, [variant] for one")
+        raise ProtT5nvError("variants is a single string: pass a list, such as [variant]")
     parsed = [
         variant if isinstance(variant, Variant) else parse_variant(variant, sequence, name) for variant in variants
     ]
-    inference = as_embedder(model)
-    tokens_L = inference.tokenizer.encode(sequence.upper())
+    embedder = as_embedder(model)
+    tokens_L = embedder.tokenizer.encode(sequence.upper())
 
-    # What is hidden -> the combinations of residues to ask for, each with its row in the answer.
-    asked: dict[tuple[int, ...], dict[str, int]] = {}
+    # For each set of masked residues: the hypotheses about all of them but the last, each with its row in the result.
+    rows: dict[tuple[int, ...], dict[str, int]] = {}
     for variant in parsed:
-        for place in variant.places:
-            asked.setdefault((place,), {"": 0})
-        combinations = asked.setdefault(variant.places, {})
+        for index in variant.indices:
+            rows.setdefault((index,), {"": 0})
+        hypotheses = rows.setdefault(variant.indices, {})
         for residues in (variant.wild_type, variant.mutant):
-            combinations.setdefault(residues[:-1], len(combinations))
-    questions = [
-        MaskedQuery(mask_residues(tokens_L, places, inference.config, name), _tokens(combinations, len(places) - 1))
-        for places, combinations in asked.items()
+            hypotheses.setdefault(residues[:-1], len(hypotheses))
+    queries = [
+        MaskedQuery(mask_residues(tokens_L, indices, embedder.config, name), _tokens(hypotheses, len(indices) - 1))
+        for indices, hypotheses in rows.items()
     ]
-    answers = dict(zip(asked, run_queries(inference, questions, on_progress), strict=True))
+    results = dict(zip(rows, run_queries(embedder, queries, on_progress), strict=True))
 
-    def log_probability(places: tuple[int, ...], residues: str) -> float:
-        found_KA = answers[places][asked[places][residues[:-1]]]
-        return float(sum(row_A[AMINO_ACIDS.index(residue)] for row_A, residue in zip(found_KA, residues, strict=True)))
+    def log_probability(indices: tuple[int, ...], residues: str) -> float:
+        result_KA = results[indices][rows[indices][residues[:-1]]]
+        return float(sum(row_A[AMINO_ACIDS.index(residue)] for row_A, residue in zip(result_KA, residues, strict=True)))
 
-    def odds(places: tuple[int, ...], wild_type: str, mutant: str) -> float:
-        return log_probability(places, mutant) - log_probability(places, wild_type)
+    def log_odds(indices: tuple[int, ...], wild_type: str, mutant: str) -> float:
+        return log_probability(indices, mutant) - log_probability(indices, wild_type)
 
     return [
         VariantScore(
             variant,
-            additive=sum(odds((place,), wild, new) for place, wild, new in zip(*variant, strict=True)),
-            joint=odds(*variant),
+            additive=sum(log_odds((index,), wild, new) for index, wild, new in zip(*variant, strict=True)),
+            joint=log_odds(*variant),
         )
         for variant in parsed
     ]
 
 
-def _tokens(combinations: dict[str, int], known: int) -> np.ndarray:
-    letters = np.array([[AMINO_ACIDS.index(letter) for letter in residues] for residues in combinations], dtype=int)
-    return AMINO_ACID_TOKENS[letters.reshape(len(combinations), known)]
+def _tokens(hypotheses: dict[str, int], known: int) -> np.ndarray:
+    """Tokens of the residues in each hypothesis: ndarray, shape=(R, known), dtype=int64."""
+    columns = np.array([[AMINO_ACIDS.index(letter) for letter in residues] for residues in hypotheses], dtype=int)
+    return AMINO_ACID_TOKENS[columns.reshape(len(hypotheses), known)]

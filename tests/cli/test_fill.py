@@ -1,4 +1,4 @@
-"""``prott5nv fill`` as a user runs it."""
+"""``prott5nv fill`` as users run it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from prott5nv import ProtT5nvInference, fill
+from prott5nv import Embedder, fill
 
 UBIQUITIN = "MQIFVKTLTGKTITLEVEPSDTIENVKAKIQDKEGIPPDQQRLIFAGKQLEDGRTLSDYNIQKESTLHLVLRLRGG"
 
@@ -32,28 +32,28 @@ def rows(text: str) -> list[dict]:
 
 
 def test_a_sequence_on_the_command_line(filled, tiny_checkpoint):
-    inference = ProtT5nvInference(tiny_checkpoint, device="cpu", precision="fp32")
-    found = rows(filled("MKT???AYI", "-n", "3").stdout)
-    expected = fill("MKT???AYI", inference, n=3)
-    assert [row["sequence"] for row in found] == [one.sequence for one in expected]
-    assert [(row["protein"], row["rank"], row["positions"]) for row in found] == [
+    embedder = Embedder(tiny_checkpoint, device="cpu", precision="fp32")
+    table = rows(filled("MKT???AYI", "-n", "3").stdout)
+    expected = fill("MKT???AYI", embedder, n=3)
+    assert [row["sequence"] for row in table] == [result.sequence for result in expected]
+    assert [(row["protein"], row["rank"], row["positions"]) for row in table] == [
         ("sequence", str(rank), "4:5:6") for rank in (1, 2, 3)
     ]
-    assert found[0]["residues"] == ":".join(expected[0].residues)
-    assert [float(x) for x in found[0]["probabilities"].split(":")] == pytest.approx(
+    assert table[0]["residues"] == ":".join(expected[0].residues)
+    assert [float(x) for x in table[0]["probabilities"].split(":")] == pytest.approx(
         expected[0].probabilities.tolist(), abs=1e-4
     )
 
 
-def test_files_hidden_positions_and_draws(filled, tmp_path):
+def test_files_masked_positions_and_samples(filled, tmp_path):
     from_file = rows(filled("gapped.fasta").stdout)
     assert [(row["protein"], row["sequence"]) for row in from_file] == [
         ("P1", rows(filled("MKT???AYI").stdout)[0]["sequence"])
     ]
-    draw = ["whole.fasta", "--hide", "10, 45-50", "-n", "4", "--temperature", "1", "--top-p", "0.9", "--seed", "3"]
-    assert filled(*draw, "-o", "out.csv").stdout == "out.csv: 4 proteins\n"
+    options = ["whole.fasta", "--mask", "10, 45-50", "-n", "4", "--temperature", "1", "--top-p", "0.9", "--seed", "3"]
+    assert filled(*options, "-o", "out.csv").stdout == "out.csv: 4 proteins\n"
     text = (tmp_path / "out.csv").read_text()
-    assert rows(text) == rows(filled(*draw).stdout)
+    assert rows(text) == rows(filled(*options).stdout)
     for row in rows(text):
         assert row["positions"] == "10:45:46:47:48:49:50"
         assert row["sequence"][:9] + row["sequence"][10:44] + row["sequence"][50:] == (
@@ -61,24 +61,24 @@ def test_files_hidden_positions_and_draws(filled, tmp_path):
         )
 
 
-def test_mistakes_are_named(filled, tmp_path):
-    mistakes = {
+def test_errors_name_the_cause(filled, tmp_path):
+    messages = {
         ("whole.fasta",): "P0CG47 has no ?",
-        ("whole.fasta", "--hide", "77"): "P0CG47 has no residue 77, only 1 to 76",
-        ("whole.fasta", "--hide", "5-3"): "'5-3': write positions from 1",
-        ("whole.fasta", "--hide", "0"): "'0': write positions from 1",
+        ("whole.fasta", "--mask", "77"): "P0CG47 has no residue 77, only 1 to 76",
+        ("whole.fasta", "--mask", "5-3"): "'5-3': write positions from 1",
+        ("whole.fasta", "--mask", "0"): "'0': write positions from 1",
         ("MSLKR",): "MSLKR: No such file",
         ("MS?", "-n", "3", "--beams", "2"): "beams at least n",
         ("MS?", "-o", "no/out.csv"): "the folder no does not exist",
     }
-    for arguments, message in mistakes.items():
+    for arguments, message in messages.items():
         assert message in filled(*arguments, code=2).stderr
     assert not list(tmp_path.glob("*.csv"))
 
 
 def test_the_built_in_model_on_an_example(examples):
     command = [sys.executable, "-m", "prott5nv", "fill", examples / "proteins.fasta"]
-    done = subprocess.run([*command, "--protein", "P01308", "--hide", "40-42"], capture_output=True, text=True)
+    done = subprocess.run([*command, "--protein", "P01308", "--mask", "40-42"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     [row] = rows(done.stdout)
     assert row["positions"] == "40:41:42" and len(row["sequence"]) == 110

@@ -1,17 +1,16 @@
-"""``prott5nv score`` as a user runs it."""
+"""``prott5nv score`` as users run it."""
 
 from __future__ import annotations
 
 import csv
-import json
-import re
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from helpers.pages import check_self_contained, read_figure
 
-from prott5nv import ProtT5nvInference, pseudo_perplexity, score_substitutions, score_variants
+from prott5nv import Embedder, pseudo_perplexity, score_substitutions, score_variants
 
 UBIQUITIN = "MQIFVKTLTGKTITLEVEPSDTIENVKAKIQDKEGIPPDQQRLIFAGKQLEDGRTLSDYNIQKESTLHLVLRLRGG"
 AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
@@ -31,8 +30,8 @@ def score(run, tiny_checkpoint, tmp_path):
 
 
 @pytest.fixture
-def inference(tiny_checkpoint):
-    return ProtT5nvInference(tiny_checkpoint, device="cpu", precision="fp32")
+def embedder(tiny_checkpoint):
+    return Embedder(tiny_checkpoint, device="cpu", precision="fp32")
 
 
 def read(path) -> list[dict]:
@@ -40,7 +39,7 @@ def read(path) -> list[dict]:
         return list(csv.DictReader(file))
 
 
-def test_variants_of_a_file_in_its_order(score, inference, tmp_path):
+def test_variants_of_a_file_in_its_order(score, embedder, tmp_path):
     variants = ["Q2A", "F4G:K6L", "Q2A", "G76W"]
     (tmp_path / "variants.txt").write_text("Q2A\n\nK6L,F4G\r\nQ2A\nG76W")
     assert score("one.fasta", "--mutations", "variants.txt", "-o", "out.csv").stdout == "out.csv: 4 variants\n"
@@ -50,7 +49,7 @@ def test_variants_of_a_file_in_its_order(score, inference, tmp_path):
         "protein": "P0CG47", "variant": "F4G:K6L", "positions": "4:6", "wild_type": "F:K", "mutant": "G:L",
         "score_additive": "", "score_joint": "",
     }  # fmt: skip
-    for row, expected in zip(rows, score_variants(UBIQUITIN, variants, inference), strict=True):
+    for row, expected in zip(rows, score_variants(UBIQUITIN, variants, embedder), strict=True):
         assert float(row["score_joint"]) == pytest.approx(expected.joint, abs=1e-4)
         assert float(row["score_additive"]) == pytest.approx(expected.additive, abs=1e-4)
 
@@ -69,31 +68,32 @@ def test_variants_of_a_table_that_names_proteins(score, tmp_path, delimiter):
     assert read(tmp_path / "named.out.csv") == read(tmp_path / "out.csv")
 
 
-def test_every_substitution_as_rows_a_matrix_and_a_page(score, inference, tmp_path):
+def test_every_substitution_as_rows_a_matrix_and_a_page(score, embedder, tmp_path):
     outputs = ["-o", "out.csv", "--table", "matrix.csv", "--plot", "map.html"]
     done = score("two.fasta", "--protein", "small", "--mutations", "all", *outputs)
     assert done.stdout == "matrix.csv\nmap.html\nout.csv: 96 substitutions\n"
-    expected_LA = score_substitutions("MSLKX", inference)
+    expected_LA = score_substitutions("MSLKX", embedder)
     rows, matrix = read(tmp_path / "out.csv"), read(tmp_path / "matrix.csv")
     assert [(row["position"], row["wild_type"]) for row in matrix] == [(str(i + 1), "MSLKX"[i]) for i in range(5)]
     for row, expected_A in zip(matrix[:4], expected_LA[:4], strict=True):
         np.testing.assert_allclose([float(row[letter]) for letter in AMINO_ACIDS], expected_A, atol=1e-4)
-    assert set(matrix[4].values()) == {"small", "5", "X", ""}  # the model is not asked for X
+    assert set(matrix[4].values()) == {"small", "5", "X", ""}  # X is not one of the 20 amino acids
     assert [row["variant"] for row in rows[:19]] == [f"M1{letter}" for letter in AMINO_ACIDS if letter != "M"]
     assert all(row["score_joint"] == matrix[int(row["positions"]) - 1][row["mutant"]] for row in rows)
     page = (tmp_path / "map.html").read_text()
-    data = json.loads(re.search(r"const data = (.*);\n", page).group(1))
-    assert data["sequence"] == "MSLKX" and data["scores"][4] == [None] * 20
-    np.testing.assert_allclose(data["scores"][:4], expected_LA[:4], atol=1e-3)
-    assert "http" not in page
+    cells = read_figure(page)["data"][0]
+    assert cells["x"] == ["M1", "S2", "L3", "K4", "X5"] and np.isnan(cells["z"][:, 4]).all()
+    np.testing.assert_allclose(cells["z"].T[:4], expected_LA[:4], atol=1e-3)
+    check_self_contained(page)
 
 
 def test_a_page_takes_any_name_and_sequence(score, tmp_path):
-    (tmp_path / "odd.fasta").write_text(">DATA</script>\nDATADATA\n")
+    (tmp_path / "odd.fasta").write_text(">$figure</script>\nDATADATA\n")
     score("odd.fasta", "--mutations", "all", "-o", "out.csv", "--plot", "map.html")
     page = (tmp_path / "map.html").read_text()
-    data = json.loads(re.search(r"const data = (.*);\n", page).group(1))
-    assert (data["name"], data["sequence"]) == ("DATA</script>", "DATADATA") and page.count("</script>") == 1
+    check_self_contained(page)
+    assert "<h1>$figure&lt;/script&gt;: single substitutions</h1>" in page
+    assert read_figure(page)["data"][0]["x"] == ["D1", "A2", "T3", "A4", "D5", "A6", "T7", "A8"]
 
 
 def test_a_picture(score, tmp_path):
@@ -103,14 +103,14 @@ def test_a_picture(score, tmp_path):
     assert len(read(tmp_path / "out.csv")) == 76 * 19
 
 
-def test_perplexity_of_proteins_and_residues(score, inference, tmp_path):
+def test_perplexity_of_proteins_and_residues(score, embedder, tmp_path):
     assert score("two.fasta", "--perplexity", "-o", "out.csv").stdout == "out.csv: 2 proteins\n"
     rows = read(tmp_path / "out.csv")
     assert [(row["protein"], row["residues"], row["residues_counted"]) for row in rows] == [
         ("P0CG47", "76", "76"),
         ("small", "5", "4"),
     ]
-    expected = pseudo_perplexity(UBIQUITIN, inference)
+    expected = pseudo_perplexity(UBIQUITIN, embedder)
     assert float(rows[0]["perplexity"]) == pytest.approx(expected.perplexity, rel=1e-4)
 
     assert score("two.fasta", "--perplexity", "--per-residue", "-o", "out.csv").stdout == "out.csv: 81 residues\n"
@@ -122,7 +122,7 @@ def test_perplexity_of_proteins_and_residues(score, inference, tmp_path):
     assert rows[-1]["probability"] == rows[-1]["perplexity"] == "" and 0 < float(rows[-1]["entropy"]) < np.log(20)
 
     score("one.fasta", "--perplexity", "--fraction", "0.15", "-o", "out.csv")
-    shared = pseudo_perplexity(UBIQUITIN, inference, fraction=0.15).perplexity
+    shared = pseudo_perplexity(UBIQUITIN, embedder, fraction=0.15).perplexity
     assert float(read(tmp_path / "out.csv")[0]["perplexity"]) == pytest.approx(shared, rel=1e-4)
 
 
@@ -133,38 +133,43 @@ def test_perplexity_of_proteins_and_residues(score, inference, tmp_path):
         ("\nG77A\n", "v.txt: line 2: G77A: P0CG47 has no residue 77, only 1 to 76"),
         ("protein,variant\nP1,Q2A\n", "v.txt: line 2: P1 is not among the proteins"),
         ("protein,variant\nP0CG47\n", "v.txt: line 2: the row has 1 of 2 columns"),
-        ("variant\n", "v.txt: the file holds no variants"),
+        ("variant\n", "v.txt: the file has no variants"),
         ("", "v.txt: the file is empty"),
     ],
 )
-def test_a_bad_line_is_named_and_nothing_is_written(score, tmp_path, text, message):
+def test_a_bad_line_is_explained_and_nothing_is_written(score, tmp_path, text, message):
     (tmp_path / "v.txt").write_text(text)
     assert message in score("one.fasta", "--mutations", "v.txt", "-o", "out.csv", code=2).stderr
     assert not list(tmp_path.glob("*out.csv*"))
 
 
-def test_other_mistakes_are_named(score, tmp_path):
+def test_errors_name_the_cause(score, tmp_path):
     (tmp_path / "v.txt").write_text("Q2A\n")
-    mistakes = {
-        ("two.fasta", "--mutations", "v.txt"): "line 1: Q2A of which of 2 proteins? Choose one with --protein",
-        ("two.fasta", "--mutations", "all", "--protein", "P1"): "no protein is called P1",
+    messages = {
+        (
+            "two.fasta",
+            "--mutations",
+            "v.txt",
+        ): "line 1: there are 2 proteins, and Q2A does not name one. Choose one with --protein",
+        ("two.fasta", "--mutations", "all", "--protein", "P1"): "no protein has the accession or id P1",
         ("two.fasta", "--mutations", "all", "--plot", "a.html"): "--plot draws one protein; two.fasta has 2",
         ("two.fasta", "--mutations", "all", "--plot", "a.pdf"): ".html or .png",
-        ("two.fasta",): "say what to score",
-        ("two.fasta", "--mutations", "all", "--perplexity"): "say what to score",
-        ("two.fasta", "--mutations", "all", "--fraction", "0.1"): "belong to --perplexity",
-        ("two.fasta", "--perplexity", "--table", "t.csv"): "belong to --mutations all",
-        ("two.fasta", "--perplexity", "--table", "t.csv", "--mutations", "all"): "say what to score",
+        ("two.fasta",): "choose what to score",
+        ("two.fasta", "--mutations", "all", "--perplexity"): "choose what to score",
+        ("two.fasta", "--mutations", "all", "--fraction", "0.1"): "need --perplexity",
+        ("two.fasta", "--perplexity", "--table", "t.csv"): "need --mutations all",
+        ("two.fasta", "--perplexity", "--table", "t.csv", "--mutations", "all"): "choose what to score",
         ("two.fasta", "--mutations", "all", "--table", "no/t.csv"): "the folder no does not exist",
         ("two.fasta", "--mutations", "all", "--plot", "map.gif"): "ends in .html or .png",
         ("absent.fasta", "--perplexity"): "absent.fasta: No such file",
     }
-    for arguments, message in mistakes.items():
+    for arguments, message in messages.items():
         assert message in score(*arguments, "-o", "out.csv", code=2).stderr
     assert "the folder no does not exist" in score("two.fasta", "--perplexity", "-o", "no/out.csv", code=2).stderr
     (tmp_path / "twice.fasta").write_text(">sp|P1|A\nMS\n>P1\nMK\n")
     assert (
-        "line 3: a second protein is called P1" in score("twice.fasta", "--perplexity", "-o", "out.csv", code=2).stderr
+        "line 3: a second protein has the accession P1"
+        in score("twice.fasta", "--perplexity", "-o", "out.csv", code=2).stderr
     )
 
 

@@ -1,4 +1,4 @@
-"""Log-probabilities the slow way: one protein, one combination of residues, the decoder run anew for every residue."""
+"""Log-probabilities computed naively: one protein, one hypothesis, and a full decoder run for every residue."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ def boundaries(tokens: Sequence[int]) -> torch.Tensor:
 
 
 @torch.no_grad()
-def expected(model: ProtT5, sequence: str, places: Sequence[int], residues: str) -> torch.Tensor:
-    """Log-probabilities of the amino acids at each hidden place, given `residues` at those before it: (K, 20)."""
+def expected(model: ProtT5, sequence: str, indices: Sequence[int], residues: str) -> torch.Tensor:
+    """Log-probabilities of the amino acids at each masked residue, given `residues` before it: shape=(K, 20)."""
     encode = ProteinTokenizer().encode
     encoder_tokens = encode(sequence).tolist()
-    for number, place in enumerate(places):
-        encoder_tokens[place] = FIRST_SENTINEL + number
+    for number, index in enumerate(indices):
+        encoder_tokens[index] = FIRST_SENTINEL + number
     hidden_LD = model.encode(torch.tensor(encoder_tokens), boundaries(encoder_tokens))
     rows, decoder_tokens = [], [BOS]
     for number, residue in enumerate(residues):
         decoder_tokens.append(FIRST_SENTINEL + number)
-        read_ND = model.decode(
+        decoded_ND = model.decode(
             torch.tensor(decoder_tokens), boundaries(decoder_tokens), hidden_LD, boundaries(encoder_tokens)
         )
-        logits_V = model.logits(read_ND)[-1]
+        logits_V = model.logits(decoded_ND)[-1]
         rows.append(logits_V[torch.from_numpy(encode(AMINO_ACIDS))].log_softmax(-1))
         decoder_tokens += encode(residue).tolist()
     return torch.stack(rows)
 
 
-def log_probability(model: ProtT5, sequence: str, places: Sequence[int], residues: str) -> float:
-    """Of these residues in these places."""
-    rows_KA = expected(model, sequence, places, residues)
+def log_probability(model: ProtT5, sequence: str, indices: Sequence[int], residues: str) -> float:
+    """Log-probability of these residues at these indices, masked together."""
+    rows_KA = expected(model, sequence, indices, residues)
     return float(sum(row_A[AMINO_ACIDS.index(letter)] for row_A, letter in zip(rows_KA, residues, strict=True)))
