@@ -1,4 +1,4 @@
-"""The course of a run as a picture, read back from its TensorBoard files."""
+"""Plots the training curves of a run from its TensorBoard files."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ PANELS = (
     ("Residue perplexity", {"train_residue_perplexity": "training", "val_residue_perplexity": "validation"}),
     ("Residue accuracy", {"train_residue_accuracy": "training", "val_residue_accuracy": "validation"}),
 )
-UNIGRAM_PERPLEXITY = 18.1  # of UniRef50's composition: what a model that has learnt nothing else reaches
+UNIGRAM_PERPLEXITY = 18.1  # of a model that has learnt only the amino acid composition of UniRef50
 
 
 def read_scalars(log_dir: Path) -> dict[str, list[tuple[int, float]]]:
-    """All scalars under a folder, those of earlier, resumed runs included.
+    """Read all scalars below a folder, including those of earlier parts of a resumed run.
 
     Parameters
     ----------
@@ -21,10 +21,13 @@ def read_scalars(log_dir: Path) -> dict[str, list[tuple[int, float]]]:
 
     Returns
     -------
-    dict of list of (step, value)
-        By name, in order of steps.
+    dict of list of (int, float)
+        Steps and values of each scalar by its name, in the order of the steps.
     """
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    # TensorBoard ships no types.
+    from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
+        EventAccumulator,
+    )
 
     points: dict[str, dict[int, float]] = {}
     for file in sorted(log_dir.rglob("events.out.tfevents.*"), key=lambda path: path.stat().st_mtime):
@@ -35,17 +38,17 @@ def read_scalars(log_dir: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def plot_curves(log_dir: Path) -> Path | None:
-    """Draw loss, residue perplexity, residue accuracy and scores of downstream validation over steps.
+    """Plot loss, residue perplexity, residue accuracy and the scores of downstream validation against the step.
 
     Parameters
     ----------
     log_dir : Path
-        Where exp_manager logs.
+        Folder to which NeMo's exp_manager logs.
 
     Returns
     -------
     Path or None
-        ``curves.png`` in that folder; None if nothing was logged.
+        ``curves.png`` in that folder, or None if nothing was logged.
     """
     scalars = read_scalars(log_dir)
     if not scalars.get("loss"):
@@ -65,10 +68,10 @@ def plot_curves(log_dir: Path) -> Path | None:
                 validation = label == "validation"
                 axis.plot(steps, values, "o-" if validation else "-", ms=3, lw=1.5 if validation else 0.8, label=label)
         if "perplexity" in title:
-            # The first steps would fill the panel.
-            values = [UNIGRAM_PERPLEXITY, min(min(line.get_ydata()) for line in axis.lines)]
-            axis.axhline(UNIGRAM_PERPLEXITY, color="grey", ls=":", lw=1, label="composition alone")
-            axis.set_ylim(0.9 * min(values), min(axis.get_ylim()[1], 1.3 * max(values)))
+            # Limits that leave out the first steps, whose perplexity is many times higher.
+            limits = [UNIGRAM_PERPLEXITY, min(min(line.get_ydata()) for line in axis.lines)]
+            axis.axhline(UNIGRAM_PERPLEXITY, color="grey", ls=":", lw=1, label="composition only")
+            axis.set_ylim(0.9 * min(limits), min(axis.get_ylim()[1], 1.3 * max(limits)))
         axis.set(title=title, xlabel="optimizer step")
         axis.legend(frameon=False)
     path = log_dir / "curves.png"

@@ -1,4 +1,4 @@
-"""How much of a machine's matrix product rate a training step reaches."""
+"""Useful operations of a training step, and the matmul rate of the machine to compare them with."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from prott5nv.model.config import ModelConfig
 
 
 def training_flops(config: ModelConfig, encoder_lengths: Sequence[int], decoder_lengths: Sequence[int]) -> float:
-    """Floating point operations that a training step over these proteins needs, whoever computes it.
+    """Count the floating-point operations that a training step over these proteins needs in any implementation.
 
-    Products of matrices alone: forward once and backward twice, causal attention counted for the half that is not
-    masked, padding and recomputation not counted.
+    Only matmuls count: once for the forward and twice for the backward pass. Causal attention counts for the half that
+    is not masked. Padding and recomputation do not count.
 
     Parameters
     ----------
     config : ModelConfig
     encoder_lengths, decoder_lengths : sequence of int
-        Tokens of each protein.
+        Number of tokens of each protein.
 
     Returns
     -------
@@ -36,8 +36,8 @@ def training_flops(config: ModelConfig, encoder_lengths: Sequence[int], decoder_
     projections = 4 * d * d + 2 * d * f
     encoder = 2 * projections * encoder_tokens + 4 * d * sum(length**2 for length in encoder_lengths)
     decoder = (
-        2 * (projections + 2 * d * d) * decoder_tokens  # those of attention to the encoder: query and output
-        + 2 * 2 * d * d * encoder_tokens  # and key and value
+        2 * (projections + 2 * d * d) * decoder_tokens  # with query and output of attention to the encoder
+        + 2 * 2 * d * d * encoder_tokens  # its key and value
         + 2 * d * sum(length**2 for length in decoder_lengths)
         + 4 * d * sum(e * s for e, s in zip(encoder_lengths, decoder_lengths, strict=True))
     )
@@ -46,17 +46,28 @@ def training_flops(config: ModelConfig, encoder_lengths: Sequence[int], decoder_
 
 
 def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """The best rate at which this machine, as it is now, multiplies large matrices, in operations a second."""
+    """Measure the best rate of large matmuls on this machine, under its current load.
+
+    Parameters
+    ----------
+    device : torch.device
+    dtype : torch.dtype
+
+    Returns
+    -------
+    float
+        Operations per second.
+    """
     rows, inner, columns = (8192, 8192, 8192) if device.type == "cuda" else (4096, 768, 3072)
     left = torch.randn(rows, inner, device=device, dtype=dtype)
     right = torch.randn(inner, columns, device=device, dtype=dtype)
     best = float("inf")
     for _ in range(4):  # the first one warms up
         _synchronize(device)
-        began = time.perf_counter()
+        start = time.perf_counter()
         left @ right
         _synchronize(device)
-        best = min(best, time.perf_counter() - began)
+        best = min(best, time.perf_counter() - start)
     return 2.0 * rows * inner * columns / best
 
 

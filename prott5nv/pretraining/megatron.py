@@ -1,8 +1,8 @@
-"""ProtT5nv composed of Megatron-Core's blocks, over packed proteins.
+"""ProtT5nv built from Megatron-Core's blocks, for packed proteins.
 
-Megatron-Core's own ``T5Model`` ignores packing and numbers positions through the whole batch, so its parts are put
-together here: embedding, encoder block, decoder block, head. The places where packing matters are the layer specs'
-core attention, which takes a ``Packing`` where Megatron passes a mask, and the position ids.
+Megatron-Core's own ``T5Model`` does not support packing: it numbers positions through the whole batch. This module
+therefore assembles the parts itself: embedding, encoder block, decoder block, head. Packing matters in two of them: the
+core attention of the layer specs, which takes a ``Packing`` where Megatron passes a mask, and the position ids.
 
 Shapes: B proteins, T packed encoder tokens, S packed decoder tokens, D hidden size, H heads of this rank, C channels of
 a head, V vocabulary rows of this rank. Megatron's layout is [sequence, batch, ...] with a batch of 1.
@@ -10,9 +10,10 @@ a head, V vocabulary rows of this rank. Megatron's layout is [sequence, batch, .
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -39,7 +40,7 @@ from megatron.core.transformer.transformer_block import TransformerBlock, Transf
 from megatron.core.transformer.transformer_config import TransformerConfig
 from megatron.core.transformer.transformer_layer import TransformerLayer, TransformerLayerSubmodules
 from megatron.core.utils import init_method_normal, scaled_init_method_normal
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from prott5nv.errors import ProtT5nvError
@@ -49,17 +50,23 @@ from prott5nv.model.dropout import dropout
 
 
 def initialize_parallel(tensor_model_parallel_size: int = 1) -> None:
-    """Set up Megatron's process groups, in a private group of one where nothing was launched.
+    """Set up Megatron's process groups. A process that no launcher started forms a group of one.
+
+    Parameters
+    ----------
+    tensor_model_parallel_size : int, default 1
+        Number of ranks over which each layer is sharded.
 
     Raises
     ------
     ProtT5nvError
-        If the processes cannot be divided into groups of this size.
+        If the number of processes is not a multiple of this size.
     """
     if parallel_state.model_parallel_is_initialized():
         return
     if not dist.is_initialized():
-        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        store = dist.HashStore()  # type: ignore[attr-defined]  # PyTorch's stubs lack it
+        dist.init_process_group("gloo", store=store, rank=0, world_size=1)
     if dist.get_world_size() % tensor_model_parallel_size:
         raise ProtT5nvError(
             f"model.tensor_model_parallel_size={tensor_model_parallel_size} does not divide the number of processes, "
@@ -73,39 +80,71 @@ def initialize_parallel(tensor_model_parallel_size: int = 1) -> None:
 
 
 class PlainLinear:
-    """Mixed into Megatron's linears: the product is PyTorch's own, with the slices' sums round it.
+    """Mixin for Megatron's linear layers that computes the matmul with PyTorch's own function.
 
-    Megatron's autograd function casts nothing in the backward pass, so CPU autocast fails in it.
+    Megatron's autograd function does not cast in the backward pass, so it fails with CPU autocast.
     """
 
-    def _forward_impl(self, input, weight, bias=None, allreduce_dgrad=False, **_unused):
-        if allreduce_dgrad:  # each rank's gradient of the input is that of its slice alone
+    tp_group: dist.ProcessGroup  # set by Megatron
+
+    def _forward_impl(
+        self, input: Tensor, weight: Tensor, bias: Tensor | None = None, allreduce_dgrad: bool = False, **_unused: Any
+    ) -> Tensor:
+        if allreduce_dgrad:  # each rank has the gradient of the input only through its own shard of the weight
             input = copy_to_tensor_model_parallel_region(input, group=self.tp_group)
         return F.linear(input, weight, bias)
 
 
 class ColumnLinear(PlainLinear, ColumnParallelLinear):
-    """With its bias in the product: added by the caller, a float32 bias would widen what autocast has narrowed."""
+    """Column-parallel linear layer that always adds its bias itself.
 
-    def __init__(self, *args, skip_bias_add: bool = False, **kwargs):
+    If the caller added the float32 bias, it would convert the output of autocast back to float32.
+    """
+
+    def __init__(self, *args: Any, skip_bias_add: bool = False, **kwargs: Any):
         super().__init__(*args, skip_bias_add=False, **kwargs)
 
 
 class RowLinear(PlainLinear, RowParallelLinear):
-    pass
+    """Row-parallel linear layer with PyTorch's own matmul."""
 
 
 class PackedCoreAttention(MegatronModule):
-    """Core attention that reads ``(query packing, key packing)`` where Megatron hands it a mask."""
+    """Core attention over packed proteins.
 
-    def __init__(self, config, layer_number, attn_mask_type, attention_type, **_unused):
+    Megatron passes the argument ``attention_mask`` on to it unchanged; here it is ``(query packing, key packing)``.
+    """
+
+    def __init__(
+        self,
+        config: TransformerConfig,
+        layer_number: int,
+        attn_mask_type: AttnMaskType,
+        attention_type: str,
+        **_unused: Any,
+    ):
         super().__init__(config=config)
         self.causal = attn_mask_type == AttnMaskType.causal
 
-    def forward(self, query, key, value, attention_mask, **_unused) -> Tensor:
+    def forward(
+        self, query: Tensor, key: Tensor, value: Tensor, attention_mask: tuple[Packing, Packing], **_unused: Any
+    ) -> Tensor:
+        """Attend within each protein.
+
+        Parameters
+        ----------
+        query, key, value : Tensor, shape=(T, 1, H, C)
+            For attention to the encoder, the query has S instead of T tokens.
+        attention_mask : (Packing, Packing)
+            Packing of the query and of the key.
+
+        Returns
+        -------
+        Tensor, shape=(T, 1, H * C)
+        """
         query_packing, key_packing = attention_mask
         dropout = self.config.attention_dropout if self.training else 0.0
-        with draws_of_this_slice(query.device) if dropout else nullcontext():
+        with random_numbers_of_rank(query.device) if dropout else nullcontext():
             out_THC = packed_attention(
                 query.squeeze(1),
                 key.squeeze(1),
@@ -119,10 +158,10 @@ class PackedCoreAttention(MegatronModule):
 
 
 @contextmanager
-def draws_of_this_slice(device: torch.device) -> Iterator[None]:
-    """Random numbers of this tensor-parallel rank alone, after which all ranks go on alike.
+def random_numbers_of_rank(device: torch.device) -> Iterator[None]:
+    """Within the block, draw other random numbers on each tensor-parallel rank; after it, the same ones again.
 
-    What the ranks hold whole must be dropped alike; the heads that each has for itself must not.
+    Dropout must be equal on all ranks for activations that all ranks hold, but not for the heads, which differ.
     """
     group = parallel_state.get_tensor_model_parallel_group()
     if group.size() == 1:
@@ -134,10 +173,10 @@ def draws_of_this_slice(device: torch.device) -> Iterator[None]:
         yield
 
 
-def bias_dropout_add(training: bool, _fused: bool):
-    """As Megatron's function of that purpose, with our dropout."""
+def bias_dropout_add(training: bool, _fused: bool) -> Callable[[tuple[Tensor, Tensor | None], Tensor, float], Tensor]:
+    """Return the function that adds a layer's output to the residual, as Megatron's own does, with our dropout."""
 
-    def add(x_with_bias, residual, probability):
+    def add(x_with_bias: tuple[Tensor, Tensor | None], residual: Tensor, probability: float) -> Tensor:
         x, bias = x_with_bias
         if bias is not None:
             x = x + bias
@@ -147,8 +186,18 @@ def bias_dropout_add(training: bool, _fused: bool):
 
 
 def layer_spec(*, decoder: bool) -> ModuleSpec:
-    """Pre-LN layer of plain PyTorch norms, our linears and packed attention, named as Megatron names them."""
-    cross = dict(
+    """Describe a pre-LN layer made of PyTorch's norms, our linear layers and packed attention.
+
+    Parameters
+    ----------
+    decoder : bool
+        Whether self-attention is causal and attention to the encoder follows it.
+
+    Returns
+    -------
+    ModuleSpec
+    """
+    cross_attention: dict[str, Any] = dict(
         pre_cross_attn_layernorm=WrappedTorchNorm,
         cross_attention=ModuleSpec(
             module=CrossAttention,
@@ -177,13 +226,23 @@ def layer_spec(*, decoder: bool) -> ModuleSpec:
             pre_mlp_layernorm=WrappedTorchNorm,
             mlp=ModuleSpec(module=MLP, submodules=MLPSubmodules(linear_fc1=ColumnLinear, linear_fc2=RowLinear)),
             mlp_bda=bias_dropout_add,
-            **(cross if decoder else {}),
+            **(cross_attention if decoder else {}),
         ),
     )
 
 
 def transformer_config(config: ModelConfig, num_layers: int) -> TransformerConfig:
-    """Megatron's description of one stack of ours."""
+    """Return Megatron's configuration of the encoder or the decoder.
+
+    Parameters
+    ----------
+    config : ModelConfig
+    num_layers : int
+
+    Returns
+    -------
+    TransformerConfig
+    """
     return TransformerConfig(
         num_layers=num_layers,
         hidden_size=config.hidden_size,
@@ -193,12 +252,12 @@ def transformer_config(config: ModelConfig, num_layers: int) -> TransformerConfi
         attention_dropout=config.attention_dropout,
         layernorm_epsilon=config.layernorm_epsilon,
         activation_func=partial(F.gelu, approximate="tanh" if config.bias_activation_fusion else "none"),
-        bias_activation_fusion=False,  # Megatron's name for a fused kernel, not for a form of GELU
+        bias_activation_fusion=False,  # here the name of a fused kernel, not of a form of GELU
         init_method=init_method_normal(config.init_method_std),
         output_layer_init_method=scaled_init_method_normal(config.init_method_std, config.num_layers),
         embedding_init_method=init_method_normal(config.init_method_std),
         tensor_model_parallel_size=parallel_state.get_tensor_model_parallel_world_size(),
-        use_cpu_initialization=True,  # Lightning moves the module; drawing on the CPU also makes runs comparable
+        use_cpu_initialization=True,  # so that initial weights are the same on every device; Lightning moves them
     )
 
 
@@ -227,49 +286,77 @@ class MegatronProtT5(MegatronModule):
             config.padded_vocab_size,
             config=decoder_config,
             init_method=decoder_config.init_method,
-            skip_weight_param_allocation=True,  # the word table is the matrix
+            skip_weight_param_allocation=True,  # its weight is the word table
         )
-        if recompute:  # with PyTorch's own tool: Megatron's needs CUDA
+        if recompute:  # with PyTorch's function, because Megatron's needs CUDA
             for layer in (*self.encoder.layers, *self.decoder.layers):
                 layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
 
     def encode(self, tokens_T: Tensor, packing: Packing) -> Tensor:
-        """Encoder output in Megatron's layout: Tensor, shape=(T, 1, D)."""
+        """Run the encoder.
+
+        Parameters
+        ----------
+        tokens_T : Tensor, shape=(T,), dtype=int64
+        packing : Packing
+            Of these tokens.
+
+        Returns
+        -------
+        Tensor, shape=(T, 1, D)
+        """
         embedded = self.embedding(tokens_T.unsqueeze(0), packing.positions_T.unsqueeze(0))
-        return self.encoder(embedded, attention_mask=(packing, packing))
+        encoded: Tensor = self.encoder(embedded, attention_mask=(packing, packing))
+        return encoded
 
     def decode(self, tokens_S: Tensor, packing: Packing, hidden: Tensor, encoder_packing: Packing) -> Tensor:
-        """Decoder output in Megatron's layout: Tensor, shape=(S, 1, D)."""
+        """Run the decoder.
+
+        Parameters
+        ----------
+        tokens_S : Tensor, shape=(S,), dtype=int64
+        packing : Packing
+            Of these tokens.
+        hidden : Tensor, shape=(T, 1, D)
+            Output of the encoder.
+        encoder_packing : Packing
+            Of the encoder's tokens.
+
+        Returns
+        -------
+        Tensor, shape=(S, 1, D)
+        """
         embedded = self.embedding(tokens_S.unsqueeze(0), packing.positions_T.unsqueeze(0))
-        return self.decoder(
+        decoded: Tensor = self.decoder(
             embedded,
             attention_mask=(packing, packing),
             context=hidden,
             context_mask=(packing, encoder_packing),
         )
+        return decoded
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
-        """Scores of each target token.
+        """Compute the logits of each target token.
 
         Parameters
         ----------
         batch : dict of Tensor
-            As :mod:`prott5nv.data.dataset` makes it.
+            A micro-batch of :class:`~prott5nv.data.dataset.PretrainingDataset`.
 
         Returns
         -------
         Tensor, shape=(S, V)
-            This tensor-parallel rank's slice of the vocabulary.
+            This tensor-parallel rank's shard of the vocabulary.
         """
         encoder_packing = Packing(batch["enc_cu_seqlens"])
         decoder_packing = Packing(batch["dec_cu_seqlens"])
         hidden = self.encode(batch["enc_tokens"], encoder_packing)
         decoded = self.decode(batch["dec_tokens"], decoder_packing, hidden, encoder_packing)
-        logits, _ = self.tokens_head(decoded, weight=self.embedding.word_embeddings.weight)
+        logits: Tensor = self.tokens_head(decoded, weight=self.embedding.word_embeddings.weight)[0]
         return logits.squeeze(1)
 
 
-def _block(config: TransformerConfig, *, decoder: bool) -> nn.Module:
+def _block(config: TransformerConfig, *, decoder: bool) -> TransformerBlock:
     layers = [layer_spec(decoder=decoder)] * config.num_layers
-    # Megatron's default final norm is None without Transformer Engine, and would vanish without a word.
+    # Without Transformer Engine, Megatron's default is silently to have no final norm.
     return TransformerBlock(config, TransformerBlockSubmodules(layer_specs=layers, layer_norm=WrappedTorchNorm))

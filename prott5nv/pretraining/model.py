@@ -108,7 +108,7 @@ class ProtT5nvModel(ModelPT):
         """Build the optimizer, without weight decay on biases and LayerNorms, and NeMo's learning-rate schedule."""
         optim = as_dict(self.cfg.optim)
         optimizer = make_optimizer(
-            self._optimized_groups(),
+            self._parameter_groups(),
             **{name: optim[name] for name in ("name", "lr", "betas", "eps", "weight_decay")},
             # The gradient scaler unscales before clipping, but the fused kernel would do so after clipping.
             fused=str(self.trainer.precision) != "16-mixed",
@@ -116,7 +116,7 @@ class ProtT5nvModel(ModelPT):
         scheduler = make_schedule(optimizer, optim["sched"], self.trainer.max_steps)
         return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
 
-    def _optimized_groups(self) -> list[list[nn.Parameter]]:
+    def _parameter_groups(self) -> list[list[nn.Parameter]]:
         return parameter_groups(self.named_parameters(), self.cfg.optim.name)
 
     # ------------------------------------------------------------------ data
@@ -158,14 +158,7 @@ class ProtT5nvModel(ModelPT):
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
         """Return the logits of each target token.
 
-        Parameters
-        ----------
-        batch : dict of Tensor
-            A micro-batch of :class:`~prott5nv.data.dataset.PretrainingDataset`.
-
-        Returns
-        -------
-        Tensor, shape=(S, V)
+        See :meth:`prott5nv.pretraining.megatron.MegatronProtT5.forward`.
         """
         return cast(Tensor, self.built(batch))
 
@@ -218,11 +211,11 @@ class ProtT5nvModel(ModelPT):
     test_step = validation_step
 
     def on_validation_epoch_end(self) -> None:
-        """Log the loss of the validation split, and the perplexity and accuracy over its masked residues."""
+        """Log the metrics of the validation split."""
         self._log_split("val")
 
     def on_test_epoch_end(self) -> None:
-        """Log the loss of the test split, and the perplexity and accuracy over its masked residues."""
+        """Log the metrics of the test split."""
         self._log_split("test")
 
     def _log_split(self, prefix: str) -> None:
@@ -331,7 +324,7 @@ class ProtT5nvModel(ModelPT):
 
     def _map_tensors(self, checkpoint: dict[str, Any], function: Callable[[Tensor, nn.Parameter], Tensor]) -> None:
         checkpoint["state_dict"] = map_state(checkpoint["state_dict"], dict(self.named_parameters()), function)
-        optimized = [parameter for group in self._optimized_groups() for parameter in group]
+        optimized = [parameter for group in self._parameter_groups() for parameter in group]
         checkpoint["optimizer_states"] = [
             map_optimizer_state(state, optimized, function) for state in checkpoint.get("optimizer_states", [])
         ]
