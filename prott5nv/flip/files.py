@@ -1,4 +1,4 @@
-"""FLIP's own files wherever they lie: a folder, a checkout with its ``splits.zip`` archives, or a web address."""
+"""FLIP's own files, in a folder, in the ``splits.zip`` archives of a checkout, or at a web address."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple, cast
 from urllib.error import URLError
 from urllib.request import urlopen
 
@@ -20,25 +20,25 @@ from prott5nv.io.fasta import parse_fasta
 from prott5nv.io.record import Record
 from prott5nv.io.source import open_source
 
-# Upstream's tables call the target by the task's own word.
+# Names of the columns in FLIP's tables and in those of BioNeMo v1.
 TARGET_COLUMNS = ("target", "3state", "conservation", "label")
 MASK_COLUMNS = ("mask", "resolved")
 _ARCHIVE = "splits.zip"
 
 
 class LabelledRow(NamedTuple):
-    """One line of a labelled file, as it stands there.
+    """One protein of a labelled file, unchanged.
 
     Attributes
     ----------
     id : str
     sequence : str
-        Empty where the file holds labels only.
+        Empty if the file holds labels only.
     target : str
     set : str
         ``train``, ``val`` or ``test``.
     mask : str or None
-        One character per residue, ``1`` where the label counts.
+        One character per residue: ``1`` if its label is scored.
     """
 
     id: str
@@ -49,13 +49,13 @@ class LabelledRow(NamedTuple):
 
 
 class FlipFile(NamedTuple):
-    """A file, or a member of an archive.
+    """A file, or a member of a zip archive.
 
     Attributes
     ----------
     path : Path
     member : str or None
-        Name within a zip archive.
+        Name within the archive.
     """
 
     path: Path
@@ -63,43 +63,43 @@ class FlipFile(NamedTuple):
 
     @property
     def name(self) -> str:
-        """How messages call it."""
+        """Name for error messages."""
         return f"{self.path}: {self.member}" if self.member else str(self.path)
 
     @property
     def is_table(self) -> bool:
-        """Whether it is CSV, and not FASTA."""
+        """Whether it is a CSV table; otherwise it is FASTA."""
         return ".csv" in Path(self.member or self.path).suffixes
 
     @contextmanager
-    def open(self) -> Iterator[BinaryIO]:
-        """The uncompressed bytes."""
+    def open(self) -> Iterator[io.BufferedReader]:
+        """Open the file, uncompressed, for reading bytes."""
         if self.member is None:
             with open_source(self.path) as stream:
                 yield stream
             return
         with zipfile.ZipFile(self.path) as archive, archive.open(self.member) as stream:
-            yield io.BufferedReader(stream)
+            yield io.BufferedReader(cast(io.RawIOBase, stream))
 
     def records(self) -> Iterator[Record]:
-        """Its FASTA records."""
+        """Stream the FASTA records."""
         with self.open() as stream:
             yield from parse_fasta(stream, self.name)
 
     def git_hash(self) -> str:
-        """What git calls the file on disk, to tell it from a changed one."""
+        """Return the hash that git computes for the file on disk, which identifies FLIP's own archives."""
         content = self.path.read_bytes()
         return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
 class FlipSource:
-    """Where FLIP's files are.
+    """The place of FLIP's files; use it as a context manager.
 
     Parameters
     ----------
     location : str or PathLike
-        A folder with one folder for each task, or of a single task; a checkout of FLIP; or the web address of such
-        a folder, whose files are downloaded for as long as the source is open.
+        A folder with one folder for each task, the folder of a single task, a checkout of FLIP, or the web address of
+        such a folder. Files from the web are downloaded to a temporary folder, which is removed at the end.
 
     Raises
     ------
@@ -107,24 +107,43 @@ class FlipSource:
         If there is no such folder.
     """
 
-    def __init__(self, location: str | os.PathLike):
+    def __init__(self, location: str | os.PathLike[str]):
         self.location = str(location)
-        self._is_web = self.location.startswith(("http://", "https://"))
-        self._downloads = tempfile.TemporaryDirectory() if self._is_web else None
-        if not self._is_web and not Path(location).is_dir():
+        is_web = self.location.startswith(("http://", "https://"))
+        self._downloads = tempfile.TemporaryDirectory() if is_web else None
+        if not is_web and not Path(location).is_dir():
             raise ProtT5nvError(f"{location}: no such folder; --from takes a folder of FLIP's files or its web address")
 
     def __enter__(self) -> FlipSource:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._downloads is not None:
             self._downloads.cleanup()
 
     def find(self, task: str, stem: str, suffixes: tuple[str, ...] = (".fasta", ".csv")) -> FlipFile | None:
-        """The task's file of that name with one of the suffixes, gzipped or not, or the archive's member."""
-        if self._is_web:
-            return self._download(task, stem, suffixes)
+        """Find a file of a task, gzipped or not, or a member of its archive.
+
+        Parameters
+        ----------
+        task : str
+        stem : str
+            Name of the file without suffix.
+        suffixes : tuple of str
+            Suffixes to look for, in this order.
+
+        Returns
+        -------
+        FlipFile or None
+            None if there is no such file.
+
+        Raises
+        ------
+        ProtT5nvError
+            If an archive is damaged or a download fails.
+        """
+        if self._downloads is not None:
+            return self._download(Path(self._downloads.name), task, stem, suffixes)
         root = Path(self.location)
         folders = [folder for folder in (root / task, root / "splits" / task, root) if folder.is_dir()]
         for folder in folders:
@@ -133,25 +152,35 @@ class FlipSource:
                     if path.is_file():
                         return FlipFile(path)
             if (folder / _ARCHIVE).is_file():
-                found = _member(folder / _ARCHIVE, stem, suffixes)
-                if found:
-                    return found
+                member = _find_member(folder / _ARCHIVE, stem, suffixes)
+                if member:
+                    return member
         return None
 
     def tables(self, task: str) -> dict[str, list[FlipFile]]:
-        """Upstream's own layout: CSV files in folders ``train``, ``val`` and ``test``; empty where it is not there."""
-        if self._is_web:
+        """Find the CSV tables of a task in the layout of BioNeMo v1: folders ``train``, ``val`` and ``test``.
+
+        Parameters
+        ----------
+        task : str
+
+        Returns
+        -------
+        dict of str to list of FlipFile
+            The tables of each set; empty if there is no such layout.
+        """
+        if self._downloads is not None:
             return {}
         for folder in (Path(self.location) / task, Path(self.location)):
-            found = {name: sorted((folder / name).glob("*.csv*")) for name in ("train", "val", "test")}
-            if all(found.values()):
-                return {name: [FlipFile(path) for path in paths] for name, paths in found.items()}
+            paths_by_set = {name: sorted((folder / name).glob("*.csv*")) for name in ("train", "val", "test")}
+            if all(paths_by_set.values()):
+                return {name: [FlipFile(path) for path in paths] for name, paths in paths_by_set.items()}
         return {}
 
-    def _download(self, task: str, stem: str, suffixes: tuple[str, ...]) -> FlipFile | None:
+    def _download(self, folder: Path, task: str, stem: str, suffixes: tuple[str, ...]) -> FlipFile | None:
         for suffix in suffixes:
             address = f"{self.location.rstrip('/')}/{task}/{stem}{suffix}"
-            path = Path(self._downloads.name) / f"{task}-{stem}{suffix}"
+            path = folder / f"{task}-{stem}{suffix}"
             try:
                 with urlopen(address, timeout=60) as response:
                     path.write_bytes(response.read())
@@ -163,14 +192,22 @@ class FlipSource:
 
 
 def read_labelled(file: FlipFile) -> Iterator[LabelledRow]:
-    """Stream a FASTA file whose headers hold ``TARGET= SET= VALIDATION=``, or FLIP's CSV of the same columns.
+    """Stream the proteins of a FASTA file with ``TARGET= SET= VALIDATION=`` in its headers, or of FLIP's CSV.
 
-    Where headers have no ``TARGET``, what stands below them are the labels, one letter per residue.
+    If the headers have no ``TARGET``, the lines below them are labels, one letter per residue.
+
+    Parameters
+    ----------
+    file : FlipFile
+
+    Yields
+    ------
+    LabelledRow
 
     Raises
     ------
     ProtT5nvError
-        If a record says no set, naming file and line.
+        If a record has no valid set; the message names file and line.
     """
     if file.is_table:
         yield from read_table(file)
@@ -189,12 +226,23 @@ def read_labelled(file: FlipFile) -> Iterator[LabelledRow]:
 
 
 def read_table(file: FlipFile, part: str | None = None) -> Iterator[LabelledRow]:
-    """Stream a CSV file: ``sequence``, the target, and ``set`` with ``validation`` unless `part` says the set.
+    """Stream the proteins of a CSV file.
+
+    Parameters
+    ----------
+    file : FlipFile
+        With the columns ``sequence``, the target and, unless `part` is given, ``set``.
+    part : str, optional
+        Set of all proteins in the file.
+
+    Yields
+    ------
+    LabelledRow
 
     Raises
     ------
     ProtT5nvError
-        If a column is missing, naming those that are there.
+        If a column is missing; the message names the existing ones.
     """
     with file.open() as stream:
         rows = csv.DictReader(io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""))
@@ -202,8 +250,8 @@ def read_table(file: FlipFile, part: str | None = None) -> Iterator[LabelledRow]
         target = next((name for name in TARGET_COLUMNS if name in columns), None)
         mask = next((name for name in MASK_COLUMNS if name in columns), None)
         if target is None or "sequence" not in columns or (part is None and "set" not in columns):
-            wanted = f"sequence, {' or '.join(TARGET_COLUMNS)}" + ("" if part else ", set")
-            raise ProtT5nvError(f"{file.name}: expected columns {wanted}; found {', '.join(columns) or 'none'}")
+            expected = f"sequence, {' or '.join(TARGET_COLUMNS)}" + ("" if part else ", set")
+            raise ProtT5nvError(f"{file.name}: expected columns {expected}; found {', '.join(columns) or 'none'}")
         for number, row in enumerate(rows):
             yield LabelledRow(
                 row.get("id") or f"Sequence{number}",
@@ -215,7 +263,7 @@ def read_table(file: FlipFile, part: str | None = None) -> Iterator[LabelledRow]
 
 
 def header_values(description: str) -> dict[str, str]:
-    """The ``KEY=value`` words of a FASTA header.
+    """Return the ``KEY=value`` words of a FASTA header.
 
     >>> header_values("1es5-A SET=train VALIDATION=False")
     {'SET': 'train', 'VALIDATION': 'False'}
@@ -227,7 +275,7 @@ def _part(name: str, validation: str | None) -> str:
     return "val" if name == "train" and (validation or "").lower() == "true" else name
 
 
-def _member(archive: Path, stem: str, suffixes: tuple[str, ...]) -> FlipFile | None:
+def _find_member(archive: Path, stem: str, suffixes: tuple[str, ...]) -> FlipFile | None:
     try:
         with zipfile.ZipFile(archive) as file:
             members = [name for name in file.namelist() if "__MACOSX" not in name]

@@ -11,7 +11,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from prott5nv.flip.config import PREDICTIONS_FILE
+from prott5nv.errors import ProtT5nvError
+from prott5nv.flip.config import PREDICTIONS_FILE, RESULT_FILE
 from prott5nv.flip.published import PUBLISHED
 from prott5nv.flip.tasks import LONG
 
@@ -77,6 +78,11 @@ def run_plots(run: dict[str, Any]) -> Figure:
     -------
     Figure
         The middle panel is a confusion matrix for classes, and prediction against measurement for numbers.
+
+    Raises
+    ------
+    ProtT5nvError
+        If the folder of the run has no ``predictions.csv``.
     """
     figure = Figure(figsize=(13, 4), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
@@ -142,7 +148,10 @@ def _read_predictions(run: dict[str, Any]) -> _TestPredictions:
     lengths, scores = [], []
     targets: list[np.ndarray] = []
     predictions: list[np.ndarray] = []
-    with open(Path(run["folder"]) / PREDICTIONS_FILE, newline="", encoding="utf-8") as file:
+    path = Path(run["folder"]) / PREDICTIONS_FILE
+    if not path.is_file():
+        raise ProtT5nvError(f"{path}: no such file; prott5nv finetune writes it beside {RESULT_FILE}")
+    with open(path, newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             target, prediction = row["target"], row["prediction"]
             if run["label"] == "number":

@@ -1,4 +1,4 @@
-"""FLIP's files into one table per task and split, counted against the model card."""
+"""Preparation of FLIP: one table per task and split, whose numbers of proteins are compared with the model card."""
 
 from __future__ import annotations
 
@@ -12,21 +12,23 @@ from pathlib import Path
 from prott5nv.errors import ProtT5nvError
 from prott5nv.flip.files import FlipFile, FlipSource, LabelledRow, read_labelled, read_table
 from prott5nv.flip.tasks import LONG, SETS, description_file
+from prott5nv.io.atomic import write_text
 from prott5nv.io.table import write_table
 
-_SHOWN = 5
+_IDS_SHOWN = 5
 
 
 @dataclass(frozen=True)
 class Split:
-    """One way of cutting a task's proteins.
+    """One way of dividing the proteins of a task into sets.
 
     Attributes
     ----------
     files : dict of str to str
-        Names to look for, without suffix, and how such a file differs from the official one.
+        Names of the files to look for, without suffix, and how each differs from the official one (empty if it does
+        not).
     card : tuple of int, optional
-        Training, validation and test proteins on the model card, or in FLIP's paper.
+        Number of training, validation and test proteins in the model card or in FLIP's paper.
     """
 
     files: dict[str, str]
@@ -35,20 +37,20 @@ class Split:
 
 @dataclass(frozen=True)
 class FlipTask:
-    """What FLIP asks of a protein.
+    """A task of FLIP.
 
     Attributes
     ----------
     level, label : str
         As for :class:`prott5nv.flip.tasks.Task`.
     splits : dict of str to Split
-        The first is the one that the published figures are of.
+        The published scores are those of the first split.
     classes : str
-        One letter each, for tasks about residues.
+        Classes of residues, one letter each; empty for other tasks.
     mask : bool
-        Whether a third file says which residues are scored.
+        Whether a third file marks the residues that are scored.
     archive : str
-        Git's hash of ``splits.zip`` in FLIP's repository, where known.
+        Git hash of ``splits.zip`` in FLIP's repository; empty if unknown.
     """
 
     level: str
@@ -59,7 +61,7 @@ class FlipTask:
     archive: str = ""
 
 
-def _named(*names: str) -> dict[str, Split]:
+def _splits(*names: str) -> dict[str, Split]:
     return {name: Split({name: ""}) for name in names}
 
 
@@ -75,7 +77,7 @@ FLIP = {
         "class",
         {
             "mixed_soft": Split({"mixed_soft": "", "mixed_soft_reconstructed": "rebuilt train"}, (9503, 1678, 2768)),
-            **_named("mixed_hard", "human_soft", "human_hard", "balanced", "mixed_vs_human_2"),
+            **_splits("mixed_hard", "human_soft", "human_hard", "balanced", "mixed_vs_human_2"),
         },
         archive="a2db6c2b23db4497625fd350354592dad1b3ce71",
     ),
@@ -86,7 +88,7 @@ FLIP = {
             "mixed_split": Split(
                 {"mixed_split": "", "meltome_atlas_subset_mixed": "Meltome subset"}, (22335, 2482, 3134)
             ),
-            **_named("human", "human_cell"),
+            **_splits("human", "human_cell"),
         },
         archive="94b82305ccf0ca8a979771ae6edfd27824fdf2d4",
     ),
@@ -96,7 +98,7 @@ FLIP = {
         {
             "two_vs_rest": Split({"two_vs_rest": ""}, (381, 43, 8309)),
             "sampled": Split({"sampled": ""}, (6289, 699, 1745)),
-            **_named("one_vs_rest", "three_vs_rest", "low_vs_high"),
+            **_splits("one_vs_rest", "three_vs_rest", "low_vs_high"),
         },
     ),
 }
@@ -104,22 +106,22 @@ FLIP = {
 
 @dataclass
 class Prepared:
-    """What became of one split.
+    """A prepared split; the description beside its table has the same keys.
 
     Attributes
     ----------
     task, split, level, label : str
     classes : list of str
     note : str
-        How the split differs from the official one, in a few words for a table.
+        How the split differs from the official one, in a few words; empty if it does not.
     source : str
-        The file it was read from.
+        The file that the split was read from.
     counts : dict of str to int
-        Proteins of each set.
+        Number of proteins in each set.
     longer_than_512 : int
-        Kept: they are embedded by windows.
+        Number of proteins that are longer than 512 residues. They are kept, and embedded by windows.
     differences : list of str
-        Everything that is not as on the model card, and every protein left out.
+        All differences from the model card, and the proteins that were left out.
     """
 
     task: str
@@ -139,26 +141,32 @@ class Prepared:
         return "\n  ".join([line, *self.differences])
 
 
-def prepare(task: str, location: str | os.PathLike, output: str | os.PathLike) -> list[Prepared]:
-    """Write ``OUTPUT/TASK/SPLIT.csv`` and a description beside it, for every split of a task that is there.
+def prepare(task: str, location: str | os.PathLike[str], output: str | os.PathLike[str]) -> list[Prepared]:
+    """Write ``OUTPUT/TASK/SPLIT.csv`` and a JSON description beside it for every split whose files exist.
 
     Parameters
     ----------
     task : str
-        One of `FLIP`.
+        A key of `FLIP`.
     location : str or PathLike
         See :class:`prott5nv.flip.files.FlipSource`.
     output : str or PathLike
+        Folder to write to.
+
+    Returns
+    -------
+    list of Prepared
+        One for each split that was written.
 
     Raises
     ------
     ProtT5nvError
-        If the task is unknown, none of its files is there, or one is malformed.
+        If the task is unknown, it has no files at `location`, or one of them is malformed.
     """
     if task not in FLIP:
         raise ProtT5nvError(f"no FLIP task {task!r}: choose one of {', '.join(FLIP)}, or all")
     flip_task = FLIP[task]
-    done = []
+    written = []
     with FlipSource(location) as source:
         for name, split in flip_task.splits.items():
             for stem, note in split.files.items():
@@ -167,56 +175,59 @@ def prepare(task: str, location: str | os.PathLike, output: str | os.PathLike) -
                     prepared = Prepared(
                         task, name, flip_task.level, flip_task.label, list(flip_task.classes), note, file.name
                     )
-                    rows = _rows(source, file, flip_task, prepared)
-                    done.append(_write(rows, split, prepared, Path(output)))
+                    rows = _read_rows(source, file, flip_task, prepared)
+                    written.append(_write(rows, split, prepared, Path(output)))
                     break
-        if not done and (tables := source.tables(task)):
+        if not written and (tables := source.tables(task)):
             name, split = next(iter(flip_task.splits.items()))
             prepared = Prepared(
                 task, name, flip_task.level, flip_task.label, list(flip_task.classes), "", str(location)
             )
             rows = [row for part, files in tables.items() for file in files for row in read_table(file, part)]
-            done.append(_write(_fitting(rows, flip_task, prepared), split, prepared, Path(output)))
-    if not done:
-        looked = ", ".join(f"{stem}.fasta" for split in flip_task.splits.values() for stem in split.files)
+            written.append(_write(_keep_consistent(rows, flip_task, prepared), split, prepared, Path(output)))
+    if not written:
+        names = ", ".join(f"{stem}.fasta" for split in flip_task.splits.values() for stem in split.files)
         raise ProtT5nvError(
-            f"{location}: nothing of {task} is there; looked in it and in {task}/ for {looked}, splits.zip"
+            f"{location}: nothing of {task} is there; looked in it and in {task}/ for {names}, splits.zip"
         )
-    return done
+    return written
 
 
-def _rows(source: FlipSource, file: FlipFile, task: FlipTask, prepared: Prepared) -> list[LabelledRow]:
+def _read_rows(source: FlipSource, file: FlipFile, task: FlipTask, prepared: Prepared) -> list[LabelledRow]:
     rows = list(read_labelled(file))
-    if file.member and task.archive and (found := file.git_hash()) != task.archive:
-        prepared.differences.append(f"{file.path}: git hash {found}; FLIP's own is {task.archive}")
+    if file.member and task.archive and (git_hash := file.git_hash()) != task.archive:
+        prepared.differences.append(f"{file.path}: git hash {git_hash}; FLIP's own is {task.archive}")
     if task.level == "residue" and rows and not rows[0].sequence:
-        rows = _join(source, rows, task, prepared)
-    return _fitting(rows, task, prepared)
+        rows = _add_sequences(source, rows, task, prepared)
+    return _keep_consistent(rows, task, prepared)
 
 
-def _join(source: FlipSource, labels: list[LabelledRow], task: FlipTask, prepared: Prepared) -> list[LabelledRow]:
-    """Sequences, and masks where there are any, to labels of the same id; some sequences have no labels."""
-    found = source.find(prepared.task, "sequences", (".fasta",))
-    if found is None:
-        raise ProtT5nvError(f"{prepared.source}: sequences.fasta, which its labels belong to, is not beside it")
-    sequences = {record.id: record.sequence for record in found.records()}
-    masks = {}
+def _add_sequences(
+    source: FlipSource, labels: list[LabelledRow], task: FlipTask, prepared: Prepared
+) -> list[LabelledRow]:
+    """Add the sequences, and the masks if there are any, to the labels with the same id."""
+    sequence_file = source.find(prepared.task, "sequences", (".fasta",))
+    if sequence_file is None:
+        raise ProtT5nvError(f"{prepared.source}: the file sequences.fasta, to which its labels belong, is missing")
+    sequences = {record.id: record.sequence for record in sequence_file.records()}
+    masks: dict[str, str] = {}
     if task.mask:
         mask_file = source.find(prepared.task, "mask", (".fasta",))
         if mask_file is None:
             prepared.differences.append("mask.fasta is missing: residues without coordinates are scored, too")
         else:
-            # A mask is digits, which the FASTA reader passes on as they are.
+            # A mask consists of digits, which the FASTA reader returns unchanged.
             masks = {record.id: record.sequence for record in mask_file.records()}
-    _differ(prepared, "sequences without labels", sequences.keys() - {row.id for row in labels})
-    _differ(prepared, "labels without a sequence", {row.id for row in labels} - sequences.keys())
+    _note_difference(prepared, "sequences without labels", sequences.keys() - {row.id for row in labels})
+    _note_difference(prepared, "labels without a sequence", {row.id for row in labels} - sequences.keys())
     if masks:
-        _differ(prepared, "proteins without a mask, all of whose residues are scored", sequences.keys() - masks.keys())
+        without_mask = sequences.keys() - masks.keys()
+        _note_difference(prepared, "proteins without a mask, all of whose residues are scored", without_mask)
     return [row._replace(sequence=sequences[row.id], mask=masks.get(row.id)) for row in labels if row.id in sequences]
 
 
-def _fitting(rows: Iterable[LabelledRow], task: FlipTask, prepared: Prepared) -> list[LabelledRow]:
-    """Rows whose labels belong to their residues."""
+def _keep_consistent(rows: Iterable[LabelledRow], task: FlipTask, prepared: Prepared) -> list[LabelledRow]:
+    """Return the rows that have one label, and one character of the mask, for each residue."""
     if task.level == "protein":
         return list(rows)
     kept, uneven, uneven_masks = [], [], []
@@ -227,16 +238,16 @@ def _fitting(rows: Iterable[LabelledRow], task: FlipTask, prepared: Prepared) ->
             uneven_masks.append(row.id)
         else:
             kept.append(row)
-    _differ(prepared, "left out, as they have more or fewer labels than residues", uneven)
-    _differ(prepared, "left out, as their mask is of another length", uneven_masks)
+    _note_difference(prepared, "left out, as they have more or fewer labels than residues", uneven)
+    _note_difference(prepared, "left out, as their mask has another length", uneven_masks)
     return kept
 
 
-def _differ(prepared: Prepared, what: str, ids: Iterable[str]) -> None:
+def _note_difference(prepared: Prepared, what: str, ids: Iterable[str]) -> None:
     ids = sorted(ids)
     if ids:
-        more = f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else ""
-        prepared.differences.append(f"{len(ids)} {what}: {', '.join(ids[:_SHOWN])}{more}")
+        more = f" and {len(ids) - _IDS_SHOWN} more" if len(ids) > _IDS_SHOWN else ""
+        prepared.differences.append(f"{len(ids)} {what}: {', '.join(ids[:_IDS_SHOWN])}{more}")
 
 
 def _write(rows: list[LabelledRow], split: Split, prepared: Prepared, output: Path) -> Prepared:
@@ -245,15 +256,15 @@ def _write(rows: list[LabelledRow], split: Split, prepared: Prepared, output: Pa
     if prepared.label == "class" and not prepared.classes:
         prepared.classes = sorted({row.target for row in rows})
     for part, expected in zip(SETS, split.card or (), strict=False):
-        found = prepared.counts.get(part, 0)
-        if found != expected:
-            prepared.differences.append(f"{part}: {found:,} proteins; the model card has {expected:,}")
+        count = prepared.counts.get(part, 0)
+        if count != expected:
+            prepared.differences.append(f"{part}: {count:,} proteins; the model card has {expected:,}")
             prepared.note = prepared.note or "not the card's proteins"
     if prepared.note:
-        prepared.differences.append(f"results will say: {prepared.note}")
+        prepared.differences.append(f"note in results: {prepared.note}")
     path = output / prepared.task / f"{prepared.split}.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
-    description_file(path).write_text(json.dumps(asdict(prepared), indent=1) + "\n")
+    write_text(description_file(path), json.dumps(asdict(prepared), indent=1) + "\n")
     cells = ((row.id, row.sequence, row.target, row.set, row.mask or "") for row in rows)
     write_table(path, ["id", "sequence", "target", "set", "mask"], cells)
     return prepared

@@ -1,0 +1,83 @@
+"""The configuration of fine-tuning: every YAML file fits the types, and wrong settings are refused in one line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("hydra", reason="needs the finetune extra")
+from hydra import compose, initialize_config_dir
+
+from prott5nv.cli import main
+from prott5nv.cli.hydra_app import config_folder
+from prott5nv.flip.config import finetune_config, head_names, register_configs
+from prott5nv.flip.heads import HEADS
+from prott5nv.flip.prepare import FLIP
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("task", FLIP)
+def test_every_task_fits_the_schema(task):
+    register_configs()
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        config = finetune_config(compose("finetune", [f"task={task}"]))
+    assert config.task.name == task and config.task.split == next(iter(FLIP[task].splits))
+    assert config.task.head.name in HEADS[FLIP[task].level]
+
+
+def test_every_head_has_settings():
+    assert set(head_names()) == {name for heads in HEADS.values() for name in heads}
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("task.training.epochs=many", "task.training.epochs: Value 'many' of type 'str' could not be converted"),
+        ("task.training.epochs=2.5", "task.training.epochs: Value '2.5' of type 'float' could not be converted"),
+        ("task.training.lr=true", "task.training.lr: Value 'True' of type 'bool' could not be converted"),
+        ("task.training.epoch=3", "task.training.epoch"),
+        ("+task.training.epoch=3", "task.training.epoch"),
+        ("task.training.epochs=0", "task.training.epochs=0: must be at least 1"),
+        ("task.training.lr=-1", "task.training.lr=-1.0: must be at least 0"),
+        ("task.training.lr=inf", "task.training.lr=inf: must be at least 0 and finite"),
+        ("task.training.warmup=2", "task.training.warmup=2.0: must be a fraction"),
+        ("task.head.mlp.dropout=1", "task.head.mlp.dropout=1.0: must be at least 0 and below 1"),
+        ("task.head.light_attention.kernel=0", "task.head.light_attention.kernel=0: must be at least 1"),
+        ("task.head.name=attention", "task.head.name=attention: must be one of convnet, window, linear, mlp"),
+        ("mode=half", "mode=half: must be one of frozen, lora, full"),
+        ("seeds=[]", "seeds is empty"),
+        ("seeds=[1,1]", "seeds=[1, 1]: must be different numbers"),
+        ("proteins_per_set=1", "proteins_per_set=1: must be at least 2"),
+        ("lora.rank=0", "lora.rank=0: must be at least 1"),
+        ("lora.target_modules=[]", "lora.target_modules is empty"),
+        ("task.name=???", "task.name"),
+        ("task=conservatism", "Could not find 'task/conservatism'"),
+    ],
+)
+def test_wrong_setting_is_one_line_that_names_it(override, message, capsys):
+    pytest.importorskip("peft", reason="needs the finetune extra")
+    with pytest.raises(SystemExit) as exit:
+        main(["finetune", "gb1", override])
+    output = capsys.readouterr()
+    assert exit.value.code == 2 and output.out == ""
+    assert output.err.count("\n") == 1 and message in output.err
+
+
+def test_the_script_refuses_settings_like_the_command():
+    script = [sys.executable, ROOT / "scripts" / "finetune.py", "task=gb1", "task.training.epochs=0"]
+    done = subprocess.run(script, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: task.training.epochs=0: must be at least 1 and finite\n"
+
+
+def test_a_lora_target_that_does_not_exist(tiny_checkpoint, flip_data, tmp_path, capsys):
+    pytest.importorskip("peft", reason="needs the finetune extra")
+    arguments = ["finetune", "gb1", "--model", str(tiny_checkpoint), "--data", str(flip_data), "--mode", "lora"]
+    with pytest.raises(SystemExit) as exit:
+        main([*arguments, "-o", str(tmp_path / "run"), "lora.target_modules=[attention]"])
+    assert exit.value.code == 2
+    assert "lora.target_modules=['attention']" in capsys.readouterr().err
