@@ -61,6 +61,7 @@ def setup(app: Sphinx) -> None:
 
 
 # Appearance
+toc_object_entries_show_parents = "hide"
 html_theme = "pydata_sphinx_theme"
 html_title = "prott5nv"
 html_static_path = ["_static"]
