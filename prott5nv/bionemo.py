@@ -25,7 +25,7 @@ from prott5nv.model.tokenizer import PAD, ProteinTokenizer
 
 
 class ProtT5nvInference:
-    """A loaded model with the methods of BioNeMo v1's class of the same name, and :meth:`embed`.
+    """A loaded model with the methods of BioNeMo v1's class of the same name, and ``embed``.
 
     BioNeMo v1 declared ``hiddens_to_seq`` and ``sample`` without implementing them. Here both predict masked residues,
     which are written as ``?``. The encoder reads a sentinel token in place of each masked residue, and the decoder

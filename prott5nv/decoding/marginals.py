@@ -134,7 +134,7 @@ def score_substitutions(
     Parameters
     ----------
     sequence, model, name, on_progress
-        See :func:`masked_log_probabilities`.
+        See :func:`prott5nv.decoding.marginals.masked_log_probabilities`.
 
     Returns
     -------
@@ -192,7 +192,7 @@ def pseudo_perplexity(
     Parameters
     ----------
     sequence, model, fraction, name, on_progress
-        See :func:`masked_log_probabilities`.
+        See :func:`prott5nv.decoding.marginals.masked_log_probabilities`.
 
     Returns
     -------

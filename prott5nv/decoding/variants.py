@@ -134,7 +134,7 @@ def score_variants(
     sequence : str
         The wild-type protein in one-letter code.
     variants : sequence of str or Variant
-        Variants such as ``["V39A", "D40G:V54L"]``; see :func:`parse_variant`.
+        Variants such as ``["V39A", "D40G:V54L"]``; see :func:`prott5nv.decoding.variants.parse_variant`.
     model : str, Path, ProtT5, Embedder or ProtT5nvInference, optional
         A ``.nemo`` file, or a loaded model, which saves time if you call the function repeatedly. The default is the
         small built-in model.

@@ -84,7 +84,7 @@ class Head(nn.Module):
         raise NotImplementedError
 
     def set_scale(self, rows: Tensor) -> None:
-        """Set the scale of the features from pooled training rows, after :attr:`feature_mean` has been set."""
+        """Set the scale of the features from pooled training rows, after ``feature_mean`` has been set."""
         raise NotImplementedError
 
     def rescale(self, rows: Tensor) -> Tensor:
