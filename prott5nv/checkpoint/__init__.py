@@ -1,6 +1,17 @@
-"""Checkpoints: ``.nemo`` files in and out, safely.
+"""Reading and writing of checkpoints: ``.nemo`` files and Hugging Face folders.
 
-One layout is shared by pretraining, inference, NeMo 1.x and BioNeMo v1; :func:`read_nemo` is its only reader.
+Pretraining, inference, NeMo 1.x and BioNeMo v1 use the same ``.nemo`` layout. :func:`read_nemo` is its only reader. It
+runs no code from a file, writes nothing to disk under a name from the file, and has bounds for time and memory.
+
+- ``reader`` and ``writer``: read and write a ``.nemo`` file. All other modules serve them.
+- ``parameter_names``: mapping of parameter names between ``.nemo``, ``ProtT5`` and Megatron-Core; parameter shapes.
+- ``archive``: the tar archive around everything.
+- ``config_yaml``: the model configuration in the archive.
+- ``weights``: the zip file of ``torch.save`` in the archive; ``state_dict_pickle``: the pickle inside that zip file.
+- ``sentencepiece_file``: the tokenizer in the archive, which must have ProtT5nv's vocabulary.
+- ``huggingface``: conversion to and from Hugging Face folders; ``huggingface_files``: their tokenizer and model card.
+- ``warm_start``: weights of another model, to initialize training.
+- ``public_checkpoint``: comparison of a checkpoint with the published results of NVIDIA's checkpoint.
 """
 
 from prott5nv.checkpoint.reader import NemoFile, load, read_nemo

@@ -1,10 +1,9 @@
-"""Hugging Face folders: the same model as transformers' Blenderbot, with no remote code.
+"""Conversion between ``.nemo`` files and Hugging Face folders, which need no remote code.
 
-ProtT5nv's arithmetic is exactly that of ``BlenderbotForConditionalGeneration``: pre-LN, learned positions, a final
-LayerNorm on both stacks, biases everywhere, one word table tied to the head. Only names differ, and Blenderbot keeps
-queries, keys and values apart where ProtT5nv fuses them; the rows are moved, never computed with.
-
-Shapes: H heads, C channels of a head, D hidden size.
+ProtT5nv has the same architecture as ``BlenderbotForConditionalGeneration`` in transformers: pre-LN, learned positions,
+a final LayerNorm in both stacks, biases everywhere, and a head that uses the word table. There are two differences. The
+parameters have other names, and Blenderbot has separate projections for queries, keys and values where ProtT5nv has a
+fused one. The conversion moves rows of weights and does not change their values.
 """
 
 from __future__ import annotations
@@ -32,7 +31,8 @@ if TYPE_CHECKING:
 
 WEIGHTS_FILE = "model.safetensors"
 
-# ProtT5's module, and Blenderbot's in the same layer: several where ProtT5 fuses their rows, head by head.
+# Each module of a ProtT5 layer, and the modules of the Blenderbot layer with its rows. If there are several, ProtT5
+# interleaves their rows by head.
 _SELF_ATTENTION = {
     "input_layernorm": ("self_attn_layer_norm",),
     "self_attention.query_key_value": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
@@ -56,29 +56,30 @@ _LAYER_NAME = re.compile(r"(encoder|decoder)\.layers\.(\d+)\.(.+)\.(weight|bias)
 
 
 def nemo_to_huggingface(source: str | Path, folder: str | Path) -> None:
-    """Write a checkpoint as a folder for ``AutoModel.from_pretrained`` and ``AutoTokenizer.from_pretrained``.
+    """Convert a ``.nemo`` file to a folder for ``AutoModel`` and ``AutoTokenizer`` of transformers.
 
     Parameters
     ----------
-    source : path-like
+    source : str or Path
         A ``.nemo`` file.
-    folder : path-like
-        Must not exist yet; it appears when it is complete.
+    folder : str or Path
+        Folder to write. It must not exist yet, and appears only when it is complete.
 
     Raises
     ------
     ProtT5nvError
-        If the file is not a sound checkpoint, the folder exists, or Blenderbot cannot express the model.
+        If the file is not a valid checkpoint, the folder exists, Blenderbot does not support a setting of the model, or
+        safetensors is not installed.
     """
     _require_safetensors()
     from safetensors.torch import save_file
 
     folder = Path(folder)
     if folder.exists():
-        raise ProtT5nvError(f"{folder}: exists already; name a new folder")
+        raise ProtT5nvError(f"{folder}: exists already; choose another name")
     file = read_nemo(source)
     if file.config.layernorm_epsilon != 1e-5:
-        raise ProtT5nvError(f"{source}: layernorm_epsilon={file.config.layernorm_epsilon}; Blenderbot's is 1e-5")
+        raise ProtT5nvError(f"{source}: layernorm_epsilon={file.config.layernorm_epsilon}; Blenderbot has 1e-5")
     card = Path(source).with_suffix(".md")
     tokenizer = tokenizer_files(file.config.max_position_embeddings, file.config.num_sentinel_tokens)
     texts = {
@@ -102,12 +103,19 @@ def nemo_to_huggingface(source: str | Path, folder: str | Path) -> None:
 
 
 def huggingface_to_nemo(folder: str | Path, path: str | Path) -> None:
-    """Write a folder that :func:`nemo_to_huggingface` made as a ``.nemo`` file, every weight as it was.
+    """Convert a folder that :func:`nemo_to_huggingface` wrote back to a ``.nemo`` file with the same weights.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Folder with ``config.json`` and ``model.safetensors``.
+    path : str or Path
+        File to write. An existing file of that name is replaced.
 
     Raises
     ------
     ProtT5nvError
-        If the folder holds anything else, or its weights do not fit its configuration.
+        If the folder has other content, its weights do not fit its configuration, or safetensors is not installed.
     """
     _require_safetensors()
     from safetensors import SafetensorError
@@ -120,7 +128,7 @@ def huggingface_to_nemo(folder: str | Path, path: str | Path) -> None:
         state = load_file(folder / WEIGHTS_FILE)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         problem = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise ProtT5nvError(f"{folder}: not a folder that `prott5nv convert` wrote ({problem})") from None
+        raise ProtT5nvError(f"{folder}: not a folder that 'prott5nv convert' wrote ({problem})") from None
     dtypes = {tensor.dtype for tensor in state.values()}
     try:
         save_nemo(path, config, from_blenderbot(state, config), dtype=dtypes.pop() if len(dtypes) == 1 else None)
@@ -129,7 +137,20 @@ def huggingface_to_nemo(folder: str | Path, path: str | Path) -> None:
 
 
 def to_blenderbot(state_dict: Mapping[str, torch.Tensor], config: ModelConfig) -> dict[str, torch.Tensor]:
-    """Blenderbot's parameters from ProtT5's; the position table appears twice."""
+    """Convert the parameters of ``ProtT5`` to those of Blenderbot.
+
+    Parameters
+    ----------
+    state_dict : mapping of str to Tensor
+        Parameters by their names in ``ProtT5``.
+    config : ModelConfig
+        Architecture of the model.
+
+    Returns
+    -------
+    dict of str to Tensor
+        Parameters by their names in Blenderbot, which has the position table twice.
+    """
     state = {
         "model.shared.weight": state_dict["embedding.word_embeddings.weight"],
         "final_logits_bias": state_dict["tokens_head.bias"][None],
@@ -142,53 +163,66 @@ def to_blenderbot(state_dict: Mapping[str, torch.Tensor], config: ModelConfig) -
     for name, tensor in state_dict.items():
         if match := _LAYER_NAME.fullmatch(name):
             stack, layer, module, kind = match.groups()
-            theirs = _LAYER[stack][module]
-            by_head = tensor.unflatten(0, (config.num_attention_heads if len(theirs) > 1 else 1, len(theirs), -1))
-            for i, part in enumerate(theirs):
-                state[f"model.{stack}.layers.{layer}.{part}.{kind}"] = by_head[:, i].flatten(0, 1).contiguous()
+            targets = _LAYER[stack][module]
+            by_head = tensor.unflatten(0, (config.num_attention_heads if len(targets) > 1 else 1, len(targets), -1))
+            for i, target in enumerate(targets):
+                state[f"model.{stack}.layers.{layer}.{target}.{kind}"] = by_head[:, i].flatten(0, 1).contiguous()
     return state
 
 
 def from_blenderbot(state_dict: Mapping[str, torch.Tensor], config: ModelConfig) -> dict[str, torch.Tensor]:
-    """ProtT5's parameters from Blenderbot's; the inverse of :func:`to_blenderbot`.
+    """Convert the parameters of Blenderbot to those of ``ProtT5``, the inverse of :func:`to_blenderbot`.
+
+    Parameters
+    ----------
+    state_dict : mapping of str to Tensor
+        Parameters by their names in Blenderbot.
+    config : ModelConfig
+        Architecture of the model.
+
+    Returns
+    -------
+    dict of str to Tensor
+        Parameters by their names in ``ProtT5``.
 
     Raises
     ------
     ProtT5nvError
-        If a parameter is missing or surplus, or the two position tables differ.
+        If a parameter is missing, a name is unknown, or the two position tables differ.
     """
     import torch
 
-    rest = dict(state_dict)
+    remaining = dict(state_dict)
 
     def take(name: str) -> torch.Tensor:
-        if name not in rest:
+        if name not in remaining:
             raise ProtT5nvError(f"{WEIGHTS_FILE}: {name!r} is missing")
-        return rest.pop(name)
+        return remaining.pop(name)
 
     encoder_positions, decoder_positions = map(take, _POSITIONS)
     if not torch.equal(encoder_positions, decoder_positions):
-        raise ProtT5nvError(f"{WEIGHTS_FILE}: encoder and decoder differ in their positions; ProtT5nv shares one table")
+        raise ProtT5nvError(f"{WEIGHTS_FILE}: the two position tables differ; ProtT5nv has one shared table")
     state = {
         "embedding.word_embeddings.weight": take("model.shared.weight"),
         "embedding.position_embeddings.weight": encoder_positions,
         "tokens_head.bias": take("final_logits_bias")[0],
     }
-    for stack, num_layers in (("encoder", config.num_layers), ("decoder", config.decoder_num_layers)):
+    for stack, num_layers in config.layers_per_stack.items():
         for kind in ("weight", "bias"):
             state[f"{stack}.final_layernorm.{kind}"] = take(f"model.{stack}.layer_norm.{kind}")
             for layer in range(num_layers):
-                for module, theirs in _LAYER[stack].items():
-                    heads = config.num_attention_heads if len(theirs) > 1 else 1
-                    parts = [take(f"model.{stack}.layers.{layer}.{part}.{kind}") for part in theirs]
+                for module, sources in _LAYER[stack].items():
+                    heads = config.num_attention_heads if len(sources) > 1 else 1
+                    parts = [take(f"model.{stack}.layers.{layer}.{source}.{kind}") for source in sources]
                     by_head = torch.stack([part.unflatten(0, (heads, -1)) for part in parts], dim=1)
                     state[f"{stack}.layers.{layer}.{module}.{kind}"] = by_head.flatten(0, 2)
-    if rest:
-        raise ProtT5nvError(f"{WEIGHTS_FILE}: {min(rest)[:200]!r} is no parameter of ProtT5nv")
+    if remaining:
+        raise ProtT5nvError(f"{WEIGHTS_FILE}: {min(remaining)[:200]!r} is not a parameter of ProtT5nv")
     return state
 
 
 def _blenderbot_config(config: ModelConfig, dtype: str) -> dict[str, Any]:
+    """Return the content of ``config.json``."""
     stack = {"ffn_dim": config.ffn_hidden_size, "attention_heads": config.num_attention_heads}
     return {
         "architectures": ["BlenderbotForConditionalGeneration"],
@@ -199,7 +233,7 @@ def _blenderbot_config(config: ModelConfig, dtype: str) -> dict[str, Any]:
         "d_model": config.hidden_size,
         "encoder_layers": config.num_layers,
         "decoder_layers": config.decoder_num_layers,
-        **{f"{side}_{key}": value for side in ("encoder", "decoder") for key, value in stack.items()},
+        **{f"{name}_{key}": value for name in ("encoder", "decoder") for key, value in stack.items()},
         "activation_function": "gelu_pytorch_tanh" if config.bias_activation_fusion else "gelu",
         "scale_embedding": False,
         "tie_word_embeddings": True,
@@ -212,10 +246,10 @@ def _blenderbot_config(config: ModelConfig, dtype: str) -> dict[str, Any]:
         "bos_token_id": BOS,
         "eos_token_id": EOS,
         "decoder_start_token_id": BOS,
-        # Blenderbot's defaults for chat, which would bend generated sequences.
+        # These switch off Blenderbot's defaults for chat, which would change generated sequences.
         "forced_eos_token_id": None,
         "encoder_no_repeat_ngram_size": 0,
-        # What Blenderbot has no name for; read on the way back.
+        # The conversion back reads all settings from here. Blenderbot has no names for some of them.
         "prott5nv": asdict(config),
     }
 

@@ -1,4 +1,4 @@
-"""The text files of a Hugging Face folder: tokenizer and model card."""
+"""Tokenizer files and model card of a Hugging Face folder."""
 
 from __future__ import annotations
 
@@ -19,24 +19,30 @@ _SPECIAL = {
 
 
 def tokenizer_files(max_length: int, num_sentinels: int) -> dict[str, dict[str, Any]]:
-    """``tokenizer.json`` and ``tokenizer_config.json`` that give ProtT5nv's ids.
+    """Return the content of ``tokenizer.json`` and ``tokenizer_config.json`` for ProtT5nv's token ids.
 
-    One token a character: lower case is read as upper case, and whatever is no residue is ``<unk>``, never merged.
-    Nothing is added at the ends, because ProtT5nv's encoder sees residues only.
+    The tokenizer gives one token per character. Lower case is read as upper case. Each character that is not a residue
+    becomes one ``<unk>``. No tokens are added at the ends, because ProtT5nv's encoder gets only residues.
 
     Parameters
     ----------
     max_length : int
-        Residues that the model sees at once.
+        Maximum number of residues of the model.
     num_sentinels : int
-        As many ``<extra_id_...>`` as the model has: ProtT5nv's 96, or another number.
+        Number of sentinel tokens ``<extra_id_...>`` of the model.
+
+    Returns
+    -------
+    dict of str to dict
+        Content by file name.
     """
     sentinels = [f"<extra_id_{number}>" for number in range(num_sentinels)]
-    pieces = [*VOCABULARY[:FIRST_SENTINEL], *sentinels]
-    added = [
-        {"id": pieces.index(piece), "content": piece, "special": True, "normalized": False}
+    tokens = [*VOCABULARY[:FIRST_SENTINEL], *sentinels]
+    ids = {token: index for index, token in enumerate(tokens)}
+    added: list[dict[str, Any]] = [
+        {"id": ids[token], "content": token, "special": True, "normalized": False}
         | {"single_word": False, "lstrip": False, "rstrip": False}
-        for piece in (*_SPECIAL.values(), *sentinels)
+        for token in (*_SPECIAL.values(), *sentinels)
     ]
     upper = [
         {"type": "Replace", "pattern": {"String": lower}, "content": lower.upper()} for lower in string.ascii_lowercase
@@ -52,7 +58,7 @@ def tokenizer_files(max_length: int, num_sentinels: int) -> dict[str, dict[str, 
         "decoder": {"type": "Fuse"},
         "model": {
             "type": "WordLevel",
-            "vocab": {piece: index for index, piece in enumerate(pieces)},
+            "vocab": ids,
             "unk_token": _SPECIAL["unk_token"],
         },
     }
@@ -79,10 +85,11 @@ tags:
 # {name}
 
 A ProtT5nv model, an encoder-decoder for proteins, written by `prott5nv convert` from a `.nemo` file with SHA-256
-`{sha256}`. {parameters:,} parameters, {hidden_size} numbers a residue, at most {positions} residues at once.
+`{sha256}`. It has {parameters:,} parameters, gives an embedding of {hidden_size} numbers per residue, and accepts at
+most {positions} residues at once.
 
-The architecture is transformers' Blenderbot, so no remote code is needed. Embeddings are the encoder's last hidden
-states, one row a residue; no special tokens are added.
+The architecture is that of Blenderbot in transformers, so the model needs no remote code. Embeddings are the encoder's
+last hidden states, one row per residue. No special tokens are added.
 
 ```python
 import torch
@@ -92,7 +99,7 @@ tokenizer = AutoTokenizer.from_pretrained("FOLDER")
 encoder = AutoModel.from_pretrained("FOLDER").get_encoder().eval()
 batch = tokenizer(["MSLKRKNIALIPAAGIGVRFG", "MKTAYIAK"], return_tensors="pt", padding=True)
 with torch.inference_mode():
-    hidden = encoder(**batch).last_hidden_state  # rows where attention_mask is 0 mean nothing
+    hidden = encoder(**batch).last_hidden_state  # ignore rows where attention_mask is 0
 ```
 
 {card}

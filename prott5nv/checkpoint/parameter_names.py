@@ -1,10 +1,10 @@
-"""Parameter names and shapes: ``.nemo`` <-> ``ProtT5`` <-> Megatron-Core.
+"""Mapping of parameter names between ``.nemo`` files, ``ProtT5`` and Megatron-Core, and the parameters' shapes.
 
-The three layouts hold the same tensors in the same order of rows; only names differ, so every map here is a pure
-renaming driven by the tables below. The one difference in kind: a ``.nemo`` file writes the two embedding tables twice,
-for the encoder and for the decoder.
+All three have the same tensors with the same order of rows. Only the names differ, so each mapping just renames tensors
+with the tables below. There is one exception: a ``.nemo`` file contains the word and position tables twice, for the
+encoder and for the decoder.
 
-Shapes: V vocabulary, P positions, D hidden size, F feed-forward size.
+Shapes: V vocabulary size, P positions, D hidden size, F feed-forward size.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from prott5nv.model.config import ModelConfig
 
 _SELF_ATTENTION = (
-    # ProtT5 and .nemo               Megatron-Core 0.16            rows, columns (None: a LayerNorm)
+    # name in ProtT5 and .nemo, name in Megatron-Core 0.16, rows, columns (None for a LayerNorm)
     ("input_layernorm", "input_layernorm", "D", None),
     ("self_attention.query_key_value", "self_attention.linear_qkv", "3D", "D"),
     ("self_attention.dense", "self_attention.linear_proj", "D", "D"),
@@ -55,9 +55,21 @@ _NEMO_TABLE = re.compile(r"enc_dec_model\.(?:encoder|decoder)_embedding\.((?:wor
 
 
 def parameter_shapes(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Name in ``ProtT5`` and shape of every parameter, in the order of a ``.nemo`` file.
+    """Iterate over the names and shapes of all parameters of ``ProtT5``.
 
-    Lazy, because a hostile configuration may claim a million layers.
+    This is a generator because a hostile configuration may claim a million layers.
+
+    Parameters
+    ----------
+    config : ModelConfig
+        Architecture of the model.
+
+    Yields
+    ------
+    name : str
+        Name of the parameter in ``ProtT5``.
+    shape : tuple of int
+        Its shape. Parameters come in the order of a ``.nemo`` file.
 
     Examples
     --------
@@ -70,7 +82,7 @@ def parameter_shapes(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]
     vocabulary = config.padded_vocab_size
     yield "embedding.word_embeddings.weight", (vocabulary, d)
     yield "embedding.position_embeddings.weight", (config.max_position_embeddings, d)
-    for stack, num_layers in (("encoder", config.num_layers), ("decoder", config.decoder_num_layers)):
+    for stack, num_layers in config.layers_per_stack.items():
         for layer in range(num_layers):
             for module, _, rows, columns in _LAYER[stack]:
                 name = f"{stack}.layers.{layer}.{module}"
@@ -82,7 +94,17 @@ def parameter_shapes(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]
 
 
 def nemo_names(name: str) -> tuple[str, ...]:
-    """Names in a ``.nemo`` file of a ``ProtT5`` parameter: two for the shared tables, one for all others.
+    """Return the names of a ``ProtT5`` parameter in a ``.nemo`` file.
+
+    Parameters
+    ----------
+    name : str
+        Name of the parameter in ``ProtT5``.
+
+    Returns
+    -------
+    tuple of str
+        Two names for a table that encoder and decoder share, and one name for all other parameters.
 
     Examples
     --------
@@ -99,7 +121,17 @@ def nemo_names(name: str) -> tuple[str, ...]:
 
 
 def prott5_name(name: str) -> str | None:
-    """Name in ``ProtT5`` of a parameter of a ``.nemo`` file, or None if it is no ProtT5nv parameter at all.
+    """Return the name in ``ProtT5`` of a parameter in a ``.nemo`` file.
+
+    Parameters
+    ----------
+    name : str
+        Name of the parameter in the file.
+
+    Returns
+    -------
+    str or None
+        Its name in ``ProtT5``, or None if ProtT5nv has no such parameter.
 
     Examples
     --------
@@ -114,17 +146,38 @@ def prott5_name(name: str) -> str | None:
 
 
 def prott5_to_nemo(state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """Rename a ``ProtT5`` state dict to ``.nemo`` names; each shared table appears twice, as the same tensor."""
+    """Rename the parameters of ``ProtT5`` to their names in a ``.nemo`` file.
+
+    Parameters
+    ----------
+    state_dict : mapping of str to Tensor
+        Parameters by their names in ``ProtT5``.
+
+    Returns
+    -------
+    dict of str to Tensor
+        The same tensors by their names in a ``.nemo`` file. Tables that encoder and decoder share have two names.
+    """
     return {theirs: value for ours, value in state_dict.items() for theirs in nemo_names(ours)}
 
 
 def nemo_to_prott5(state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """Rename a ``.nemo`` state dict to ``ProtT5`` names; shared tables are kept once, ``_extra_state`` entries dropped.
+    """Rename the parameters of a ``.nemo`` file to their names in ``ProtT5``.
+
+    Parameters
+    ----------
+    state_dict : mapping of str to Tensor
+        Parameters by their names in a ``.nemo`` file. Entries of ``_extra_state`` are ignored.
+
+    Returns
+    -------
+    dict of str to Tensor
+        The same tensors by their names in ``ProtT5``. Tables that encoder and decoder share are kept once.
 
     Raises
     ------
     ProtT5nvError
-        At a name that ProtT5nv does not have, or where the two copies of a shared table differ.
+        If ProtT5nv has no parameter of that name, or the two copies of a shared table differ.
     """
     renamed: dict[str, Any] = {}
     for theirs, value in state_dict.items():
@@ -134,13 +187,28 @@ def nemo_to_prott5(state_dict: Mapping[str, Any]) -> dict[str, Any]:
         if ours is None:
             raise ProtT5nvError(f"{theirs!r} is not a parameter of ProtT5nv")
         if ours in renamed and not _same(renamed[ours], value):
-            raise ProtT5nvError(f"{theirs!r} differs from the encoder's table; ProtT5nv shares one between both")
+            raise ProtT5nvError(f"{theirs!r} differs from the encoder's table; expected one shared table")
         renamed.setdefault(ours, value)
     return renamed
 
 
 def prott5_to_megatron(state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """Rename a ``ProtT5`` state dict to the names of the Megatron-Core model.
+    """Rename the parameters of ``ProtT5`` to their names in the Megatron-Core model.
+
+    Parameters
+    ----------
+    state_dict : mapping of str to Tensor
+        Parameters by their names in ``ProtT5``.
+
+    Returns
+    -------
+    dict of str to Tensor
+        The same tensors by their names in the Megatron-Core model.
+
+    Raises
+    ------
+    ProtT5nvError
+        If ProtT5nv has no parameter of that name.
 
     Examples
     --------
@@ -151,12 +219,29 @@ def prott5_to_megatron(state_dict: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def megatron_to_prott5(state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """Rename a Megatron-Core state dict to the names of ``ProtT5``; ``_extra_state`` entries are dropped."""
+    """Rename the parameters of the Megatron-Core model to their names in ``ProtT5``.
+
+    Parameters
+    ----------
+    state_dict : mapping of str to Tensor
+        Parameters by their names in the Megatron-Core model. Entries of ``_extra_state`` are ignored.
+
+    Returns
+    -------
+    dict of str to Tensor
+        The same tensors by their names in ``ProtT5``.
+
+    Raises
+    ------
+    ProtT5nvError
+        If ProtT5nv has no parameter of that name.
+    """
     kept = {name: value for name, value in state_dict.items() if not name.endswith("_extra_state")}
     return _rename_layers(kept, _FROM_MEGATRON)
 
 
 def _rename_layers(state_dict: Mapping[str, Any], modules: dict[str, dict[str, str]]) -> dict[str, Any]:
+    """Rename the modules inside each layer; all other names stay as they are."""
     renamed = {}
     for name, value in state_dict.items():
         if match := _LAYER_NAME.fullmatch(name):

@@ -1,7 +1,7 @@
-"""Is this file the public ProtT5nv checkpoint? The figures that NVIDIA published with it can tell.
+"""Test whether a checkpoint is the public ProtT5nv checkpoint, by the results that NVIDIA published with it.
 
-BioNeMo v1's own test holds hidden states of two proteins (fp16, one padded batch; rounded here to 3 or 4 places). They
-lie beside this module as ``public_checkpoint.json``.
+A test in BioNeMo v1 contains hidden states of two proteins, computed in fp16 in one padded batch. The file
+``public_checkpoint.json`` next to this module contains figures from them, rounded to 3 or 4 decimal places.
 
 Shapes: L residues, D hidden size.
 """
@@ -18,46 +18,57 @@ from prott5nv.checkpoint.reader import load
 
 _FIGURES = Path(__file__).with_name("public_checkpoint.json")
 
-# In units of the typical size of a figure. Half precision moved those of a random model of this size by up to 0.003;
-# between two models they differ by more than 1.
+# Largest accepted difference, relative to the root mean square of the published figures. Computation in fp16 changed
+# the figures of a random model of the same size by up to 0.003. The figures of different models differ by more than 1.
 TOLERANCE = 0.05
 
 
 class Comparison(NamedTuple):
-    """One kind of figure of one protein.
+    """Published and computed figures of one kind for one protein.
 
     Attributes
     ----------
     protein : int
-        1 or 2.
+        Number of the protein, 1 or 2.
     kind : str
-        What was compared.
-    published, found : ndarray, shape=(n,)
+        Kind of the figures, such as ``"row norms"``.
+    published, computed : ndarray, shape=(N,)
+        The figures of the public checkpoint, and those of the given one.
     """
 
     protein: int
     kind: str
     published: np.ndarray
-    found: np.ndarray
+    computed: np.ndarray
 
     @property
     def largest_difference(self) -> float:
         """Largest absolute difference."""
-        return float(np.abs(self.published - self.found).max())
+        return float(np.abs(self.published - self.computed).max())
 
     @property
     def relative(self) -> float:
-        """Largest difference, in units of the root mean square of the published figures."""
+        """Largest absolute difference, relative to the root mean square of the published figures."""
         return self.largest_difference / float(np.sqrt(np.mean(self.published**2)))
 
 
 def compare(path: str | Path) -> list[Comparison]:
-    """Embed the two proteins with a checkpoint in fp32 and set the results beside the published figures.
+    """Embed the two proteins with a checkpoint in fp32, and compare the results with the published figures.
+
+    Parameters
+    ----------
+    path : str or Path
+        A ``.nemo`` file with a hidden size of 768.
+
+    Returns
+    -------
+    list of Comparison
+        One comparison for each protein and kind of figure.
 
     Raises
     ------
     ProtT5nvError
-        As :func:`prott5nv.load`.
+        If the file is not a valid checkpoint.
     """
     import torch
 
@@ -69,17 +80,23 @@ def compare(path: str | Path) -> list[Comparison]:
         tokens, cu_seqlens = ProteinTokenizer().encode_batch([protein["sequence"]])
         with torch.inference_mode():
             hidden_LD = model.encode(torch.from_numpy(tokens), torch.from_numpy(cu_seqlens)).numpy()
-        found = {
+        computed = {
             "row_norms": np.linalg.norm(hidden_LD, axis=1),
             "first_row_first_32": hidden_LD[0, :32],
             "last_row_first_32": hidden_LD[-1, :32],
             "mean_embedding_first_64": hidden_LD.mean(0)[:64],
         }
-        for kind, values in found.items():
+        for kind, values in computed.items():
             comparisons.append(Comparison(number, kind.replace("_", " "), np.asarray(protein[kind]), values))
     return comparisons
 
 
 def is_public(comparisons: list[Comparison]) -> bool:
-    """Whether every figure is as close as half precision allows."""
+    """Return whether all figures are within :data:`TOLERANCE` of the published ones.
+
+    Parameters
+    ----------
+    comparisons : list of Comparison
+        Result of :func:`compare`.
+    """
     return all(comparison.relative <= TOLERANCE for comparison in comparisons)

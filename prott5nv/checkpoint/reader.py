@@ -1,4 +1,4 @@
-"""Reading a ``.nemo`` file: ours, NeMo 1.x's, or a stranger's."""
+"""Reader of ``.nemo`` files that this package, NeMo 1.x or anyone else wrote."""
 
 from __future__ import annotations
 
@@ -22,35 +22,37 @@ if TYPE_CHECKING:
 CONFIG_MEMBER = "model_config.yaml"
 WEIGHTS_MEMBER = "model_weights.ckpt"
 
-# Weights are at most four bytes a parameter; names, padding and the second copy of the tables come on top.
-_WEIGHTS_SLACK = 1 << 22
+# Bytes for names and padding in the weights file.
+_WEIGHTS_OVERHEAD = 1 << 22
 _FLOATS = ("float32", "float16", "bfloat16")
-_WARM_START_ROWS = 1 << 19  # vocabularies of text models have 30 to 260 thousand pieces
-# A warm start may bring these with another number of rows.
+_WARM_START_ROWS = 1 << 19  # vocabularies of text models have 30 to 260 thousand tokens
+# In a file for a warm start, these parameters may have another number of rows.
 _TABLES = ("embedding.word_embeddings.weight", "embedding.position_embeddings.weight", "tokens_head.bias")
 
 
 @dataclass
 class NemoFile:
-    """What a ``.nemo`` file holds.
+    """Content of a ``.nemo`` file.
 
     Attributes
     ----------
     path : Path
+        Path of the file.
     config : ModelConfig
-        The architecture.
+        Architecture of the model.
     raw_config : dict
-        The whole ``model_config.yaml``, as data.
+        All settings in ``model_config.yaml`` as plain data.
     shapes : dict of str to tuple of int
-        Shape of each parameter, by its name in ``ProtT5``.
+        Shape of each parameter by its name in ``ProtT5``.
     dtypes : set of str
-        Dtypes of the stored weights.
+        Data types of the stored weights.
     tokenizer_model : bytes or None
-        The SentencePiece file; None where a file for a warm start has none.
+        Content of the SentencePiece file. It is None if a file for a warm start has no such file.
     sha256 : str
-        Hash of the whole file.
+        SHA-256 hash of the whole file.
     state_dict : dict of str to Tensor
-        Parameters by their names in ``ProtT5``, shared tables once, in the dtype of the file.
+        Parameters by their names in ``ProtT5``, in the data type of the file. Tables that encoder and decoder share are
+        included once. It is empty if the weights were not read.
     """
 
     path: Path
@@ -64,25 +66,29 @@ class NemoFile:
 
 
 def read_nemo(path: str | Path, *, weights: bool = True, warm_start: bool = False) -> NemoFile:
-    """Read a ``.nemo`` file without running anything from it and without unpacking it.
+    """Read a ``.nemo`` file without running any code from it and without unpacking it to disk.
 
     Parameters
     ----------
-    path : path-like
-        Written by this package, BioNeMo v1 or NeMo 1.x.
-    weights : bool
-        False leaves ``state_dict`` empty: all checks but those of the numbers themselves, in a moment.
-    warm_start : bool
-        True accepts another vocabulary, with a warning, and tables of other lengths: see :func:`warm_start_weights`.
+    path : str or Path
+        A file that this package, BioNeMo v1 or NeMo 1.x wrote.
+    weights : bool, default True
+        Whether to read the weights. Otherwise ``state_dict`` is empty, and all checks except those of the weights'
+        values are done. This takes only a moment.
+    warm_start : bool, default False
+        Whether to accept another vocabulary, with a warning, and tables with another number of rows. See
+        :func:`prott5nv.checkpoint.warm_start_weights`.
 
     Returns
     -------
     NemoFile
+        Content of the file.
 
     Raises
     ------
     ProtT5nvError
-        If the file is damaged, hostile or another model. The message names the file, the member and what was expected.
+        If the file is damaged, hostile or has another architecture. The message names the file and the member, and
+        what was expected.
 
     Examples
     --------
@@ -105,23 +111,24 @@ def read_nemo(path: str | Path, *, weights: bool = True, warm_start: bool = Fals
 
 
 def load(path: str | Path, dtype: torch.dtype | None = None) -> ProtT5:
-    """The model in a ``.nemo`` file, ready for inference.
+    """Load the model in a ``.nemo`` file for inference.
 
     Parameters
     ----------
-    path : path-like
+    path : str or Path
+        A file that this package, BioNeMo v1 or NeMo 1.x wrote.
     dtype : torch.dtype, optional
-        Of the weights; float32 by default, whatever the file holds.
+        Data type of the loaded weights. The default is float32, regardless of the data type in the file.
 
     Returns
     -------
     ProtT5
-        In eval mode, on the CPU.
+        The model in evaluation mode on the CPU.
 
     Raises
     ------
     ProtT5nvError
-        As :func:`read_nemo`.
+        If the file is damaged, hostile or has another architecture.
     """
     import torch
 
@@ -130,17 +137,28 @@ def load(path: str | Path, dtype: torch.dtype | None = None) -> ProtT5:
     with Archive(path) as archive:
         file, stored, names = _inspect(archive)
         state = _read_weights(archive, stored, names)
-    with torch.device("meta"):  # no memory for initial weights
+    with torch.device("meta"):  # this allocates no memory for initial weights
         model = ProtT5(file.config)
-    weights = {name: state.pop(name).to(dtype or torch.float32) for name in list(state)}  # never two copies of all
+    # Converting one tensor at a time avoids a second copy of all weights in memory.
+    weights = {name: state.pop(name).to(dtype or torch.float32) for name in list(state)}
     model.load_state_dict(weights, assign=True)
     return model.eval()
 
 
 def _inspect(archive: Archive, warm_start: bool = False) -> tuple[NemoFile, Weights, dict[str, list[str]]]:
-    """What the file is, its weights yet to be read, and the names in the file of each parameter."""
+    """Check everything except the weights' values.
+
+    Returns
+    -------
+    file : NemoFile
+        Content of the file without the weights.
+    stored : Weights
+        The weights, which are not read yet.
+    names : dict of str to list of str
+        Names of each parameter in the file, by its name in ``ProtT5``.
+    """
     where = f"{archive.path}: {CONFIG_MEMBER}"
-    raw_config = config_yaml.parse(archive.read(CONFIG_MEMBER, config_yaml.MAX_SIZE), where)
+    raw_config = config_yaml.parse_config(archive.read(CONFIG_MEMBER, config_yaml.MAX_SIZE), where)
     try:
         config = ModelConfig.from_nemo(raw_config)
     except ProtT5nvError as error:
@@ -151,26 +169,28 @@ def _inspect(archive: Archive, warm_start: bool = False) -> tuple[NemoFile, Weig
         path=archive.path,
         config=config,
         raw_config=raw_config,
-        shapes={name: stored.tensors[theirs[0]].shape for name, theirs in names.items()},
-        dtypes={stored.tensors[each].dtype for theirs in names.values() for each in theirs},
+        shapes={name: stored.tensors[stored_names[0]].shape for name, stored_names in names.items()},
+        dtypes={stored.tensors[stored_name].dtype for stored_names in names.values() for stored_name in stored_names},
         tokenizer_model=tokenizer_model,
     )
     return file, stored, names
 
 
 def _read_tokenizer(archive: Archive, raw_config: dict[str, Any], warm_start: bool) -> bytes | None:
-    """Check every member that the configuration names; return the SentencePiece model among them."""
-    named = config_yaml.artifacts(raw_config, f"{archive.path}: {CONFIG_MEMBER}")
+    """Check all members that the configuration names, and return the SentencePiece model among them."""
+    named = config_yaml.artifact_members(raw_config, f"{archive.path}: {CONFIG_MEMBER}")
     contents = {name: archive.read(name, sentencepiece_file.MAX_SIZE) for name in named}
     for name, member in archive.members.items():
         if name not in (CONFIG_MEMBER, WEIGHTS_MEMBER, *named):
             archive.open(name, MAX_OTHER)
-            warnings.warn(f"{archive.path}: skipped {name[:200]!r}, {member.size:,} bytes", stacklevel=4)
+            warnings.warn(f"{archive.path}: skipped {name[:200]!r} ({member.size:,} bytes)", stacklevel=4)
     models = [name for name in named if name.endswith(".model")]
     try:
         if len(models) != 1:
-            raise ProtT5nvError(f"{archive.path}: {CONFIG_MEMBER} names {len(models)} SentencePiece models, not one")
-        sentencepiece_file.check(contents[models[0]], f"{archive.path}: {models[0]}")
+            raise ProtT5nvError(
+                f"{archive.path}: {CONFIG_MEMBER} names {len(models)} SentencePiece models; expected one"
+            )
+        sentencepiece_file.check_vocabulary(contents[models[0]], f"{archive.path}: {models[0]}")
     except ProtT5nvError as error:
         if not warm_start:
             raise
@@ -179,39 +199,41 @@ def _read_tokenizer(archive: Archive, raw_config: dict[str, Any], warm_start: bo
 
 
 def _open_weights(archive: Archive, config: ModelConfig, warm_start: bool) -> tuple[Weights, dict[str, list[str]]]:
-    """The weights, checked against the configuration, and the names in the file of each parameter."""
+    """Check the weights against the configuration; return them and the names of each parameter in the file."""
     where = f"{archive.path}: {WEIGHTS_MEMBER}"
+    # A parameter has at most four bytes. The file contains the tables twice.
     rows = config.padded_vocab_size + config.max_position_embeddings + (_WARM_START_ROWS if warm_start else 0)
-    limit = 4 * config.num_parameters + 8 * rows * config.hidden_size + _WEIGHTS_SLACK
+    limit = 4 * config.num_parameters + 8 * rows * config.hidden_size + _WEIGHTS_OVERHEAD
     stored = Weights(archive.open(WEIGHTS_MEMBER, limit), where)
     unclaimed: dict[str | None, list[str]] = {}
-    for theirs in stored.tensors:
-        unclaimed.setdefault(prott5_name(theirs), []).append(theirs)
+    for stored_name in stored.tensors:
+        unclaimed.setdefault(prott5_name(stored_name), []).append(stored_name)
     names = {}
     for name, shape in parameter_shapes(config):
         if name not in unclaimed:
             raise ProtT5nvError(f"{where}: {nemo_names(name)[0]!r} is missing; expected every parameter of the model")
         names[name] = unclaimed.pop(name)
-        for theirs in names[name]:
-            tensor = stored.tensors[theirs]
+        for stored_name in names[name]:
+            tensor = stored.tensors[stored_name]
             if tensor.dtype not in _FLOATS:
-                raise ProtT5nvError(f"{where}: {theirs!r} is {tensor.dtype}; expected one of {', '.join(_FLOATS)}")
+                raise ProtT5nvError(f"{where}: {stored_name!r} is {tensor.dtype}; expected one of {', '.join(_FLOATS)}")
             resizable = warm_start and name in _TABLES and len(tensor.shape) == len(shape)
             if tensor.shape[resizable:] != shape[resizable:]:
-                raise ProtT5nvError(f"{where}: {theirs!r} has shape {tensor.shape}; expected {shape}")
+                raise ProtT5nvError(f"{where}: {stored_name!r} has shape {tensor.shape}; expected {shape}")
     for surplus in unclaimed.values():
-        raise ProtT5nvError(f"{where}: {surplus[0][:200]!r} is no parameter of the model in {CONFIG_MEMBER}")
+        raise ProtT5nvError(f"{where}: {surplus[0][:200]!r} is not a parameter of the model in {CONFIG_MEMBER}")
     return stored, names
 
 
 def _read_weights(archive: Archive, stored: Weights, names: dict[str, list[str]]) -> dict[str, torch.Tensor]:
+    """Read all weights by their names in ``ProtT5``, and check that copies of shared tables are equal."""
     import torch
 
-    tensors = stored.read(theirs for several in names.values() for theirs in several)
-    for theirs in names.values():
-        for copy in theirs[1:]:
-            if not torch.equal(tensors[theirs[0]], tensors[copy]):
+    tensors = stored.read(stored_name for stored_names in names.values() for stored_name in stored_names)
+    for first, *copies in names.values():
+        for copy in copies:
+            if not torch.equal(tensors[first], tensors[copy]):
                 raise ProtT5nvError(
-                    f"{archive.path}: {WEIGHTS_MEMBER}: {copy!r} differs from {theirs[0]!r}; expected one shared table"
+                    f"{archive.path}: {WEIGHTS_MEMBER}: {copy!r} differs from {first!r}; expected one shared table"
                 )
-    return {name: tensors[theirs[0]] for name, theirs in names.items()}
+    return {name: tensors[stored_names[0]] for name, stored_names in names.items()}

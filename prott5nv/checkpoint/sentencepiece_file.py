@@ -1,8 +1,7 @@
-"""The SentencePiece file inside a checkpoint, compared with ProtT5nv's vocabulary.
+"""Comparison of the SentencePiece file in a checkpoint with ProtT5nv's vocabulary.
 
-Ids mean nothing without the vocabulary that gave them, so a file trained with another one must not be embedded with
-ours. The pieces are read here rather than by the SentencePiece library, which is native code that expects a friendly
-file.
+A model that was trained with another vocabulary would give wrong results with ours. This module parses the file itself,
+because the SentencePiece library is native code that trusts its input.
 """
 
 from __future__ import annotations
@@ -12,51 +11,54 @@ from collections.abc import Iterator
 from prott5nv.errors import ProtT5nvError
 from prott5nv.model.tokenizer import LAST_RESIDUE, VOCABULARY
 
-MAX_SIZE = 1 << 24
+MAX_SIZE = 1 << 24  # in bytes
 
-_PIECE_FIELD = 1  # ModelProto.pieces, and SentencePiece.piece in it
+_PIECE_FIELD = 1  # number of the field `pieces` in ModelProto, and of the field `piece` in each of these messages
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
-def check(model: bytes, where: str) -> None:
-    """Refuse a SentencePiece model with other pieces than ProtT5nv's.
+def check_vocabulary(model: bytes, where: str) -> None:
+    """Check that a SentencePiece model has ProtT5nv's vocabulary.
 
     Parameters
     ----------
     model : bytes
-        A serialised ``ModelProto``.
+        Content of the file, a serialized ``ModelProto``.
     where : str
-        File and member, for messages.
+        File and member for error messages.
 
     Raises
     ------
     ProtT5nvError
-        Showing the first piece that differs.
+        If the file is damaged or has another vocabulary. The message shows the first token that differs.
     """
     expected = VOCABULARY[: LAST_RESIDUE + 1]
     try:
-        found = pieces(model)
+        tokens = _read_tokens(model)
     except (IndexError, UnicodeDecodeError):
         raise ProtT5nvError(f"{where}: damaged; expected a SentencePiece model") from None
-    for i in range(max(len(expected), len(found))):
-        theirs, ours = (repr(names[i][:40]) if i < len(names) else "no piece" for names in (found, expected))
+    for i in range(max(len(expected), len(tokens))):
+        theirs, ours = (repr(names[i][:40]) if i < len(names) else "no token" for names in (tokens, expected))
         if theirs != ours:
-            raise ProtT5nvError(f"{where}: another vocabulary: piece {i} is {theirs}, ProtT5nv's is {ours}")
+            raise ProtT5nvError(f"{where}: another vocabulary: token {i} is {theirs}, ProtT5nv's is {ours}")
 
 
-def pieces(model: bytes) -> list[str]:
-    """Pieces of a SentencePiece model in order of their ids."""
-    names = []
+def _read_tokens(model: bytes) -> list[str]:
+    """Return the tokens of a SentencePiece model in the order of their ids."""
+    tokens = []
     for field, message in _fields(model):
         if field == _PIECE_FIELD:
-            names.append(next((bytes(text).decode() for part, text in _fields(message) if part == _PIECE_FIELD), ""))
-    return names
+            tokens.append(next((bytes(text).decode() for part, text in _fields(message) if part == _PIECE_FIELD), ""))
+    return tokens
 
 
 def _fields(message: bytes | memoryview) -> Iterator[tuple[int, memoryview]]:
-    """Length-delimited fields of a protocol-buffer message; numbers are passed over.
+    """Iterate over the length-delimited fields of a protocol-buffer message; numeric fields are skipped.
 
-    Raises IndexError where the message is cut short or is none.
+    Raises
+    ------
+    IndexError
+        If the message is truncated or malformed.
     """
     view = memoryview(message)
     position = 0

@@ -1,10 +1,10 @@
-"""The pickle of a ``torch.save`` file, read as data.
+"""Safe interpreter of the pickle in a ``torch.save`` file.
 
-``torch.load(weights_only=True)`` keeps a pickle from calling arbitrary functions, but it still builds whatever the
-pickle describes: a hundred bytes can ask for tuples that never finish hashing, or for a buffer of any length. A state
-dict needs none of that. This module interprets the two dozen operations that ``torch.save`` writes for one and refuses
-all others, so that nothing is imported, called or allocated; what comes out is a description of the tensors, enough to
-say what a file is. :mod:`prott5nv.checkpoint.weights` checks it and reads the bytes.
+``torch.load(weights_only=True)`` prevents a pickle from calling arbitrary functions, but it still builds every object
+that the pickle describes. A hundred bytes can describe nested tuples that take forever to hash, or a buffer of any
+size. A state dict needs none of this. This module interprets only the two dozen operations that ``torch.save`` writes
+for a state dict, and refuses all others. It imports, calls and allocates nothing. Its result describes the tensors;
+:mod:`prott5nv.checkpoint.weights` checks the description and reads the bytes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from prott5nv.errors import ProtT5nvError
 
-# torch's storage classes, by the dtype and item size in bytes.
+# PyTorch's storage classes with the dtype and the size of a number in bytes.
 STORAGES = {
     "torch FloatStorage": ("float32", 4),
     "torch HalfStorage": ("float16", 2),
@@ -31,7 +31,7 @@ _MARK = object()
 
 
 class Storage(NamedTuple):
-    """A block of numbers in the file: ``data/<key>``, ``length`` items."""
+    """A block of `length` numbers in the file, stored as ``data/<key>``."""
 
     key: str
     dtype: str
@@ -40,7 +40,7 @@ class Storage(NamedTuple):
 
 
 class StoredTensor(NamedTuple):
-    """A tensor as the file describes it."""
+    """Description of a tensor: a view of a storage. `offset` and `stride` count numbers, not bytes."""
 
     storage: Storage
     offset: int
@@ -49,39 +49,39 @@ class StoredTensor(NamedTuple):
 
     @property
     def dtype(self) -> str:
-        """Name of the dtype, as in ``torch.float32``."""
+        """Name of the dtype in PyTorch, such as ``float32``."""
         return self.storage.dtype
 
 
 class _Name(NamedTuple):
-    """Stands for a function or class that the pickle mentions; never resolved."""
+    """Placeholder for a function or class that the pickle names. It is never imported."""
 
     text: str
 
 
 class _Damaged(Exception):
-    """The pickle does not describe a state dict."""
+    """The pickle is damaged or does not describe a state dict."""
 
 
-def read_state(pickle: bytes, where: str) -> dict[str, Any]:
+def read_state_dict(pickle: bytes, where: str) -> dict[str, Any]:
     """Interpret the pickle of a flat state dict.
 
     Parameters
     ----------
     pickle : bytes
-        ``data.pkl`` of a file that ``torch.save`` wrote.
+        Content of ``data.pkl`` in a file that ``torch.save`` wrote.
     where : str
-        File and member, for messages.
+        File and member for error messages.
 
     Returns
     -------
     dict of str to StoredTensor
-        Values that are not tensors (as in ``_extra_state``) come through as plain data.
+        Descriptions of the tensors. Other values, such as those of ``_extra_state``, are plain data.
 
     Raises
     ------
     ProtT5nvError
-        If the pickle holds anything but tensors by name. Nothing in it has been run.
+        If the pickle describes anything other than tensors by name. No code of the pickle was run.
     """
     try:
         return _interpret(pickle, where)
@@ -92,7 +92,9 @@ def read_state(pickle: bytes, where: str) -> dict[str, Any]:
 
 
 def _interpret(pickle: bytes, where: str) -> dict[str, Any]:
+    """Run the pickle's stack machine with the allowed operations."""
     stack: list[Any] = []
+    argument: Any
     memo: dict[int, Any] = {}
 
     def pop_to_mark() -> list[Any]:
@@ -131,7 +133,7 @@ def _interpret(pickle: bytes, where: str) -> dict[str, Any]:
             case "GLOBAL":
                 if argument not in _ALLOWED:
                     name = argument.replace(" ", ".")[:100]
-                    raise ProtT5nvError(f"{where}: asks for {name!r}; expected tensors only, so nothing in it was run")
+                    raise ProtT5nvError(f"{where}: contains {name!r}; expected only tensors, so nothing in it was run")
                 stack.append(_Name(argument))
             case "BINPERSID":
                 stack.append(_storage(stack.pop()))
@@ -144,7 +146,7 @@ def _interpret(pickle: bytes, where: str) -> dict[str, Any]:
             case "SETITEMS":
                 items = pop_to_mark()
                 _set_items(stack[-1], items)
-            case "BUILD":  # the version record of each module, which nothing here needs
+            case "BUILD":  # it attaches the version of each module, which is ignored here
                 stack.pop()
                 if not isinstance(stack[-1], dict):
                     raise _Damaged
@@ -153,11 +155,12 @@ def _interpret(pickle: bytes, where: str) -> dict[str, Any]:
                     raise _Damaged
                 return stack[0]
             case _:
-                raise ProtT5nvError(f"{where}: holds the pickle operation {opcode.name}; expected tensors only")
+                raise ProtT5nvError(f"{where}: contains the pickle operation {opcode.name}; expected only tensors")
     raise _Damaged
 
 
 def _set_items(target: Any, items: list[Any]) -> None:
+    """Add alternating keys and values to a dict."""
     if not isinstance(target, dict) or len(items) % 2:
         raise _Damaged
     for key, value in zip(items[::2], items[1::2], strict=True):
@@ -166,14 +169,16 @@ def _set_items(target: Any, items: list[Any]) -> None:
         target[key] = value
 
 
-def _storage(identity: Any) -> Storage:
-    kind, name, key, _device, length = identity
+def _storage(persistent_id: Any) -> Storage:
+    """Convert PyTorch's persistent id of a storage."""
+    kind, name, key, _device, length = persistent_id
     if kind != "storage" or not isinstance(name, _Name) or not isinstance(key, str) or not _is_count(length):
         raise _Damaged
     return Storage(key, *STORAGES[name.text], length)
 
 
 def _rebuilt(function: Any, arguments: Any) -> Any:
+    """Return what a call of one of the allowed functions would build."""
     if not isinstance(function, _Name) or not isinstance(arguments, tuple):
         raise _Damaged
     if function.text == _ORDERED_DICT and arguments == ():

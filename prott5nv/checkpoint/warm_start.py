@@ -1,4 +1,4 @@
-"""Starting to train from another model: of text, or of another length."""
+"""Warm start: weights of a text model, or of a model for another length, to initialize training."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from prott5nv.model.config import ModelConfig
 
-_SAME = (
+_EQUAL_FIELDS = (
     "num_layers",
     "decoder_num_layers",
     "hidden_size",
@@ -26,42 +26,43 @@ _SAME = (
 
 
 def warm_start_weights(path: str | Path, config: ModelConfig) -> dict[str, torch.Tensor]:
-    """Weights to start training from, in the shapes of ``config``.
+    """Read the weights of a checkpoint and adapt their shapes to another configuration.
 
-    As ProtT5nv itself started from a T5 of text: the word table, the position table and the head's bias are cut to the
-    rows of ``config``, or repeated where they are shorter. Each such change is a warning, and so is another vocabulary.
+    ProtT5nv itself was initialized from a T5 model of text in this way. The word table, the position table and the
+    head's bias are truncated to the number of rows in `config`, or their rows are repeated if there are too few. Each
+    such change causes a warning, and so does another vocabulary.
 
     Parameters
     ----------
-    path : path-like
-        A ``.nemo`` file with the layers and widths of ``config``.
+    path : str or Path
+        A ``.nemo`` file whose numbers and sizes of layers equal those of `config`.
     config : ModelConfig
-        The model that will be trained.
+        Architecture of the model to train.
 
     Returns
     -------
     dict of str to Tensor, dtype=float32
-        By parameter name in ``ProtT5``.
+        Weights by their names in ``ProtT5``.
 
     Raises
     ------
     ProtT5nvError
-        If layers or widths differ, or the file is not a sound checkpoint.
+        If numbers or sizes of layers differ, or the file is not a valid checkpoint.
     """
     import torch
 
     file = read_nemo(path, warm_start=True)
-    for name in _SAME:
+    for name in _EQUAL_FIELDS:
         theirs, ours = getattr(file.config, name), getattr(config, name)
         if theirs != ours:
-            raise ProtT5nvError(f"{path}: {name}={theirs}, and this run has {ours}; only tables can change size")
+            raise ProtT5nvError(f"{path}: {name}={theirs}, but this run has {ours}; only tables can change their size")
     state = {}
     for name, shape in parameter_shapes(config):
         tensor = file.state_dict.pop(name).to(torch.float32)
-        rows, wanted = len(tensor), shape[0]
-        if rows != wanted:
-            done = "cut" if rows > wanted else "repeated"
-            warnings.warn(f"{path}: {name} has {rows} rows, {done} to {wanted}", stacklevel=2)
-            tensor = tensor[torch.arange(wanted) % rows]
+        rows, expected_rows = len(tensor), shape[0]
+        if rows != expected_rows:
+            change = "truncated" if rows > expected_rows else "repeated"
+            warnings.warn(f"{path}: {name} has {rows} rows, {change} to {expected_rows}", stacklevel=2)
+            tensor = tensor[torch.arange(expected_rows) % rows]
         state[name] = tensor
     return state

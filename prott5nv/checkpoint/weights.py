@@ -1,27 +1,29 @@
-"""Weights of a ``.nemo`` file: the zip that ``torch.save`` writes, read tensor by tensor.
+"""Reader of the weights in a ``.nemo`` file, which are a zip file of ``torch.save``.
 
-No tensor's bytes are touched before names, shapes, sizes and dtypes have been checked, each storage is read once and
-straight into its tensor, so that loading needs the memory of the weights and no more, and the checksums are compared.
+Names, shapes, sizes and dtypes are checked before any weights are read. Each storage is then read once, directly into
+the memory of its tensor, so loading needs no more memory than the weights themselves. All checksums are verified.
 """
 
 from __future__ import annotations
 
+import io
 import math
 import struct
 import zipfile
 import zlib
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
-from prott5nv.checkpoint.state_dict_pickle import Storage, StoredTensor, read_state
+from prott5nv.checkpoint.state_dict_pickle import Storage, StoredTensor, read_state_dict
 from prott5nv.errors import ProtT5nvError
 
 if TYPE_CHECKING:
     import torch
 
-MAX_DIRECTORY = 1 << 20
+# Limits in bytes.
+MAX_DIRECTORY = 1 << 20  # of the zip file's table of contents
 MAX_PICKLE = 1 << 21
-_LOCAL_HEADER = struct.Struct("<26xHH")
+_LOCAL_HEADER = struct.Struct("<26xHH")  # its last two fields are the lengths of the name and of the padding
 
 
 class Weights:
@@ -29,23 +31,23 @@ class Weights:
 
     Parameters
     ----------
-    file : binary file
-        Seekable.
+    file : BufferedReader
+        The open zip file.
     where : str
-        File and member, for messages.
+        File and member for error messages.
 
     Attributes
     ----------
     tensors : dict of str to StoredTensor
-        What the file describes; nothing is read yet. ``_extra_state`` entries are left out.
+        Descriptions of the tensors, without entries of ``_extra_state``. The weights are not read yet.
 
     Raises
     ------
     ProtT5nvError
-        If the file is not what ``torch.save`` writes for a flat state dict.
+        If the file differs from what ``torch.save`` writes for a flat state dict.
     """
 
-    def __init__(self, file: BinaryIO, where: str):
+    def __init__(self, file: io.BufferedReader[Any], where: str) -> None:
         self._where = where
         self._file = file
         size = self._checked_size(file)
@@ -54,23 +56,33 @@ class Weights:
             self._entries = self._checked_entries(size)
             pickle = self._zip.read(self._entry("data.pkl", MAX_PICKLE))
             if "byteorder" in self._entries and self._zip.read(self._entry("byteorder", 16)) != b"little":
-                raise ProtT5nvError(f"{where}: saved on a big-endian machine; save it again on a usual one")
+                raise ProtT5nvError(f"{where}: saved on a big-endian machine; save it again on a little-endian one")
         except ProtT5nvError:
             raise
         except _ZIP_ERRORS as error:
             raise self._damage(error) from None
         self.tensors = {}
-        for name, value in read_state(pickle, where).items():
+        for name, value in read_state_dict(pickle, where).items():
             if not name.endswith("_extra_state"):
                 self.tensors[name] = self._checked(name, value)
 
     def read(self, names: Iterable[str]) -> dict[str, torch.Tensor]:
-        """Tensors by name, in the dtype of the file; names that share a storage share memory.
+        """Read tensors in the dtype of the file.
+
+        Parameters
+        ----------
+        names : iterable of str
+            Names of the tensors to read.
+
+        Returns
+        -------
+        dict of str to Tensor
+            The tensors by name. Tensors with the same storage share memory.
 
         Raises
         ------
         ProtT5nvError
-            If the bytes do not match their checksum, or hold NaN or infinity.
+            If a checksum does not match, or a tensor contains NaN or infinity.
         """
         import torch
 
@@ -78,48 +90,49 @@ class Weights:
         storages = {tensor.storage.key: tensor.storage for tensor in tensors.values()}
         in_file_order = sorted(storages, key=lambda key: self._entries[f"data/{key}"].header_offset)
         try:
-            numbers = {key: self._read_storage(storages[key]) for key in in_file_order}
+            values = {key: self._read_storage(storages[key]) for key in in_file_order}
         except _ZIP_ERRORS as error:
             raise self._damage(error) from None
         state = {}
         for name, tensor in tensors.items():
-            flat = numbers[tensor.storage.key][tensor.offset : tensor.offset + math.prod(tensor.shape)]
+            flat = values[tensor.storage.key][tensor.offset : tensor.offset + math.prod(tensor.shape)]
             if not math.isfinite(flat.sum(dtype=torch.float32)):  # ten times faster than torch.isfinite
-                raise ProtT5nvError(f"{self._where}: {name!r} holds NaN or infinity; expected finite weights")
+                raise ProtT5nvError(f"{self._where}: {name!r} contains NaN or infinity; expected finite weights")
             state[name] = flat.view(tensor.shape)
         return state
 
     def _read_storage(self, storage: Storage) -> torch.Tensor:
+        """Read one storage into a new tensor and verify its checksum."""
         import torch
 
         flat = torch.empty(storage.length, dtype=getattr(torch, storage.dtype))
-        content = memoryview(flat.view(torch.uint8).numpy())
+        content = flat.view(torch.uint8).numpy().data
         entry = self._entries[f"data/{storage.key}"]
         self._file.seek(entry.header_offset)
         header = self._file.read(_LOCAL_HEADER.size)
         if header[:4] != b"PK\3\4":
-            raise zipfile.BadZipFile(f"no header of {entry.filename!r}")
-        self._file.seek(sum(_LOCAL_HEADER.unpack(header)), 1)  # the name again, and padding
+            raise zipfile.BadZipFile(f"{entry.filename!r} has no header")
+        self._file.seek(sum(_LOCAL_HEADER.unpack(header)), 1)  # skip the name and the padding
         if self._file.readinto(content) != len(content) or zlib.crc32(content) != entry.CRC:
-            raise zipfile.BadZipFile(f"checksum of {entry.filename!r} differs")
+            raise zipfile.BadZipFile(f"the checksum of {entry.filename!r} does not match")
         return flat
 
-    def _checked_size(self, file: BinaryIO) -> int:
-        """Size in bytes; refuse what is no zip, and a table of contents that would fill the memory."""
+    def _checked_size(self, file: io.BufferedReader[Any]) -> int:
+        """Return the size in bytes; refuse files that are not zip files, and a huge table of contents."""
         size = file.seek(0, 2)
         file.seek(max(0, size - 98))
         tail = file.read(98)
         if tail[-22:-18] != b"PK\5\6":
-            raise ProtT5nvError(f"{self._where}: not in torch.save's zip format (PyTorch 1.6 or newer), or cut short")
+            raise ProtT5nvError(f"{self._where}: not in torch.save's zip format (PyTorch 1.6 or newer), or truncated")
         length = struct.unpack("<L", tail[-10:-6])[0]
         if tail[-42:-38] == b"PK\6\7" and tail[-98:-94] == b"PK\6\6":  # zip64
             length = struct.unpack("<Q", tail[-58:-50])[0]
         if length > MAX_DIRECTORY:
-            raise ProtT5nvError(f"{self._where}: contents listed in {length:,} bytes; expected {MAX_DIRECTORY:,}")
+            raise ProtT5nvError(f"{self._where}: a table of contents of {length:,} bytes; expected {MAX_DIRECTORY:,}")
         return size
 
     def _checked_entries(self, size: int) -> dict[str, zipfile.ZipInfo]:
-        """Entries by name below the zip's one folder."""
+        """Return the entries of the zip file by name, without the name of the folder that contains all entries."""
         entries = {}
         for entry in self._zip.infolist():
             shown = repr(entry.filename[:200])
@@ -130,25 +143,27 @@ class Weights:
                 raise ProtT5nvError(f"{self._where}: {shown} is compressed; torch.save never does that")
             entries[name] = entry
         if sum(entry.file_size for entry in entries.values()) > size:
-            raise ProtT5nvError(f"{self._where}: entries lie on top of each other; expected each in its own place")
+            raise ProtT5nvError(f"{self._where}: entries overlap; expected separate entries")
         return entries
 
     def _entry(self, name: str, limit: int) -> zipfile.ZipInfo:
+        """Return an entry of at most `limit` bytes."""
         entry = self._entries.get(name)
         if entry is None or entry.file_size > limit:
             raise ProtT5nvError(f"{self._where}: {name!r} is missing or too large; expected torch.save's layout")
         return entry
 
     def _checked(self, name: str, tensor: Any) -> StoredTensor:
+        """Check that a tensor fits into its storage, and the storage into its entry."""
         if not isinstance(tensor, StoredTensor):
             raise ProtT5nvError(f"{self._where}: {name[:200]!r} is not a tensor; expected tensors by name")
         storage = tensor.storage
         count = math.prod(tensor.shape)
         entry = self._entries.get(f"data/{storage.key}")
         if entry is None or entry.file_size != storage.length * storage.itemsize:
-            raise ProtT5nvError(f"{self._where}: the numbers of {name[:200]!r} are missing or of another length")
+            raise ProtT5nvError(f"{self._where}: the data of {name[:200]!r} are missing or of another length")
         if tensor.offset + count > storage.length or not _is_contiguous(tensor):
-            raise ProtT5nvError(f"{self._where}: {name[:200]!r} does not lie in one piece in its storage")
+            raise ProtT5nvError(f"{self._where}: {name[:200]!r} is not contiguous in its storage")
         return tensor
 
     def _damage(self, error: Exception) -> ProtT5nvError:

@@ -1,4 +1,4 @@
-"""Writing a ``.nemo`` file that this package, BioNeMo v1 and NeMo 1.x open."""
+"""Writer of ``.nemo`` files that this package, BioNeMo v1 and NeMo 1.x can open."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import io
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import yaml
 
@@ -21,6 +21,7 @@ from prott5nv.io.atomic import whole_file
 
 if TYPE_CHECKING:
     import torch
+    from _typeshed import ReadableBuffer
 
     from prott5nv.model.config import ModelConfig
 
@@ -33,33 +34,35 @@ def save_nemo(
     dtype: torch.dtype | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a model; the file appears under its name only when it is complete.
+    """Write a model to a ``.nemo`` file. The file appears only when it is complete.
 
-    The same model gives the same bytes, so that hashes of files can be compared.
+    The same model always gives the same bytes, so hashes of files can be compared.
 
     Parameters
     ----------
-    path : path-like
-        Where to write; an older file of that name is replaced.
+    path : str or Path
+        File to write. An existing file of that name is replaced.
     config : ModelConfig
+        Architecture of the model.
     state_dict : mapping of str to Tensor
         Parameters by their names in ``ProtT5``.
     dtype : torch.dtype, optional
-        Of the weights in the file; float32 by default, as NeMo writes them.
+        Data type of the weights in the file. The default is float32, as in NeMo.
     settings : mapping, optional
-        More keys for ``model_config.yaml``, such as those of the optimizer.
+        Further settings for ``model_config.yaml``, such as those of the optimizer.
 
     Raises
     ------
     ProtT5nvError
-        If the parameters are not those of ``config``, or the file cannot be written.
+        If the parameters do not fit `config`, or the file cannot be written.
     """
     import torch
 
     path = Path(path)
     state = _checked(config, state_dict, dtype or torch.float32)
     files = (SENTENCEPIECE_MODEL, SENTENCEPIECE_VOCAB)
-    artifacts = {f"{hashlib.md5(file.read_bytes()).hexdigest()}_{file.name}": file for file in files}
+    # NeMo puts the MD5 hash of a file before its name.
+    artifacts = {f"{_md5(file)}_{file.name}": file for file in files}
     model_name, vocab_name = artifacts
     values = {**(settings or {}), **config.to_nemo()}
     values["tokenizer"] = {**values["tokenizer"], "model": ARTIFACT + model_name, "vocab_file": ARTIFACT + vocab_name}
@@ -74,26 +77,33 @@ def save_nemo(
         file.write(bytes(2 * BLOCK))
 
 
-class _Dumper(yaml.SafeDumper):
-    """Writes a value that occurs twice out twice: our own reader refuses aliases."""
+def _md5(file: Path) -> str:
+    return hashlib.md5(file.read_bytes(), usedforsecurity=False).hexdigest()
 
-    def ignore_aliases(self, data):
+
+class _Dumper(yaml.SafeDumper):
+    """Writes an object twice if it occurs twice, instead of an alias, which our reader would refuse."""
+
+    def ignore_aliases(self, data: Any) -> bool:
         return True
 
 
 def _checked(
     config: ModelConfig, state_dict: Mapping[str, torch.Tensor], dtype: torch.dtype
 ) -> dict[str, torch.Tensor]:
-    """The state dict under its names in the file; refused where it does not fit the configuration."""
+    """Check the parameters against the configuration, and return them by their names in the file."""
     shapes = dict(parameter_shapes(config))
-    if shapes != {name: tuple(tensor.shape) for name, tensor in state_dict.items()}:
-        found = {(name, tuple(tensor.shape)) for name, tensor in state_dict.items()}
-        name, shape = min(found ^ set(shapes.items()), key=str)
-        raise ProtT5nvError(f"parameters and configuration do not fit each other: look at {name!r}, shape {shape}")
+    given_shapes = {name: tuple(tensor.shape) for name, tensor in state_dict.items()}
+    if shapes != given_shapes:
+        name = min(name for name in shapes.keys() | given_shapes if shapes.get(name) != given_shapes.get(name))
+        given = f"has shape {given_shapes[name]}" if name in given_shapes else "is missing"
+        expected = f"expected {shapes[name]}" if name in shapes else "expected no such parameter"
+        raise ProtT5nvError(f"the parameters do not fit the configuration: {name!r} {given}; {expected}")
     tensors = {}
     for name in shapes:
         tensor = state_dict[name].detach().to("cpu", dtype).contiguous()
-        if tensor.untyped_storage().nbytes() != tensor.nbytes:  # torch.save would write all that a view looks into
+        # For a view, torch.save would write the whole storage.
+        if tensor.untyped_storage().nbytes() != tensor.nbytes:
             tensor = tensor.clone()
         tensors[name] = tensor
     return prott5_to_nemo(tensors)
@@ -111,28 +121,28 @@ def _write_member(file: BinaryIO, name: str, content: bytes) -> None:
 
 
 def _write_weights(file: BinaryIO, state: dict[str, torch.Tensor]) -> None:
-    """Stream the weights behind a place kept for their header, whose size field is known only afterwards."""
+    """Write the weights, then the header in front of them, because only then their size is known."""
     import torch
 
-    place = file.tell()
+    start = file.tell()
     file.write(bytes(BLOCK))
-    torch.save(state, _Appender(file))
-    size = file.tell() - place - BLOCK
+    torch.save(state, cast(BinaryIO, _Appender(file)))
+    size = file.tell() - start - BLOCK
     file.write(bytes(-size % BLOCK))
     end = file.tell()
-    file.seek(place)
+    file.seek(start)
     _write_header(file, WEIGHTS_MEMBER, size)
     file.seek(end)
 
 
 class _Appender(io.RawIOBase):
-    """The rest of a file as a file of its own, for ``torch.save``, which only appends."""
+    """The end of a file as a separate file. ``torch.save`` only appends to it."""
 
-    def __init__(self, file: BinaryIO):
+    def __init__(self, file: BinaryIO) -> None:
         self._file = file
 
     def writable(self) -> bool:
         return True
 
-    def write(self, data) -> int:
+    def write(self, data: ReadableBuffer) -> int:
         return self._file.write(data)

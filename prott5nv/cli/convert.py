@@ -1,4 +1,4 @@
-"""``prott5nv convert``: between ``.nemo`` files and Hugging Face folders."""
+"""``prott5nv convert``: conversion between ``.nemo`` files and Hugging Face folders."""
 
 from __future__ import annotations
 
@@ -7,13 +7,20 @@ import click
 
 @click.command()
 @click.argument("source", metavar="SOURCE")
-@click.option("--to", "target", required=True, type=click.Choice(["hf", "nemo"]), help="What to write.")
+@click.option(
+    "--to",
+    "target",
+    required=True,
+    type=click.Choice(["hf", "nemo"]),
+    help="Format to write: hf is a Hugging Face folder, nemo is a .nemo file.",
+)
 @click.argument("output", metavar="OUTPUT")
-def command(source, target, output):
-    """Turn a .nemo file into a Hugging Face folder, or such a folder back into a .nemo file.
+def command(source: str, target: str, output: str) -> None:
+    """Convert a .nemo file to a Hugging Face folder, or such a folder back to a .nemo file.
 
-    The folder opens with AutoModel.from_pretrained and AutoTokenizer.from_pretrained (Blenderbot, no remote code) and
-    gives the same embeddings. Weights are moved, never computed with: there and back they are the same, bit by bit.
+    AutoModel.from_pretrained and AutoTokenizer.from_pretrained open the folder, and the model gives the same
+    embeddings. It uses the Blenderbot classes of transformers, so it needs no remote code. The conversion does not
+    change the weights: converting a file to a folder and back gives exactly the same weights.
 
     \b
     Examples:

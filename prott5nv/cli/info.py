@@ -1,24 +1,31 @@
-"""``prott5nv info``: what a checkpoint is."""
+"""``prott5nv info``: description of a checkpoint."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from prott5nv.checkpoint import NemoFile
 
 
 @click.command()
 @click.argument("file", metavar="[FILE]", required=False)
-@click.option("--verify", is_flag=True, help="Compare with the figures that NVIDIA published for prott5nv.nemo.")
-def command(file, verify):
-    """Say what a checkpoint is, without building the model.
+@click.option(
+    "--verify", is_flag=True, help="Test whether FILE is NVIDIA's public checkpoint, by comparing published results."
+)
+def command(file: str | None, verify: bool) -> None:
+    """Describe a checkpoint.
 
-    Prints the architecture, the number of parameters, the dtype of the weights, the tokenizer and the hash of FILE, and
-    the model card where one lies beside it (FILE with the ending .md). Without FILE: the built-in model. Nothing in
-    FILE is run.
+    The command prints the architecture, the number of parameters, the data type of the weights, the tokenizer and the
+    SHA-256 hash of FILE. If there is a model card next to FILE (the same name with the suffix .md), it prints the card,
+    too. Without FILE, it describes the built-in model. It does not load the weights, and runs no code from FILE.
 
-    --verify embeds the two proteins of BioNeMo v1's own test and says, residue by residue, how far FILE is from the
-    public checkpoint. The exit code is 1 if it is another model.
+    With --verify, the command also embeds the two proteins of BioNeMo v1's own test with FILE. For each residue, it
+    prints the difference from the result of the public checkpoint. The exit code is 1 if FILE is another model.
 
     \b
     Examples:
@@ -26,14 +33,11 @@ def command(file, verify):
       prott5nv info prott5nv.nemo
       prott5nv info prott5nv.nemo --verify
     """
+    from prott5nv.assets import BUILTIN_MODEL
     from prott5nv.checkpoint import read_nemo
 
-    if file is None:
-        from prott5nv.assets import BUILTIN_MODEL
-
-        file = BUILTIN_MODEL
-    checkpoint = read_nemo(file, weights=False)
-    for key, value in _facts(checkpoint):
+    checkpoint = read_nemo(file or BUILTIN_MODEL, weights=False)
+    for key, value in _properties(checkpoint):
         click.echo(f"{key:<11}{value}")
     card = checkpoint.path.with_suffix(".md")
     if card.is_file():
@@ -43,51 +47,58 @@ def command(file, verify):
         _verify(checkpoint)
 
 
-def _facts(checkpoint):
+def _properties(checkpoint: NemoFile) -> Iterator[tuple[str, object]]:
     config = checkpoint.config
     written = {key: _printable(checkpoint.raw_config.get(key)) for key in ("target", "nemo_version")}
     gelu = "tanh" if config.bias_activation_fusion else "erf"
     widths = f"hidden size {config.hidden_size}, feed-forward {config.ffn_hidden_size}"
-    digest = hashlib.sha256(checkpoint.tokenizer_model).hexdigest()
+    digest = hashlib.sha256(checkpoint.tokenizer_model or b"").hexdigest()
     yield "file", f"{checkpoint.path} ({checkpoint.path.stat().st_size / 1e6:.1f} MB)"
     yield "sha256", checkpoint.sha256
     yield "written as", f"{written['target']}, NeMo {written['nemo_version']}"
     yield "encoder", f"{config.num_layers} layers, {widths}, {config.num_attention_heads} heads, {gelu} GELU"
     yield "decoder", f"{config.decoder_num_layers} layers"
-    yield "positions", f"{config.max_position_embeddings} residues at once"
+    yield "positions", f"at most {config.max_position_embeddings} residues at once"
     yield "parameters", f"{config.num_parameters:,}"
     yield "weights", ", ".join(sorted(checkpoint.dtypes))
-    yield "tokenizer", f"ProtT5nv's 30 pieces and {config.num_sentinel_tokens} sentinels (file {digest[:16]})"
+    yield (
+        "tokenizer",
+        f"ProtT5nv's vocabulary, {config.num_sentinel_tokens} sentinels (SHA-256 {digest[:16]}...)",
+    )
 
 
-def _printable(value) -> str:
-    """A stranger's text without what could steer the terminal."""
+def _printable(value: object) -> str:
+    """Replace control characters in text from the file, because they could control the terminal."""
     return "".join(character if character.isprintable() else "?" for character in str(value)[:200])
 
 
-def _verify(checkpoint):
+def _verify(checkpoint: NemoFile) -> None:
+    """Print the comparison with the public checkpoint, and exit with code 1 if it is another model."""
     from prott5nv.checkpoint.public_checkpoint import TOLERANCE, compare, is_public
     from prott5nv.model.config import ModelConfig
 
     public = ModelConfig.preset("prott5nv")
     if checkpoint.config.num_parameters != public.num_parameters:
         click.echo(
-            f"not the public checkpoint: {checkpoint.config.num_parameters:,} parameters, "
-            f"the public one has {public.num_parameters:,}"
+            f"This is not the public checkpoint: it has {checkpoint.config.num_parameters:,} parameters, "
+            f"and the public one has {public.num_parameters:,}."
         )
         raise SystemExit(1)
     comparisons = compare(checkpoint.path)
     for comparison in comparisons:
         if comparison.kind == "row norms":
-            click.echo(f"protein {comparison.protein}: norm of each residue's row")
-            click.echo("residue  published     found   difference")
-            for row, (published, found) in enumerate(zip(comparison.published, comparison.found, strict=True), start=1):
-                click.echo(f"{row:>7}  {published:>9.3f} {found:>9.3f} {found - published:>+12.4f}")
-    click.echo("\nprotein  figures                  largest |difference|  relative to their size")
+            click.echo(f"Protein {comparison.protein}: norm of the embedding of each residue")
+            click.echo("residue  published  computed   difference")
+            pairs = zip(comparison.published, comparison.computed, strict=True)
+            for residue, (published, computed) in enumerate(pairs, start=1):
+                click.echo(f"{residue:>7}  {published:>9.3f} {computed:>9.3f} {computed - published:>+12.4f}")
+    click.echo("\nprotein  figures                  largest |difference|  relative to the rms")
     for comparison in comparisons:
         figures = f"{comparison.protein:>7}  {comparison.kind:<24} {comparison.largest_difference:>20.4f}"
-        click.echo(f"{figures}  {comparison.relative:>22.2%}")
+        click.echo(f"{figures}  {comparison.relative:>19.2%}")
     if not is_public(comparisons):
-        click.echo(f"\nnot the public checkpoint: figures are off by more than {TOLERANCE:.0%}")
+        click.echo(f"\nThis is not the public checkpoint: figures differ by more than {TOLERANCE:.0%}.")
         raise SystemExit(1)
-    click.echo(f"\nthe public checkpoint: every figure within {TOLERANCE:.0%}, the noise of the published fp16 run")
+    click.echo(
+        f"\nThis is the public checkpoint: all figures agree within {TOLERANCE:.0%}. NVIDIA computed them in fp16."
+    )
