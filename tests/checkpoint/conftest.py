@@ -1,4 +1,4 @@
-"""A small checkpoint to take apart, and a temporary folder that must be empty afterwards."""
+"""A minimal checkpoint to modify, and a temporary folder that must be empty after the test."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from prott5nv.checkpoint import save_nemo
 
 @pytest.fixture(scope="session")
 def minute_model() -> ProtT5:
-    """A model of a few kilobytes, random in every parameter."""
+    """A model of a few kilobytes with random values in all parameters."""
     torch.manual_seed(0)
     widths = dict(hidden_size=8, ffn_hidden_size=16, num_attention_heads=2)
     config = ModelConfig(num_layers=1, seq_length=16, max_position_embeddings=16, **widths)
@@ -36,7 +36,7 @@ def minute_members(minute_model, tmp_path_factory) -> dict[str, bytes]:
 
 @pytest.fixture
 def temporary_folder(tmp_path, monkeypatch) -> Path:
-    """Where temporary files go during the test; it must be empty at the end."""
+    """Folder for temporary files during the test, which must be empty at the end."""
     folder = tmp_path / "temporary"
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))

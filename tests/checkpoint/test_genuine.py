@@ -1,4 +1,4 @@
-"""Files that NeMo 1.x wrote load and give the numbers that NeMo 1.x computed.
+"""Files that NeMo 1.x wrote give the results that NeMo 1.x computed.
 
 Shapes: B proteins, L residues of the longest, T packed tokens, S packed decoder tokens, D hidden size, V vocabulary.
 """
@@ -29,7 +29,7 @@ def largest_difference(model, ids_BL, mask_BL, expected_BLD) -> float:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_hidden_states_and_logits(nemo1, truth, name):
+def test_hidden_states_and_logits_are_those_of_nemo(nemo1, truth, name):
     model = load(nemo1 / name)
     ids_BL, mask_BL = truth["token_ids"], truth["mask"]
     assert largest_difference(model, ids_BL, mask_BL, truth["hidden"]) <= 1e-5
@@ -48,7 +48,7 @@ def test_hidden_states_and_logits(nemo1, truth, name):
     assert np.abs(logits_SV - expected_SV).max() <= 1e-5 * np.abs(expected_SV).max()
 
 
-def test_weights_are_those_that_torch_reads(nemo1, members):
+def test_weights_equal_those_of_torch_load(nemo1, members):
     expected = nemo_to_prott5(torch.load(io.BytesIO(members[WEIGHTS]), map_location="cpu", weights_only=True))
     for name in FILES:
         found = read_nemo(nemo1 / name).state_dict
@@ -64,7 +64,7 @@ def state_dict(members) -> dict[str, torch.Tensor]:
     return dict(torch.load(io.BytesIO(members[WEIGHTS]), weights_only=True))
 
 
-def test_storages_tagged_with_a_gpu_and_no_byte_order(members, truth, tmp_path, monkeypatch):
+def test_storages_on_a_gpu_and_a_missing_byte_order_are_read(members, truth, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
     weights = saved(state_dict(members))
     assert b"cuda:0" in weights
@@ -74,7 +74,7 @@ def test_storages_tagged_with_a_gpu_and_no_byte_order(members, truth, tmp_path, 
 
 
 @pytest.mark.parametrize("copies", ["once", "shared", "twice"])
-def test_tables_stored_once_or_twice(members, truth, tmp_path, copies):
+def test_shared_tables_may_be_stored_once_or_twice(members, truth, tmp_path, copies):
     state = state_dict(members)
     for key in [key for key in state if "decoder_embedding" in key]:
         table = state.pop(key)
@@ -87,7 +87,7 @@ def test_tables_stored_once_or_twice(members, truth, tmp_path, copies):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_weights(members, tmp_path, dtype):
+def test_half_precision_weights_are_converted_to_fp32(members, tmp_path, dtype):
     state = {key: tensor.to(dtype) for key, tensor in state_dict(members).items()}
     model = variant(members, tmp_path, saved(state))
     key = "encoder.layers.1.mlp.dense_4h_to_h.weight"
@@ -95,7 +95,7 @@ def test_half_precision_weights(members, tmp_path, dtype):
     assert torch.equal(model.get_parameter(key), state[f"enc_dec_model.enc_dec_model.encoder.model.{key[8:]}"].float())
 
 
-def test_parameters_and_extra_state(members, truth, tmp_path):
+def test_parameters_are_read_and_extra_state_is_ignored(members, truth, tmp_path):
     state = {key: torch.nn.Parameter(tensor) for key, tensor in state_dict(members).items()}
     state["enc_dec_model.enc_dec_model.encoder.model.layers.0.self_attention._extra_state"] = None
     state["enc_dec_model.enc_dec_model.encoder.model.layers.0.mlp._extra_state"] = torch.empty(0, dtype=torch.uint8)
@@ -103,8 +103,8 @@ def test_parameters_and_extra_state(members, truth, tmp_path):
     assert largest_difference(model, truth["token_ids"], truth["mask"], truth["hidden"]) <= 1e-5
 
 
-def test_weights_in_one_flat_buffer(members, truth, tmp_path):
-    """Distributed optimizers keep parameters as views of one buffer, and torch.save keeps that."""
+def test_weights_in_one_flat_buffer_are_read(members, truth, tmp_path):
+    """Distributed optimizers store all parameters in one buffer, and torch.save writes this buffer."""
     state = state_dict(members)
     buffer = torch.cat([tensor.flatten() for tensor in state.values()])
     position = 0
@@ -115,7 +115,7 @@ def test_weights_in_one_flat_buffer(members, truth, tmp_path):
     assert largest_difference(model, truth["token_ids"], truth["mask"], truth["hidden"]) <= 1e-5
 
 
-def test_erf_gelu_is_honoured(members, truth, tmp_path):
+def test_the_erf_form_of_gelu_is_used_if_configured(members, truth, tmp_path):
     config = members[CONFIG].replace(b"bias_activation_fusion: true", b"bias_activation_fusion: false")
     model = load(write_tar(tmp_path / "erf.nemo", {**members, CONFIG: config}))
     difference = largest_difference(model, truth["token_ids"], truth["mask"], truth["hidden"])

@@ -1,4 +1,4 @@
-"""Hugging Face's Blenderbot gives what ProtT5 gives, and the way back loses no bit.
+"""Hugging Face's Blenderbot gives the same results as ProtT5, and converting back gives the same file.
 
 Shapes: B proteins, L residues of the longest, S decoder tokens, V vocabulary.
 """
@@ -33,7 +33,7 @@ def random_model(**overrides) -> ProtT5:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A converted folder, with the ``.nemo`` file it came from beside it."""
+    """A converted folder, next to its ``.nemo`` file ``source.nemo``."""
     base = tmp_path_factory.mktemp("huggingface")
     model = random_model()
     save_nemo(base / "source.nemo", model.config, model.state_dict())
@@ -43,7 +43,7 @@ def folder(tmp_path_factory):
     return base / "folder"
 
 
-def test_tokenizer_gives_our_ids(folder):
+def test_the_tokenizer_gives_the_same_ids(folder):
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     ours = ProteinTokenizer()
     with pytest.warns(UserWarning, match="lower-case"):
@@ -55,7 +55,7 @@ def test_tokenizer_gives_our_ids(folder):
     assert [getattr(tokenizer, f"{name}_token_id") for name in ("unk", "bos", "eos", "pad", "mask")] == [0, 1, 2, 3, 4]
 
 
-def test_every_sentinel_of_a_larger_vocabulary_has_its_token(tmp_path):
+def test_all_sentinels_of_a_larger_vocabulary_have_tokens(tmp_path):
     model = random_model(num_sentinel_tokens=192)
     save_nemo(tmp_path / "model.nemo", model.config, model.state_dict())
     nemo_to_huggingface(tmp_path / "model.nemo", tmp_path / "folder")
@@ -64,7 +64,7 @@ def test_every_sentinel_of_a_larger_vocabulary_has_its_token(tmp_path):
 
 
 @pytest.mark.parametrize("overrides", [{}, {"bias_activation_fusion": False}])
-def test_hidden_states_and_logits(tmp_path, overrides):
+def test_hidden_states_and_logits_are_the_same(tmp_path, overrides):
     model = random_model(**overrides)
     save_nemo(tmp_path / "model.nemo", model.config, model.state_dict())
     nemo_to_huggingface(tmp_path / "model.nemo", tmp_path / "folder")
@@ -88,7 +88,7 @@ def test_hidden_states_and_logits(tmp_path, overrides):
     assert (logits_SV - theirs_SV).abs().max() <= 1e-5 * logits_SV.abs().max()
 
 
-def test_genuine_file(nemo1, truth, tmp_path):
+def test_a_genuine_file_gives_the_hidden_states_of_nemo(nemo1, truth, tmp_path):
     nemo_to_huggingface(nemo1 / "prott5nv.nemo", tmp_path / "folder")
     encoder = transformers.AutoModel.from_pretrained(tmp_path / "folder").get_encoder().eval()
     ids_BL, mask_BL = torch.from_numpy(truth["token_ids"]), torch.from_numpy(truth["mask"])
@@ -98,7 +98,7 @@ def test_genuine_file(nemo1, truth, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_back_to_the_same_bytes(tmp_path, dtype):
+def test_converting_back_gives_the_same_bytes(tmp_path, dtype):
     model = random_model(seq_length=100)
     save_nemo(tmp_path / "a.nemo", model.config, model.state_dict(), dtype=dtype)
     nemo_to_huggingface(tmp_path / "a.nemo", tmp_path / "folder")
@@ -107,7 +107,7 @@ def test_back_to_the_same_bytes(tmp_path, dtype):
     assert (tmp_path / "a.nemo").read_bytes() == (tmp_path / "b.nemo").read_bytes()
 
 
-def test_card_and_config(folder):
+def test_the_example_of_the_model_card_runs(folder):
     card = (folder / "README.md").read_text()
     assert read_nemo(folder.parent / "source.nemo", weights=False).sha256 in card
     code = card.split("```python\n")[1].split("```")[0].replace("FOLDER", str(folder))
@@ -117,7 +117,7 @@ def test_card_and_config(folder):
     assert config.model_type == "blenderbot" and config.activation_function == "gelu_pytorch_tanh"
 
 
-def test_mistakes_are_one_line_and_leave_nothing(folder, minute_members, tmp_path):
+def test_errors_are_one_line_and_leave_no_files(folder, minute_members, tmp_path):
     with pytest.raises(ProtT5nvError, match="exists already"):
         nemo_to_huggingface(folder.parent / "source.nemo", folder)
     with pytest.raises(ProtT5nvError, match="not a folder that"):
@@ -134,7 +134,7 @@ def test_mistakes_are_one_line_and_leave_nothing(folder, minute_members, tmp_pat
     with pytest.raises(ProtT5nvError, match=r"k_proj\.bias' is missing"):
         huggingface_to_nemo(tmp_path / "hf", tmp_path / "out.nemo")
     save_file({**state, "surplus": torch.zeros(1)}, tmp_path / "hf" / WEIGHTS_FILE)
-    with pytest.raises(ProtT5nvError, match="'surplus' is no parameter"):
+    with pytest.raises(ProtT5nvError, match="'surplus' is not a parameter"):
         huggingface_to_nemo(tmp_path / "hf", tmp_path / "out.nemo")
     (tmp_path / "hf" / WEIGHTS_FILE).write_bytes(b"hello")
     with pytest.raises(ProtT5nvError, match="not a folder that"):

@@ -1,4 +1,4 @@
-"""The ``prott5nv info`` command, run as a user runs it."""
+"""The command ``prott5nv info``, run in a process of its own."""
 
 from __future__ import annotations
 
@@ -22,27 +22,26 @@ def info(*arguments) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True)
 
 
-def test_says_what_a_file_is(nemo1):
+def test_the_command_describes_a_file_without_importing_torch(nemo1):
     path = nemo1 / "variant_gz.nemo"
     done = info(path)
     assert done.returncode == 0
-    said = done.stdout
-    assert hashlib.sha256(path.read_bytes()).hexdigest() in said
+    assert hashlib.sha256(path.read_bytes()).hexdigest() in done.stdout
     for words in ("274,816", "float32", "2 layers, hidden size 64", "4 heads, tanh GELU", "NeMo 1.20.0"):
-        assert words in said
+        assert words in done.stdout
     assert "prott5nv.checkpoint.reader" in done.stderr
     assert "torch" not in {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
 
 
-def test_prints_the_card_and_no_escape_codes(minute_members, tmp_path):
+def test_the_card_is_printed_and_escape_codes_are_not(minute_members, tmp_path):
     config = re.sub(rb"(?m)^nemo_version: .*", rb'nemo_version: "1\\e[31m"', minute_members[CONFIG])
     path = write_tar(tmp_path / "model.nemo", {**minute_members, CONFIG: config})
     (tmp_path / "model.md").write_text("# A demonstration\n")
-    said = info(path).stdout
-    assert said.endswith("# A demonstration\n") and "NeMo 1?[31m" in said and "\x1b" not in said
+    output = info(path).stdout
+    assert output.endswith("# A demonstration\n") and "NeMo 1?[31m" in output and "\x1b" not in output
 
 
-def test_refuses_in_one_line(tmp_path):
+def test_a_bad_file_is_refused_in_one_line(tmp_path):
     (tmp_path / "text.nemo").write_text("hello")
     done = info(tmp_path / "text.nemo")
     assert done.returncode == 2 and not done.stdout
@@ -50,31 +49,31 @@ def test_refuses_in_one_line(tmp_path):
     assert last.startswith("prott5nv: error: ") and "text.nemo: not a tar file" in last
 
 
-def test_verify_knows_a_model_of_another_size(minute_members, tmp_path):
+def test_verify_refuses_a_model_of_another_size(minute_members, tmp_path):
     done = info(write_tar(tmp_path / "minute.nemo", minute_members), "--verify")
     assert done.returncode == 1 and "the public one has 198,970,496" in done.stdout
 
 
 @pytest.fixture(scope="module")
 def wide_model():
-    """One layer of the public width: figures of the right shape, of another model."""
+    """A random model with one layer of the public checkpoint's width. Its figures have the right shapes."""
     torch.manual_seed(0)
     return ProtT5(ModelConfig(num_layers=1))
 
 
-def test_verify_measures_the_distance(wide_model, tmp_path):
+def test_figures_of_another_model_are_not_those_of_the_public_one(wide_model, tmp_path):
     save_nemo(tmp_path / "wide.nemo", wide_model.config, wide_model.state_dict())
     comparisons = compare(tmp_path / "wide.nemo")
     assert [len(comparison.published) for comparison in comparisons] == [231, 32, 32, 64, 156, 32, 32, 64]
-    assert all(comparison.published.shape == comparison.found.shape for comparison in comparisons)
+    assert all(comparison.published.shape == comparison.computed.shape for comparison in comparisons)
     assert not is_public(comparisons)
-    same = [comparison._replace(found=comparison.published * 1.001) for comparison in comparisons]
+    same = [comparison._replace(computed=comparison.published * 1.001) for comparison in comparisons]
     assert is_public(same)
 
 
-def test_one_row_that_is_off_is_noticed():
+def test_one_deviating_row_is_noticed():
     published = np.full(100, 14.0)
-    found = published.copy()
-    found[50] += 1.0
-    comparison = Comparison(1, "row norms", published, found)
+    computed = published.copy()
+    computed[50] += 1.0
+    comparison = Comparison(1, "row norms", published, computed)
     assert comparison.largest_difference == 1.0 and not is_public([comparison])

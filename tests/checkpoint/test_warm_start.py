@@ -1,4 +1,4 @@
-"""A model of text, or of another length, is a place to start from."""
+"""Training can start from a text model, or from a model for another length."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def resized(model: ProtT5, words: int, positions: int) -> dict[str, torch.Tensor
 
 
 @pytest.mark.parametrize(("words", "positions"), [(30_000, 40), (100, 5)])
-def test_a_model_of_text(minute_model, minute_members, tmp_path, words, positions):
-    """Its tokenizer is not even SentencePiece; tables are cut where they are longer and repeated where shorter."""
+def test_tables_of_a_text_model_are_resized(minute_model, minute_members, tmp_path, words, positions):
+    """The tokenizer is not SentencePiece. Longer tables are truncated, and rows of shorter tables are repeated."""
     state = resized(minute_model, words, positions)
     config = re.sub(rb"nemo:\S+\.model", b"null", minute_members[CONFIG])
     config = re.sub(rb"max_position_embeddings: 16", b"max_position_embeddings: %d" % positions, config)
@@ -36,10 +36,10 @@ def test_a_model_of_text(minute_model, minute_members, tmp_path, words, position
         read_nemo(path)
     with pytest.warns(UserWarning) as caught:
         weights = warm_start_weights(path, minute_model.config)
-    said = "\n".join(str(warning.message) for warning in caught)
-    verb = "cut" if words > 128 else "repeated"
-    assert "ignores the tokenizer" in said and f"{words} rows, {verb} to 128" in said
-    assert f"{positions} rows, {verb} to 16" in said
+    messages = "\n".join(str(warning.message) for warning in caught)
+    change = "truncated" if words > 128 else "repeated"
+    assert "ignores the tokenizer" in messages and f"{words} rows, {change} to 128" in messages
+    assert f"{positions} rows, {change} to 16" in messages
 
     ProtT5(minute_model.config).load_state_dict(weights)
     table = "embedding.position_embeddings.weight"
@@ -50,5 +50,5 @@ def test_a_model_of_text(minute_model, minute_members, tmp_path, words, position
 
 def test_other_widths_are_refused(minute_model, minute_members, tmp_path):
     path = write_tar(tmp_path / "minute.nemo", minute_members)
-    with pytest.raises(ProtT5nvError, match=r"num_layers=1, and this run has 2"):
+    with pytest.raises(ProtT5nvError, match=r"num_layers=1, but this run has 2"):
         warm_start_weights(path, minute_model.config.replace(num_layers=2))

@@ -1,4 +1,4 @@
-"""What we write is what NeMo 1.x writes."""
+"""Written files have the layout of NeMo 1.x, are reproducible, and are complete or absent."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from prott5nv import ModelConfig, ProtT5, ProtT5nvError
 from prott5nv.checkpoint import load, read_nemo, save_nemo
 
 
-def test_keys_shapes_and_dtypes(nemo1, tmp_path):
+def test_keys_shapes_and_dtypes_are_those_of_nemo(nemo1, tmp_path):
     model = load(nemo1 / "prott5nv.nemo")
     save_nemo(tmp_path / "ours.nemo", model.config, model.state_dict())
     state = torch.load(io.BytesIO(read_members(tmp_path / "ours.nemo")[WEIGHTS]), weights_only=True)
@@ -28,7 +28,7 @@ def test_keys_shapes_and_dtypes(nemo1, tmp_path):
     assert sorted(ours) == sorted(theirs)
 
 
-def test_members_and_config(nemo1, tmp_path):
+def test_members_and_config_are_those_of_nemo(nemo1, tmp_path):
     genuine_file = read_nemo(nemo1 / "prott5nv.nemo")
     save_nemo(tmp_path / "ours.nemo", genuine_file.config, genuine_file.state_dict)
     with tarfile.open(tmp_path / "ours.nemo") as tar:
@@ -59,7 +59,7 @@ def test_round_trip_keeps_every_bit(minute_model, tmp_path):
     assert (tmp_path / "b.nemo").read_bytes() == (tmp_path / "a.nemo").read_bytes()
 
 
-def test_half_precision(minute_model, tmp_path):
+def test_weights_can_be_written_in_half_precision(minute_model, tmp_path):
     save_nemo(tmp_path / "half.nemo", minute_model.config, minute_model.state_dict(), dtype=torch.bfloat16)
     assert read_nemo(tmp_path / "half.nemo", weights=False).dtypes == {"bfloat16"}
     loaded = load(tmp_path / "half.nemo", dtype=torch.bfloat16)
@@ -67,7 +67,7 @@ def test_half_precision(minute_model, tmp_path):
     assert torch.equal(loaded.get_parameter(name), minute_model.get_parameter(name).bfloat16())
 
 
-def test_a_view_does_not_drag_its_storage_along(minute_model, tmp_path):
+def test_a_view_is_written_without_the_rest_of_its_storage(minute_model, tmp_path):
     state = dict(minute_model.state_dict())
     name = "tokens_head.bias"
     state[name] = torch.cat([state[name], torch.zeros(10**6)])[: len(state[name])]
@@ -76,7 +76,7 @@ def test_a_view_does_not_drag_its_storage_along(minute_model, tmp_path):
     assert (tmp_path / "view.nemo").read_bytes() == (tmp_path / "plain.nemo").read_bytes()
 
 
-def test_wrong_parameters_are_refused_and_leave_nothing(minute_model, tmp_path):
+def test_wrong_parameters_are_refused_and_leave_no_file(minute_model, tmp_path):
     state = dict(minute_model.state_dict())
     del state["tokens_head.bias"]
     with pytest.raises(ProtT5nvError, match=r"tokens_head\.bias"):
@@ -85,7 +85,7 @@ def test_wrong_parameters_are_refused_and_leave_nothing(minute_model, tmp_path):
 
 
 def test_a_failed_write_keeps_the_older_file(minute_model, tmp_path):
-    """A real full disk: the process may write 4 kB to a file and no more."""
+    """The process may write at most 4 kB to a file, as on a full disk."""
     path = tmp_path / "model.nemo"
     save_nemo(path, minute_model.config, minute_model.state_dict())
     before = path.read_bytes()
@@ -102,7 +102,7 @@ save_nemo({str(path)!r}, file.config, file.state_dict)
     assert path.read_bytes() == before and os.listdir(tmp_path) == ["model.nemo"]
 
 
-def test_presets_have_the_shape_of_their_config(tmp_path):
+def test_written_presets_have_the_right_number_of_parameters(tmp_path):
     for name in ("builtin", "small", "tiny"):
         model = ProtT5(ModelConfig.preset(name))
         save_nemo(tmp_path / "preset.nemo", model.config, model.state_dict(), dtype=torch.bfloat16)

@@ -1,4 +1,4 @@
-"""Tools to build checkpoints that this package would never write."""
+"""Functions that build checkpoints which this package would never write."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ WEIGHTS = "./model_weights.ckpt"
 
 
 def read_members(path: Path) -> dict[str, bytes]:
-    """Regular members of a tar in order."""
+    """Read the regular members of a tar, in the order of the archive."""
     with tarfile.open(path) as tar:
         return {member.name: tar.extractfile(member).read() for member in tar if member.isfile()}
 
 
 def write_tar(path: Path, members: dict[str, bytes] | list, mode: str = "w") -> Path:
-    """A tar of (name or TarInfo, content) pairs; a TarInfo's size is taken as it is where the content is None."""
+    """Write a tar of pairs of name (or TarInfo) and content.
+
+    If the content is None, the header keeps the size in its TarInfo.
+    """
     with tarfile.open(path, mode) as tar:
         for name, content in members.items() if isinstance(members, dict) else members:
             header = name if isinstance(name, tarfile.TarInfo) else tarfile.TarInfo(name)
@@ -30,7 +33,10 @@ def write_tar(path: Path, members: dict[str, bytes] | list, mode: str = "w") -> 
 
 
 def rewrite_zip(data: bytes, change: Callable[[str, bytes], bytes | None], compression: int = 0) -> bytes:
-    """Pass every entry through ``change(name without folder, content)``; None drops it."""
+    """Replace the content of each entry by ``change(name, content)``, or remove the entry if that is None.
+
+    The name is passed without the folder that contains all entries.
+    """
     out = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(data)) as source, zipfile.ZipFile(out, "w", compression) as target:
         for entry in source.infolist():
@@ -41,12 +47,12 @@ def rewrite_zip(data: bytes, change: Callable[[str, bytes], bytes | None], compr
 
 
 def with_pickle(weights: bytes, pickle: bytes) -> bytes:
-    """The same weights file with another ``data.pkl``."""
+    """Return the weights file with another ``data.pkl``."""
     return rewrite_zip(weights, lambda name, content: pickle if name == "data.pkl" else content)
 
 
 def saved(state_dict: dict) -> bytes:
-    """What ``torch.save`` writes."""
+    """Return the bytes that ``torch.save`` writes."""
     import torch
 
     buffer = io.BytesIO()
