@@ -91,7 +91,7 @@ def nemo_to_huggingface(source: str | Path, folder: str | Path) -> None:
             parameters=file.config.num_parameters,
             hidden_size=file.config.hidden_size,
             positions=file.config.max_position_embeddings,
-            card=card.read_text(encoding="utf-8") if card.is_file() else "",
+            card=card.read_text(encoding="utf-8", errors="replace") if card.is_file() else "",
         ),
     }
     with whole_folder(folder) as temporary:

@@ -41,7 +41,8 @@ def command(file: str | None, verify: bool) -> None:
         click.echo(f"{key:<11}{value}")
     card = checkpoint.path.with_suffix(".md")
     if card.is_file():
-        click.echo(f"\n{card.read_text(encoding='utf-8').rstrip()}")
+        text = card.read_text(encoding="utf-8", errors="replace").rstrip()
+        click.echo("\n" + "\n".join(map(_printable, text.splitlines())))
     if verify:
         click.echo()
         _verify(checkpoint)
@@ -49,7 +50,7 @@ def command(file: str | None, verify: bool) -> None:
 
 def _properties(checkpoint: NemoFile) -> Iterator[tuple[str, object]]:
     config = checkpoint.config
-    written = {key: _printable(checkpoint.raw_config.get(key)) for key in ("target", "nemo_version")}
+    written = {key: _printable(checkpoint.raw_config.get(key))[:200] for key in ("target", "nemo_version")}
     gelu = "tanh" if config.bias_activation_fusion else "erf"
     widths = f"hidden size {config.hidden_size}, feed-forward {config.ffn_hidden_size}"
     digest = hashlib.sha256(checkpoint.tokenizer_model or b"").hexdigest()
@@ -69,7 +70,7 @@ def _properties(checkpoint: NemoFile) -> Iterator[tuple[str, object]]:
 
 def _printable(value: object) -> str:
     """Replace control characters in text from the file, because they could control the terminal."""
-    return "".join(character if character.isprintable() else "?" for character in str(value)[:200])
+    return "".join(character if character.isprintable() else "?" for character in str(value))
 
 
 def _verify(checkpoint: NemoFile) -> None:

@@ -233,7 +233,7 @@ def _workspace(folder: Path) -> Iterator[Path]:
 def _remove_abandoned(folder: Path) -> None:
     """Remove the work folders of processes that were killed."""
     for workspace in folder.glob(f"{_PREFIX}{'[0-9a-f]' * 16}"):
-        if (lock := _lock(workspace)) is not None:
+        if not workspace.is_symlink() and (lock := _lock(workspace)) is not None:
             _remove_workspace(workspace)
             _unlock(lock)
 
@@ -243,7 +243,10 @@ def _remove_workspace(workspace: Path) -> None:
     for replaced in workspace.glob(f"{_REPLACED}/*"):
         target = workspace.parent / replaced.name
         if not target.exists():
-            os.replace(replaced, target)
+            try:
+                os.replace(replaced, target)
+            except OSError:  # for example, it belongs to another user; the next write tries again
+                return
     shutil.rmtree(workspace, ignore_errors=True)
 
 

@@ -36,9 +36,13 @@ def test_the_command_describes_a_file_without_importing_torch(nemo1):
 def test_the_card_is_printed_and_escape_codes_are_not(minute_members, tmp_path):
     config = re.sub(rb"(?m)^nemo_version: .*", rb'nemo_version: "1\\e[31m"', minute_members[CONFIG])
     path = write_tar(tmp_path / "model.nemo", {**minute_members, CONFIG: config})
-    (tmp_path / "model.md").write_text("# A demonstration\n")
+    (tmp_path / "model.md").write_bytes(b"# A demonstration\n\n" + b"long " * 100 + b"\x1b[31m \xff\n")
     output = info(path).stdout
-    assert output.endswith("# A demonstration\n") and "NeMo 1?[31m" in output and "\x1b" not in output
+    assert (
+        output.endswith("# A demonstration\n\n" + "long " * 100 + "?[31m \ufffd\n")
+        and "NeMo 1?[31m" in output
+        and "\x1b" not in output
+    )
 
 
 def test_a_bad_file_is_refused_in_one_line(tmp_path):

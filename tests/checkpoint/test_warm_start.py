@@ -14,6 +14,7 @@ from prott5nv.checkpoint.parameter_names import prott5_to_nemo
 
 
 def resized(model: ProtT5, words: int, positions: int) -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
     state = dict(model.state_dict())
     width = model.config.hidden_size
     state["embedding.word_embeddings.weight"] = torch.randn(words, width)

@@ -224,12 +224,12 @@ def test_other_hidden_files_are_kept(tmp_path):
     (tmp_path / ".prott5nv-notes").mkdir()
     (tmp_path / ".prott5nv-0123456789abcdef.txt").touch()
     elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    (elsewhere / "kept.txt").touch()
+    (elsewhere / "replaced").mkdir(parents=True)
+    (elsewhere / "replaced" / "kept.txt").touch()
     (tmp_path / ".prott5nv-0123456789abcdef").symlink_to(elsewhere)
     before = names(tmp_path)
     write_text(tmp_path / "next.md", "next")
-    assert names(tmp_path) == sorted([*before, "next.md"]) and names(elsewhere) == ["kept.txt"]
+    assert names(tmp_path) == sorted([*before, "next.md"]) and names(elsewhere / "replaced") == ["kept.txt"]
 
 
 def test_a_full_disk_is_one_line_and_keeps_the_old_file(tmp_path):
