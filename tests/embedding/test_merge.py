@@ -1,0 +1,79 @@
+"""Merging shards and their lists of skipped proteins."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from prott5nv import EmbeddingStore, ProtT5nvError
+from prott5nv.embedding.merge import merge, merge_skipped
+from prott5nv.embedding.store import StoredProtein, write_embeddings
+
+
+def write_shard(folder, shard: str | None, keys: str, **attributes: str):
+    """Write a shard with one protein for each letter of `keys`."""
+    path = folder / f"{keys}.h5"
+    proteins = [StoredProtein(key, f"sp|{key}", 9, np.full(4, ord(key), dtype=np.float32)) for key in keys]
+    shard_attribute = {"shard": shard} if shard else {}
+    write_embeddings(path, proteins, {"pooling": "mean", "fingerprint": "f", **shard_attribute, **attributes})
+    return path
+
+
+def test_shards_are_joined_in_the_order_of_their_numbers(tmp_path):
+    shards = [write_shard(tmp_path, f"{n}/3", keys) for n, keys in [(3, "a"), (1, "zy"), (2, "m")]]
+    assert merge(shards, tmp_path / "out.h5") == 4
+    with EmbeddingStore(tmp_path / "out.h5") as store:
+        assert list(store) == ["z", "y", "m", "a"]
+        assert store.attributes == {"pooling": "mean", "fingerprint": "f"}
+        assert (store.original_id("m"), store.truncated_from("m")) == ("sp|m", 9)
+        np.testing.assert_array_equal(store["y"], np.full(4, ord("y")))
+    assert all(shard.exists() for shard in shards)
+
+
+def test_shards_can_be_merged_into_another_format(tmp_path):
+    merge([write_shard(tmp_path, "1/1", "ab")], tmp_path / "out.npz")
+    with np.load(tmp_path / "out.npz") as archive:
+        assert list(archive) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("shards", "message"),
+    [
+        ([("1/3", "a"), ("3/3", "c")], "shards are missing: 2/3"),
+        ([("1/2", "a"), ("1/2", "b")], "are both shard 1"),
+        ([("1/2", "a"), ("2/3", "b")], "different numbers of shards"),
+        ([("1/2", "a"), (None, "b")], r"b\.h5 is not a shard"),
+    ],
+)
+def test_shards_that_do_not_belong_together_are_an_error(tmp_path, shards, message):
+    paths = [write_shard(tmp_path, shard, keys) for shard, keys in shards]
+    with pytest.raises(ProtT5nvError, match=message):
+        merge(paths, tmp_path / "out.h5")
+    assert not (tmp_path / "out.h5").exists()
+
+
+def test_shards_of_other_settings_are_an_error(tmp_path):
+    shards = [write_shard(tmp_path, "1/2", "a"), write_shard(tmp_path, "2/2", "b", fingerprint="g")]
+    with pytest.raises(ProtT5nvError, match="differ in fingerprint"):
+        merge(shards, tmp_path / "out.h5")
+
+
+def test_an_existing_output_is_not_replaced(tmp_path):
+    (tmp_path / "out.h5").write_text("precious")
+    with pytest.raises(ProtT5nvError, match="exists"):
+        merge([write_shard(tmp_path, "1/1", "a")], tmp_path / "out.h5")
+    assert (tmp_path / "out.h5").read_text() == "precious"
+
+
+def test_lists_of_skipped_proteins_are_joined_under_one_header(tmp_path):
+    parts = [tmp_path / f"{n}.tsv" for n in range(4)]
+    parts[1].write_text("line\tid\treason\n1\ta\tempty\n")
+    parts[3].write_text('line\tid\treason\n5\tb\t"two\nlines"\n9\tc\tempty\n')
+    merge_skipped(parts, tmp_path / "out.tsv")
+    assert (tmp_path / "out.tsv").read_text() == 'line\tid\treason\n1\ta\tempty\n5\tb\t"two\nlines"\n9\tc\tempty\n'
+
+
+def test_without_skipped_proteins_an_old_list_is_removed(tmp_path):
+    (tmp_path / "out.tsv").write_text("old")
+    merge_skipped([tmp_path / "absent.tsv"], tmp_path / "out.tsv")
+    assert not (tmp_path / "out.tsv").exists()
