@@ -33,6 +33,8 @@ exclude_patterns = ["_build"]
 templates_path = ["_templates"]
 # No intersphinx: the build works without a network.
 
+nitpicky = True  # a reference that does not resolve is an error
+
 # Markdown and notebooks
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
