@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import io
 import json
 from collections.abc import Iterable, Sequence
@@ -16,6 +17,7 @@ from prott5nv.errors import ProtT5nvError
 from prott5nv.flip.config import RESULT_FILE
 from prott5nv.flip.plots import overview, run_plots
 from prott5nv.flip.published import PUBLISHED
+from prott5nv.flip.tasks import SETS
 from prott5nv.io.atomic import whole_file, write_text
 
 #: The content of a ``result.json``, and ``folder``, the path of its folder.
@@ -142,8 +144,8 @@ def markdown(runs: Sequence[Run], rows: Sequence[Row]) -> str:
     str
     """
     lines = _markdown_table(_COLUMNS, [[_bold_if_ours(cell, row) for cell in _cells(row)] for row in rows])
-    lines += ["", *(f"- {_title(run)}: {_summary(run)}" for run in runs)]
-    lines += ["", "Published figures:", "", *_markdown_table(*_published_table())]
+    lines += ["", *(f"- {_markdown_text(f'{_title(run)}: {_summary(run)}')}" for run in runs)]
+    lines += ["", "Published scores:", "", *_markdown_table(*_published_table())]
     return "\n".join(lines) + "\n"
 
 
@@ -180,12 +182,13 @@ def _title(run: Run) -> str:
 
 
 def _summary(run: Run) -> str:
-    counts = ", ".join(f"{count:,} {part}" for part, count in run["proteins"].items())
+    counts = " / ".join(f"{run['proteins'][part]:,}" for part in SETS)
     seconds = ", ".join(f"{name} {value:,.0f} s" for name, value in run["seconds"].items())
-    note = f"; {run['note']}" if run["note"] else ""
+    note = f" ({run['note']})" if run["note"] else ""
     return (
-        f"Split {run['split']}{note}: {counts} proteins. {run['longer_than_512']['test']:,} of the test set have more "
-        f"than 512 residues and are embedded by windows. {seconds}, {len(run['history'])} seeds."
+        f"The split {run['split']}{note} has {counts} training / validation / test proteins. "
+        f"{run['longer_than_512']['test']:,} of the test proteins have more than 512 residues and are embedded by "
+        f"windows. Number of seeds: {len(run['history'])}. Duration: {seconds}."
     )
 
 
@@ -195,7 +198,12 @@ def _bold_if_ours(cell: str, row: Row) -> str:
 
 def _markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
-    return lines + ["| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |" for cells in rows]
+    return lines + ["| " + " | ".join(map(_markdown_text, cells)) + " |" for cells in rows]
+
+
+def _markdown_text(text: str) -> str:
+    """Return a text in which Markdown finds neither HTML nor the end of a table cell."""
+    return html.escape(text, quote=False).replace("|", "\\|")
 
 
 def _row(run: Run, split: str, model: str, mode: str, kind: str, scores: dict[str, Any]) -> Row:

@@ -1,4 +1,4 @@
-"""Each task from its files to a predictor, through the command that a user types."""
+"""Fine-tuning on each task, from FLIP's files to a predictor, by the command line."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ pytest.importorskip("torchmetrics", reason="needs the finetune extra")
 
 @pytest.fixture
 def finetune(tiny_checkpoint, flip_data, tmp_path):
-    """Run the command; the run's folder and its result."""
+    """Run the command, and return the folder of the run and its result."""
 
     def run(task, *arguments):
         output = tmp_path / "run"
-        given = ["finetune", str(task), "--model", str(tiny_checkpoint), "--data", str(flip_data), "-o", str(output)]
-        done = CliRunner().invoke(command, [*given, f"cache_dir={tmp_path}/cache", *arguments], catch_exceptions=False)
+        options = ["--model", str(tiny_checkpoint), "--data", str(flip_data), "-o", str(output)]
+        overrides = [f"cache_dir={tmp_path}/cache", *arguments]
+        done = CliRunner().invoke(command, ["finetune", str(task), *options, *overrides], catch_exceptions=False)
         assert done.exit_code == 0, done.output
         return output, json.loads((output / "result.json").read_text())
 
@@ -39,7 +40,7 @@ def table(path):
 
 
 @pytest.mark.parametrize("task", FLIP)
-def test_every_task_from_files_to_predictor(task, finetune, examples, tmp_path):
+def test_every_task_from_its_files_to_a_predictor(task, finetune, examples, tmp_path):
     folder, result = finetune(task, "seeds=[1,2]", "task.training.epochs=3")
     metric = {"class": "accuracy", "number": "mse"}[FLIP[task].label]
     linear = {"residue": "one-hot window", "protein": "one-hot ridge" if task == "gb1" else "composition"}
@@ -62,44 +63,44 @@ def test_every_task_from_files_to_predictor(task, finetune, examples, tmp_path):
 @pytest.mark.gpu
 @pytest.mark.parametrize("mode", ["frozen", "lora", "full"])
 @pytest.mark.parametrize("task", ["secondary_structure", "gb1"])
-def test_on_a_gpu(task, mode, finetune, examples, tmp_path):
+def test_every_mode_on_a_gpu(task, mode, finetune, examples, tmp_path):
     folder, _ = finetune(task, "--mode", mode, "seeds=[1]", "task.training.epochs=2", "model.device=cuda")
     assert predict_file(folder, examples / "proteins.fasta", tmp_path / "out.csv", device="cuda") == 36
 
 
-def test_a_head_learns_what_the_residues_say(finetune):
+def test_heads_learn_what_depends_on_the_residue_alone(finetune):
     _, result = finetune("secondary_structure", "seeds=[1]", "task.training.lr=0.01", "task.training.batch_size=4")
-    scores = {name: found["all"]["accuracy"]["mean"] for name, found in result["results"].items()}
-    assert scores["one-hot"] > 0.95 and scores["encoder"] > scores["constant"] + 0.1  # the encoder is a random one
+    scores = {name: scores["all"]["accuracy"]["mean"] for name, scores in result["results"].items()}
+    assert scores["one-hot"] > 0.95 and scores["encoder"] > scores["constant"] + 0.1  # the encoder is random
 
 
-def test_saved_model_predicts_what_was_scored(finetune, flip_data):
+def test_saved_predictor_reproduces_the_scored_predictions(finetune, flip_data):
     folder, _ = finetune("secondary_structure", "seeds=[1]", "task.training.epochs=2", "baselines=false")
-    told = {row["id"]: row for row in table(folder / "predictions.csv")}
+    scored = {row["id"]: row for row in table(folder / "predictions.csv")}
     rows = [row for row in table(flip_data / "secondary_structure" / "sampled.csv") if row["set"] == "test"]
-    assert [row["id"] for row in rows] == list(told)
+    assert [row["id"] for row in rows] == list(scored)
     source = folder / "test.csv"
     source.write_text("id,sequence\n" + "".join(f"{row['id']},{row['sequence']}\n" for row in rows))
     predict_file(folder / "model.safetensors", source, folder / "again.csv")
     for row in table(folder / "again.csv"):
-        same = np.mean([a == b for a, b in zip(row["prediction"], told[row["id"]]["prediction"], strict=True)])
-        assert same > 0.99  # the cache keeps float16
-        assert told[row["id"]]["target"][0] == "-"  # masked
+        same = np.mean([a == b for a, b in zip(row["prediction"], scored[row["id"]]["prediction"], strict=True)])
+        assert same > 0.99  # the cache stores float16
+        assert scored[row["id"]]["target"][0] == "-"  # masked
 
 
 @pytest.mark.parametrize("mode", ["lora", "full"])
-def test_encoder_learns_and_travels_in_the_file(mode, finetune, flip_data):
+def test_trained_encoder_is_stored_in_the_file(mode, finetune, flip_data):
     pytest.importorskip("peft", reason="needs the finetune extra")
     settings = ("seeds=[1]", "task.training.epochs=2", "baselines=false", "task.training.encoder_lr=0.01")
     folder, result = finetune("conservation", "--mode", mode, *settings)
     assert result["mode"] == mode
-    told = {row["id"]: row["prediction"] for row in table(folder / "predictions.csv")}
+    scored = {row["id"]: row["prediction"] for row in table(folder / "predictions.csv")}
     rows = [row for row in table(flip_data / "conservation" / "sampled.csv") if row["set"] == "test"]
     source = folder / "test.csv"
     source.write_text("id,sequence\n" + "".join(f"{row['id']},{row['sequence']}\n" for row in rows))
     predict_file(folder, source, folder / "again.csv", precision="fp32")  # as in training
     for row in table(folder / "again.csv"):
-        assert np.mean([a == b for a, b in zip(row["prediction"], told[row["id"]], strict=True)]) > 0.99
+        assert np.mean([a == b for a, b in zip(row["prediction"], scored[row["id"]], strict=True)]) > 0.99
 
 
 def test_the_same_seed_gives_the_same_scores(finetune):
@@ -108,14 +109,14 @@ def test_the_same_seed_gives_the_same_scores(finetune):
 
 
 @pytest.mark.parametrize("head", ["linear", "light_attention"])
-def test_other_heads(head, finetune):
+def test_heads_that_no_task_uses_by_default(head, finetune):
     short = ("seeds=[1]", "task.training.epochs=2", "baselines=false")
     folder, _ = finetune("scl", f"task.head.name={head}", "task.training.balanced=true", *short)
     assert Predictor(folder).head_settings["name"] == head
 
 
 def test_own_table(finetune, tmp_path):
-    """Numbers for residues, sets drawn at random, columns of other names."""
+    """Numbers for residues, columns with other names, and sets that have to be drawn at random."""
     rng = np.random.default_rng(0)
     lines = ["entry,aa,flexibility"]
     for number in range(40):
@@ -133,8 +134,9 @@ def test_own_table(finetune, tmp_path):
     assert all(len(row["prediction"].split()) == 20 == len(row["target"].split()) for row in rows)
 
 
-def test_a_file_that_is_no_model(tmp_path):
-    (tmp_path / "model.h5").write_text("not HDF5")
+@pytest.mark.parametrize("name", ["model.safetensors", "model.h5"])
+def test_a_file_that_is_no_predictor(name, tmp_path):
+    (tmp_path / name).write_text("neither safetensors nor HDF5")
     with pytest.raises(ProtT5nvError, match="not a model that `prott5nv finetune` wrote"):
         Predictor(tmp_path)
 
@@ -143,8 +145,8 @@ def test_baselines_are_computed_once_for_all_runs(finetune, tmp_path):
     short = ("seeds=[1]", "task.training.epochs=1")
     _, first = finetune("meltome", *short)
     (cached,) = (tmp_path / "cache").glob("baselines-*.json")
-    cached.write_text(cached.read_text().replace('"composition"', '"found again"'))
+    cached.write_text(cached.read_text().replace('"composition"', '"read from the cache"'))
     _, second = finetune("meltome", *short, "--mode", "lora")
-    assert second["results"]["found again"] == first["results"]["composition"]
+    assert second["results"]["read from the cache"] == first["results"]["composition"]
     finetune("meltome", "seeds=[2]", "task.training.epochs=1")
     assert len(list((tmp_path / "cache").glob("baselines-*.json"))) == 2

@@ -1,4 +1,4 @@
-"""Heads on packed proteins, the features under them, and the encoder that learns."""
+"""Heads on packed proteins, their features, and the encoder in training."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ import torch
 import yaml
 from torch import nn
 
-from prott5nv import ProtT5nvError, ProtT5nvInference, load
+from prott5nv import ProtT5nvError, load
+from prott5nv.embedding.embedder import Embedder
 from prott5nv.flip.features import LiveEncoder, OneHot, stored_embeddings
 from prott5nv.flip.heads import HEADS, ConvNet, make_head
 
 LENGTHS = [5, 1, 30]
 SETTINGS = yaml.safe_load((Path(__file__).parents[2] / "conf/task/base.yaml").read_text())["head"]
 KINDS = [(level, name) for level, names in HEADS.items() for name in names]
-SEQUENCES = ["MSLKR", "A", "MKVLAWQXBZ" * 60]  # the last one is longer than the model sees at once
+SEQUENCES = ["MSLKR", "A", "MKVLAWQXBZ" * 60]  # the last one is longer than the position table
 
 
 @pytest.mark.parametrize(("level", "name"), KINDS)
-def test_neighbours_do_not_matter(level, name):
+def test_scores_of_a_protein_do_not_depend_on_its_neighbours(level, name):
     torch.manual_seed(0)
     head = make_head(level, 8, 3, name, **SETTINGS[name]).eval()
     rows = torch.randn(sum(LENGTHS), 8)
@@ -31,20 +32,20 @@ def test_neighbours_do_not_matter(level, name):
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
 
 
-def test_convnet_is_upstreams_on_padded_proteins():
-    """Two Conv2d over a padded batch, as upstream's, whose padding is set to zero between them."""
+def test_convnet_equals_two_convolutions_of_a_padded_protein():
+    """As in BioNeMo v1, but with the padding set to zero between the convolutions."""
     torch.manual_seed(0)
     head = ConvNet(8, 3, **SETTINGS["convnet"]).eval()
     rows = torch.randn(sum(LENGTHS), 8)
-    for protein, found in zip(rows.split(LENGTHS), head(rows, LENGTHS).split(LENGTHS), strict=True):
+    for protein, scores in zip(rows.split(LENGTHS), head(rows, LENGTHS).split(LENGTHS), strict=True):
         hidden = nn.functional.conv1d(protein.T[None], head.first.weight, head.first.bias, padding=3).relu()
         expected = nn.functional.conv1d(hidden, head.second.weight, head.second.bias, padding=3)[0].T
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(scores, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", HEADS["residue"])
 def test_residue_heads_see_whitened_features(name):
-    """However loudly the encoder writes one direction, and wherever zero lies."""
+    """The scores do not depend on the mean of the features or on the scale of their directions."""
     torch.manual_seed(0)
     rows = torch.randn(500, 8) * torch.logspace(1, 0, 8) @ torch.linalg.qr(torch.randn(8, 8)).Q + 5
     head = make_head("residue", 8, 3, name, **SETTINGS[name]).eval()
@@ -56,7 +57,7 @@ def test_residue_heads_see_whitened_features(name):
     torch.testing.assert_close(head(rows, [500]), plain(white, [500]), atol=1e-4, rtol=1e-4)
 
 
-def test_a_direction_that_hardly_varies_is_not_blown_up():
+def test_a_direction_that_barely_varies_is_not_amplified():
     head = make_head("residue", 3, 2, "linear")
     rows = torch.randn(500, 3) * torch.tensor([1.0, 1.0, 1e-5])
     rows[:, 0] = 2  # and one that does not vary at all
@@ -79,29 +80,31 @@ def test_one_hot_composition():
 
 
 @pytest.mark.parametrize("pooled", [False, True])
-def test_cache_holds_embeddings_by_windows(pooled, tiny_checkpoint, tmp_path):
+def test_cache_contains_embeddings_by_windows(pooled, tiny_checkpoint, tmp_path):
     counted = []
     settings = {"pooled": pooled, "precision": "fp32", "on_progress": counted.append}
     rows, lengths = stored_embeddings(SEQUENCES, tiny_checkpoint, tmp_path, **settings).batch([2, 0])
-    inference = ProtT5nvInference(tiny_checkpoint, precision="fp32")
-    embedded = [found for _, found in inference.embed(SEQUENCES, long="window", pooling="mean" if pooled else None)]
+    embedder = Embedder(tiny_checkpoint, precision="fp32")
+    embedded = [
+        protein_rows for _, protein_rows in embedder.embed(SEQUENCES, long="window", pooling="mean" if pooled else None)
+    ]
     expected = np.concatenate([np.atleast_2d(embedded[2]), np.atleast_2d(embedded[0])])
     np.testing.assert_allclose(rows.numpy(), expected, rtol=2e-3, atol=2e-3)
     assert lengths == ([1, 1] if pooled else [600, 5]) and counted == [5, 1, 600]
     stored_embeddings(SEQUENCES, tiny_checkpoint, tmp_path, **settings)
-    assert len(counted) == 3 and len(list(tmp_path.iterdir())) == 1  # found again
+    assert len(counted) == 3 and len(list(tmp_path.iterdir())) == 1  # read from the cache
 
 
-def test_cache_tells_inputs_apart(tiny_checkpoint, tmp_path):
+def test_cache_distinguishes_inputs(tiny_checkpoint, tmp_path):
     for sequences, pooled in ((["MS"], True), (["MS"], False), (["M", "S"], False), (["SM"], False)):
         stored_embeddings(sequences, tiny_checkpoint, tmp_path, pooled=pooled)
     assert len(list(tmp_path.iterdir())) == 4
 
 
-def test_learning_encoder_sees_what_inference_sees(tiny_checkpoint):
+def test_encoder_in_training_equals_inference(tiny_checkpoint):
     encoder = LiveEncoder(load(tiny_checkpoint), SEQUENCES).eval()
     rows, lengths = encoder.batch([2, 1])
-    embedded = list(ProtT5nvInference(tiny_checkpoint, precision="fp32").embed(SEQUENCES, long="window"))
+    embedded = list(Embedder(tiny_checkpoint, precision="fp32").embed(SEQUENCES, long="window"))
     expected = np.concatenate([embedded[2][1], embedded[1][1]])
     assert lengths == [600, 1] and rows.requires_grad
     np.testing.assert_allclose(rows.detach().numpy(), expected, atol=1e-4)

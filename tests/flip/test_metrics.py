@@ -1,4 +1,4 @@
-"""Scores against torchmetrics, intervals against theory."""
+"""Scores compared with torchmetrics, and intervals with theory."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def make_task(level, label, targets, classes=()):
 
 @pytest.fixture
 def residues():
-    """Three classes, masked residues, right seven times of ten."""
+    """Three classes, some masked residues, and predictions that copy 70 % of the targets."""
     rng = np.random.default_rng(0)
     targets = [rng.integers(3, size=rng.integers(10, 80)) for _ in range(60)]
     outputs = []
@@ -39,7 +39,7 @@ def residues():
     return make_task("residue", "class", targets, ("C", "E", "H")), outputs
 
 
-def test_class_scores_are_those_of_torchmetrics(residues):
+def test_class_scores_equal_those_of_torchmetrics(residues):
     task, outputs = residues
     scores = evaluate(task, range(60), [outputs])
     true, guess = torch.from_numpy(np.concatenate(task.targets)), torch.from_numpy(np.concatenate(outputs).argmax(-1))
@@ -55,7 +55,7 @@ def test_class_scores_are_those_of_torchmetrics(residues):
     assert [scores[f"recall_{name}"]["mean"] for name in "CEH"] == pytest.approx(recalls.tolist())
 
 
-def test_protein_average_gives_each_protein_one_vote():
+def test_average_over_proteins_gives_each_protein_the_same_weight():
     task = make_task("residue", "class", [np.zeros(1, dtype=int), np.zeros(99, dtype=int)], ("A", "B"))
     right, wrong = np.array([[1.0, 0.0]] * 1), np.array([[0.0, 1.0]] * 99)
     scores = evaluate(task, [0, 1], [[right, wrong]])
@@ -63,7 +63,7 @@ def test_protein_average_gives_each_protein_one_vote():
 
 
 def test_interval_is_as_wide_as_that_of_a_mean():
-    """Of 400 proteins, each right with probability 0.7, the 95 % interval is 1.96 standard errors either way."""
+    """If about 70 % of 400 predictions are correct, the interval extends 1.96 standard errors to both sides."""
     rng = np.random.default_rng(1)
     task = make_task("protein", "class", [np.zeros(1, dtype=int)] * 400, ("A", "B"))
     outputs = [np.eye(2)[[int(rng.random() > 0.7)]] for _ in range(400)]
@@ -74,7 +74,7 @@ def test_interval_is_as_wide_as_that_of_a_mean():
 
 
 def test_residues_of_one_protein_are_drawn_together():
-    """100 residues each, all right or all wrong: no more certain than 50 answers, and not 5,000."""
+    """If the 100 residues of a protein are all correct or all wrong, 50 proteins count as 50 predictions."""
     task = make_task("residue", "class", [np.zeros(100, dtype=int)] * 50, ("A", "B"))
     outputs = [np.eye(2)[[number % 2] * 100] for number in range(50)]
     accuracy = evaluate(task, range(50), [outputs])["accuracy"]

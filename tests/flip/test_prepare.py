@@ -1,4 +1,4 @@
-"""FLIP's files as people have them: folders, archives, web addresses, upstream's tables; and their traps."""
+"""FLIP's files in folders, archives, at web addresses and in the layout of BioNeMo v1, and their irregularities."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ def test_sequences_without_labels_are_counted(flip_source, tmp_path):
     assert len(rows_of(tmp_path, "conservation", "sampled")) == 38
 
 
-def test_counts_are_compared_with_the_card(flip_source, tmp_path):
+def test_counts_are_compared_with_the_model_card(flip_source, tmp_path):
     (prepared,) = prepare("scl", flip_source, tmp_path)
     assert "test: 8 proteins; the model card has 2,768" in prepared.differences
     assert prepared.note == "rebuilt train"
     assert load_task(tmp_path / "scl" / "mixed_soft.csv", name="scl").note == "rebuilt train"
 
 
-def test_labels_of_another_length_are_left_out_and_named(flip_source, tmp_path):
+def test_proteins_with_too_many_labels_are_left_out_and_named(flip_source, tmp_path):
     shutil.copytree(flip_source / "secondary_structure", tmp_path / "secondary_structure")
     labels = tmp_path / "secondary_structure" / "sampled.fasta"
     lines = labels.read_text().splitlines()
@@ -82,7 +82,7 @@ def test_archive_and_gzip_give_the_same_table(flip_source, flip_data, tmp_path):
         assert rows_of(tmp_path / "out", "secondary_structure", "sampled") == expected
 
 
-def test_an_archive_that_is_not_the_official_one_is_told(flip_source, tmp_path):
+def test_an_archive_that_is_not_the_official_one_is_reported(flip_source, tmp_path):
     with zipfile.ZipFile(tmp_path / "splits.zip", "w") as archive:
         archive.writestr("splits/mixed_split.csv", "sequence,target,set,validation\nMKV,40,train,\nMS,41,test,\n")
     (prepared,) = prepare("meltome", tmp_path, tmp_path / "out")
@@ -101,8 +101,8 @@ def test_web_address(flip_source, flip_data, tmp_path):
     assert rows_of(tmp_path, "conservation", "sampled") == rows_of(flip_data, "conservation", "sampled")
 
 
-def test_upstream_tables(flip_source, flip_data, tmp_path):
-    """BioNeMo's layout: x000.csv in train, val and test, targets and masks under its own names."""
+def test_tables_of_bionemo(flip_source, flip_data, tmp_path):
+    """BioNeMo v1 has x000.csv in train, val and test, and other names for targets and masks."""
     rows = rows_of(flip_data, "secondary_structure", "sampled")
     for part in ("train", "val", "test"):
         (tmp_path / part).mkdir()
@@ -112,8 +112,8 @@ def test_upstream_tables(flip_source, flip_data, tmp_path):
                 if row["set"] == part:
                     file.write(f"{row['id']},{row['sequence']},{row['target']},{row['target']},{row['mask']}\n")
     prepare("secondary_structure", tmp_path, tmp_path / "out")
-    found = rows_of(tmp_path / "out", "secondary_structure", "sampled")
-    assert sorted(map(str, found)) == sorted(map(str, rows))
+    prepared = rows_of(tmp_path / "out", "secondary_structure", "sampled")
+    assert sorted(map(str, prepared)) == sorted(map(str, rows))
 
 
 @pytest.mark.parametrize(
@@ -126,14 +126,14 @@ def test_upstream_tables(flip_source, flip_data, tmp_path):
         ("other.txt", "", "nothing of scl is there"),
     ],
 )
-def test_mistakes_in_one_line(tmp_path, name, content, message):
+def test_error_for_a_malformed_file_is_one_line(tmp_path, name, content, message):
     (tmp_path / name).write_text(content)
     with pytest.raises(ProtT5nvError, match=message) as caught:
         prepare("scl", tmp_path, tmp_path / "out")
     assert "\n" not in str(caught.value)
 
 
-def test_card_counts_of_the_genuine_files(shared, tmp_path):
+def test_genuine_files_have_the_counts_of_the_model_card(shared, tmp_path):
     for task in ("secondary_structure", "conservation", "gb1"):
         for prepared in prepare(task, shared / "data" / "flip", tmp_path):
             assert (

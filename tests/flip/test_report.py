@@ -1,9 +1,10 @@
-"""Runs side by side."""
+"""The comparison of fine-tuning runs."""
 
 from __future__ import annotations
 
 import json
 import re
+import shutil
 
 import pytest
 from click.testing import CliRunner
@@ -13,6 +14,12 @@ from prott5nv.cli import command
 
 pytest.importorskip("hydra", reason="needs the finetune extra")
 pytest.importorskip("matplotlib", reason="needs the finetune extra")
+pytest.importorskip("jinja2", reason="needs the finetune extra")
+from matplotlib.cbook import is_math_text
+from matplotlib.text import Text
+
+from prott5nv.flip.plots import overview, run_plots
+from prott5nv.flip.report import read_runs, report
 
 
 @pytest.fixture(scope="module")
@@ -28,10 +35,10 @@ def runs(tiny_checkpoint, flip_data, tmp_path_factory):
     return folder
 
 
-def test_rows(runs):
+def test_rows_are_runs_baselines_and_published_scores(runs):
     rows = json.loads((runs / "report.json").read_text())
-    of_conservation = [(row["kind"], row["model"], row["mode"]) for row in rows if row["task"] == "conservation"]
-    assert of_conservation == [
+    conservation = [(row["kind"], row["model"], row["mode"]) for row in rows if row["task"] == "conservation"]
+    assert conservation == [
         ("published", "ProtT5nv", ""),
         ("published", "one-hot", ""),
         ("ours", "tiny.nemo", "frozen"),
@@ -51,10 +58,55 @@ def test_markdown_has_scores_with_intervals(runs):
     assert "| ESM2-15B | 0.867 | 0.34 | 0.839 | 39.49 | 1.52 |" in text
 
 
-def test_page_needs_nothing_else(runs):
+def test_page_needs_no_other_file(runs):
     page = (runs / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 5  # the overview and one for each run
     assert not re.search(r"(src|href)=\"(?!data:)", page)
+
+
+@pytest.fixture
+def odd_run(runs, tmp_path):
+    """A copy of a run whose names contain HTML, Markdown and mathematics."""
+    shutil.copytree(runs / "scl-frozen", tmp_path / "scl-frozen")
+    path = tmp_path / "scl-frozen" / "result.json"
+    result = json.loads(path.read_text())
+    result["model"]["path"] = "models/<script>alert(1)&|.nemo"
+    result["note"] = "costs $5 and $6"
+    result["classes"][0] = "$a$"
+    path.write_text(json.dumps(result))
+    return tmp_path
+
+
+def test_names_are_escaped_in_page_and_markdown(odd_run):
+    report(odd_run)
+    page = (odd_run / "report.html").read_text()
+    assert "<script" not in page and "&lt;script&gt;alert(1)&amp;|.nemo" in page
+    text = (odd_run / "report.md").read_text()
+    assert "<script" not in text and "&lt;script&gt;alert(1)&amp;\\|.nemo" in text
+
+
+def test_dollar_signs_in_figures_are_not_mathematics(odd_run):
+    (run,) = read_runs(odd_run)
+    for figure in (overview([run]), run_plots(run)):
+        figure.canvas.draw()
+        texts = [text.get_text() for text in figure.findobj(Text) if "$" in text.get_text()]
+        assert texts and not any(map(is_math_text, texts))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("{", "not a result of prott5nv finetune"), ("[]", "expected a JSON object"), ("{}", "'classes' is missing")],
+)
+def test_a_file_that_is_no_result(content, message, tmp_path):
+    (tmp_path / "result.json").write_text(content)
+    with pytest.raises(ProtT5nvError, match=message):
+        read_runs(tmp_path)
+
+
+def test_a_run_without_predictions(odd_run):
+    (odd_run / "scl-frozen" / "predictions.csv").unlink()
+    with pytest.raises(ProtT5nvError, match=r"predictions\.csv: no such file"):
+        report(odd_run)
 
 
 def test_no_runs(tmp_path):
