@@ -15,6 +15,8 @@ from helpers.embedding_files import contents, random_fasta
 from helpers.waiting import wait_until
 
 from prott5nv import EmbeddingStore, ProtT5nvInference
+from prott5nv.cli.embed import command
+from prott5nv.embedding.embedder import LONG_RULES
 from prott5nv.io.reader import read_records
 from prott5nv.io.record import accession
 
@@ -251,6 +253,11 @@ def test_the_help_text_has_examples_and_imports_no_large_package():
     assert "prott5nv embed proteins.fasta -o proteins.h5" in done.stdout
     code = "import sys\nimport prott5nv.cli.embed\nprint({'torch', 'numpy', 'h5py'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
+
+
+def test_the_command_line_offers_the_rules_for_long_proteins_of_the_embedder():
+    [option] = [parameter for parameter in command.params if parameter.name == "long"]
+    assert list(option.type.choices) == list(LONG_RULES)
 
 
 @pytest.mark.parametrize("count", [1, 3])
