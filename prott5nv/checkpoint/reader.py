@@ -66,7 +66,7 @@ class NemoFile:
 
 
 def read_nemo(path: str | Path, *, weights: bool = True, warm_start: bool = False) -> NemoFile:
-    """Read a ``.nemo`` file without running any code from it and without unpacking it to disk.
+    """Read a ``.nemo`` file without running any code from it and without unpacking its members to files.
 
     Parameters
     ----------
