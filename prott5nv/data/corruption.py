@@ -1,10 +1,10 @@
-"""Span corruption: hide some residues behind sentinels and ask the decoder for them.
+"""Span corruption: replaces some residues by sentinels, and builds the targets from which the decoder learns them.
 
-Shapes: B proteins, T packed tokens of the proteins, E packed encoder tokens, S packed decoder tokens,
-M masked residues. A name without these suffixes and ``_B1`` (B + 1 cumulative lengths) is a scalar.
+Shapes: B proteins, T packed tokens of the proteins, E packed encoder tokens, S packed decoder tokens, M masked
+residues. A suffix ``_B1`` marks B + 1 cumulative lengths. A name without a suffix is a scalar.
 
-Everything random about a sample is a hash of ``seed + sample number`` and a place, never a generator's state,
-so that a sample is the same alone or in any batch, on any rank, and can be drawn for a whole batch at once.
+All random numbers of a sample are hashes of ``seed + sample number`` and a position. There is no random generator with
+a state. A sample is therefore the same alone and in any batch, on any rank, and a whole batch can be computed at once.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import numpy as np
 from prott5nv.errors import ProtT5nvError
 from prott5nv.model.tokenizer import BOS, EOS, FIRST_SENTINEL, NUM_SENTINELS
 
-# What a hash is for; each use of a sample's randomness has its own stream.
-COUNT, PLACE, LENGTH, CROP, SHUFFLE = range(5)
+# Streams of random numbers: one for each use, so that the uses are independent.
+COUNT, POSITION, LENGTH, CROP, SHUFFLE = range(5)
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # splitmix64's step
-_PLACE_BITS, _DRAW_BITS = 16, 28  # of a sort key; the remaining 20 number the protein
+_POSITION_BITS, _HASH_BITS = 16, 28  # of a sort key; the remaining 20 bits hold the number of the protein
 
 
 class CorruptedBatch(NamedTuple):
@@ -29,17 +29,17 @@ class CorruptedBatch(NamedTuple):
     Attributes
     ----------
     enc_tokens : ndarray, shape=(E,), dtype=int64
-        The proteins with every masked span replaced by its sentinel.
+        The proteins, with a sentinel in place of every masked span.
     enc_cu_seqlens : ndarray, shape=(B+1,), dtype=int32
-        Where each protein starts in `enc_tokens`, and the end.
+        Start of each protein in `enc_tokens`, and the total length.
     dec_tokens : ndarray, shape=(S,), dtype=int64
-        Decoder input, ``<s> s0 aa0 s1 aa1 ...`` a protein.
+        Decoder input: ``<s> s0 aa0 s1 aa1 ...`` for each protein.
     dec_labels : ndarray, shape=(S,), dtype=int64
-        Target, ``s0 aa0 s1 aa1 ... </s>`` a protein.
+        Targets: ``s0 aa0 s1 aa1 ... </s>`` for each protein.
     dec_cu_seqlens : ndarray, shape=(B+1,), dtype=int32
-        Where each protein starts in `dec_tokens` and `dec_labels`, and the end.
+        Start of each protein in `dec_tokens` and `dec_labels`, and the total length.
     residue_mask : ndarray, shape=(S,), dtype=bool
-        The labels that are residues: neither sentinel nor ``</s>``.
+        True for the labels that are residues: neither a sentinel nor ``</s>``.
     """
 
     enc_tokens: np.ndarray
@@ -51,7 +51,7 @@ class CorruptedBatch(NamedTuple):
 
 
 def hash64(values: np.ndarray) -> np.ndarray:
-    """Mix 64-bit integers (a bijection: the finaliser of splitmix64, Steele et al. 2014).
+    """Hash 64-bit integers with the finalizer of splitmix64 (Steele et al. 2014), which is a bijection.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def hash64(values: np.ndarray) -> np.ndarray:
     Returns
     -------
     ndarray, dtype=uint64
-        Of the same shape.
+        Has the same shape.
     """
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -68,15 +68,15 @@ def hash64(values: np.ndarray) -> np.ndarray:
 
 
 def sample_keys(seed: int, numbers: np.ndarray, stream: int) -> np.ndarray:
-    """One 64-bit random number for each sample and each use made of it.
+    """Return a 64-bit random number for each sample.
 
     Parameters
     ----------
     seed : int
     numbers : ndarray, shape=(B,), dtype=int64
-        Sample numbers (epochs, for the `SHUFFLE` stream).
+        Sample numbers; for the stream `SHUFFLE`, numbers of epochs.
     stream : int
-        `COUNT`, `PLACE`, `LENGTH`, `CROP` or `SHUFFLE`.
+        What the number is used for: `COUNT`, `POSITION`, `LENGTH`, `CROP` or `SHUFFLE`.
 
     Returns
     -------
@@ -102,28 +102,28 @@ def corrupt_spans(
     num_sentinels: int = NUM_SENTINELS,
     mean_span_length: float = 1.0,
 ) -> CorruptedBatch:
-    """Replace random spans of packed proteins by sentinels.
+    """Mask random spans of packed proteins.
 
-    Each protein of L residues loses ``masked_lm_prob * L`` of them, rounded up or down at random so that the
-    fraction is exact on average, and at least one. With `mean_span_length` 1 every masked residue becomes its own
-    sentinel and the encoder's length stays L; with m, the masked residues form about 1/m as many spans, all
-    partitions and all places equally likely, and one sentinel stands for each span. Spans may touch.
+    In a protein of L residues, ``masked_lm_prob * L`` residues are masked, but at least one. This number is rounded up
+    or down at random, so that the fraction is exact on average. With a `mean_span_length` of 1, a sentinel replaces
+    each masked residue, and the encoder's input has L tokens. With m, the masked residues form about 1/m as many spans,
+    and a sentinel replaces each span. All lengths and positions of the spans are equally likely. Spans may be adjacent.
 
     Parameters
     ----------
     tokens_T : ndarray, shape=(T,), dtype=int64
-        Residue ids of all proteins, one after the other.
+        Residue ids of all proteins, concatenated.
     cu_seqlens_B1 : ndarray, shape=(B+1,), dtype=int32
-        Where each protein starts, and the end; no protein is empty.
+        Start of each protein, and the total length. No protein is empty.
     sample_numbers_B : ndarray, shape=(B,), dtype=int64
-        ``epoch * number of records + position``; with `seed`, all that the corruption depends on.
+        ``epoch * number of records + position in the epoch``. Together with `seed`, it determines the corruption.
     seed : int
     masked_lm_prob : float
-        Fraction of the residues to mask.
+        Fraction of the residues that are masked.
     num_sentinels : int
-        The most spans that a protein can have.
+        Maximum number of spans in a protein.
     mean_span_length : float
-        In residues, at least 1.
+        Mean number of residues in a span, at least 1.
 
     Returns
     -------
@@ -148,33 +148,31 @@ def corrupt_spans(
     masked_B = masked_B.clip(1, int(num_sentinels * mean_span_length))
     spans_B = np.rint(masked_B / mean_span_length).astype(np.int64).clip(1, num_sentinels)
 
-    # A protein is a row of slots, each an untouched residue or a whole span: placing the spans is choosing slots,
-    # and dividing the masked residues among the spans is choosing at which of them, after the first, a span begins.
+    # A protein is a row of slots, and each slot is an unmasked residue or a whole span. Choosing the positions of the
+    # spans means choosing slots. Choosing the lengths of the spans means choosing the masked residues, after the first
+    # one, at which a span starts.
     slots_B = length_B - masked_B + spans_B
-    is_span_E = _choose(spans_B, slots_B, sample_keys(seed, sample_numbers_B, PLACE))
-    begins_M = np.ones(masked_B.sum(), dtype=bool)
-    after_first_M = np.ones_like(begins_M)
-    after_first_M[_starts(masked_B)] = False
-    begins_M[after_first_M] = _choose(spans_B - 1, masked_B - 1, sample_keys(seed, sample_numbers_B, LENGTH))
-    span_start = np.flatnonzero(begins_M)
+    is_span_E = _choose(spans_B, slots_B, sample_keys(seed, sample_numbers_B, POSITION))
+    starts_span_M = np.ones(masked_B.sum(), dtype=bool)
+    not_first_M = np.ones_like(starts_span_M)
+    not_first_M[_starts(masked_B)] = False
+    starts_span_M[not_first_M] = _choose(spans_B - 1, masked_B - 1, sample_keys(seed, sample_numbers_B, LENGTH))
 
     slot_length_E = np.ones(len(is_span_E), dtype=np.int64)
-    slot_length_E[is_span_E] = np.diff(span_start, append=len(begins_M))
+    slot_length_E[is_span_E] = np.diff(np.flatnonzero(starts_span_M), append=len(starts_span_M))
     masked_T = np.repeat(is_span_E, slot_length_E)
-    sentinels = FIRST_SENTINEL + _places(spans_B)
+    sentinels = FIRST_SENTINEL + _positions(spans_B)
     enc_tokens_E = tokens_T[_starts(slot_length_E)].astype(np.int64)
     enc_tokens_E[is_span_E] = sentinels
 
-    # The m-th masked residue of the batch stands behind m residues, the sentinels of its own and all earlier spans,
-    # and the </s> of all earlier proteins.
     dec_cu_seqlens_B1 = _cumulative(masked_B + spans_B + 1)
-    protein_of_M = np.repeat(np.arange(num_proteins), masked_B)
-    residue_mask_S = np.zeros(dec_cu_seqlens_B1[-1], dtype=bool)
-    residue_mask_S[np.arange(len(begins_M)) + np.cumsum(begins_M) + protein_of_M] = True
-    dec_labels_S = np.full(len(residue_mask_S), EOS, dtype=np.int64)
-    dec_labels_S[residue_mask_S] = tokens_T[masked_T]
-    dec_labels_S[span_start + np.arange(len(span_start)) + protein_of_M[span_start]] = sentinels
-
+    dec_labels_S, residue_mask_S = _targets(
+        tokens_T[masked_T],
+        sentinels,
+        starts_span_M,
+        np.repeat(np.arange(num_proteins), masked_B),
+        dec_cu_seqlens_B1[-1],
+    )
     dec_tokens_S = np.roll(dec_labels_S, 1)
     dec_tokens_S[dec_cu_seqlens_B1[:-1]] = BOS
     return CorruptedBatch(
@@ -182,24 +180,41 @@ def corrupt_spans(
     )
 
 
+def _targets(
+    residues_M: np.ndarray, sentinels: np.ndarray, starts_span_M: np.ndarray, protein_of_M: np.ndarray, size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Build the labels, and the mask of those that are residues.
+
+    The m-th masked residue of the batch follows m residues, the sentinels of its own and of all earlier spans, and the
+    </s> of all earlier proteins.
+    """
+    span_start = np.flatnonzero(starts_span_M)
+    is_residue_S = np.zeros(size, dtype=bool)
+    is_residue_S[np.arange(len(residues_M)) + np.cumsum(starts_span_M) + protein_of_M] = True
+    labels_S = np.full(size, EOS, dtype=np.int64)
+    labels_S[is_residue_S] = residues_M
+    labels_S[span_start + np.arange(len(span_start)) + protein_of_M[span_start]] = sentinels
+    return labels_S, is_residue_S
+
+
 def restore_spans(enc_tokens: np.ndarray, dec_labels: np.ndarray) -> np.ndarray:
-    """Put the masked residues back: the inverse of `corrupt_spans`, for one protein or a packed batch.
+    """Restore the masked residues of one protein or of a packed batch: the inverse of `corrupt_spans`.
 
     Parameters
     ----------
     enc_tokens : ndarray, shape=(E,), dtype=int64
     dec_labels : ndarray, shape=(S,), dtype=int64
-        The targets of the same proteins.
+        Targets of the same proteins.
 
     Returns
     -------
     ndarray, shape=(T,), dtype=int64
-        The proteins.
+        Residue ids.
 
     Raises
     ------
     ProtT5nvError
-        If the targets' sentinels are not those of the input, in order.
+        If the targets do not have the sentinels of the input in the same order.
 
     Examples
     --------
@@ -210,7 +225,7 @@ def restore_spans(enc_tokens: np.ndarray, dec_labels: np.ndarray) -> np.ndarray:
     labels = dec_labels[dec_labels != EOS]
     is_sentinel = labels >= FIRST_SENTINEL
     if not np.array_equal(enc_tokens[is_span], labels[is_sentinel]):
-        raise ProtT5nvError("the target's sentinels are not those of the input: these two are not the same proteins")
+        raise ProtT5nvError("the targets have other sentinels than the input: they are not the same proteins")
     slot_length = np.ones(len(enc_tokens), dtype=np.int64)
     slot_length[is_span] = np.diff(np.flatnonzero(is_sentinel), append=len(labels)) - 1
     tokens = np.repeat(enc_tokens, slot_length)
@@ -219,21 +234,22 @@ def restore_spans(enc_tokens: np.ndarray, dec_labels: np.ndarray) -> np.ndarray:
 
 
 def _choose(count_B: np.ndarray, size_B: np.ndarray, key_B: np.ndarray) -> np.ndarray:
-    """Mark `count_B` of each protein's `size_B` places, all choices equally likely: those with the smallest hashes."""
-    assert len(size_B) < 1 << 20 and size_B.max(initial=0) <= 1 << _PLACE_BITS
+    """Choose `count_B` of the `size_B` positions of each protein, namely those with the smallest hashes."""
+    assert len(size_B) < 1 << 20 and size_B.max(initial=0) <= 1 << _POSITION_BITS
     protein = np.repeat(np.arange(len(size_B), dtype=np.uint64), size_B)
-    place = _places(size_B)
-    draw = hash64(np.repeat(key_B, size_B) + place.astype(np.uint64) * _GOLDEN) >> np.uint64(64 - _DRAW_BITS)
-    # Protein, hash and place in one integer: a single plain sort, several times faster than a lexsort, and no ties.
-    keys = ((protein << np.uint64(_DRAW_BITS)) | draw) << np.uint64(_PLACE_BITS) | place.astype(np.uint64)
+    position = _positions(size_B)
+    hashes = hash64(np.repeat(key_B, size_B) + position.astype(np.uint64) * _GOLDEN) >> np.uint64(64 - _HASH_BITS)
+    # Protein, hash and position in one integer need only a plain sort, which is several times faster than a lexsort,
+    # and there are no ties.
+    keys = ((protein << np.uint64(_HASH_BITS)) | hashes) << np.uint64(_POSITION_BITS) | position.astype(np.uint64)
     keys.sort()
-    # The sorted keys are still grouped by protein, so the first of each group are found as its first places are.
-    smallest = keys[place < np.repeat(count_B, size_B)]
-    chosen_protein = (smallest >> np.uint64(_DRAW_BITS + _PLACE_BITS)).astype(np.int64)
-    chosen_place = (smallest & np.uint64((1 << _PLACE_BITS) - 1)).astype(np.int64)
-    marks = np.zeros(len(keys), dtype=bool)
-    marks[_starts(size_B)[chosen_protein] + chosen_place] = True
-    return marks
+    # The sorted keys are still grouped by protein, so the first keys of each group are at its first positions.
+    smallest = keys[position < np.repeat(count_B, size_B)]
+    chosen_protein = (smallest >> np.uint64(_HASH_BITS + _POSITION_BITS)).astype(np.int64)
+    chosen_position = (smallest & np.uint64((1 << _POSITION_BITS) - 1)).astype(np.int64)
+    is_chosen = np.zeros(len(keys), dtype=bool)
+    is_chosen[_starts(size_B)[chosen_protein] + chosen_position] = True
+    return is_chosen
 
 
 def _starts(lengths: np.ndarray) -> np.ndarray:
@@ -244,6 +260,6 @@ def _cumulative(lengths: np.ndarray) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
 
 
-def _places(lengths: np.ndarray) -> np.ndarray:
-    """0, 1, ... within each of the groups of these lengths."""
+def _positions(lengths: np.ndarray) -> np.ndarray:
+    """Return 0, 1, ... within each group of these lengths."""
     return np.arange(lengths.sum()) - np.repeat(_starts(lengths), lengths)

@@ -1,16 +1,17 @@
-"""From records to the micro-batches of an optimizer step, the same on any number of ranks.
+"""Builds the micro-batches of an optimizer step from records, with the same samples on any number of ranks.
 
-Sample number n is position ``n mod N`` of epoch ``n div N``, N records an epoch. An epoch's seeded permutation turns
-the position into a record, ``seed + n`` decides the corruption, and global step s takes the samples
-``s * G .. (s + 1) * G - 1`` of a global batch of G proteins. Everything follows from the sample number: there is no
-state to save but the step.
+An epoch has N records. Sample n is position ``n mod N`` of epoch ``n div N``. A seeded permutation of the epoch maps
+the position to a record, and ``seed + n`` determines the corruption. Step s takes the G samples from
+``s * G`` on, where G is the number of proteins in a global batch. Everything follows from the sample number, so the
+step is the only state to save.
 
-Shapes: B proteins, T packed tokens, S packed decoder tokens; nothing is padded.
+Shapes: B proteins, T packed tokens, S packed decoder tokens. Nothing is padded.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,10 +24,10 @@ _ROUNDS = 4
 
 
 def shuffled_records(sample_numbers: np.ndarray, num_records: int, seed: int) -> np.ndarray:
-    """Records of samples when every epoch visits all records in an order of its own.
+    """Return the records of samples, where every epoch visits all records in its own order.
 
-    The order is a Feistel network over the smallest power of two that holds all records, walked until it lands on
-    one of them: a random permutation of any size that is computed where it is needed and takes no memory.
+    The order is a Feistel network over the smallest power of two that is not below the number of records. If it maps a
+    position beyond the last record, it is applied again. This is a random permutation of any size that takes no memory.
 
     Parameters
     ----------
@@ -37,7 +38,7 @@ def shuffled_records(sample_numbers: np.ndarray, num_records: int, seed: int) ->
     Returns
     -------
     ndarray, shape=(B,), dtype=int64
-        Records, 0 to `num_records` - 1; each once an epoch.
+        Records from 0 to `num_records` - 1, each once per epoch.
 
     Examples
     --------
@@ -58,28 +59,28 @@ def _permute(value: np.ndarray, key: np.ndarray, num_records: int) -> np.ndarray
     low_bits, high_bits = np.uint64(bits // 2), np.uint64(bits - bits // 2)
     one = np.uint64(1)
     low, high = value & ((one << low_bits) - one), value >> low_bits
-    for turn in range(_ROUNDS):
-        # Each half is changed by a hash of the other alone, so each turn can be undone: a permutation.
-        high = high ^ (hash64(hash64(key + np.uint64(2 * turn)) ^ low) & ((one << high_bits) - one))
-        low = low ^ (hash64(hash64(key + np.uint64(2 * turn + 1)) ^ high) & ((one << low_bits) - one))
+    for round_number in range(_ROUNDS):
+        # A hash of one half changes the other half, so each round can be undone. It is therefore a permutation.
+        high = high ^ (hash64(hash64(key + np.uint64(2 * round_number)) ^ low) & ((one << high_bits) - one))
+        low = low ^ (hash64(hash64(key + np.uint64(2 * round_number + 1)) ^ high) & ((one << low_bits) - one))
     return (high << low_bits) | low
 
 
 class GlobalBatchSampler:
-    """Sample numbers of one rank, one list an optimizer step.
+    """Yields the sample numbers of one rank, one list for each optimizer step.
 
     Parameters
     ----------
     global_batch_size : int
-        Proteins a step, all ranks together.
+        Proteins per step, over all ranks.
     rank, world_size : int
-        Data-parallel rank, of how many. A rank takes a contiguous share of each global batch; the shares' sizes
-        differ by at most one, and at the end of `num_samples` a share may be empty.
-    start_step : int
-        First step to give: the number of steps already taken.
+        Data-parallel rank, and the number of them. Each rank takes a contiguous part of the global batch. The sizes of
+        the parts differ by at most one, and a part of the last global batch may be empty.
+    start_step : int, default 0
+        First step to yield: the number of steps already taken.
     num_samples : int, optional
-        Where to stop: samples 0 to `num_samples` - 1, the last global batch smaller if need be. Without it there is
-        no end, epoch runs on into epoch, and no length.
+        Number of samples after which to stop; the last global batch may be smaller. Without it, the sampler yields one
+        epoch after another without end, and has no length.
 
     Examples
     --------
@@ -105,8 +106,8 @@ class GlobalBatchSampler:
         step = self.start_step
         while (first := step * self.global_batch_size) != (stop := self._stop(first)):
             size = stop - first
-            share = (first + size * rank // self.world_size for rank in (self.rank, self.rank + 1))
-            yield list(range(*share))
+            start, end = (first + size * rank // self.world_size for rank in (self.rank, self.rank + 1))
+            yield list(range(start, end))
             step += 1
 
     def _stop(self, first: int) -> int:
@@ -120,31 +121,33 @@ class GlobalBatchSampler:
 
 
 class PretrainingDataset(torch.utils.data.Dataset):
-    """Corrupted, packed micro-batches of an optimizer step from sample numbers.
+    """Maps the sample numbers of an optimizer step to its micro-batches of corrupted, packed proteins.
 
-    Meant for ``DataLoader(dataset, batch_sampler=GlobalBatchSampler(...), collate_fn=same)``, where ``same`` returns
-    its argument: one item of the loader is the list of a rank's micro-batches of one step.
+    Use it as ``DataLoader(dataset, batch_sampler=GlobalBatchSampler(...), collate_fn=unchanged)``, where ``unchanged``
+    returns its argument. An item of the loader is then the list of a rank's micro-batches for one step.
 
     Parameters
     ----------
     records : CSVDataset
     seed : int
     seq_length : int
-        Residues; a longer protein gives its first `seq_length`, or any with `random_crop`.
+        Maximum number of residues. A longer protein is cut to its first `seq_length` residues.
     micro_batch_size : int, optional
-        Most proteins a micro-batch; not looked at when `tokens_per_micro_batch` is given. All in one without either.
+        Maximum number of proteins in a micro-batch, ignored if `tokens_per_micro_batch` is given. Without either, all
+        proteins are in one micro-batch.
     tokens_per_micro_batch : int, optional
-        Most tokens a micro-batch, encoder and decoder together. A single protein may exceed it, alone.
-    shuffle : bool
-        Each epoch in an order of its own (training) or in that of the files (validation, test).
-    random_crop : bool
-        Take a window at random, new in each epoch, out of proteins that are longer than `seq_length`.
+        Maximum number of tokens in a micro-batch, counting the encoder and the decoder. A protein that alone has more
+        tokens is a micro-batch of its own.
+    shuffle : bool, default True
+        Whether each epoch has its own order, as in training; otherwise records keep the order of the files.
+    random_crop : bool, default False
+        Whether to cut a longer protein to a random window, which changes in each epoch, instead of to its start.
     masked_lm_prob, num_sentinels, mean_span_length
-        As in `corrupt_spans`.
+        As for `corrupt_spans`.
 
     Notes
     -----
-    A micro-batch is a dict of tensors: ``enc_tokens`` (T,) int64, ``enc_cu_seqlens`` (B+1,) int32, ``dec_tokens``
+    A micro-batch is a dictionary of tensors: ``enc_tokens`` (T,) int64, ``enc_cu_seqlens`` (B+1,) int32, ``dec_tokens``
     (S,) int64, ``dec_labels`` (S,) int64, ``dec_cu_seqlens`` (B+1,) int32, ``residue_mask`` (S,) bool and
     ``sample_numbers`` (B,) int64; see `CorruptedBatch`.
     """
@@ -170,7 +173,7 @@ class PretrainingDataset(torch.utils.data.Dataset):
         self.tokens_per_micro_batch = tokens_per_micro_batch
         self.shuffle = shuffle
         self.random_crop = random_crop
-        self.corruption = {
+        self.corruption: dict[str, Any] = {
             "masked_lm_prob": masked_lm_prob,
             "num_sentinels": num_sentinels,
             "mean_span_length": mean_span_length,
@@ -178,15 +181,15 @@ class PretrainingDataset(torch.utils.data.Dataset):
         self.tokenizer = ProteinTokenizer()
 
     def __len__(self) -> int:
-        """Records, that is samples an epoch."""
+        """Return the number of records, which is the number of samples in an epoch."""
         return len(self.records)
 
     def __getitem__(self, sample_number: int) -> dict[str, torch.Tensor]:
-        """The micro-batch of one sample alone."""
+        """Return the micro-batch that holds one sample."""
         return self.__getitems__([sample_number])[0]
 
     def __getitems__(self, sample_numbers: Sequence[int]) -> list[dict[str, torch.Tensor]]:
-        """The micro-batches of these samples, in order; none of none."""
+        """Return the micro-batches of these samples, in order; an empty list for no samples."""
         numbers = np.asarray(sample_numbers, dtype=np.int64)
         rows = [self.records.row(record) for record in self._records_of(numbers)]
         names, sequences = [name for name, _ in rows], self._cropped([sequence for _, sequence in rows], numbers)
@@ -195,7 +198,7 @@ class PretrainingDataset(torch.utils.data.Dataset):
         return [_micro_batch(batch, numbers, first, last) for first, last in self._cuts(batch)]
 
     def record_names(self, sample_numbers: Sequence[int]) -> list[str]:
-        """Names of the records that these samples were made from."""
+        """Return the names of the records of these samples."""
         numbers = np.asarray(sample_numbers, dtype=np.int64)
         return [self.records.record_name(record) for record in self._records_of(numbers)]
 

@@ -1,4 +1,4 @@
-"""A large file from the web that arrives whole: resumed where it broke off, checked against what its publisher says."""
+"""Downloads of large files: interrupted ones are resumed, and the publisher's checksum is verified."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from prott5nv.errors import ProtT5nvError
 from prott5nv.io.atomic import publish
 
 _BLOCK = 1 << 20
-_TIMEOUT = 60  # seconds without a byte
-_ATTEMPTS = 6  # in a row that bring nothing new
-_FIRST_PAUSE = 1.0  # seconds; doubled after each of them
+_TIMEOUT = 60  # seconds without any data
+_ATTEMPTS = 6  # number of consecutive attempts without new data
+_FIRST_PAUSE = 1.0  # seconds after such an attempt; doubled each time
 
 
 class Download(NamedTuple):
-    """What was fetched.
+    """A downloaded file.
 
     Attributes
     ----------
     path : Path
     release : str or None
-        As the publisher calls it, if it says: ``2026_03`` for UniProt.
+        Name of the release if the publisher gives one, such as ``2026_03`` for UniProt.
     """
 
     path: Path
@@ -39,7 +39,7 @@ class Download(NamedTuple):
 
 
 def is_address(source: str | os.PathLike) -> bool:
-    """Whether a source is to be fetched from the web.
+    """Return whether a source is a web address.
 
     Examples
     --------
@@ -50,12 +50,12 @@ def is_address(source: str | os.PathLike) -> bool:
 
 
 def download(address: str, folder: Path) -> Download:
-    """Fetch a file into a folder under its own name, which it gets when it is complete and its checksum is right.
+    """Download a file into a folder under its own name.
 
-    Until then it is ``NAME.partial``; the same call goes on with that, also after a kill, as long as the server still
-    has the same file. A connection that breaks off is taken up again. UniProt publishes checksums and the release
-    beside its files, in ``RELEASE.metalink``; elsewhere the size is all that can be checked. A finished file of that
-    name is taken as it is.
+    The file gets its name when it is complete and its checksum is correct. Until then it is ``NAME.partial``. The same
+    call resumes such a file, also after a kill, if the server still has the same version. A lost connection is
+    restored. UniProt publishes checksums and the release beside its files, in ``RELEASE.metalink``; for other servers,
+    only the size is checked. An existing file of the final name is used as it is.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def download(address: str, folder: Path) -> Download:
     Raises
     ------
     ProtT5nvError
-        The server refuses, keeps breaking off, or sends something whose checksum is wrong.
+        If the server refuses, the connection keeps breaking, or the checksum is wrong.
     """
     name = Path(urlsplit(address).path).name
     path, partial = folder / name, folder / f"{name}.partial"
@@ -91,13 +91,13 @@ def download(address: str, folder: Path) -> Download:
 
 
 def _fetch(address: str, partial: Path) -> None:
-    pause, fruitless = _FIRST_PAUSE, 0
+    pause, failures = _FIRST_PAUSE, 0
     while True:
         before = partial.stat().st_size if partial.exists() else 0
         try:
             if _fetch_rest(address, partial):
                 return
-            reason = "the connection breaks off"
+            reason = "the connection was lost before the end of the file"
         except HTTPError as error:
             if error.code < 500:
                 raise
@@ -105,32 +105,32 @@ def _fetch(address: str, partial: Path) -> None:
         except (ConnectionError, TimeoutError, http.client.HTTPException) as error:
             reason = str(error) or type(error).__name__
         except OSError as error:
-            if error.errno is not None:  # of our disk; the web's own carry a reason instead
+            if error.errno is not None:  # an error of our disk; network errors have a reason instead
                 raise
             reason = str(getattr(error, "reason", error))
         if partial.exists() and partial.stat().st_size > before:
-            pause, fruitless = _FIRST_PAUSE, 0
+            pause, failures = _FIRST_PAUSE, 0
             continue
-        fruitless += 1
-        if fruitless == _ATTEMPTS:
-            raise ProtT5nvError(f"{address}: {reason}; the same command goes on where it stopped")
+        failures += 1
+        if failures == _ATTEMPTS:
+            raise ProtT5nvError(f"{address}: {reason}; the same command resumes the download")
         time.sleep(pause)
         pause *= 2
 
 
 def _fetch_rest(address: str, partial: Path) -> bool:
-    """Append what is missing; whether the file is complete now."""
+    """Append the missing part, and return whether the file is complete."""
     validator_file = _validator_file(partial)
     start = partial.stat().st_size if partial.exists() and validator_file.exists() else 0
     headers = {}
     if start:
-        # A server whose file has changed since answers with all of the new one.
+        # If the file on the server has changed, the server answers with the whole new file.
         headers = {"Range": f"bytes={start}-", "If-Range": validator_file.read_text()}
     try:
         response = urlopen(Request(address, headers=headers), timeout=_TIMEOUT)
     except HTTPError as error:
         size = re.fullmatch(r"bytes \*/(\d+)", error.headers.get("Content-Range", ""))
-        if error.code == 416 and size and int(size[1]) == start:  # nothing is missing
+        if error.code == 416 and size and int(size[1]) == start:  # the file is complete
             return True
         raise
     with response:
@@ -155,12 +155,12 @@ def _fetch_rest(address: str, partial: Path) -> bool:
 
 
 def _validator_file(partial: Path) -> Path:
-    """Where the server's name for the content of a partial file is noted."""
+    """Return the file that holds the server's version of a partial file."""
     return partial.with_name(f"{partial.name}.version")
 
 
 def _metalink(address: str) -> str:
-    """UniProt's list of the files beside this one, with checksums; empty where there is none."""
+    """Read UniProt's list of files and checksums beside this file; return an empty text if there is none."""
     try:
         with urlopen(urljoin(address, "RELEASE.metalink"), timeout=_TIMEOUT) as response:
             return response.read(_BLOCK).decode("utf-8", errors="replace")
@@ -180,6 +180,6 @@ def _check(address: str, partial: Path, metalink: str) -> None:
     if checksum.hexdigest() != entry[1]:
         partial.unlink()
         raise ProtT5nvError(
-            f"{address}: the checksum of what arrived is {checksum.hexdigest()}, and the publisher's is {entry[1]}; "
-            "the same command downloads it again"
+            f"{address}: the checksum of the downloaded file is {checksum.hexdigest()}, but the publisher gives "
+            f"{entry[1]}; the same command downloads it again"
         )

@@ -1,8 +1,8 @@
-"""Memory-mapped CSV files of proteins: any record at once, nothing loaded.
+"""Random access to the proteins in CSV files, which are memory-mapped and never loaded as a whole.
 
-The layout is BioNeMo's: a header line ``record_id,record_name,sequence_length,sequence``, then one unquoted row a
-protein. Beside each file lies an index of where its rows start, 8 bytes a row, built on first use; all workers and
-ranks share both through the page cache.
+The layout is that of BioNeMo v1: a header line ``record_id,record_name,sequence_length,sequence``, then one unquoted
+row for each protein. An index beside each file holds the start of each row in 8 bytes; it is built on first use. All
+workers and ranks share the files and the indices through the page cache.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ import os
 import re
 from bisect import bisect_right
 from collections.abc import Sequence
+from io import FileIO
 from itertools import accumulate
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -26,25 +28,26 @@ _BLOCK = 1 << 24  # bytes read at a time while indexing
 
 
 class CSVDataset:
-    """The proteins of one split, over one or more CSV files, each record exactly once.
+    """The proteins of one split in one or more CSV files.
 
     Parameters
     ----------
     dataset_path : str or Path
-        Folder with the split folders, as ``prott5nv prepare uniref50`` writes it.
+        Folder that ``prott5nv prepare uniref50`` made, with a folder for each split.
     split : str
         ``train``, ``val`` or ``test``.
     files : str or sequence of str
-        File names, with or without ``.csv``; ``x[000..049]`` stands for x000.csv to x049.csv, ``x*`` for all there are.
+        File names, with or without ``.csv``. ``x[000..049]`` stands for x000.csv to x049.csv, ``x*`` for all files.
 
     Raises
     ------
     ProtT5nvError
-        If a file is missing, has another header or holds a row that is not four plain fields; if there is no record.
+        If a file is missing or has another header, or if there is no record.
 
     Examples
     --------
-    >>>     >>> folder = Path(tempfile.mkdtemp())
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
     >>> (folder / "train").mkdir()
     >>> text = "record_id,record_name,sequence_length,sequence\\n0,UniRef50_A,5,MSLKR\\n1,UniRef50_B,3,MKV\\n"
     >>> _ = (folder / "train" / "x000.csv").write_text(text)
@@ -56,42 +59,50 @@ class CSVDataset:
     def __init__(self, dataset_path: str | Path, split: str, files: str | Sequence[str]):
         self._arguments = (dataset_path, split, files)
         self.paths = _find(Path(dataset_path) / split, expand_files(files))
-        self._maps = []
-        self._offsets = []
+        self._maps: list[mmap.mmap] = []
+        self._offsets: list[np.ndarray] = []
         for path in self.paths:
             with open(path, "rb") as file:
                 _check_header(file, path)
                 self._maps.append(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
             self._offsets.append(open_index(path))
-        # First record of each file, and the total.
+        # First record of each file, and the number of all records.
         self._first = list(accumulate((len(offsets) - 1 for offsets in self._offsets), initial=0))
         if len(self) == 0:
             raise ProtT5nvError(f"{self.paths[0].parent}: {', '.join(path.name for path in self.paths)} hold no record")
 
-    def __reduce__(self):
-        # Maps cannot be pickled: a worker that was spawned opens its own.
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Memory maps cannot be pickled, so a worker process that was spawned opens its own.
         return CSVDataset, self._arguments
 
     def __len__(self) -> int:
         return self._first[-1]
 
     def __getitem__(self, index: int) -> str:
-        """Sequence of one record."""
+        """Return the sequence of a record."""
         return self.row(index)[1]
 
     def record_name(self, index: int) -> str:
-        """Name (accession) of one record."""
+        """Return the name (accession) of a record."""
         return self.row(index)[0]
 
     def row(self, index: int) -> tuple[str, str]:
-        """Name and sequence of one record.
+        """Return the name and the sequence of a record.
+
+        Parameters
+        ----------
+        index : int
+
+        Returns
+        -------
+        (str, str)
 
         Raises
         ------
         IndexError
             If there is no such record.
         ProtT5nvError
-            If its row is not four plain fields.
+            If its row does not have four unquoted fields.
         """
         if not 0 <= index < len(self):
             raise IndexError(f"record {index} of {len(self)}")
@@ -108,7 +119,21 @@ class CSVDataset:
 
 
 def expand_files(files: str | Sequence[str]) -> list[str]:
-    """File names that a setting such as ``model.data.dataset.train`` stands for.
+    """Expand ranges such as ``x[000..049]`` to file names.
+
+    Parameters
+    ----------
+    files : str or sequence of str
+        As in the setting ``model.data.dataset.train``.
+
+    Returns
+    -------
+    list of str
+
+    Raises
+    ------
+    ProtT5nvError
+        If a range runs backwards.
 
     Examples
     --------
@@ -130,21 +155,21 @@ def expand_files(files: str | Sequence[str]) -> list[str]:
 
 
 def open_index(path: Path) -> np.ndarray:
-    """Where each row of a CSV file starts, and where the last one ends, from the file's index or newly built.
+    """Open the index of a CSV file, or build it.
 
-    The index lies beside the file, or under ``$XDG_CACHE_HOME/prott5nv`` where that folder cannot be written. It is
-    used only while the file's size and modification time are those it was built for, and it appears complete or not
-    at all, so that any number of processes may build it at once.
+    The index is beside the file, or below ``$XDG_CACHE_HOME/prott5nv`` if that folder cannot be written. It is used
+    only if the size and the modification time of the file are those it was built for. It is written atomically, so any
+    number of processes may build it at the same time.
 
     Parameters
     ----------
     path : Path
-        CSV file.
+        The CSV file.
 
     Returns
     -------
     ndarray, shape=(records + 1,), dtype=int64
-        Byte offsets, memory-mapped.
+        Start of each row and end of the last one, in bytes. Memory-mapped.
     """
     beside = path.with_name(f"{path.name}.idx")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "prott5nv" / "index"
@@ -152,17 +177,18 @@ def open_index(path: Path) -> np.ndarray:
     for index_path in (beside, elsewhere):
         if (offsets := _read_index(index_path, path)) is not None:
             return offsets
-    if os.access(path.parent, os.W_OK):
+    if os.access(path.parent, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
         return _build_index(path, beside)
     cache.mkdir(parents=True, exist_ok=True)
     return _build_index(path, elsewhere)
 
 
-# An index file is int64, little endian: the CSV file's modification time in ns, each row's offset, the file's size.
+# An index file holds little-endian int64 numbers: the modification time of the CSV file in ns, the start of each row,
+# and the size of the file.
 
 
 def _read_index(index_path: Path, path: Path) -> np.ndarray | None:
-    """Offsets from an index, or None where there is none, it is cut short or the CSV file has changed since."""
+    """Read the offsets, or return None if there is no complete index of the CSV file as it is now."""
     try:
         index = np.memmap(index_path, dtype="<i8", mode="r").view(np.ndarray)
     except (FileNotFoundError, ValueError):
@@ -178,7 +204,7 @@ def _build_index(path: Path, index_path: Path) -> np.ndarray:
         end = _end_of_last_row(file)
         block = np.empty(_BLOCK, dtype=np.uint8)
         start = file.seek(0)
-        while count := file.readinto(block):
+        while count := file.readinto(block.data):
             newlines = np.flatnonzero(block[:count] == ord("\n")) + start
             (newlines[newlines < end] + 1).astype("<i8").tofile(index)
             start += count
@@ -186,14 +212,14 @@ def _build_index(path: Path, index_path: Path) -> np.ndarray:
     return np.memmap(index_path, dtype="<i8", mode="r").view(np.ndarray)[1:]
 
 
-def _end_of_last_row(file) -> int:
-    """Where the text ends, blank lines at the end not counted."""
+def _end_of_last_row(file: FileIO) -> int:
+    """Return where the text ends, without blank lines at the end."""
     size = file.seek(0, os.SEEK_END)
     tail_start = file.seek(max(0, size - 4096))
     return tail_start + len(file.read().rstrip(b"\r\n"))
 
 
-def _check_header(file, path: Path) -> None:
+def _check_header(file: BinaryIO, path: Path) -> None:
     header = file.readline(len(CSV_HEADER) + 2).rstrip(b"\r\n")
     if header != CSV_HEADER:
         raise ProtT5nvError(
@@ -204,13 +230,13 @@ def _check_header(file, path: Path) -> None:
 def _find(folder: Path, patterns: list[str]) -> list[Path]:
     if not patterns:
         raise ProtT5nvError(
-            f"{folder}: no file is named; write model.data.dataset.{folder.name}='x*' for all there are"
+            f"{folder}: no file is named; write model.data.dataset.{folder.name}='x*' for all files of the folder"
         )
     names = [name for pattern in patterns for name in sorted(path.name for path in folder.glob(pattern)) or [pattern]]
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise ProtT5nvError(
             f"{folder}: {len(missing)} of {len(names)} files missing, {missing[0]} first; make them with "
-            f"`prott5nv prepare uniref50 FASTA -o {folder.parent}`, or name in model.data.dataset those that are there"
+            f"`prott5nv prepare uniref50 FASTA -o {folder.parent}`, or name existing files in model.data.dataset"
         )
     return [folder / name for name in names]

@@ -1,4 +1,4 @@
-"""Span corruption: reversible, exact on average, and the same for a sample wherever it is met."""
+"""Span corruption: reversible, exact on average, and the same for a sample in any batch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SEED = 1234
 
 
 def proteins(lengths, seed=0):
-    """Random residues, unknown ones (id 0) among them."""
+    """Return random residues, some of them unknown (id 0)."""
     tokens = np.random.default_rng(seed).choice([0, *range(5, 30)], size=sum(lengths))
     return tokens, np.cumsum([0, *lengths]).astype(np.int32)
 
@@ -33,7 +33,7 @@ def split(packed, cu_seqlens):
     mean_span_length=st.sampled_from([1.0, 1.5, 3.0, 10.0]),
     masked_lm_prob=st.sampled_from([0.05, 0.15, 0.5]),
 )
-def test_decoding_gives_the_protein_back(lengths, first, mean_span_length, masked_lm_prob):
+def test_targets_restore_the_protein(lengths, first, mean_span_length, masked_lm_prob):
     tokens, cu_seqlens = proteins(lengths)
     numbers = np.arange(first, first + len(lengths))
     batch = corrupt_spans(
@@ -56,7 +56,7 @@ def test_decoding_gives_the_protein_back(lengths, first, mean_span_length, maske
         assert dec.tolist() == [BOS, *labels[:-1]]
         assert np.array_equal(is_residue, (labels < FIRST_SENTINEL) & (labels != EOS))
         follows_sentinel = np.flatnonzero(labels >= FIRST_SENTINEL) + 1
-        assert is_residue[follows_sentinel].all()  # no sentinel stands for nothing
+        assert is_residue[follows_sentinel].all()  # every sentinel replaces at least one residue
 
 
 def test_one_hundred_thousand_samples_at_span_length_one():
@@ -68,17 +68,17 @@ def test_one_hundred_thousand_samples_at_span_length_one():
     assert np.array_equal(batch.enc_cu_seqlens, cu_seqlens)
     masked = batch.enc_tokens >= FIRST_SENTINEL
     assert np.array_equal(batch.enc_tokens[~masked], tokens[~masked])
-    # `s0 aa0 s1 aa1 ... </s>`: sentinels and residues take turns, and no protein has none.
+    # `s0 aa0 s1 aa1 ... </s>`: sentinels and residues alternate, and every protein has at least one.
     count = np.add.reduceat(masked, cu_seqlens[:-1])
     assert count.min() == 1 and count.max() <= NUM_SENTINELS
     assert np.array_equal(np.diff(batch.dec_cu_seqlens), 2 * count + 1)
-    place = np.arange(len(batch.dec_labels)) - np.repeat(batch.dec_cu_seqlens[:-1], 2 * count + 1)
-    last = np.zeros(len(place), dtype=bool)
+    position = np.arange(len(batch.dec_labels)) - np.repeat(batch.dec_cu_seqlens[:-1], 2 * count + 1)
+    last = np.zeros(len(position), dtype=bool)
     last[batch.dec_cu_seqlens[1:] - 1] = True
     assert (batch.dec_labels[last] == EOS).all()
-    assert np.array_equal(batch.residue_mask, (place % 2 == 1))
-    is_sentinel = (place % 2 == 0) & ~last
-    assert np.array_equal(batch.dec_labels[is_sentinel], FIRST_SENTINEL + place[is_sentinel] // 2)
+    assert np.array_equal(batch.residue_mask, (position % 2 == 1))
+    is_sentinel = (position % 2 == 0) & ~last
+    assert np.array_equal(batch.dec_labels[is_sentinel], FIRST_SENTINEL + position[is_sentinel] // 2)
     assert masked.mean() == pytest.approx(0.15, abs=0.001)
 
 
@@ -91,7 +91,7 @@ def test_masked_fraction_is_exact_for_every_length(length):
 
 
 def test_masked_fraction_of_real_proteins(shared):
-    """UniRef50's own length mix: 15 % within 0.1 points."""
+    """With the lengths of UniRef50: 15 % within 0.1 percentage points."""
     sequences = []
     for path in sorted(shared.glob("data/sequences/uniref50_bionemo_csv/*/*.csv.gz")):
         with gzip.open(path, "rt") as file:
@@ -110,7 +110,7 @@ def test_every_residue_is_masked_equally_often():
     assert abs(masked.reshape(40_000, 40).mean(axis=0) - 0.15).max() < 0.01
 
 
-def test_longer_spans_have_their_mean_length_and_mask_as_much():
+def test_longer_spans_have_their_mean_length_and_mask_the_same_fraction():
     tokens, cu_seqlens = proteins([400] * 2_000)
     batch = corrupt_spans(tokens, cu_seqlens, np.arange(2_000), SEED, mean_span_length=3.0)
     spans = (batch.enc_tokens >= FIRST_SENTINEL).sum()
@@ -127,7 +127,7 @@ def test_a_sample_does_not_depend_on_its_batch(order, cut, mean_span_length):
     rows = split(tokens, cu_seqlens)
 
     def corrupted(chosen):
-        """By sample: input and target."""
+        """Return input and target of each sample."""
         cumulative = np.cumsum([0, *(lengths[i] for i in chosen)]).astype(np.int32)
         packed = np.concatenate([rows[i] for i in chosen])
         batch = corrupt_spans(packed, cumulative, np.array(chosen) + 100, SEED, mean_span_length=mean_span_length)
@@ -146,10 +146,10 @@ def test_masks_differ_between_epochs_and_seeds():
     for numbers, seed in ((number + 100, SEED), (number, SEED + 1000)):
         other = corrupt_spans(tokens, cu_seqlens, numbers, seed).enc_tokens
         both = ((first >= FIRST_SENTINEL) & (other >= FIRST_SENTINEL)).mean()
-        assert both == pytest.approx(0.15**2, abs=0.006)  # as often as independent masks meet
+        assert both == pytest.approx(0.15**2, abs=0.006)  # as for independent masks
 
 
-def test_no_more_spans_than_sentinels():
+def test_there_are_no_more_spans_than_sentinels():
     tokens, cu_seqlens = proteins([2000])
     one = corrupt_spans(tokens, cu_seqlens, np.array([0]), SEED)
     assert (one.enc_tokens >= FIRST_SENTINEL).sum() == NUM_SENTINELS

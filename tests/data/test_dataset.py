@@ -1,4 +1,4 @@
-"""From records to steps: the same samples on any number of ranks, every record once an epoch, nothing padded."""
+"""From records to steps: the same samples on any number of ranks, every record once per epoch, no padding."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def same(item):
 
 
 def samples(micro_batches):
-    """(number, input, decoder input, target) of every protein, in order."""
+    """Return (number, input, decoder input, target) of every protein, in order."""
     result = []
     for batch in micro_batches:
         for b, number in enumerate(batch["sample_numbers"].tolist()):
@@ -96,14 +96,14 @@ def test_orders_of_epochs_and_seeds_are_unrelated():
     epochs = shuffled_records(numbers, 1000, SEED).reshape(3, 1000)
     other = shuffled_records(numbers[:1000], 1000, SEED + 1)
     for a, b in ((epochs[0], epochs[1]), (epochs[1], epochs[2]), (epochs[0], numbers[:1000]), (epochs[0], other)):
-        assert (a == b).sum() < 10  # one expected
+        assert (a == b).sum() < 10  # the expected number is one
         assert abs(np.corrcoef(a, b)[0, 1]) < 0.15
     neighbours = np.diff(epochs[0])
-    assert (abs(neighbours) == 1).sum() < 12  # two expected
+    assert (abs(neighbours) == 1).sum() < 12  # the expected number is two
 
 
-def test_uniref50_needs_no_table():
-    """Random access far into training on 46 million records."""
+def test_the_order_of_uniref50_needs_no_table():
+    """Random access to a late epoch of 46 million records."""
     numbers = np.arange(57 * 46_000_000 + 123, 57 * 46_000_000 + 123 + 10_000)
     order = shuffled_records(numbers, 46_000_000, SEED)
     assert len(set(order.tolist())) == 10_000 and order.min() >= 0 and order.max() < 46_000_000
@@ -117,7 +117,7 @@ def test_uniref50_needs_no_table():
     start=st.integers(0, 9),
     extra=st.one_of(st.none(), st.integers(0, 700)),
 )
-def test_shares_of_ranks_make_the_global_batch(size, world_size, start, extra):
+def test_the_parts_of_the_ranks_make_the_global_batch(size, world_size, start, extra):
     samplers = [GlobalBatchSampler(size, rank, world_size, start, extra) for rank in range(world_size)]
     stop = (start + 4) * size if extra is None else extra
     expected = [list(range(first, min(first + size, stop))) for first in range(start * size, stop, size)]
@@ -144,7 +144,7 @@ def test_the_same_samples_on_any_number_of_ranks(records, world_size):
         assert list(chain(*map(samples, shares))) == samples(alone[step])
 
 
-def test_every_record_once_an_epoch(records):
+def test_every_record_comes_once_per_epoch(records):
     dataset = PretrainingDataset(records, SEED)
     names = [f"UniRef50_{record}" for record in range(NUM_RECORDS)]
     epochs = np.split(np.array(dataset.record_names(range(2 * NUM_RECORDS))), 2)
@@ -173,7 +173,7 @@ def test_samples_are_the_records_and_nothing_is_padded(records):
 
 
 @pytest.mark.parametrize("budget", [100, 1000, 5000, 10**6])
-def test_a_token_budget_only_cuts(records, budget):
+def test_a_token_budget_only_cuts_a_step_into_micro_batches(records, budget):
     whole = PretrainingDataset(records, SEED).__getitems__(range(60))
     cut = PretrainingDataset(records, SEED, tokens_per_micro_batch=budget).__getitems__(range(60))
     assert len(whole) == 1 and samples(cut) == samples(whole)
@@ -184,13 +184,13 @@ def test_a_token_budget_only_cuts(records, budget):
     assert all(t + following > budget for t, following in zip(tokens, first[1:], strict=False))
 
 
-def test_micro_batch_size_cuts(records):
+def test_micro_batch_size_cuts_a_step_into_micro_batches(records):
     cut = PretrainingDataset(records, SEED, micro_batch_size=12).__getitems__(range(30))
     assert [len(batch["sample_numbers"]) for batch in cut] == [12, 12, 6]
     assert samples(cut) == samples(PretrainingDataset(records, SEED).__getitems__(range(30)))
 
 
-def test_resuming_gives_the_steps_that_would_have_come(records):
+def test_resuming_gives_the_steps_of_an_uninterrupted_run(records):
     dataset = PretrainingDataset(records, SEED, tokens_per_micro_batch=1500)
     straight = steps(dataset, 12, global_batch_size=10)
     resumed = steps(pickle.loads(pickle.dumps(dataset)), 5, global_batch_size=10, start_step=7)
@@ -219,7 +219,7 @@ def test_validation_takes_every_record_once_in_file_order(records, world_size):
     assert first == [samples(dataset.__getitems__(share)) for share in samplers[0]]
 
 
-def test_a_rank_without_a_share_has_no_micro_batch(records):
+def test_a_rank_without_samples_has_no_micro_batch(records):
     assert PretrainingDataset(records, SEED, tokens_per_micro_batch=100).__getitems__([]) == []
     assert PretrainingDataset(records, SEED).__getitems__([]) == []
 
@@ -238,11 +238,11 @@ def test_long_proteins_are_cropped(records):
     starts = [records[i % NUM_RECORDS].index(window) for i, window in enumerate(windows)]
     room = [max(0, len(records[i]) - 64) for i in range(NUM_RECORDS)]
     assert all(len(window) == min(64, len(records[i % NUM_RECORDS])) for i, window in enumerate(windows))
-    assert np.mean(np.array(starts) / np.maximum(1, 2 * room)) == pytest.approx(0.45, abs=0.1)  # anywhere
-    assert starts[:NUM_RECORDS] != starts[NUM_RECORDS:]  # and elsewhere in the next epoch
+    assert np.mean(np.array(starts) / np.maximum(1, 2 * room)) == pytest.approx(0.45, abs=0.1)  # windows start anywhere
+    assert starts[:NUM_RECORDS] != starts[NUM_RECORDS:]  # at other positions in the next epoch
 
 
-def test_a_character_that_is_no_residue_is_named(tmp_path):
+def test_a_character_that_is_not_a_residue_is_reported(tmp_path):
     (tmp_path / "val").mkdir()
     header = "record_id,record_name,sequence_length,sequence\n"
     (tmp_path / "val" / "x000.csv").write_text(header + "0,UniRef50_A,3,MKV\n1,UniRef50_B,4,MK V\n")

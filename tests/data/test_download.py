@@ -1,4 +1,4 @@
-"""Downloads from a server that breaks off, changes its mind or lies."""
+"""Downloads from a server that loses connections, changes its file or sends wrong data."""
 
 import gzip
 import hashlib
@@ -21,33 +21,33 @@ FASTA = gzip.compress("".join(f">UniRef50_P{number}\nMSLKRAVLGG\n" for number in
 
 
 class Server:
-    """Serves one file with its metalink; each request gives at most `most` bytes before the connection is cut."""
+    """Serves one file and its metalink; it closes each connection after at most `most` bytes."""
 
     def __init__(self):
         self.content, self.version, self.most, self.ranges, self.requests = CONTENT, "v1", None, True, []
         self.checksum = None
-        served = self
+        server = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
-                if self.path == "/RELEASE.metalink" and served.checksum:
-                    return self.answer(200, served.metalink().encode())
+                if self.path == "/RELEASE.metalink" and server.checksum:
+                    return self.answer(200, server.metalink().encode())
                 if self.path != "/uniref50.fasta.gz":
                     return self.send_error(404)
-                served.requests.append(self.headers.get("Range"))
-                content, start = served.content, 0
-                asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
-                if asked and served.ranges and self.headers["If-Range"] == served.version:
-                    start = int(asked[1])
+                server.requests.append(self.headers.get("Range"))
+                content, start = server.content, 0
+                requested = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+                if requested and server.ranges and self.headers["If-Range"] == server.version:
+                    start = int(requested[1])
                     if start >= len(content):
                         self.send_response(416)
                         self.send_header("Content-Range", f"bytes */{len(content)}")
                         return self.end_headers()
-                self.answer(206 if start else 200, content[start:], served.most)
+                self.answer(206 if start else 200, content[start:], server.most)
 
             def answer(self, status, content, most=None):
                 self.send_response(status)
-                self.send_header("ETag", served.version)
+                self.send_header("ETag", server.version)
                 self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
                 self.wfile.write(content[:most])
@@ -83,7 +83,7 @@ def md5(content):
     return hashlib.md5(content).hexdigest()
 
 
-def test_a_connection_that_breaks_off_is_taken_up_again(server, tmp_path):
+def test_a_lost_connection_is_restored(server, tmp_path):
     server.most, server.checksum = 1_000_000, md5(CONTENT)
     path, release = download(server.address, tmp_path)
     assert path.read_bytes() == CONTENT and release == "2026_04"
@@ -91,39 +91,39 @@ def test_a_connection_that_breaks_off_is_taken_up_again(server, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["uniref50.fasta.gz"]
 
 
-def test_the_next_call_goes_on_where_the_last_one_gave_up(server, tmp_path):
+def test_the_next_call_resumes_the_download(server, tmp_path):
     server.most = 0
     (tmp_path / "uniref50.fasta.gz.partial").write_bytes(CONTENT[:700_000])
     (tmp_path / "uniref50.fasta.gz.partial.version").write_text("v1")
-    with pytest.raises(ProtT5nvError, match="breaks off; the same command goes on"):
+    with pytest.raises(ProtT5nvError, match="connection was lost before the end of the file; the same command resumes"):
         download(server.address, tmp_path)
     server.most = None
     assert download(server.address, tmp_path).path.read_bytes() == CONTENT
     assert set(server.requests) == {"bytes=700000-"}
 
 
-def test_a_file_that_had_only_its_name_to_get(server, tmp_path):
+def test_a_complete_partial_file_gets_its_name(server, tmp_path):
     (tmp_path / "uniref50.fasta.gz.partial").write_bytes(CONTENT)
     (tmp_path / "uniref50.fasta.gz.partial.version").write_text("v1")
     assert download(server.address, tmp_path).path.read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("change", ["another release", "a server without ranges"])
-def test_two_files_are_never_glued_together(server, tmp_path, change):
+def test_parts_of_two_versions_are_never_combined(server, tmp_path, change):
     (tmp_path / "uniref50.fasta.gz.partial").write_bytes(b"x" * 700_000)
     (tmp_path / "uniref50.fasta.gz.partial.version").write_text("v0" if change == "another release" else "v1")
     server.ranges = change == "another release"
     assert download(server.address, tmp_path).path.read_bytes() == CONTENT
 
 
-def test_a_wrong_checksum_leaves_nothing(server, tmp_path):
+def test_a_file_with_a_wrong_checksum_is_deleted(server, tmp_path):
     server.checksum = md5(b"something else")
-    with pytest.raises(ProtT5nvError, match=f"checksum of what arrived is {md5(CONTENT)}"):
+    with pytest.raises(ProtT5nvError, match=f"checksum of the downloaded file is {md5(CONTENT)}"):
         download(server.address, tmp_path)
     assert not (tmp_path / "uniref50.fasta.gz").exists() and not (tmp_path / "uniref50.fasta.gz.partial").exists()
 
 
-def test_a_finished_file_is_not_fetched_again(server, tmp_path):
+def test_a_complete_file_is_not_downloaded_again(server, tmp_path):
     download(server.address, tmp_path)
     assert download(server.address, tmp_path).release is None
     assert len(server.requests) == 1
@@ -132,13 +132,13 @@ def test_a_finished_file_is_not_fetched_again(server, tmp_path):
 @pytest.mark.parametrize(
     "address, message", [("/nothing.gz", "answers 404"), ("http://127.0.0.1:9/x.gz", "Connection refused")]
 )
-def test_what_is_not_there(server, tmp_path, address, message):
+def test_a_missing_file_or_server_is_an_error(server, tmp_path, address, message):
     address = server.address.rpartition("/")[0] + address if address.startswith("/") else address
     with pytest.raises(ProtT5nvError, match=message):
         download(address, tmp_path)
 
 
-def test_prepare_takes_an_address_and_notes_the_release(server, tmp_path):
+def test_prepare_downloads_a_web_address_and_records_the_release(server, tmp_path):
     server.content, server.checksum, server.most = FASTA, md5(FASTA), 200
     command = [sys.executable, "-m", "prott5nv", "prepare", "uniref50", server.address, "-o", str(tmp_path / "data")]
     done = subprocess.run([*command, "--val", "5", "--test", "5"], capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""Memory-mapped CSV files: every record once, any record at once, an index that is complete and current or rebuilt."""
+"""Memory-mapped CSV files: random access, every record once, and an index that is complete and current or rebuilt."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_line_ends(tmp_path, newline, blank_lines):
 
 @settings(deadline=None)
 @given(lengths=st.lists(st.integers(1, 60), max_size=40), block=st.integers(1, 200))
-def test_rows_across_the_borders_of_blocks(lengths, block):
+def test_rows_across_block_boundaries(lengths, block):
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr("prott5nv.data.memmap._BLOCK", block)
         path = write_csv(Path(folder) / "train" / "x000.csv", ["A" * length for length in lengths])
@@ -82,12 +82,12 @@ def test_the_index_is_reused_and_follows_the_file(tmp_path):
     assert index.stat().st_mtime_ns == built
 
     stat = path.stat()
-    write_csv(path, SEQUENCES[::-1])  # the same size: only the time tells
+    write_csv(path, SEQUENCES[::-1])  # the same size, so only the modification time differs
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
     assert path.stat().st_size == stat.st_size
     assert list(CSVDataset(tmp_path, "train", "x000")) == SEQUENCES[::-1]
 
-    index.write_bytes(index.read_bytes()[:-5])  # cut short
+    index.write_bytes(index.read_bytes()[:-5])  # truncated
     assert list(CSVDataset(tmp_path, "train", "x000")) == SEQUENCES[::-1]
     assert sorted(file.name for file in path.parent.iterdir()) == ["x000.csv", "x000.csv.idx"]
 
@@ -106,7 +106,7 @@ def test_processes_may_build_the_index_at_once(tmp_path):
 
 @pytest.fixture
 def unprivileged():
-    """A folder for an ordinary user, as whom the test then runs: permission bits do not bind root."""
+    """Yield a folder and run the test as an ordinary user, because permissions do not restrict root."""
     folder = Path(tempfile.mkdtemp(prefix="prott5nv-"))
     if os.geteuid() == 0:
         os.chown(folder, 65534, 65534)
@@ -130,7 +130,7 @@ def test_an_index_for_a_read_only_folder_goes_to_the_cache(unprivileged, monkeyp
     assert len(list((unprivileged / "cache/prott5nv/index").iterdir())) == 1
 
 
-def test_a_worker_opens_its_own(tmp_path):
+def test_a_pickled_dataset_opens_its_own_files(tmp_path):
     write_csv(tmp_path / "train" / "x000.csv", SEQUENCES)
     assert list(pickle.loads(pickle.dumps(CSVDataset(tmp_path, "train", "x000")))) == SEQUENCES
 
@@ -153,7 +153,7 @@ def test_a_backward_range_is_refused():
         expand_files("x[049..000]")
 
 
-def test_missing_files_say_how_to_make_them(tmp_path):
+def test_missing_files_are_reported_with_the_remedy(tmp_path):
     write_csv(tmp_path / "train" / "x000.csv", SEQUENCES)
     with pytest.raises(
         ProtT5nvError, match=r"train: 49 of 50 files missing, x001.csv first; .*prott5nv prepare uniref50"
@@ -164,7 +164,7 @@ def test_missing_files_say_how_to_make_them(tmp_path):
 
 
 @pytest.mark.parametrize("row", ["1,UniRef50_B,3", '1,"UniRef50_B",3,"MKV"', "1,A,B,3,MKV", "1,UniRef50_B,0,", ""])
-def test_a_bad_row_is_named(tmp_path, row):
+def test_an_invalid_row_is_reported_by_file_and_line(tmp_path, row):
     path = write_csv(tmp_path / "train" / "x000.csv", SEQUENCES[:1])
     path.write_text(path.read_text() + row + "\n2,UniRef50_C,3,MKV\n")
     records = CSVDataset(tmp_path, "train", "x000")
@@ -181,12 +181,12 @@ def test_another_header_is_refused(tmp_path, text):
         CSVDataset(tmp_path, "train", "x000")
 
 
-def test_no_file_at_all(tmp_path):
+def test_an_empty_list_of_files_is_refused(tmp_path):
     with pytest.raises(ProtT5nvError, match=r"val: no file is named; write model.data.dataset.val='x\*'"):
         CSVDataset(tmp_path, "val", [])
 
 
-def test_no_records_at_all(tmp_path):
+def test_files_without_records_are_refused(tmp_path):
     write_csv(tmp_path / "train" / "x000.csv", [])
     with pytest.raises(ProtT5nvError, match="hold no record"):
         CSVDataset(tmp_path, "train", "x000")

@@ -1,4 +1,4 @@
-"""Splits: nothing lost, nothing twice, nothing torn, and the same again with the same seed."""
+"""Splits: every protein is in exactly one set, groups stay together, and the same seed gives the same files."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import random
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
+from helpers.waiting import wait_until
 
 from prott5nv.data import prepare as uniref50
 from prott5nv.data.prepare import describe, prepare
@@ -36,11 +36,11 @@ def source(tmp_path):
 
 
 def rows(folder, split) -> list[dict]:
-    found = []
+    result = []
     for path in sorted((folder / split).iterdir()):
         with open(path, newline="") as file:
-            found += csv.DictReader(file)
-    return found
+            result += csv.DictReader(file)
+    return result
 
 
 def names(folder, split) -> list[str]:
@@ -57,7 +57,7 @@ def names(folder, split) -> list[str]:
         {"validation": 1900, "test": 99},
     ],
 )
-def test_every_protein_lands_in_one_split(source, tmp_path, sizes):
+def test_every_protein_is_in_one_split(source, tmp_path, sizes):
     provenance = prepare(source, tmp_path / "out", **sizes)
     everything = [row for split in ("train", "val", "test") for row in rows(tmp_path / "out", split)]
     assert sorted(int(row["record_id"]) for row in everything) == list(range(2000))
@@ -72,7 +72,7 @@ def test_every_protein_lands_in_one_split(source, tmp_path, sizes):
         assert summary["residues"] == sum(len(row["sequence"]) for row in own)
 
 
-def test_counts_are_exact_and_fractions_near(source, tmp_path):
+def test_counts_are_exact_and_fractions_are_close(source, tmp_path):
     splits = prepare(source, tmp_path / "counts", validation=30, test=170)["splits"]
     assert {name: split["proteins"] for name, split in splits.items()} == {"train": 1800, "val": 30, "test": 170}
     splits = prepare(source, tmp_path / "fractions", validation=0.1, test=0.2)["splits"]
@@ -81,7 +81,7 @@ def test_counts_are_exact_and_fractions_near(source, tmp_path):
 
 
 @pytest.mark.parametrize("sizes", [{"validation": 200, "test": 200}, {"validation": 0.1, "test": 0.1}])
-def test_every_place_in_the_file_has_the_same_chance(source, tmp_path, sizes):
+def test_every_position_in_the_file_has_the_same_chance(source, tmp_path, sizes):
     held_out = {"val": [0] * 4, "test": [0] * 4}
     for seed in range(20):
         prepare(source, tmp_path / "out", seed=seed, force=True, **sizes)
@@ -92,7 +92,7 @@ def test_every_place_in_the_file_has_the_same_chance(source, tmp_path, sizes):
         assert all(850 < count < 1150 for count in quarters), held_out
 
 
-def test_seed_decides(source, tmp_path):
+def test_the_seed_determines_the_files(source, tmp_path):
     def files(name, **options):
         prepare(source, tmp_path / name, validation=30, test=0.1, **options)
         return {path.relative_to(tmp_path / name): path.read_bytes() for path in (tmp_path / name).rglob("*.*")}
@@ -101,7 +101,7 @@ def test_seed_decides(source, tmp_path):
     assert files("one again", seed=7) != files("three", seed=8)
 
 
-def test_no_group_is_torn(source, tmp_path):
+def test_groups_stay_together(source, tmp_path):
     splits = prepare(source, tmp_path / "out", validation=0.1, test=0.1, group_by="c50")["splits"]
     groups = {}
     for split in splits:
@@ -120,7 +120,7 @@ def test_protein_without_the_key_joins_the_group_named_after_it(tmp_path):
     assert any(where[f"r{n + 1}"] != where[f"k{n}"] for n in range(299))
 
 
-def test_what_is_dropped_is_counted(tmp_path):
+def test_dropped_proteins_are_counted(tmp_path):
     path = tmp_path / "source.fasta.gz"
     kept = [("a", "MKV"), ("x,y", "mkvx"), ("edge", "M" * 512), ("j", "MJBZUOX")]
     dropped = [("long", "M" * 513), ("gap", "MK-V"), ("stop", "MKV*"), ("empty", ""), ("longer", "M" * 9000)]
@@ -140,7 +140,7 @@ def test_what_is_dropped_is_counted(tmp_path):
     assert "9 proteins read from source.fasta.gz, 4 kept, 5 dropped (2 longer than 512 residues" in summary
 
 
-def test_files_hold_at_most_so_many_rows(source, tmp_path):
+def test_files_have_a_maximum_number_of_rows(source, tmp_path):
     provenance = prepare(source, tmp_path / "out", validation=30, test=0, records_per_file=800)
     assert provenance["splits"]["train"]["files"] == 3
     assert "train/x[000..002].csv" in describe(provenance)
@@ -163,7 +163,7 @@ def test_named_split(source, tmp_path, monkeypatch):
         ({"validation": 0.6, "test": 0.6}, "add up to 1.2"),
         ({"validation": 1.0}, "a fraction below 1, not 1.0"),
         ({"validation": -1}, "not -1"),
-        ({"validation": 1e-9}, "the val split came out empty"),
+        ({"validation": 1e-9}, "the val split is empty"),
         ({"validation": 10, "group_by": "c50"}, "cannot be exact when whole groups"),
         ({"group_by": "c90"}, r"no header has c90="),
         ({"split": "paper"}, "no split named 'paper'; known: card"),
@@ -171,13 +171,13 @@ def test_named_split(source, tmp_path, monkeypatch):
         ({"test": 5_000_000}, "more than 1 GB"),
     ],
 )
-def test_wrong_wish_leaves_nothing_behind(source, tmp_path, options, message):
+def test_a_wrong_option_leaves_nothing_behind(source, tmp_path, options, message):
     with pytest.raises(ProtT5nvError, match=message):
         prepare(source, tmp_path / "out", **options)
     assert os.listdir(tmp_path) == ["source.fasta"]
 
 
-def test_broken_source_leaves_nothing_behind(tmp_path):
+def test_a_broken_source_leaves_nothing_behind(tmp_path):
     path = tmp_path / "source.fasta.gz"
     path.write_bytes(gzip.compress(b">a\nMKV\n" * 100_000)[:-20])
     with pytest.raises(ProtT5nvError, match="truncated"):
@@ -185,10 +185,10 @@ def test_broken_source_leaves_nothing_behind(tmp_path):
     assert os.listdir(tmp_path) == ["source.fasta.gz"]
 
 
-def test_output_in_the_way(source, tmp_path):
+def test_an_existing_output_is_replaced_only_by_force(source, tmp_path):
     output = tmp_path / "out"
     output.mkdir()
-    prepare(source, output)  # an empty folder is no obstacle
+    prepare(source, output)  # an empty folder may exist
     before = names(output, "val")
     with pytest.raises(ProtT5nvError, match=r"not empty; .*--force"):
         prepare(source, output, seed=1)
@@ -201,7 +201,7 @@ def test_output_in_the_way(source, tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["out", "source.fasta"]
 
 
-def test_failed_replacement_keeps_the_old_folder(source, tmp_path):
+def test_a_failed_replacement_keeps_the_old_folder(source, tmp_path):
     prepare(source, tmp_path / "out")
     before = names(tmp_path / "out", "train")
     with pytest.raises(ProtT5nvError):
@@ -238,14 +238,13 @@ def test_command_explains_wrong_options(source, tmp_path, options):
     assert "Error" in done.stderr
 
 
-def test_killed_run_leaves_no_folder_and_the_next_run_succeeds(source, tmp_path):
+def test_a_killed_run_leaves_no_folder_and_the_next_run_succeeds(source, tmp_path):
     output = tmp_path / "out"
     options = ["-o", output, "--val", "10", "--test", "10"]
     with subprocess.Popen([*PREPARE, "-", *options], stdin=subprocess.PIPE) as running:
-        running.stdin.write(source.read_bytes())  # and no end of input: the run waits, its files half written
+        running.stdin.write(source.read_bytes())  # the input does not end, so the run waits with incomplete files
         running.stdin.flush()
-        while not list(tmp_path.glob(".prott5nv-*")):
-            time.sleep(0.01)
+        wait_until(lambda: list(tmp_path.glob(".prott5nv-*")))
         running.send_signal(signal.SIGKILL)
     assert not output.exists()
     subprocess.run([*PREPARE, source, *options], capture_output=True, check=True)
