@@ -1,5 +1,5 @@
 "use strict";
-const residues = figure.data[0].x, PIXELS_PER_RESIDUE = 16;
+const residues = figure.data[0].x, PIXELS_PER_RESIDUE = 14.5;
 
 function arrange() {
   const layout = {...figure.layout, coloraxis: colourAxis()};

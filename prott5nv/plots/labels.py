@@ -42,13 +42,13 @@ class Labels:
         Header of the label column.
     texts : list of str, length=N
         Label of each protein; `UNKNOWN` where the table has none.
-    columns : dict of str to list of str
-        Other columns of the table by header, for the hover text; each list has length N.
+    columns : list of tuple of (str, list of str)
+        Headers and texts of the other columns, for the hover text. Each list of texts has length N.
     """
 
     title: str
     texts: list[str]
-    columns: dict[str, list[str]] = field(default_factory=dict)
+    columns: list[tuple[str, list[str]]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -133,10 +133,11 @@ def read_labels(path: str | os.PathLike[str], keys: Sequence[str]) -> Labels:
         raise ProtT5nvError(f"{path}: none of its accessions is among the proteins, such as {keys[0]}")
 
     def column(index: int) -> list[str]:
-        return [(row_of_key.get(key, [])[index : index + 1] or [""])[0] for key in keys]
+        rows = (row_of_key.get(key, []) for key in keys)
+        return [row[index] if index < len(row) else "" for row in rows]
 
     _, title, *others = rows[0]
-    columns = {header: column(index) for index, header in enumerate(others, 2)}
+    columns = [(header, column(index)) for index, header in enumerate(others, 2)]
     return Labels(title, [text or UNKNOWN for text in column(1)], columns)
 
 

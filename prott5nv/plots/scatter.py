@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from prott5nv.errors import ProtT5nvError
 from prott5nv.io.atomic import whole_file
 from prott5nv.plots.labels import GREY, SCALE, Colouring, Group, Labels, choose_colours, one_colour
 from prott5nv.plots.page import escaped, graph_objects, write_page
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 _MATPLOTLIB_MARKERS = {"circle": "o", "diamond": "D", "square": "s"}
 # With more points than this, a page draws with WebGL: SVG, which is crisper and works everywhere, becomes slow.
@@ -49,6 +53,7 @@ def write_png(path: Path, points_N2: np.ndarray, axes: Sequence[str], labels: La
         raise ProtT5nvError("a PNG needs matplotlib: pip install 'prott5nv[plot]'") from None
     colouring = choose_colours(labels) if labels else one_colour(len(points_N2))
     colours_N, group_N = np.array(colouring.colours), np.array(colouring.group)
+    area = float(np.clip(700 / np.sqrt(len(points_N2)), 4, 12))
     figure = Figure(figsize=(8, 6), layout="constrained")
     axis = figure.subplots()
     axis.set_xlabel(axes[0])
@@ -56,7 +61,7 @@ def write_png(path: Path, points_N2: np.ndarray, axes: Sequence[str], labels: La
     for number in _drawing_order(colouring):
         of_group_N = group_N == number
         marker = _MATPLOTLIB_MARKERS[colouring.groups[number].shape] if number >= 0 else "o"
-        axis.scatter(points_N2[of_group_N, 0], points_N2[of_group_N, 1], s=12, c=colours_N[of_group_N], marker=marker)
+        axis.scatter(points_N2[of_group_N, 0], points_N2[of_group_N, 1], s=area, c=colours_N[of_group_N], marker=marker)
     if labels and colouring.scale:
         colours = LinearSegmentedColormap.from_list("viridis", SCALE)
         bar = figure.colorbar(ScalarMappable(Normalize(*colouring.scale), colours), ax=axis)
@@ -98,34 +103,42 @@ def write_html(
     ProtT5nvError
         If plotly is missing, or the file cannot be written.
     """
+    write_page(
+        path,
+        _figure(keys, points_N2.astype(np.float32), axes, labels),
+        "scatter.js",
+        title=f"{len(keys):,} proteins",
+        search="Find a protein by name",
+        instructions="Point at a protein to read its name. Scroll to zoom, drag to move, double-click to see all. "
+        "Click on a label to hide its proteins.",
+    )
+
+
+def _figure(keys: Sequence[str], points_N2: np.ndarray, axes: Sequence[str], labels: Labels | None) -> go.Figure:
+    """Build the Plotly figure, with one trace per group of proteins."""
     go = graph_objects()
     colouring = choose_colours(labels) if labels else one_colour(len(keys))
-    group_N, values_N = np.array(colouring.group), np.array(colouring.values)
-    columns = {labels.title: labels.texts, **labels.columns} if labels else {}
-    hover_NC = np.array([[escaped(text) for text in row] for row in zip(keys, *columns.values(), strict=True)], object)
-    hover = "<b>%{customdata[0]}</b>" + "".join(
-        f"<br>{_literal(header)}: %{{customdata[{index}]}}" for index, header in enumerate(columns, 1)
+    columns = [(labels.title, labels.texts), *labels.columns] if labels else []
+    rows = zip(keys, *(texts for _, texts in columns), strict=True)
+    hover_NC = np.array([[escaped(text) for text in row] for row in rows], dtype=object)
+    template = "<b>%{customdata[0]}</b>" + "".join(
+        f"<br>{_literal(header)}: %{{customdata[{index}]}}" for index, (header, _) in enumerate(columns, 1)
     )
-    points_N2 = points_N2.astype(np.float32)
     size = float(np.clip(600 / np.sqrt(len(keys)), 4, 9))
     trace = go.Scattergl if len(keys) > _MOST_SVG_POINTS else go.Scatter
+    title = escaped(labels.title) if labels else ""
     figure = go.Figure()
     for number in _drawing_order(colouring):
-        of_group_N = group_N == number
+        of_group_N = np.array(colouring.group) == number
         group = colouring.groups[number] if number >= 0 else None
-        marker = {"size": size, "opacity": 0.8, "symbol": group.shape if group else "circle"}
-        if group is None and colouring.scale:
-            marker |= {"color": values_N[of_group_N], "coloraxis": "coloraxis"}
-        else:
-            marker["color"] = group.colour if group else colouring.colours[0]
         figure.add_trace(
             trace(
                 x=points_N2[of_group_N, 0],
                 y=points_N2[of_group_N, 1],
                 customdata=hover_NC[of_group_N],
-                hovertemplate=hover + "<extra></extra>",
+                hovertemplate=template + "<extra></extra>",
                 mode="markers",
-                marker=marker,
+                marker={"size": size, "opacity": 0.8, **_marker(colouring, group, of_group_N)},
                 name=escaped(_entry(group)) if group else "",
                 showlegend=group is not None,
                 legendrank=1 + number,
@@ -133,7 +146,6 @@ def write_html(
                 unselected={"marker": {"opacity": 0.1}},
             )
         )
-    title = escaped(labels.title) if labels else ""
     figure.update_layout(
         template="simple_white",
         xaxis={"title": {"text": axes[0]}, "zeroline": False},
@@ -149,19 +161,23 @@ def write_html(
         figure.update_layout(
             coloraxis={"cmin": low, "cmax": high, "colorscale": list(SCALE), "colorbar": {"title": {"text": title}}}
         )
-    write_page(
-        path,
-        figure,
-        "scatter.js",
-        title=f"{len(keys):,} proteins",
-        search="Find a protein by name",
-        instructions="Point at a protein to read its name. Scroll to zoom, drag to move, double-click to see all. "
-        "Click on a label to hide its proteins.",
-    )
+    return figure
+
+
+def _marker(colouring: Colouring, group: Group | None, of_group_N: np.ndarray) -> dict[str, object]:
+    """Return the shape and the colour of a trace; proteins without a group are on the scale or have one colour."""
+    if group:
+        return {"symbol": group.shape, "color": group.colour}
+    if colouring.scale:
+        return {"symbol": "circle", "color": np.array(colouring.values)[of_group_N], "coloraxis": "coloraxis"}
+    return {"symbol": "circle", "color": colouring.colours[0]}
 
 
 def _drawing_order(colouring: Colouring) -> list[int]:
-    """Indices of groups, -1 for proteins without one: grey points first, so that they hide none, rare labels last."""
+    """Return the indices of groups, or -1 for proteins without one, from the bottom of the plot to the top.
+
+    Grey points are at the bottom and rare labels at the top, so that the frequent do not cover the rare.
+    """
     present = sorted(set(colouring.group))
     return sorted(present, key=lambda number: number < 0 or colouring.groups[number].colour != GREY)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from prott5nv import Embedder, ModelConfig, ProtT5, ProtT5nvInference
+from prott5nv import Embedder, ModelConfig, ProtT5
 
 
 def make_model(**overrides) -> ProtT5:
@@ -28,15 +28,3 @@ def short_window() -> Embedder:
     """A model that sees 32 residues at once and predicts at most 5 masked ones."""
     model = make_model(seq_length=32, max_position_embeddings=32, seq_length_dec=10)
     return Embedder(model, device="cpu", precision="fp32")
-
-
-@pytest.fixture(scope="session")
-def inference(model) -> ProtT5nvInference:
-    return ProtT5nvInference(model, device="cpu", precision="fp32")
-
-
-@pytest.fixture(scope="session")
-def short_sighted() -> ProtT5nvInference:
-    """Sees 32 residues at once, 5 of them hidden."""
-    model = make_model(seq_length=32, max_position_embeddings=32, seq_length_dec=10)
-    return ProtT5nvInference(model, device="cpu", precision="fp32")

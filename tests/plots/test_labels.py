@@ -13,7 +13,7 @@ def test_all_columns_of_a_table_are_read_in_the_order_of_the_proteins(tmp_path):
     table.write_text("accession\tfamily\torganism\tlength\nP2\tkinase\tyeast\t7\n\nP1\t\thuman\nP9\tglobin\tpig\t5\n")
     labels = read_labels(table, ["P1", "P2", "P3"])
     assert labels == Labels(
-        "family", [UNKNOWN, "kinase", UNKNOWN], {"organism": ["human", "yeast", ""], "length": ["", "7", ""]}
+        "family", [UNKNOWN, "kinase", UNKNOWN], [("organism", ["human", "yeast", ""]), ("length", ["", "7", ""])]
     )
 
 

@@ -19,7 +19,7 @@ ODD_TEXTS = ["</script>", "<b>bold</b>", "$x_1$", r"$\bad{$", "${name}", "$title
 def write(path, texts, columns=None, keys=None):
     points_N2 = np.random.default_rng(0).normal(size=(len(texts), 2))
     keys = keys or [f"P{i}" for i in range(len(texts))]
-    write_html(path, keys, points_N2, AXES, Labels("family", texts, columns or {}))
+    write_html(path, keys, points_N2, AXES, Labels("family", texts, columns or []))
     page = path.read_text(encoding="utf-8")
     return points_N2, page, read_figure(page)
 
@@ -28,7 +28,7 @@ def write(path, texts, columns=None, keys=None):
 def test_a_page_holds_every_point_once(tmp_path, count, kind):
     texts = [["kinase", "globin", UNKNOWN][i % 3] for i in range(count)]
     lengths = [str(i) for i in range(count)]
-    points_N2, _, figure = write(tmp_path / "page.html", texts, {"length": lengths})
+    points_N2, _, figure = write(tmp_path / "page.html", texts, [("length", lengths)])
     rows = {
         key: (x, y, text, length, trace["name"])
         for trace in figure["data"]
@@ -67,7 +67,7 @@ def test_a_page_without_labels(tmp_path):
 def test_odd_texts_stay_text(tmp_path):
     """Neither HTML, nor the page's template, Plotly's templates and formulas may take a part of a name as their own."""
     _, page, figure = write(
-        tmp_path / "page.html", ODD_TEXTS, {"<i>%{y}": ODD_TEXTS}, keys=[f"P{t}" for t in ODD_TEXTS]
+        tmp_path / "page.html", ODD_TEXTS, [("<i>%{y}", ODD_TEXTS)], keys=[f"P{t}" for t in ODD_TEXTS]
     )
     check_self_contained(page)
 
