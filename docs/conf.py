@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from types import GenericAlias
 from typing import TypeVar
 
 from sphinx.application import Sphinx
@@ -52,9 +53,9 @@ numpydoc_xref_param_type = False
 
 
 def skip_member(app: Sphinx, what: str, name: str, obj: object, skip: bool, options: object) -> bool | None:
-    """Leave out type variables, and the members that every named tuple has: its docstring describes the fields."""
+    """Leave out type variables and aliases, and the members of named tuples: docstrings describe their fields."""
     named_tuple_field = (getattr(obj, "__doc__", None) or "").startswith("Alias for field number")
-    return True if named_tuple_field or isinstance(obj, TypeVar) else None
+    return True if named_tuple_field or isinstance(obj, TypeVar | GenericAlias) else None
 
 
 def setup(app: Sphinx) -> None:
