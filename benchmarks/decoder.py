@@ -9,7 +9,8 @@ residues 39, 40, 41 and 54. The table lists Spearman's correlation with the meas
 bootstrap over variants, beside scores that need no language model.
 
 ``speed`` scores single substitutions of a random protein and extrapolates to one at every position. It runs on a CPU.
-"Fraction of matmul rate" compares the model's matmuls with the best rate of the same matmuls alone, in bf16 or fp32.
+"Fraction of matmul rate" compares the model's matmuls with the best rate of the same matmuls alone. It is measured
+in bf16, or in fp32 on CPUs without bf16 instructions.
 
 Shapes: P variants.
 """

@@ -5,7 +5,8 @@
 
 All models have the same size and random weights, and embed the same proteins in the same run. Residues per second count
 real residues, not padding. "Fraction of matmul rate" compares the encoder's matmuls (2 operations per weight and
-residue) with the best rate of the same matmuls alone, in bf16 or fp32: it shows how much of the machine is used.
+residue) with the best rate of the same matmuls alone: it shows how much of the machine is used. That rate is measured
+in bf16, or in fp32 on CPUs without bf16 instructions.
 
 Shapes: B proteins, L residues of the longest, T packed residues, D hidden size.
 """

@@ -39,7 +39,6 @@ from prott5nv.data.dataset import PretrainingDataset
 from prott5nv.data.memmap import CSVDataset
 from prott5nv.model.tokenizer import FIRST_RESIDUE
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "pretrain.py"
 AMINO_ACIDS = 20
 PROTEINS = 16  # per step; a recipe with more or fewer takes fewer or more steps
 BASE = {"global_batch_size": PROTEINS, "data.num_workers": 0, "optim.lr": 4e-3}
@@ -72,7 +71,7 @@ def pretrain(data: Path, steps: int, name: str, changes: dict[str, object], outp
         settings = [f"model.{key}={value}" for key, value in recipe.items()]
         settings += ["model=builtin", f"name={folder}", f"exp_manager.exp_dir={output}", f"trainer.max_steps={steps}"]
         settings += [f"model.data.dataset_path={data}", "trainer.limit_val_batches=1"]
-        subprocess.run([sys.executable, SCRIPT, *settings], check=True)
+        subprocess.run([sys.executable, "-m", "prott5nv", "pretrain", *settings], check=True)
     return exported
 
 

@@ -4,12 +4,13 @@
     python benchmarks/training_step.py --data DIR --preset small --proteins 32
     python benchmarks/training_step.py --data DIR --proteins 512 --micro-batch-size 64 --compile   # on a GPU
 
-DIR is the folder that ``prott5nv prepare uniref50`` wrote. All models train in bf16 autocast with fused AdamW, gradient
-clipping and the dropout of the preset. ``ProtT5nvModel`` runs under Lightning as in pretraining, without padding.
-Hugging Face's batches are padded twice: to their longest protein, and to 512 + 256 tokens, as BioNeMo v1 did.
+DIR is the folder that ``prott5nv prepare uniref50`` wrote. All models train with fused AdamW, gradient clipping, the
+dropout of the preset, and bf16 autocast (fp32 on hardware without bf16 instructions). ``ProtT5nvModel`` runs under
+Lightning as in pretraining, without padding. Hugging Face's batches are padded in two ways: to their longest protein,
+and to 512 + 256 tokens, as in BioNeMo v1.
 
-Residues per second count real residues, not padding. "Of peak" is the fraction of the bf16 matmul rate that was
-measured in the same run. The three take turns at every step, so that other programs slow down all of them, and medians
+Residues per second count real residues, not padding. "Of peak" is the fraction of the matmul rate that was measured in
+the same run and data type. The models take turns at every step, so that other programs slow down all of them. Medians
 are printed.
 """
 
@@ -30,6 +31,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from prott5nv import ModelConfig
 from prott5nv.cli.hydra_app import config_folder, quiet
+from prott5nv.model.device import choose_hardware
 from prott5nv.model.tokenizer import BOS, EOS, PAD
 from prott5nv.pretraining.config import register
 from prott5nv.pretraining.flops import matmul_peak, training_flops
@@ -46,7 +48,9 @@ PADDINGS = {"Hugging Face, padded to the longest": False, "Hugging Face, padded 
 class HuggingFace:
     """T5ForConditionalGeneration of the same width and depth, and its optimizer."""
 
-    def __init__(self, config: ModelConfig, device: torch.device, micro_batch_size: int, compiled: bool):
+    def __init__(
+        self, config: ModelConfig, device: torch.device, dtype: torch.dtype, micro_batch_size: int, compiled: bool
+    ):
         from transformers import T5Config, T5ForConditionalGeneration
 
         shape = T5Config(
@@ -66,7 +70,7 @@ class HuggingFace:
         self.model = T5ForConditionalGeneration(shape).train().to(device)
         self.forward = torch.compile(self.model) if compiled else self.model
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4, fused=True)
-        self.micro_batch_size, self.device = micro_batch_size, device
+        self.micro_batch_size, self.device, self.dtype = micro_batch_size, device, dtype
 
     def step(self, encoder: list[torch.Tensor], decoder: list[torch.Tensor], pad_to_limit: bool) -> None:
         """Take one optimizer step on a list of encoder inputs and decoder targets, one of each per protein."""
@@ -78,7 +82,7 @@ class HuggingFace:
             if pad_to_limit:
                 tokens = pad(tokens, (0, ENCODER_LENGTH - tokens.shape[1]), value=PAD)
                 labels = pad(labels, (0, DECODER_LENGTH - labels.shape[1]), value=IGNORED)
-            with torch.autocast(self.device.type, dtype=torch.bfloat16):
+            with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
                 mean = self.forward(input_ids=tokens, attention_mask=tokens != PAD, labels=labels).loss
             (mean * (labels != IGNORED).sum() / targets).backward()
         clip_grad_norm_(self.model.parameters(), 1.0)
@@ -127,13 +131,15 @@ def synchronized_time(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def compose_config(preset: str, data: str, steps: int, proteins: int, micro_batch_size: int) -> DictConfig:
+def compose_config(
+    preset: str, data: str, dtype: torch.dtype, steps: int, proteins: int, micro_batch_size: int
+) -> DictConfig:
     """The settings of a pretraining run that neither validates nor shows a progress bar."""
     register()
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         cfg = compose("pretrain", [f"model={preset}", f"model.data.dataset_path={data}"])
     cfg.trainer.max_steps = WARM_UP + steps
-    cfg.trainer.precision = "bf16-mixed"
+    cfg.trainer.precision = "32" if dtype == torch.float32 else "bf16-mixed"
     cfg.trainer.limit_val_batches = 0
     cfg.trainer.enable_progress_bar = False
     cfg.model.global_batch_size = proteins
@@ -154,12 +160,14 @@ def main() -> None:
     arguments = parser.parse_args()
     quiet()
     micro_batch_size = arguments.micro_batch_size or arguments.proteins
-    cfg = compose_config(arguments.preset, arguments.data, arguments.steps, arguments.proteins, micro_batch_size)
-
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    peak = matmul_peak(device, torch.bfloat16)
+    bf16 = choose_hardware(str(device)).precision == "bf16"
+    dtype = torch.bfloat16 if bf16 else torch.float32
+    cfg = compose_config(arguments.preset, arguments.data, dtype, arguments.steps, arguments.proteins, micro_batch_size)
+
+    peak = matmul_peak(device, dtype)
     config = ModelConfig.preset(arguments.preset)
-    timer = StepTimer(config, HuggingFace(config, device, micro_batch_size, arguments.compile))
+    timer = StepTimer(config, HuggingFace(config, device, dtype, micro_batch_size, arguments.compile))
     trainer = build_trainer(cfg)
     trainer.callbacks.append(timer)
     model = ProtT5nvModel(cfg.model, trainer)
@@ -171,7 +179,7 @@ def main() -> None:
 
     parameters = f"{config.num_parameters:,} parameters"
     print(f"{arguments.preset} ({parameters}), {arguments.proteins} proteins per step, {describe_machine(device)}")
-    print(f"bf16 matmul rate: {peak / 1e12:.2f} TFLOP/s")
+    print(f"matmul rate in {'bf16' if bf16 else 'fp32'}: {peak / 1e12:.2f} TFLOP/s")
     print(f"{'':38}{'residues/s':>12}{'TFLOP/s':>9}{'of peak':>9}{'speed-up':>9}")
     medians: dict[str, float] = {}
     for name, seconds in timer.seconds.items():
