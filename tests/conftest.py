@@ -1,4 +1,4 @@
-"""Fixtures that more than one test module uses."""
+"""Fixtures that several test modules use."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
-# FLIP's files below have labels that follow from the residues, so that there is something to learn.
+# In the FLIP files below, the labels depend on the residues, so that a model can learn them.
 LETTERS = "ACDEFGHIKLMNPQRSTVWY"
 STRUCTURE = {letter: "H" if letter in "AELMQKRH" else "E" if letter in "VIYCWFT" else "C" for letter in LETTERS}
 LOCATIONS = ("Cell.membrane", "Cytoplasm", "Nucleus")
@@ -25,7 +25,7 @@ def pytest_runtest_setup(item):
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of genuine files beside the repository; tests that need it are skipped where it is absent."""
+    """Folder of genuine checkpoints and corpora beside the repository; without it, tests that need it are skipped."""
     folder = REPOSITORY.parent / "shared"
     if not folder.is_dir():
         pytest.skip("needs the folder of genuine checkpoints and corpora beside the repository")
@@ -34,13 +34,13 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def nemo1(shared) -> Path:
-    """The folder of small checkpoints that NeMo 1.x wrote."""
+    """Folder of small checkpoints that NeMo 1.x wrote."""
     return shared / "fixtures" / "nemo1_tiny"
 
 
 @pytest.fixture(scope="session")
 def truth(nemo1) -> dict:
-    """What NeMo 1.x computed with them: arrays by name."""
+    """Outputs of NeMo 1.x for these checkpoints: arrays by name."""
     import numpy as np
 
     with np.load(nemo1 / "groundtruth.npz") as file:
@@ -49,13 +49,13 @@ def truth(nemo1) -> dict:
 
 @pytest.fixture(scope="session")
 def examples() -> Path:
-    """The repository's own small proteins."""
+    """Folder of the example proteins of the repository."""
     return REPOSITORY / "examples"
 
 
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory) -> Path:
-    """A checkpoint of random weights, small enough to be used anywhere."""
+    """A checkpoint of the smallest preset with random weights."""
     import torch
 
     from prott5nv import ModelConfig, ProtT5
@@ -69,14 +69,14 @@ def tiny_checkpoint(tmp_path_factory) -> Path:
 
 
 def flip_proteins(count: int, seed: int) -> list[tuple[str, str]]:
-    """Ids in the manner of the Protein Data Bank, and sequences; the last five are longer than the model sees."""
+    """Ids like those of the Protein Data Bank, and random sequences. The last five exceed the model's length."""
     rng = random.Random(seed)
     lengths = [rng.randint(15, 60) for _ in range(count - 5)] + [530] * 5
     return [(f"{i}abc-{rng.choice('AB')}", "".join(rng.choices(LETTERS, k=length))) for i, length in enumerate(lengths)]
 
 
-def set_words(number: int) -> str:
-    """A fifth of the proteins for the test, a fifth for validation."""
+def set_fields(number: int) -> str:
+    """The header fields of FLIP that put a fifth of the proteins into the test set and a fifth into validation."""
     return f"SET={'test' if number % 5 == 4 else 'train'} VALIDATION={number % 5 == 3}"
 
 
@@ -87,20 +87,20 @@ def write_fasta(path: Path, records) -> None:
 
 @pytest.fixture(scope="session")
 def flip_source(tmp_path_factory) -> Path:
-    """A folder as FLIP has it, one folder for each task."""
+    """A folder with the layout of FLIP: one folder per task."""
     folder = tmp_path_factory.mktemp("flip_source")
     known = flip_proteins(40, seed=1)
 
     structure = folder / "secondary_structure"
     write_fasta(structure / "sequences.fasta", known)
-    labels = [(f"{name} {set_words(i)}", "".join(map(STRUCTURE.get, s))) for i, (name, s) in enumerate(known)]
+    labels = [(f"{name} {set_fields(i)}", "".join(map(STRUCTURE.get, s))) for i, (name, s) in enumerate(known)]
     write_fasta(structure / "sampled.fasta", labels)
     write_fasta(structure / "mask.fasta", [(name, "0" + "1" * (len(s) - 1)) for name, s in known])
 
     conservation = folder / "conservation"
     write_fasta(conservation / "sequences.fasta", known)
     degrees = [
-        (f"{n} {set_words(i)}", "".join(str(1 + LETTERS.index(c) % 9) for c in s)) for i, (n, s) in enumerate(known)
+        (f"{n} {set_fields(i)}", "".join(str(1 + LETTERS.index(c) % 9) for c in s)) for i, (n, s) in enumerate(known)
     ]
     write_fasta(conservation / "sampled.fasta", degrees[2:])  # two sequences have no labels
 
@@ -112,11 +112,11 @@ def flip_source(tmp_path_factory) -> Path:
 
     write_fasta(
         folder / "scl" / "mixed_soft_reconstructed.fasta",
-        [(f"{n} TARGET={location(s)} {set_words(i)}", s) for i, (n, s) in enumerate(known)],
+        [(f"{n} TARGET={location(s)} {set_fields(i)}", s) for i, (n, s) in enumerate(known)],
     )
     write_fasta(
         folder / "meltome" / "mixed_split.fasta",
-        [(f"{n} TARGET={target(s):.3f} {set_words(i)} SPECIES=Homo_sapiens", s) for i, (n, s) in enumerate(known)],
+        [(f"{n} TARGET={target(s):.3f} {set_fields(i)} SPECIES=Homo_sapiens", s) for i, (n, s) in enumerate(known)],
     )
     rng = random.Random(2)
     wild_type = "MQYKLILNGKTLKGETTTEAVDAATAEKVFKQYANDNGVDGEWTYDDATKTFTVTE"
@@ -133,7 +133,7 @@ def flip_source(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def flip_data(flip_source, tmp_path_factory) -> Path:
-    """What ``prott5nv prepare flip`` makes of it."""
+    """The folder that ``prott5nv prepare flip`` writes from ``flip_source``."""
     from prott5nv.flip.prepare import FLIP, prepare
 
     folder = tmp_path_factory.mktemp("flip")
