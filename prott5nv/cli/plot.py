@@ -27,9 +27,8 @@ def command(store: str, output: Path | None, color_by: str | None, method: str) 
     STORE.h5 is a file that prott5nv embed wrote. Each protein is represented by the mean of its rows.
 
     The HTML page works without a network. It finds proteins by name, zooms, and shows the name and the labels of the
-    protein under the mouse; a click on a label hides its proteins. More than 18
-    different numbers get a colour scale. Of more than 18 different texts, the 18 most frequent get a colour each, and
-    the others are grey.
+    protein under the mouse; a click on a label hides its proteins. More than 18 different numbers get a colour scale.
+    Of more than 18 different texts, the 18 most frequent get a colour each, and the others are grey.
 
     \b
     Examples:

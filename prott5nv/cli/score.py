@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,8 @@ from prott5nv.cli import options
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from prott5nv.io.record import Record
 
 
 @click.command()
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
               "protein.")  # fmt: skip
 @click.option("--fraction", type=click.FloatRange(0, 0.5), default=0, show_default=True,
               help="With --perplexity, the fraction of the residues to mask at once. 0 masks one residue at a time, "
-              "which is exact and slow. 0.15 is the fraction in pretraining and much faster for long "
+              "as pseudo-perplexity is defined. 0.15, the fraction in pretraining, is much faster for long "
               "proteins.")  # fmt: skip
 @options.proteins
 @click.option("--table", type=options.NewFile(), metavar="FILE.csv",
@@ -82,12 +84,7 @@ def command(
 
     Every output file appears only when it is complete.
     """
-    if (mutations is None) != perplexity:
-        raise click.UsageError("choose what to score: --mutations FILE, --mutations all or --perplexity")
-    if (per_residue or fraction) and not perplexity:
-        raise click.UsageError("--per-residue and --fraction need --perplexity")
-    if (table or plot) and mutations != "all":
-        raise click.UsageError("--table and --plot need --mutations all")
+    _check_options(mutations, perplexity, per_residue, fraction, table, plot)
 
     from tqdm import tqdm
 
@@ -120,9 +117,26 @@ def command(
         tables.write_matrices(table, proteins, scores)
         click.echo(table)
     if plot:
-        from prott5nv.plots.heat_map import write_heat_map
-
-        [(key, scores_LA)] = scores.items()
-        write_heat_map(plot, key, proteins[key].sequence, scores_LA)
+        _draw(plot, proteins, scores)
         click.echo(plot)
     click.echo(f"{output}: {count:,} {unit}")
+
+
+def _check_options(
+    mutations: str | None, perplexity: bool, per_residue: bool, fraction: float, table: Path | None, plot: Path | None
+) -> None:
+    """Check that the options fit together."""
+    if (mutations is None) != perplexity:
+        raise click.UsageError("choose what to score: --mutations FILE, --mutations all or --perplexity")
+    if (per_residue or fraction) and not perplexity:
+        raise click.UsageError("--per-residue and --fraction need --perplexity")
+    if (table or plot) and mutations != "all":
+        raise click.UsageError("--table and --plot need --mutations all")
+
+
+def _draw(path: Path, proteins: Mapping[str, Record], scores: Mapping[str, np.ndarray]) -> None:
+    """Draw the heat map of the only protein."""
+    from prott5nv.plots.heat_map import write_heat_map
+
+    [(key, scores_LA)] = scores.items()
+    write_heat_map(path, key, proteins[key].sequence, scores_LA)

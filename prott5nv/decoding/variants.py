@@ -169,14 +169,7 @@ def score_variants(
     embedder = as_embedder(model)
     tokens_L = embedder.tokenizer.encode(sequence.upper())
 
-    # For each set of masked residues: the hypotheses about all of them but the last, each with its row in the result.
-    rows: dict[tuple[int, ...], dict[str, int]] = {}
-    for variant in parsed:
-        for index in variant.indices:
-            rows.setdefault((index,), {"": 0})
-        hypotheses = rows.setdefault(variant.indices, {})
-        for residues in (variant.wild_type, variant.mutant):
-            hypotheses.setdefault(residues[:-1], len(hypotheses))
+    rows = _rows_of_hypotheses(parsed)
     queries = [
         MaskedQuery(mask_residues(tokens_L, indices, embedder.config, name), _tokens(hypotheses, len(indices) - 1))
         for indices, hypotheses in rows.items()
@@ -198,6 +191,22 @@ def score_variants(
         )
         for variant in parsed
     ]
+
+
+def _rows_of_hypotheses(variants: Sequence[Variant]) -> dict[tuple[int, ...], dict[str, int]]:
+    """Return the queries that variants need.
+
+    For each set of indices that is masked, the result holds the hypotheses about all of these residues but the last,
+    each with its row in the result of the query.
+    """
+    rows: dict[tuple[int, ...], dict[str, int]] = {}
+    for variant in variants:
+        for index in variant.indices:
+            rows.setdefault((index,), {"": 0})
+        hypotheses = rows.setdefault(variant.indices, {})
+        for residues in (variant.wild_type, variant.mutant):
+            hypotheses.setdefault(residues[:-1], len(hypotheses))
+    return rows
 
 
 def _tokens(hypotheses: dict[str, int], known: int) -> np.ndarray:
