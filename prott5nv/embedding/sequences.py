@@ -55,10 +55,12 @@ def seqs_to_embedding(
         is the small built-in model.
     pooling : str, optional
         ``"mean"`` for one row per protein; see :meth:`prott5nv.Embedder.embed`.
-    device, precision, max_tokens
+    device, precision
         See :class:`prott5nv.Embedder`. They cannot be given together with a loaded model.
     long : str
         ``truncate``, ``window``, ``error`` or ``skip``; see :meth:`prott5nv.Embedder.embed`.
+    max_tokens
+        See :class:`prott5nv.Embedder`. It cannot be given together with a loaded model.
 
     Returns
     -------

@@ -64,7 +64,7 @@ class Survey:
 
 
 @dataclass(frozen=True)
-class CheckedProteins:
+class CheckedProteins:  # numpydoc ignore=PR02
     """The records of an input file. Each iteration reads and checks the file again.
 
     If a record cannot be embedded, iterating raises its error. If errors are skipped, iterating yields the record

@@ -241,8 +241,10 @@ def read_tensors(
 
     Returns
     -------
-    encoder, head : dict of str to Tensor
-        Without the prefixes of their names.
+    encoder : dict of str to Tensor
+        Tensors of the encoder, without the prefix of their names.
+    head : dict of str to Tensor
+        Tensors of the head, likewise.
 
     Raises
     ------

@@ -43,7 +43,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig:  # numpydoc ignore=PR02
     """Architecture of an encoder-decoder model. The defaults are ProtT5nv's.
 
     The fields have NeMo 1.x's names, so ``model_config.yaml`` and Hydra overrides use the same names.
