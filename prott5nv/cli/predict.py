@@ -12,9 +12,7 @@ from prott5nv.cli import options
 @click.command()
 @click.argument("run", metavar="RUN")
 @click.argument("source", metavar="INPUT")
-@click.option(
-    "-o", "--output", type=options.NewFile(), required=True, metavar="OUT.csv", help="CSV table to write (required)."
-)
+@click.option("-o", "--output", type=options.NewFile(), required=True, metavar="OUT.csv", help="CSV table to write.")
 @options.device
 @options.precision
 def command(run: str, source: str, output: Path, device: str, precision: str) -> None:
