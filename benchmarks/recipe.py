@@ -8,7 +8,8 @@ The first recipe is that of the built-in model with another learning rate and ba
 settings of it. Arguments that this script does not know, such as ``model.seed=2``, are passed on as settings. Finished
 runs are kept. ``measure`` takes models that exist already.
 
-All models predict the same masked residues of the same held-out proteins, 15 % of each, whatever they were trained on.
+All models predict the same masked residues of the same held-out proteins, 15 % of each, even if they were trained with
+another fraction.
 The table has three figures for each model:
 
 - the perplexity of the masked residues;
