@@ -158,8 +158,7 @@ def load_task(
     name : str
         Name of the task in results.
     level, label : str, optional
-        ``residue`` or ``protein``, and ``class`` or ``number``. The description beside a table that ``prepare`` wrote
-        takes precedence.
+        ``residue`` or ``protein``, and ``class`` or ``number``. The description beside a prepared table overrides them.
     sequence_column, target_column : str
         Names of the required columns. The targets of the residues of a protein are one letter per residue (classes), or
         numbers separated by spaces.
@@ -199,18 +198,12 @@ def load_task(
     if label == "class" and not classes:
         labels = [row[target_column] for _, row in rows]
         classes = tuple(sorted(set("".join(labels) if level == "residue" else labels)))
-    ids: list[str] = []
-    sequences: list[str] = []
-    targets: list[np.ndarray] = []
-    for line, row in rows:
-        where = f"{path}: line {line}"
-        ids.append(row.get(id_column) or f"row {len(ids) + 1}")
-        sequences.append(row[sequence_column])
-        target = _parse_target(row[target_column], level, label, classes, where)
-        expected = len(sequences[-1]) if level == "residue" else 1
-        if len(target) != expected:
-            raise ProtT5nvError(f"{where}: {ids[-1]} has {expected} residues and {len(target)} labels")
-        targets.append(_apply_mask(target, row.get(mask_column), where))
+    ids = [row.get(id_column) or f"row {number}" for number, (_, row) in enumerate(rows, 1)]
+    targets = []
+    for (line, row), protein in zip(rows, ids, strict=True):
+        expected = len(row[sequence_column]) if level == "residue" else 1
+        target = _parse_target(row[target_column], level, label, classes, expected, f"{path}: line {line}: {protein}")
+        targets.append(_apply_mask(target, row.get(mask_column), f"{path}: line {line}: {protein}"))
     sets, drawn = _complete_sets([row.get(set_column) for _, row in rows], path)
     return Task(
         name=name,
@@ -219,7 +212,7 @@ def load_task(
         label=label,
         classes=classes,
         ids=ids,
-        sequences=sequences,
+        sequences=[row[sequence_column] for _, row in rows],
         targets=targets,
         sets=sets,
         note="; ".join(filter(None, [description.get("note"), drawn])),
@@ -255,15 +248,19 @@ def _read_rows(path: Path, *required: str) -> Iterable[tuple[int, dict[str, str]
             yield rows.line_num, row
 
 
-def _parse_target(text: str, level: str, label: str, classes: Sequence[str], where: str) -> np.ndarray:
+def _parse_target(text: str, level: str, label: str, classes: Sequence[str], expected: int, where: str) -> np.ndarray:
+    """Turn the target of a protein into class indices or numbers: ndarray, shape=(R,)."""
+    cells = [text] if level == "protein" else list(text) if label == "class" else text.split()
+    if len(cells) != expected:
+        raise ProtT5nvError(f"{where} has {expected} residues and {len(cells)} labels")
     if label == "number":
         try:
-            return np.array(text.split() if level == "residue" else [text], dtype=np.float32)
+            return np.array(cells, dtype=np.float32)
         except ValueError:
             raise ProtT5nvError(f"{where}: {text[:40]!r} is not a number") from None
     index = {name: i for i, name in enumerate(classes)}
     try:
-        return np.array([index[name] for name in (text if level == "residue" else [text])], dtype=np.int64)
+        return np.array([index[name] for name in cells], dtype=np.int64)
     except KeyError as error:
         raise ProtT5nvError(f"{where}: {error.args[0]!r} is none of the classes {', '.join(classes)}") from None
 
