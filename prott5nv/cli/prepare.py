@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 
 class CountOrFraction(click.ParamType):
-    """``4350`` is an exact number of proteins, ``0.01`` a fraction of them."""
+    """Parameter type: ``4350`` is an exact number of proteins, ``0.01`` a fraction of them."""
 
     name = "COUNT|FRACTION"
 
-    def convert(self, value, param, ctx):
-        if not isinstance(value, str):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | float:
+        """Convert a count to int and a fraction to float."""
+        if isinstance(value, (int, float)):
             return value
         try:
-            return int(value.replace("_", ""))
+            return int(str(value).replace("_", ""))
         except ValueError:
             pass
         try:
@@ -24,8 +27,8 @@ class CountOrFraction(click.ParamType):
 
 
 @click.group(name="prepare")
-def command():
-    """Make training data: UniRef50 splits, FLIP tasks.
+def command() -> None:
+    """Prepare training data: splits of UniRef50 for pretraining, or FLIP tasks for fine-tuning.
 
     \b
     Examples:
@@ -36,22 +39,36 @@ def command():
 
 @command.command()
 @click.argument("fasta", metavar="FASTA|URL")
-@click.option("-o", "--output", required=True, metavar="DIR", help="Folder to make; it appears when it is complete.")
-@click.option("--max-length", default=512, show_default=True, help="Leave out proteins with more residues.")
-@click.option("--val", "validation", type=CountOrFraction(), help="Validation proteins.  [default: 0.01]")
-@click.option("--test", type=CountOrFraction(), help="Test proteins.  [default: 0.01]")
-@click.option("--split", type=click.Choice(["card"]), help="The model card's split: 4350 / 875000 / the rest.")
-@click.option("--group-by", metavar="KEY", help="Keep proteins with the same KEY=value in their headers together.")
-@click.option("--seed", default=42, show_default=True, help="Another seed is another split.")
-@click.option("--records-per-file", default=1_000_000, show_default=True, help="Rows of one CSV file.")
-@click.option("--force", is_flag=True, help="Replace DIR if prepare made it.")
-def uniref50(fasta, output, validation, test, split, **options):
-    """Make train, val and test CSV files of a FASTA file, gzipped or not (- is standard input), or of its web address.
+@click.option("-o", "--output", required=True, metavar="DIR", help="Folder to make. It appears when it is complete.")
+@click.option("--max-length", default=512, show_default=True, help="Leave out proteins with more residues than this.")
+@click.option("--val", "validation", type=CountOrFraction(), help="Size of the validation set.  [default: 0.01]")
+@click.option("--test", type=CountOrFraction(), help="Size of the test set.  [default: 0.01]")
+@click.option(
+    "--split",
+    type=click.Choice(["card"]),
+    help="Use the sizes of ProtT5nv's model card: 4,350 validation and 875,000 test proteins.",
+)
+@click.option("--group-by", metavar="KEY", help="Keep proteins with the same KEY=value in the header in the same set.")
+@click.option("--seed", default=42, show_default=True, help="Seed of the random split.")
+@click.option("--records-per-file", default=1_000_000, show_default=True, help="Maximum number of rows in a CSV file.")
+@click.option("--force", is_flag=True, help="Replace DIR if this command made it.")
+def uniref50(
+    fasta: str,
+    output: str,
+    validation: int | float | None,
+    test: int | float | None,
+    split: str | None,
+    **options: Any,
+) -> None:
+    """Make training, validation and test CSV files from UniRef50 or any other FASTA file.
 
-    A download lies beside DIR, is resumed where it broke off, and is checked against UniProt's checksum.
-    One pass; memory stays under 1 GB whatever the size. --val and --test take an exact count (4350) or an approximate
-    fraction (0.01). What was left out, and why, is printed and kept in DIR/provenance.json. Rows stay in the order of
-    the file: pretraining draws a new order every epoch.
+    FASTA may be gzipped; - is standard input. A URL is downloaded beside DIR: an interrupted download is resumed, and
+    the file is checked against UniProt's checksum.
+
+    --val and --test take an exact count (4350) or an approximate fraction (0.01). Proteins are left out if they are too
+    long or have characters other than letters. Their numbers are printed, and stored in DIR/provenance.json. Rows stay
+    in the order of the file, because pretraining shuffles them in every epoch. The command needs less than 1 GB of
+    memory for files of any size.
 
     \b
     Examples:
@@ -64,9 +81,9 @@ def uniref50(fasta, output, validation, test, split, **options):
     from prott5nv.data.prepare import describe, prepare
 
     sizes = {"validation": validation, "test": test}
-    given = {name: size for name, size in sizes.items() if size is not None}
+    given: dict[str, Any] = {name: size for name, size in sizes.items() if size is not None}
     if split and given:
-        raise click.UsageError("--split already says the sizes; leave out --val and --test")
+        raise click.UsageError("--split gives both sizes; leave out --val and --test")
     provenance = prepare(fasta, output, split=split, **given, **options)
     click.echo(describe(provenance))
     click.echo(f"written to {output}")
@@ -74,15 +91,15 @@ def uniref50(fasta, output, validation, test, split, **options):
 
 @command.command()
 @click.argument("task", metavar="[TASK|all]", default="all")
-@click.option("--from", "location", required=True, metavar="DIR|URL", help="Where FLIP's files are.")
-@click.option("-o", "--output", required=True, metavar="DIR", help="Gets DIR/TASK/SPLIT.csv for each split.")
-def flip(task, location, output):
-    """Make the tables that prott5nv finetune trains on.
+@click.option("--from", "location", required=True, metavar="DIR|URL", help="Folder or web address of FLIP's files.")
+@click.option("-o", "--output", required=True, metavar="DIR", help="Folder that gets TASK/SPLIT.csv for each split.")
+def flip(task: str, location: str, output: str) -> None:
+    """Make the tables on which prott5nv finetune trains.
 
-    TASK is secondary_structure, conservation, scl, meltome or gb1. DIR|URL is a folder of FLIP's files or its web
-    address: FASTA, gzipped or not, in a folder for each task; a checkout of FLIP with its splits.zip archives; or
-    upstream's CSV files in train, val and test. Proteins are counted against the model card, and every difference is
-    printed. Proteins longer than 512 residues are kept.
+    TASK is secondary_structure, conservation, scl, meltome or gb1. FLIP's files are one of: FASTA files, gzipped or
+    not, in a folder for each task; a checkout of FLIP with its splits.zip archives; or the CSV files of BioNeMo v1 in
+    train, val and test. The numbers of proteins are compared with those of the model card, and differences are printed.
+    Proteins longer than 512 residues are kept.
 
     \b
     Examples:

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     context_settings={
         "help_option_names": ["-h", "--help"],
         "ignore_unknown_options": True,
-        "allow_interspersed_args": False,
         "max_content_width": 110,
     }
 )
@@ -66,7 +65,12 @@ def command(overrides: tuple[str, ...]) -> None:
     from prott5nv.cli.hydra_app import run
     from prott5nv.pretraining.config import register
 
-    run(_pretrain, "pretrain", register, overrides)
+    # Hydra's parser expects its flags before the overrides; the order within both stays.
+    run(_pretrain, "pretrain", register, sorted(overrides, key=_is_override))
+
+
+def _is_override(argument: str) -> bool:
+    return not argument.startswith("-") and ("=" in argument or argument.startswith("~"))
 
 
 def _pretrain(cfg: DictConfig) -> None:

@@ -129,6 +129,15 @@ def test_the_parts_of_the_ranks_make_the_global_batch(size, world_size, start, e
         assert all(len(list(sampler)) == len(sampler) == len(expected) for sampler in samplers)
 
 
+def test_a_sampler_divides_each_step_and_stops_after_the_last_sample():
+    ranks = [list(GlobalBatchSampler(5, rank, world_size=3, start_step=1, num_samples=12)) for rank in range(3)]
+    assert ranks == [[[5], []], [[6, 7], [10]], [[8, 9], [11]]]
+    assert (
+        len(GlobalBatchSampler(5, num_samples=12)) == 3
+        and len(GlobalBatchSampler(5, start_step=9, num_samples=12)) == 0
+    )
+
+
 def test_an_endless_sampler_has_no_length():
     with pytest.raises(TypeError):
         len(GlobalBatchSampler(4))

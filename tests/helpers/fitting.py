@@ -1,4 +1,4 @@
-"""A fit in the test's own process, or in that of a rank."""
+"""Trains a model in the process of the test, or in that of a rank."""
 
 import lightning.pytorch as pl
 
@@ -6,7 +6,7 @@ from prott5nv.pretraining.model import ProtT5nvModel
 
 
 class Losses(pl.Callback):
-    """Every step's loss."""
+    """Records the loss of every step."""
 
     def __init__(self):
         self.values = []

@@ -1,6 +1,7 @@
-"""One of several processes of a test.
+"""One process of a test that runs several.
 
-In a module of its own name: a process finds its function by module and name, and several modules are called conftest.
+This is not in conftest.py, because a process finds its function by the name of the module, and several modules are
+named conftest.
 """
 
 import os

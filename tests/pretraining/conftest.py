@@ -8,7 +8,7 @@ from helpers.ranks import run_rank
 
 @pytest.fixture(scope="session")
 def training_data(tmp_path_factory, examples) -> Path:
-    """The example proteins as ``prott5nv prepare uniref50`` splits them."""
+    """The example proteins, as ``prott5nv prepare uniref50`` splits them."""
     from prott5nv.data.prepare import prepare
 
     folder = tmp_path_factory.mktemp("prepared") / "examples"
@@ -46,10 +46,10 @@ def cfg(training_data):
 
 @pytest.fixture(scope="session")
 def on_ranks():
-    """Call a function in several processes joined by gloo; returns what each of them returned, by rank.
+    """Return a function that calls another one in several gloo processes and returns their results, by rank.
 
-    They are forked from a process that has imported NeMo and done nothing else: importing it again in each would take
-    longer than any test, and PyTorch's threads do not survive a fork.
+    The processes are forked from one that has only imported NeMo. Importing it in each process would take longer than
+    any test, and a process that has used PyTorch's threads cannot be forked.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["prott5nv.pretraining.model"])

@@ -1,4 +1,4 @@
-"""Downstream validation: a score after each validation, and the same run but for that."""
+"""Downstream validation: it adds a score after each validation and does not change the run otherwise."""
 
 from dataclasses import replace
 
@@ -37,12 +37,12 @@ def losses_and_metrics(cfg, *callbacks):
     return losses.values, {name: value.item() for name, value in trainer.callback_metrics.items()}
 
 
-def test_a_probe_scores_the_weights_and_disturbs_nothing(cfg, dataset, on_ranks):
+def test_a_probe_scores_the_weights_and_does_not_change_the_run(cfg, dataset, on_ranks):
     cfg.model.hidden_dropout = cfg.model.attention_dropout = 0.1
     (plain, without), _ = on_ranks(2, losses_and_metrics, cfg)
     ranks = on_ranks(2, losses_and_metrics, cfg, DownstreamValidation(dataset))
     scores = [metrics.pop("secondary_structure/accuracy") for _, metrics in ranks]
-    assert scores[0] == scores[1] and 0.5 < scores[0] < 1  # 0.4 are helices
+    assert scores[0] == scores[1] and 0.5 < scores[0] < 1  # always answering helix would score 0.4
     assert ranks[0] == (plain, without)
 
 
@@ -57,6 +57,6 @@ def test_a_probe_scores_the_weights_and_disturbs_nothing(cfg, dataset, on_ranks)
         ({"task_name": "folding"}, "task_name=folding: choose one of secondary_structure, "),
     ],
 )
-def test_mistakes_show_before_training(dataset, change, message):
+def test_errors_are_reported_before_training(dataset, change, message):
     with pytest.raises(ProtT5nvError, match=message):
         DownstreamValidation(replace(dataset, **change))

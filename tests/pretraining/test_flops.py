@@ -1,4 +1,4 @@
-"""The operations that a step is said to need are those that PyTorch counts."""
+"""The computed number of operations of a step is the one that PyTorch counts."""
 
 import pytest
 import torch
@@ -8,10 +8,10 @@ from prott5nv import ModelConfig, ProtT5
 from prott5nv.pretraining.flops import training_flops
 
 
-def test_products_are_those_that_pytorch_counts():
+def test_the_matmuls_are_those_that_pytorch_counts():
     config = ModelConfig.preset("tiny", decoder_num_layers=1)
     model = ProtT5(config)
-    # With proteins of two residues nearly nothing is attention, which PyTorch does not count on every device.
+    # Proteins of two residues need hardly any attention, which PyTorch does not count on every device.
     proteins = 100
     encoder = torch.arange(0, 2 * proteins + 1, 2, dtype=torch.int32)
     decoder = torch.arange(proteins + 1, dtype=torch.int32)

@@ -1,4 +1,4 @@
-"""Files that NeMo 1.x wrote load into the Megatron model, compute the same numbers, and can be trained on.
+"""Files of NeMo 1.x load into the Megatron model, and compute the same numbers.
 
 Shapes: B proteins, L residues of the longest, T packed tokens, S packed decoder tokens.
 """
@@ -36,7 +36,7 @@ def test_hidden_states_and_logits(nemo1, truth, name):
     assert np.abs(logits - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
-def test_save_to_gives_the_weights_back(nemo1, tmp_path):
+def test_saving_keeps_the_weights(nemo1, tmp_path):
     ProtT5nvModel.restore_from(nemo1 / "prott5nv.nemo").save_to(tmp_path / "ours.nemo")
     theirs, ours = read_nemo(nemo1 / "prott5nv.nemo"), read_nemo(tmp_path / "ours.nemo")
     assert ours.config == theirs.config

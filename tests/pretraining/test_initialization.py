@@ -1,4 +1,4 @@
-"""Where attention looks before any training, and that it can be trained from there."""
+"""Mimetic weights: where attention looks before training, and training from there."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ LENGTH, MASKED = 120, (3, 40, 77, 119)
 
 @pytest.fixture
 def start():
-    """A model before any training, and a protein with some residues behind sentinels."""
+    """A model before training, and a protein with some masked residues."""
     torch.manual_seed(0)
     model = ProtT5(CONFIG).eval()
     model.load_state_dict(mimetic(model.state_dict(), CONFIG, seed=1))
@@ -31,7 +31,7 @@ def start():
 
 @pytest.fixture
 def weights_of_attention(start):
-    """Attention weights (H, queries, keys) of each call."""
+    """Attention weights of each call, shape=(H, queries, keys)."""
     model, tokens = start
     targets = torch.tensor([BOS, *(token for i in range(len(MASKED)) for token in (FIRST_SENTINEL + i, 5 + i))])
     seen = []
@@ -55,30 +55,30 @@ def test_heads_look_at_neighbours(weights_of_attention, layer, head, offset):
     assert weights_of_attention[layer][head].diagonal(offset).mean() > 0.5
 
 
-def test_a_head_is_left_free(weights_of_attention):
+def test_one_head_is_not_set(weights_of_attention):
     assert weights_of_attention[0][2].max() < 0.5
 
 
-def test_place_and_sentinel_pass_through_the_encoder_untouched(start):
+def test_the_encoder_does_not_change_the_columns_of_position_and_sentinel(start):
     model, tokens = start
     rows = []
     for module in (model.encoder.layers[0], model.encoder.final_layernorm):
         module.register_forward_pre_hook(lambda _module, inputs: rows.append(inputs[0].clone()))
     with torch.no_grad():
         model.encode(tokens, torch.tensor([0, LENGTH], dtype=torch.int32))
-    addressed = 2 * CONFIG.hidden_size // CONFIG.num_attention_heads
-    written_TD = rows[1] - rows[0]
-    assert not written_TD[:, :addressed].any()
-    assert written_TD[:, addressed:].std() > 0.5
+    first_of_residue = 2 * CONFIG.hidden_size // CONFIG.num_attention_heads
+    change_TD = rows[1] - rows[0]
+    assert not change_TD[:, :first_of_residue].any()
+    assert change_TD[:, first_of_residue:].std() > 0.5
 
 
 def test_the_decoder_looks_at_its_sentinel(weights_of_attention):
     of_sentinels = weights_of_attention[-1][:, 1::2]
-    for i, place in enumerate(MASKED):
-        assert of_sentinels[:, i, place].mean() > 0.8
+    for i, position in enumerate(MASKED):
+        assert of_sentinels[:, i, position].mean() > 0.8
 
 
-def test_weights_are_copied_and_drawn_by_the_seed():
+def test_the_input_is_not_changed_and_the_seed_determines_the_weights():
     torch.manual_seed(0)
     fresh = ProtT5(CONFIG).state_dict()
     kept = {name: weight.clone() for name, weight in fresh.items()}
@@ -89,12 +89,12 @@ def test_weights_are_copied_and_drawn_by_the_seed():
         assert not torch.equal(first[name], other[name])
 
 
-def test_a_run_starts_from_it_and_learns(cfg):
+def test_a_run_starts_from_mimetic_weights_and_learns(cfg):
     cfg.model.init_method, cfg.model.optim.sched.warmup_steps, cfg.trainer.max_steps = "mimetic", 1, 8
     losses = Losses()
     _, model = fit(cfg, callbacks=[losses])
     positions = megatron_to_prott5(model.megatron.state_dict())["embedding.position_embeddings.weight"]
-    assert positions.std() > 0.5  # the usual start has 0.015
+    assert positions.std() > 0.5  # normal initialization has 0.015
     assert losses.values[-1] < losses.values[0] - 0.05
 
 
@@ -102,7 +102,7 @@ def test_a_run_starts_from_it_and_learns(cfg):
     "setting, message",
     [({"init_method": "xavier"}, "normal, mimetic"), ({"num_attention_heads": 2}, "three attention")],
 )
-def test_what_cannot_start_is_refused(cfg, setting, message):
+def test_settings_without_mimetic_weights_are_refused(cfg, setting, message):
     cfg.model.init_method = "mimetic"
     cfg.model.update(setting)
     with pytest.raises(ProtT5nvError, match=message):

@@ -1,4 +1,4 @@
-"""The Megatron-Core model and ProtT5 hold the same weights to the same numbers."""
+"""The Megatron-Core model and ProtT5 compute the same numbers from the same weights."""
 
 import pytest
 import torch
@@ -23,7 +23,9 @@ def models():
     config = ModelConfig.preset("tiny", hidden_dropout=0.0, attention_dropout=0.0, decoder_num_layers=1)
     plain = ProtT5(config)
     with torch.no_grad():
-        for parameter in plain.parameters():  # no bias or norm at its starting value, where an omission would not show
+        for (
+            parameter
+        ) in plain.parameters():  # change the initial biases and norms, with which an omission would have no effect
             parameter.add_(0.05 * torch.randn_like(parameter))
     megatron = MegatronProtT5(config)
     missing, unexpected = megatron.load_state_dict(prott5_to_megatron(plain.state_dict()), strict=False)
@@ -51,7 +53,7 @@ def batch():
     }
 
 
-def test_parameters_are_the_same_in_number_and_name(models):
+def test_the_parameters_have_the_same_names_and_number(models):
     plain, megatron = models
     assert megatron_to_prott5(megatron.state_dict()).keys() == plain.state_dict().keys()
     assert sum(p.numel() for p in megatron.parameters()) == plain.config.num_parameters

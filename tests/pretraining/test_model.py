@@ -1,4 +1,4 @@
-"""ProtT5nvModel: the loss, its parts, its steps and its files."""
+"""ProtT5nvModel: loss, steps, resuming and files."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ def micro_batch(model):
     return model._dataset("train", shuffle=True).__getitems__([0, 1, 2])[0]
 
 
-def test_loss_is_over_all_targets_and_the_residue_part_over_residues(cfg):
+def test_the_loss_is_over_all_targets_and_the_residue_loss_over_residues(cfg):
     model = built(cfg)
     batch = micro_batch(model)
     with torch.no_grad():
@@ -39,11 +39,11 @@ def test_loss_is_over_all_targets_and_the_residue_part_over_residues(cfg):
 
 
 @pytest.mark.parametrize("cut", [{"micro_batch_size": 3}, {"data": {"tokens_per_micro_batch": 500}}])
-def test_how_a_step_is_cut_does_not_change_it(cfg, cut):
+def test_micro_batches_do_not_change_a_step(cfg, cut):
     _, whole = fit(cfg)
-    _, pieces = fit(OmegaConf.merge(cfg, {"model": cut}))
+    _, cut_model = fit(OmegaConf.merge(cfg, {"model": cut}))
     for name, weight in whole.megatron.named_parameters():
-        torch.testing.assert_close(dict(pieces.megatron.named_parameters())[name], weight, atol=2e-5, rtol=0)
+        torch.testing.assert_close(dict(cut_model.megatron.named_parameters())[name], weight, atol=2e-5, rtol=0)
 
 
 def test_recomputing_layers_changes_nothing(cfg):
@@ -86,7 +86,7 @@ def test_inverse_square_root_schedule_is_the_published_one(cfg):
     assert rates[5:] == pytest.approx([(5 / (step + 1)) ** 0.5 for step in range(5, 12)])
 
 
-def test_a_longer_run_goes_on_with_a_rate_above_zero(cfg, tmp_path):
+def test_a_longer_run_resumes_with_a_learning_rate_above_zero(cfg, tmp_path):
     trainer, _ = fit(cfg)
     trainer.save_checkpoint(tmp_path / "three.ckpt")
     cfg.trainer.max_steps = 6
@@ -95,7 +95,7 @@ def test_a_longer_run_goes_on_with_a_rate_above_zero(cfg, tmp_path):
     assert trainer.optimizers[0].param_groups[0]["lr"] > 0
 
 
-def test_another_shape_or_other_batches_cannot_resume(cfg, tmp_path):
+def test_another_model_or_batch_size_cannot_resume(cfg, tmp_path):
     trainer, _ = fit(cfg)
     trainer.save_checkpoint(tmp_path / "three.ckpt")
     for change, message in (({"num_layers": 1}, "another model"), ({"global_batch_size": 4}, "global_batch_size")):
@@ -103,7 +103,7 @@ def test_another_shape_or_other_batches_cannot_resume(cfg, tmp_path):
             fit(OmegaConf.merge(cfg, {"model": change}), ckpt_path=tmp_path / "three.ckpt")
 
 
-def test_a_loss_that_is_not_finite_stops_with_the_records(cfg):
+def test_a_loss_that_is_not_finite_is_an_error_with_the_records(cfg):
     cfg.model.optim.lr = 1e30
     with pytest.raises(ProtT5nvError, match=r"not finite at step \d.*the batch holds .*[A-Z]\d+"):
         fit(cfg)

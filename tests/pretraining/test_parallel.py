@@ -1,4 +1,4 @@
-"""Several processes are the same run as one."""
+"""Several processes give the same run as one."""
 
 import os
 import re
@@ -6,8 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +15,7 @@ import torch.nn.functional as F
 pytest.importorskip("nemo", reason="needs the train extra")
 
 from helpers.fitting import Losses, fit
+from helpers.waiting import wait_until
 from megatron.core.transformer.enums import AttnMaskType
 
 from prott5nv import ModelConfig, ProtT5nvError, load
@@ -31,11 +30,9 @@ from prott5nv.pretraining.model import ProtT5nvModel
 from prott5nv.pretraining.parallel import MegatronStrategy
 from prott5nv.pretraining.tensor_parallel import gather_shards
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "pretrain.py"
-
 
 def train(cfg, max_steps, ckpt_path=None, save=None, devices=2, precision="32"):
-    """Losses of the steps, whole weights after them and the test split's loss."""
+    """Return the losses of the steps, the whole weights after them, and the loss of the test split."""
     cfg.trainer.max_steps = max_steps
     losses = Losses()
     strategy = MegatronStrategy() if devices > 1 else "auto"
@@ -53,7 +50,7 @@ def assert_close(weights, expected):
 
 @pytest.mark.parametrize("size, tensor_parallel", [(2, 1), (2, 2), (4, 1), (4, 2)])
 def test_several_ranks_train_as_one(cfg, on_ranks, size, tensor_parallel):
-    cfg.model.global_batch_size, cfg.model.micro_batch_size = 5, 2  # uneven shares
+    cfg.model.global_batch_size, cfg.model.micro_batch_size = 5, 2  # a rank gets fewer proteins than another
     cfg.model.gradient_clip_val = 0.5  # less than the norm
     expected_losses, expected_weights, expected_test = train(cfg, 4, devices=1)
     cfg.model.tensor_model_parallel_size = tensor_parallel
@@ -78,7 +75,7 @@ def test_two_ranks_resume_to_the_bit(cfg, on_ranks, tmp_path, tensor_parallel):
         np.testing.assert_array_equal(resumed_weights[name], weight)
 
 
-def test_a_run_goes_on_with_another_number_of_slices(cfg, on_ranks, tmp_path):
+def test_a_run_resumes_with_another_number_of_shards(cfg, on_ranks, tmp_path):
     straight, weights, _ = train(cfg, 4, devices=1)
     cfg.model.tensor_model_parallel_size = 2
     on_ranks(2, train, cfg, 2, None, tmp_path / "two.ckpt")
@@ -88,7 +85,7 @@ def test_a_run_goes_on_with_another_number_of_slices(cfg, on_ranks, tmp_path):
     assert_close(resumed_weights, weights)
 
 
-def test_slices_start_where_attention_is_told_to_look(cfg, on_ranks):
+def test_shards_start_with_mimetic_weights(cfg, on_ranks):
     cfg.model.init_method, cfg.model.optim.lr = "mimetic", 0.0
     expected, expected_weights, _ = train(cfg, 1, devices=1)
     cfg.model.tensor_model_parallel_size = 2
@@ -98,7 +95,7 @@ def test_slices_start_where_attention_is_told_to_look(cfg, on_ranks):
             np.testing.assert_array_equal(weight, expected_weights[name])
 
 
-def test_slices_train_in_mixed_precision(cfg, on_ranks):
+def test_shards_train_in_mixed_precision(cfg, on_ranks):
     expected, _, _ = train(cfg, 3, devices=1)
     cfg.model.tensor_model_parallel_size = 2
     losses, _, _ = on_ranks(2, train, cfg, 3, None, None, 2, "bf16-mixed")[0]
@@ -115,7 +112,7 @@ def attend_with_dropout():
     return attention(x, x, x, (packing, packing)).numpy(), torch.rand(1).item()
 
 
-def test_slices_drop_in_their_own_heads_and_alike_in_what_all_hold(on_ranks):
+def test_dropout_differs_between_the_heads_of_ranks_but_not_after_them(on_ranks):
     (first, after_first), (second, after_second) = on_ranks(2, attend_with_dropout)
     assert (first != second).any() and after_first == after_second
 
@@ -132,7 +129,7 @@ def logits_and_gradients(cfg, path, copy):
     return logits.numpy(), {name: gradient.numpy() for name, gradient in megatron_to_prott5(gradients).items()}
 
 
-def test_slices_of_a_nemo_file_are_the_whole_model(cfg, on_ranks, tiny_checkpoint, tmp_path):
+def test_shards_of_a_nemo_file_are_the_whole_model(cfg, on_ranks, tiny_checkpoint, tmp_path):
     plain = load(tiny_checkpoint)
     model = ProtT5nvModel.restore_from(tiny_checkpoint, override_config=cfg.model)
     batch = model._dataset("train", shuffle=True).__getitems__([0, 1, 2])[0]
@@ -158,7 +155,7 @@ def stopped(cfg):
     return str(caught.value)
 
 
-def test_a_bad_record_in_one_ranks_share_stops_both_with_one_message(cfg, on_ranks, training_data, tmp_path):
+def test_an_invalid_record_on_one_rank_stops_both_with_one_message(cfg, on_ranks, training_data, tmp_path):
     data = shutil.copytree(training_data, tmp_path / "data")
     rows = (data / "train" / "x000.csv").read_text().splitlines()
     rows[5] = rows[5].replace(",", ";")
@@ -178,7 +175,7 @@ def test_a_loss_that_is_not_finite_names_the_records_of_all_ranks(cfg, on_ranks)
 
 
 def command(*overrides):
-    return [sys.executable, str(SCRIPT), "model=tiny", "trainer.enable_progress_bar=false", *overrides]
+    return [sys.executable, "-m", "prott5nv", "pretrain", "model=tiny", "trainer.enable_progress_bar=false", *overrides]
 
 
 def run(*overrides):
@@ -204,13 +201,13 @@ def two_devices(training_data, tmp_path):
     )
 
 
-def test_a_killed_run_of_two_processes_goes_on_to_a_model_that_embeds(cfg, two_devices, tmp_path, examples):
+def test_a_killed_run_of_two_processes_resumes_to_a_model_that_embeds(cfg, two_devices, tmp_path, examples):
     arguments = (*two_devices, "do_testing=true")
     process = subprocess.Popen(command(*arguments), start_new_session=True, stderr=subprocess.PIPE, text=True)
-    wait(lambda: process.poll() is not None or list((tmp_path / "two" / "checkpoints").glob("step=2-*.ckpt")))
+    wait_until(lambda: process.poll() is not None or list((tmp_path / "two" / "checkpoints").glob("step=2-*.ckpt")))
     process.kill()
     assert process.wait() == -signal.SIGKILL, process.stderr.read()
-    wait(lambda: not alive(process.pid))  # the process that it started does not outlive it
+    wait_until(lambda: not alive(process.pid))  # the process that it started ends too
 
     resumed = run(*arguments)
     assert resumed.returncode == 0, resumed.stderr
@@ -232,13 +229,6 @@ def test_a_killed_run_of_two_processes_goes_on_to_a_model_that_embeds(cfg, two_d
     assert len(EmbeddingStore(tmp_path / "out.h5")) == 36
 
 
-def wait(condition, seconds=200):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def alive(process_group):
     try:
         os.killpg(process_group, 0)
@@ -247,7 +237,7 @@ def alive(process_group):
     return True
 
 
-def test_the_script_stops_all_processes_with_one_line(two_devices):
+def test_the_command_stops_all_processes_with_one_line(two_devices):
     done = run(*two_devices, "model.optim.lr=1e30")
     assert done.returncode == 2
     assert done.stderr.startswith("error: the loss is not finite") and done.stderr.count("\n") == 1

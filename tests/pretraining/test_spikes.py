@@ -1,4 +1,4 @@
-"""A step whose loss stands out is skipped if asked for: by all ranks, and by a resumed run as by one that went on."""
+"""Steps whose loss is a spike are skipped if the settings ask for it: on all ranks, and equally in a resumed run."""
 
 import io
 import logging
@@ -19,8 +19,8 @@ RECORDS, ODD_STEP = 300, 100
 
 
 @pytest.fixture
-def monotony(cfg, tmp_path):
-    """Proteins of nothing but leucine, save one that comes in the second rank's share of a known step."""
+def uniform_data(cfg, tmp_path):
+    """Proteins of leucine only, except for one that the second rank gets in a known step."""
     (odd,) = shuffled_records(np.array([2 * ODD_STEP + 1]), RECORDS, cfg.model.seed)
     proteins = [("odd", 50 * "WHCM") if i == odd else (i, 20 * "L") for i in range(RECORDS)]
     rows = [f"{i},{name},{len(sequence)},{sequence}" for i, (name, sequence) in enumerate(proteins)]
@@ -36,8 +36,8 @@ def monotony(cfg, tmp_path):
     return cfg
 
 
-class Course(Losses):
-    """Which steps left the weights as they were, and a checkpoint on the way."""
+class Recorder(Losses):
+    """Records the losses and the steps that did not change the weights, and saves a checkpoint before the spike."""
 
     def __init__(self, save):
         super().__init__()
@@ -54,28 +54,28 @@ class Course(Losses):
 
 
 def run(cfg, folder, ckpt_path=None, devices=2):
-    course = Course(folder / "before.ckpt")
+    recorder = Recorder(folder / "before.ckpt")
     strategy = MegatronStrategy() if devices > 1 else "auto"
     package = logging.getLogger("prott5nv")
     with redirect_stdout(io.StringIO()) as output:
         configure_logging()
         try:
-            fit(cfg, ckpt_path, devices=devices, strategy=strategy, callbacks=[course])
+            fit(cfg, ckpt_path, devices=devices, strategy=strategy, callbacks=[recorder])
         finally:
             package.handlers, package.propagate = [], True
-    return course.values, course.idle, output.getvalue()
+    return recorder.values, recorder.idle, output.getvalue()
 
 
-def test_a_spike_is_skipped_by_all_ranks_and_on_resuming(monotony, on_ranks, tmp_path):
-    monotony.model.skip_loss_spikes = 1  # those of the first, steep steps are among the last 128
-    (straight, idle, said), (_, idle_of_second, silence) = on_ranks(2, run, monotony, tmp_path)
+def test_a_spike_is_skipped_by_all_ranks_and_on_resuming(uniform_data, on_ranks, tmp_path):
+    uniform_data.model.skip_loss_spikes = 1  # the window has the losses of the first steps, which fall steeply
+    (straight, idle, output), (_, idle_of_second, output_of_second) = on_ranks(2, run, uniform_data, tmp_path)
     assert straight[ODD_STEP] > 10 * straight[ODD_STEP - 1]
     assert idle == idle_of_second == [ODD_STEP]
-    assert f"step {ODD_STEP} is skipped" in said and said.endswith(", odd\n") and not silence
+    assert f"step {ODD_STEP} is skipped" in output and output.endswith(", odd\n") and not output_of_second
 
-    resumed, idle, _ = on_ranks(2, run, monotony, tmp_path, tmp_path / "before.ckpt")[0]
+    resumed, idle, _ = on_ranks(2, run, uniform_data, tmp_path, tmp_path / "before.ckpt")[0]
     assert resumed == straight[ODD_STEP - 10 :] and idle == [ODD_STEP]
 
-    monotony.model.skip_loss_spikes = None
-    _, idle, said = run(monotony, tmp_path, tmp_path / "before.ckpt", devices=1)
-    assert not idle and not said
+    uniform_data.model.skip_loss_spikes = None
+    _, idle, output = run(uniform_data, tmp_path, tmp_path / "before.ckpt", devices=1)
+    assert not idle and not output

@@ -1,4 +1,4 @@
-"""A run that has to stop, and goes on."""
+"""Runs that have to stop, and resume."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ from prott5nv.pretraining.parallel import MegatronStrategy
 
 
 class SignalAfterStep(pl.Callback):
-    """Sends the process a signal, as a queueing system would."""
+    """Sends the process a signal after a step, as a batch system does."""
 
     def __init__(self, step, signum, rank):
         self.step, self.signum, self.rank = step, signum, rank
@@ -29,7 +29,7 @@ class SignalAfterStep(pl.Callback):
 
 
 def run(cfg, folder, *callbacks, devices=1):
-    """Losses of the steps and the code with which the process would have ended."""
+    """Return the losses of the steps, and the exit code with which the process would have ended."""
     losses, code = Losses(), None
     try:
         fit(
@@ -51,7 +51,7 @@ def test_a_signal_to_any_rank_saves_and_stops_all(cfg, on_ranks, tmp_path, signu
     straight, _ = on_ranks(2, _run_on_two, cfg, tmp_path / "straight")[0]
     stopped = on_ranks(2, _run_on_two, cfg, tmp_path / "stopped", SignalAfterStep(2, signum, rank=1))
     assert [code for _, code in stopped] == [0, 0]
-    assert os.listdir(tmp_path / "stopped") == ["step=3.ckpt"]  # the step in which the ranks learn of it is finished
+    assert os.listdir(tmp_path / "stopped") == ["step=3.ckpt"]  # the ranks finish the step in which they learn of it
     rest, code = on_ranks(2, _run_on_two, cfg, tmp_path / "stopped")[0]
     assert code is None and stopped[0][0] + rest == straight
 
