@@ -138,10 +138,16 @@ def command(
         id_column=id_column,
         sequence_column=sequence_column,
     )
-    folder = workers_folder(output) if several else f"{output}.partial"
-    progress = _Progress(long)
+    _embed(request, workers if several else 1)
+
+
+def _embed(request: Request, workers: int) -> None:
+    """Run the request and print its result. An interrupted run prints how to continue."""
+    output = request.output
+    folder = workers_folder(output) if workers > 1 else f"{output}.partial"
+    progress = _Progress(request.long)
     try:
-        summary = run_with_workers(request, workers, progress) if several else run(request, progress)
+        summary = run_with_workers(request, workers, progress) if workers > 1 else run(request, progress)
     except OSError as error:
         raise ProtT5nvError(
             f"{output}: {error.strerror or error}; finished proteins are safe in {folder}: "
@@ -153,7 +159,7 @@ def command(
         sys.exit(EXIT_INTERRUPTED)
     finally:
         progress.close()
-    _report(output, summary, workers if several else 1)
+    _report(output, summary, workers)
 
 
 def _report(output: Path, summary: Summary, workers: int) -> None:

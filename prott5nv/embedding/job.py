@@ -112,32 +112,18 @@ def embed_file(
     output = Path(output)
     check_suffix(output, pooling)
     embedder = as_embedder(model)
-    settings = {
-        "model_sha256": file_sha256(model_file(model_path)),
-        "layer": LAYER,
-        "pooling": pooling or "none",
-        "dtype": dtype,
-        "precision": embedder.hardware.precision,
-        "long": long,
-        "prott5nv_version": __version__,
-    }
+    settings = _settings(embedder, model_path, pooling, dtype, long)
     limit = embedder.config.max_position_embeddings
     proteins = CheckedProteins(source, limit, long, skip_errors, id_column, sequence_column)
     job = _Job(output, proteins, embedder, settings, pooling, on_progress)
     if str(source) == "-":
         _check_standard_input(output, shard)
         return job.run()
-    whole = proteins.survey()
-    job.fingerprint = fingerprint_of(settings, whole.digest)
-    job.survey = whole
-    if shard:
-        job.attributes = {"shard": f"{shard[0]}/{shard[1]}"}
-        job.proteins = proteins.shard(*shard, whole.extent)
-        job.survey = job.proteins.survey()
+    survey = job.survey_input(shard)
     if output.exists():
         job.check_complete()
-        return Summary(job.survey.proteins, job.survey.residues, skipped=job.survey.skipped, complete_already=True)
-    on_survey(job.survey)
+        return Summary(survey.proteins, survey.residues, skipped=survey.skipped, complete_already=True)
+    on_survey(survey)
     return job.run()
 
 
@@ -164,6 +150,17 @@ class _Job:
     survey: Survey | None = None
     fingerprint: str | None = None
     attributes: dict[str, str] = field(default_factory=dict)
+
+    def survey_input(self, shard: tuple[int, int] | None) -> Survey:
+        """Count the input, restrict the job to a shard of it, and return the counts of that shard."""
+        whole = self.proteins.survey()
+        self.fingerprint = fingerprint_of(self.settings, whole.digest)
+        self.survey = whole
+        if shard:
+            self.attributes = {"shard": f"{shard[0]}/{shard[1]}"}
+            self.proteins = self.proteins.shard(*shard, whole.extent)
+            self.survey = self.proteins.survey()
+        return self.survey
 
     def run(self) -> Summary:
         """Embed all records that an interrupted run has not finished, and write the output."""
@@ -257,6 +254,21 @@ def file_sha256(path: Path) -> str:
     except OSError as error:
         raise ProtT5nvError(f"{path}: {error.strerror}") from None
     return digest.hexdigest()
+
+
+def _settings(
+    embedder: Embedder, model_path: str | os.PathLike[str] | None, pooling: str | None, dtype: str, long: str
+) -> dict[str, str]:
+    """Return everything except the input that determines the embeddings."""
+    return {
+        "model_sha256": file_sha256(model_file(model_path)),
+        "layer": LAYER,
+        "pooling": pooling or "none",
+        "dtype": dtype,
+        "precision": embedder.hardware.precision,
+        "long": long,
+        "prott5nv_version": __version__,
+    }
 
 
 def _check_standard_input(output: Path, shard: tuple[int, int] | None) -> None:
