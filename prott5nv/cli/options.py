@@ -6,6 +6,10 @@ from pathlib import Path
 
 import click
 
+from prott5nv.errors import ProtT5nvError
+from prott5nv.io.atomic import check_replaceable
+from prott5nv.io.output import check_format, is_standard_output, is_stream
+
 model = click.option("--model", metavar="FILE.nemo", help="Checkpoint to use. The default is the small built-in model.")
 precision = click.option(
     "--precision",
@@ -30,27 +34,51 @@ proteins = click.option(
 )
 
 
+overwrite = click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
+
+
 class NewFile(click.ParamType):
-    """A file to write. Its folder must exist before the work starts.
+    """A file to write. Its folder must exist before the work starts, and its suffix must fit.
+
+    Whether the file may be replaced is checked by :func:`prott5nv.io.output.check_outputs`, which knows all inputs and
+    outputs of a command.
 
     Parameters
     ----------
     *suffixes : str
-        Allowed suffixes; by default any.
+        Suffixes of the formats that the command writes. If there are several, the suffix chooses the format, and the
+        name must have one of them. If there is one, a suffix that means no other format is allowed as well.
+    stream : bool, default False
+        Whether ``-`` for standard output and pipes are allowed.
     """
 
     name = "file"
 
-    def __init__(self, *suffixes: str) -> None:
+    def __init__(self, *suffixes: str, stream: bool = False) -> None:
         self._suffixes = suffixes
+        self._stream = stream
 
     def convert(self, value: str | Path, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         path = Path(value)
+        if is_stream(path):
+            if not self._stream:
+                self.fail(f"{path}: this output cannot be written to a pipe; give the name of a file", param, ctx)
+            return path
         if not path.absolute().parent.is_dir():
             self.fail(f"the folder {path.parent} does not exist", param, ctx)
-        if self._suffixes and path.suffix not in self._suffixes:
+        if len(self._suffixes) > 1 and path.suffix not in self._suffixes:
             self.fail(f"choose a name that ends in {' or '.join(self._suffixes)}", param, ctx)
+        try:
+            check_replaceable(path)
+            check_format(path, self._suffixes)
+        except ProtT5nvError as error:
+            self.fail(str(error), param, ctx)
         return path
+
+
+def report_written(path: Path, summary: str = "") -> None:
+    """Print the name of an output and what it holds: on standard error if the output itself is on standard output."""
+    click.echo(f"{path}: {summary}" if summary else str(path), err=is_standard_output(path))
 
 
 def note(line: str) -> None:

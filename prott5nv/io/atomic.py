@@ -6,9 +6,11 @@ the process ends, even if it is killed. The next write into the same place remov
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,7 +37,8 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     Parameters
     ----------
     path : str or PathLike
-        Final name. Its folder must exist. An existing file of that name is replaced.
+        Final name. Its folder must exist. An existing file of that name is replaced. If `path` is a symbolic link, the
+        file that it points to is replaced.
 
     Yields
     ------
@@ -45,7 +48,7 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises
     ------
     ProtT5nvError
-        If the file cannot be written, for example because the disk is full.
+        If `path` is a folder, a device or a pipe, or the file cannot be written, for example because the disk is full.
 
     Examples
     --------
@@ -57,7 +60,8 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     ['table.csv']
     """
     path = Path(path)
-    with _reported(path), _workspace(path.parent) as workspace:
+    check_replaceable(path)
+    with _reported(path), _workspace(_target(path).parent) as workspace:
         temporary = workspace / path.name
         yield temporary
         publish(temporary, path)
@@ -116,7 +120,7 @@ def whole_folder(path: str | os.PathLike[str], *, replace: bool = False) -> Iter
     ...     os.listdir(Path(folder) / "tables")
     ['a.csv']
     """
-    path = Path(os.path.abspath(path))
+    path = _target(path)
     with _reported(path):
         _check_target(path, replace)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -133,6 +137,77 @@ def whole_folder(path: str | os.PathLike[str], *, replace: bool = False) -> Iter
             sync_folder(path.parent)
 
 
+@contextmanager
+def whole_files(folder: str | os.PathLike[str]) -> Iterator[Path]:
+    """Write several files of a folder together.
+
+    The block fills a temporary folder. When it ends, its files are moved to `folder`, in alphabetical order if `folder`
+    has content, otherwise in one step. Other files in `folder` stay. If the block raises an exception, nothing changes.
+
+    Parameters
+    ----------
+    folder : str or PathLike
+        Folder of the files. It is created if it is missing. Existing files of the same names are replaced.
+
+    Yields
+    ------
+    Path
+        The empty temporary folder.
+
+    Raises
+    ------
+    ProtT5nvError
+        If a file cannot be written, or `folder` is a file.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     with whole_files(folder) as temporary:
+    ...         _ = (temporary / "a.csv").write_text("id\\n")
+    ...     os.listdir(folder)
+    ['a.csv']
+    """
+    folder = _target(folder)
+    if not folder.is_dir() or not any(folder.iterdir()):
+        with whole_folder(folder) as temporary:
+            yield temporary
+        return
+    with _reported(folder), _workspace(folder) as workspace:
+        yield workspace
+        for finished in sorted(workspace.iterdir()):
+            publish(finished, folder / finished.name)
+
+
+def check_replaceable(path: str | os.PathLike[str]) -> None:
+    """Check that a file can be written under a name.
+
+    Parameters
+    ----------
+    path : str or PathLike
+        Name of a file, which may exist.
+
+    Raises
+    ------
+    ProtT5nvError
+        If `path` is a folder, a device, a pipe or a socket, or a symbolic link to one of them.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:  # There is no such file, or writing reports the error.
+        return
+    if stat.S_ISDIR(mode):
+        raise ProtT5nvError(f"{path}: this is a folder; give the name of a file")
+    if not stat.S_ISREG(mode):
+        kind = "a pipe" if stat.S_ISFIFO(mode) else "a device"
+        raise ProtT5nvError(f"{path}: this is {kind}; give the name of a file")
+
+
+def _target(path: str | os.PathLike[str]) -> Path:
+    """Return the absolute path of the file or folder to write, which is where a symbolic link points to."""
+    return Path(os.path.realpath(path))
+
+
 def _check_target(path: Path, replace: bool) -> None:
     """Refuse to overwrite a file, or a folder with content unless `replace` is true."""
     if path.exists() and not path.is_dir():
@@ -147,18 +222,34 @@ def publish(finished: Path, path: Path) -> None:
     Parameters
     ----------
     finished : Path
-        A complete file on the same file system.
+        A complete file, usually in the same folder as `path` or in a subfolder of it.
     path : Path
-        Final name. An existing file of that name is replaced.
+        Final name. An existing file of that name is replaced. If `path` is a symbolic link, the file that it points to
+        is replaced.
 
     Raises
     ------
+    ProtT5nvError
+        If `path` is a folder, a device or a pipe.
     OSError
         If the disk is full or the file cannot be moved.
     """
+    check_replaceable(path)
+    target = _target(path)
     _sync_file(finished)
-    os.replace(finished, path)
-    sync_folder(path.parent)
+    try:
+        os.replace(finished, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        # A symbolic link points to another file system.
+        with _workspace(target.parent) as workspace:
+            copied = workspace / target.name
+            shutil.copyfile(finished, copied)
+            _sync_file(copied)
+            os.replace(copied, target)
+        finished.unlink()
+    sync_folder(target.parent)
 
 
 def sync_folder(folder: Path) -> None:

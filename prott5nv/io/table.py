@@ -1,21 +1,27 @@
-"""Writer of CSV tables."""
+"""Writer of CSV tables, into files, pipes and standard output."""
 
 from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TextIO
 
+from prott5nv.errors import ProtT5nvError
 from prott5nv.io.atomic import whole_file
+from prott5nv.io.output import is_standard_output, is_stream
 
 
-def write_table(path: str | os.PathLike, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> int:
+def write_table(path: str | os.PathLike[str], columns: Sequence[str], rows: Iterable[Sequence[object]]) -> int:
     """Write a CSV file with a header line. If an exception occurs, an existing file stays as it was.
 
     Parameters
     ----------
     path : str or PathLike
-        File to write. An existing file of that name is replaced.
+        File to write. An existing file of that name is replaced. ``-`` is standard output. A pipe and standard output
+        get each row at once.
     columns : sequence of str
         Names of the columns.
     rows : iterable of sequence
@@ -39,10 +45,27 @@ def write_table(path: str | os.PathLike, columns: Sequence[str], rows: Iterable[
     2
     """
     count = 0
-    with whole_file(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+    with _opened(path) as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(columns)
         for row in rows:
             table.writerow(row)
             count += 1
     return count
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[TextIO]:
+    """Open standard output, a pipe, or a temporary file that is moved to its name at the end."""
+    if is_standard_output(path):
+        yield sys.stdout
+        sys.stdout.flush()
+    elif is_stream(path):
+        try:
+            with open(path, "w", newline="", encoding="utf-8") as pipe:
+                yield pipe
+        except OSError as error:
+            raise ProtT5nvError(f"{path}: {error.strerror or error}") from None
+    else:
+        with whole_file(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+            yield file

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import signal
@@ -13,7 +14,7 @@ import pytest
 
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io import atomic
-from prott5nv.io.atomic import publish, whole_file, whole_folder, write_text
+from prott5nv.io.atomic import publish, whole_file, whole_files, whole_folder, write_text
 
 
 def names(folder) -> list[str]:
@@ -265,3 +266,63 @@ def test_permissions_follow_the_umask(tmp_path, umask, file_mode, folder_mode):
     assert (tmp_path / "card.md").stat().st_mode & 0o777 == file_mode
     assert (tmp_path / "folder" / "new.txt").stat().st_mode & 0o777 == file_mode
     assert (tmp_path / "folder").stat().st_mode & 0o777 == folder_mode
+
+
+def test_a_symbolic_link_is_followed(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "card.md").symlink_to(tmp_path / "elsewhere" / "real.md")  # dangling at first
+    for text in ("old", "new"):
+        write_text(tmp_path / "card.md", text)
+        assert (tmp_path / "card.md").is_symlink()
+        assert content(tmp_path / "elsewhere") == {"real.md": text}
+    (tmp_path / "folder").symlink_to(tmp_path / "elsewhere")
+    with whole_folder(tmp_path / "folder", replace=True) as temporary:
+        (temporary / "a.txt").write_text("a")
+    assert (tmp_path / "folder").is_symlink() and content(tmp_path / "elsewhere") == {"a.txt": "a"}
+
+
+def test_a_symbolic_link_to_another_file_system_is_followed(tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "final").symlink_to(tmp_path / "elsewhere" / "real")
+    (tmp_path / "partial").write_text("new")
+
+    def move(source, target, replace=os.replace):
+        if os.path.basename(source) == "partial":
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        replace(source, target)
+
+    monkeypatch.setattr(atomic.os, "replace", move)
+    publish(tmp_path / "partial", tmp_path / "final")
+    assert names(tmp_path) == ["elsewhere", "final"] and content(tmp_path / "elsewhere") == {"real": "new"}
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "device"])
+def test_only_a_file_is_replaced(tmp_path, kind):
+    path = tmp_path / "target"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/null")
+    before = path.stat()
+    with pytest.raises(ProtT5nvError, match=f"target: this is a {kind}; give the name of a file"), whole_file(path):
+        pytest.fail("the block must not run")
+    (tmp_path / "partial").write_text("new")
+    with pytest.raises(ProtT5nvError, match=f"this is a {kind}"):
+        publish(tmp_path / "partial", path)
+    assert path.stat().st_ino == before.st_ino and path.stat().st_mode == before.st_mode
+
+
+def test_files_of_a_folder_appear_together(tmp_path):
+    for number in ("1", "2"):
+        with whole_files(tmp_path / "run") as temporary:
+            (temporary / "a.csv").write_text(number)
+            (temporary / "b.json").write_text(number)
+            assert number == "2" or not (tmp_path / "run").exists()
+        assert content(tmp_path / "run") == {"a.csv": number, "b.json": number}
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    with pytest.raises(KeyError), whole_files(tmp_path / "run") as temporary:
+        (temporary / "a.csv").write_text("3")
+        raise KeyError
+    assert content(tmp_path / "run") == {"a.csv": "2", "b.json": "2", "notes.txt": "mine"}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import os
+import threading
 
 import pytest
 
@@ -49,3 +51,19 @@ def test_an_error_in_the_rows_keeps_the_old_table(tmp_path):
 def test_a_missing_folder_is_one_line(tmp_path):
     with pytest.raises(ProtT5nvError, match=r"scores\.csv: No such file or directory"):
         write_table(tmp_path / "missing" / "scores.csv", ["id"], [])
+
+
+def test_standard_output_gets_the_rows(capsys):
+    assert write_table("-", ["id", "score"], [["P1", 0.5]]) == 1
+    assert capsys.readouterr().out == "id,score\nP1,0.5\n"
+
+
+def test_a_pipe_gets_the_rows(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    received = []
+    reader = threading.Thread(target=lambda: received.append(pipe.read_text()))
+    reader.start()
+    write_table(pipe, ["id", "score"], [["P1", 0.5]])
+    reader.join(60)
+    assert received == ["id,score\nP1,0.5\n"] and pipe.is_fifo()

@@ -1,0 +1,135 @@
+"""The rule for outputs that every command applies before its work begins.
+
+- An existing output is replaced only on request.
+- An output that is also an input is refused, and so is a name that is given for two outputs.
+- A folder or a device in place of a file is refused.
+- A suffix that means another format is refused.
+- Tables in CSV can be written to standard output or to a pipe.
+
+:mod:`prott5nv.io.atomic` then writes the output so that it appears complete or not at all.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+
+from prott5nv.errors import ProtT5nvError
+from prott5nv.io.atomic import check_replaceable
+
+# Suffixes of formats that the package or its neighbours write. A file of another format must not get such a name.
+_FORMATS = {
+    ".csv": "CSV",
+    ".tsv": "TSV",
+    ".xlsx": "Excel",
+    ".json": "JSON",
+    ".parquet": "Parquet",
+    ".h5": "HDF5",
+    ".hdf5": "HDF5",
+    ".npy": "NumPy",
+    ".npz": "NumPy",
+    ".pt": "PyTorch",
+    ".pth": "PyTorch",
+    ".pkl": "pickle",
+    ".safetensors": "safetensors",
+    ".nemo": "NeMo",
+    ".fasta": "FASTA",
+    ".fa": "FASTA",
+    ".html": "HTML",
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".svg": "SVG",
+    ".pdf": "PDF",
+    ".gz": "gzip",
+    ".zip": "zip",
+}
+
+
+def check_outputs(
+    outputs: Iterable[str | os.PathLike[str] | None],
+    inputs: Iterable[str | os.PathLike[str] | None] = (),
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Check that outputs can be written without losing another file.
+
+    Parameters
+    ----------
+    outputs : iterable of str or PathLike
+        Files to write. None and streams (see :func:`is_stream`) are ignored.
+    inputs : iterable of str or PathLike
+        Files that are read. None and names without a file are ignored.
+    overwrite : bool, default False
+        Whether existing outputs may be replaced.
+
+    Raises
+    ------
+    ProtT5nvError
+        If an output is a folder or a device, is also an input, is given twice, or exists and `overwrite` is false.
+    """
+    read = [Path(path) for path in inputs if path is not None and os.path.exists(path)]
+    names: set[str] = set()
+    for output in outputs:
+        if output is None or is_stream(output):
+            continue
+        check_replaceable(output)
+        if (name := os.path.realpath(output)) in names:
+            raise ProtT5nvError(f"{output}: this name is given for two outputs; choose another for one of them")
+        names.add(name)
+        if not os.path.exists(output):
+            continue
+        if any(os.path.samefile(output, path) for path in read):
+            raise ProtT5nvError(f"{output}: this file is also an input; choose another name for the output")
+        if not overwrite:
+            raise ProtT5nvError(f"{output}: exists already; choose another name, or replace it with --overwrite")
+
+
+def check_format(path: str | os.PathLike[str], suffixes: tuple[str, ...]) -> None:
+    """Check that the suffix of an output does not mean a format that is not written.
+
+    Parameters
+    ----------
+    path : str or PathLike
+        File to write.
+    suffixes : tuple of str
+        Suffixes of the formats that can be written, in lower case. Unknown suffixes, and names without one, are
+        allowed as well.
+
+    Raises
+    ------
+    ProtT5nvError
+        If the suffix is that of another format, or differs from a suffix in `suffixes` by upper and lower case only.
+
+    Examples
+    --------
+    >>> check_format("scores.csv", (".csv",))
+    >>> check_format("scores.npy", (".csv",))
+    Traceback (most recent call last):
+    prott5nv.errors.ProtT5nvError: scores.npy: .npy means NumPy, not the format to write; the name must end in .csv
+    """
+    suffix = Path(path).suffix
+    if suffix in suffixes or suffix.lower() not in _FORMATS:
+        return
+    if suffix.lower() in suffixes:
+        raise ProtT5nvError(f"{path}: write the suffix {suffix} in lower case: {suffix.lower()}")
+    raise ProtT5nvError(
+        f"{path}: {suffix} means {_FORMATS[suffix.lower()]}, not the format to write; the name must end in "
+        f"{' or '.join(suffixes)}"
+    )
+
+
+def is_stream(path: str | os.PathLike[str]) -> bool:
+    """Return whether an output is standard output (``-`` or ``/dev/stdout``) or a pipe, which cannot be replaced."""
+    if is_standard_output(path):
+        return True
+    try:
+        return stat.S_ISFIFO(os.stat(path).st_mode)
+    except OSError:
+        return False
+
+
+def is_standard_output(path: str | os.PathLike[str]) -> bool:
+    """Return whether an output is ``-`` or ``/dev/stdout``."""
+    return os.fspath(path) in ("-", "/dev/stdout")
