@@ -11,6 +11,8 @@ from prott5nv import __version__
 from prott5nv.errors import ProtT5nvError
 from prott5nv.model.onednn import limit_onednn_cache
 
+EXIT_INTERRUPTED = 130
+
 COMMANDS = {
     "convert": "Convert a checkpoint to a Hugging Face folder, or back.",
     "embed": "Compute embeddings of proteins, per residue or per protein.",
@@ -39,9 +41,24 @@ class LazyGroup(click.Group):
         command: click.Command = import_module(f"prott5nv.cli.{cmd_name}").command
         return command
 
+    def invoke(self, ctx: click.Context) -> object:
+        # click itself would exit with code 1. Shells expect 128 plus the number of the signal.
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo(f"prott5nv: {_interruption(ctx.invoked_subcommand)}", err=True)
+            ctx.exit(EXIT_INTERRUPTED)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
+
+
+def _interruption(command: str | None) -> str:
+    """Return the message of a command that Ctrl-C ended."""
+    if command == "finetune":
+        return "stopped; finished embeddings are kept: give the same command again to continue"
+    return "stopped"
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -70,6 +87,8 @@ def command(context: click.Context) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line. An error that the user can correct is one line on standard error and exit code 2.
+
+    Ctrl-C is one line and exit code 130.
 
     Parameters
     ----------

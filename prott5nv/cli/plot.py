@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from prott5nv.cli import options
+from prott5nv.io.output import check_outputs
 
 
 @click.command()
@@ -21,7 +22,8 @@ from prott5nv.cli import options
 @click.option("--method", type=click.Choice(["pca", "umap"]), default="pca", show_default=True,
               help="Projection to two dimensions. pca shows the two directions of largest variance. umap keeps similar "
               "proteins together, and distances between groups have no meaning; it needs the extra umap.")  # fmt: skip
-def command(store: str, output: Path | None, color_by: str | None, method: str) -> None:
+@options.overwrite
+def command(store: str, output: Path | None, color_by: str | None, method: str, overwrite: bool) -> None:
     """Plot proteins as points. Proteins with similar embeddings are close together.
 
     STORE.h5 is a file that prott5nv embed wrote. Each protein is represented by the mean of its rows.
@@ -37,6 +39,7 @@ def command(store: str, output: Path | None, color_by: str | None, method: str) 
       prott5nv plot proteins.h5 --color-by lengths.tsv --method umap
     """
     output = output or Path(store).with_suffix(".html")
+    check_outputs([output], [store, color_by], overwrite=overwrite)
 
     from prott5nv.embedding.store import EmbeddingStore
     from prott5nv.plots.labels import read_labels

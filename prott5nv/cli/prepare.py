@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from prott5nv.cli import options
+
 
 class CountOrFraction(click.ParamType):
     """Parameter type: ``4350`` is an exact number of proteins, ``0.01`` a fraction of them."""
@@ -51,14 +53,14 @@ def command() -> None:
 @click.option("--group-by", metavar="KEY", help="Keep proteins with the same KEY=value in the header in the same set.")
 @click.option("--seed", default=42, show_default=True, help="Seed of the random split.")
 @click.option("--records-per-file", default=1_000_000, show_default=True, help="Maximum number of rows in a CSV file.")
-@click.option("--force", is_flag=True, help="Replace DIR if this command made it.")
+@click.option("--overwrite", is_flag=True, help="Replace DIR if this command made it.")
 def uniref50(
     fasta: str,
     output: str,
     validation: int | float | None,
     test: int | float | None,
     split: str | None,
-    **options: Any,
+    **settings: Any,
 ) -> None:
     """Make training, validation and test CSV files from UniRef50 or any other FASTA file.
 
@@ -84,7 +86,7 @@ def uniref50(
     given: dict[str, Any] = {name: size for name, size in sizes.items() if size is not None}
     if split and given:
         raise click.UsageError("--split gives both sizes; leave out --val and --test")
-    provenance = prepare(fasta, output, split=split, **given, **options)
+    provenance = prepare(fasta, output, split=split, **given, **settings)
     click.echo(describe(provenance))
     click.echo(f"written to {output}")
 
@@ -93,7 +95,8 @@ def uniref50(
 @click.argument("task", metavar="[TASK|all]", default="all")
 @click.option("--from", "location", required=True, metavar="DIR|URL", help="Folder or web address of FLIP's files.")
 @click.option("-o", "--output", required=True, metavar="DIR", help="Folder that gets TASK/SPLIT.csv for each split.")
-def flip(task: str, location: str, output: str) -> None:
+@options.overwrite
+def flip(task: str, location: str, output: str, overwrite: bool) -> None:
     """Make the tables on which prott5nv finetune trains.
 
     TASK is secondary_structure, conservation, scl, meltome or gb1. FLIP's files are one of: FASTA files, gzipped or
@@ -109,6 +112,6 @@ def flip(task: str, location: str, output: str) -> None:
     from prott5nv.flip.prepare import FLIP, prepare
 
     for name in FLIP if task == "all" else [task]:
-        for prepared in prepare(name, location, output):
+        for prepared in prepare(name, location, output, overwrite=overwrite):
             click.echo(prepared)
     click.echo(f"written to {output}")

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import click
 
+from prott5nv.cli import options
+
 
 @click.command()
 @click.argument("folder", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path))
-def command(folder: Path) -> None:
+@options.overwrite
+def command(folder: Path, overwrite: bool) -> None:
     """Compare the fine-tuning runs in DIR with each other, their baselines and published results.
 
     The command reads the results of prott5nv finetune in DIR and all folders below it. It writes four files to DIR:
@@ -18,13 +21,14 @@ def command(folder: Path) -> None:
     no other file, so you can send it to others.
 
     \b
-    Example:
+    Examples:
       prott5nv report results/finetune
+      prott5nv report results/finetune --overwrite
     """
     from prott5nv.flip import require_extra
 
     require_extra()
     from prott5nv.flip.report import report
 
-    for path in report(folder):
+    for path in report(folder, overwrite=overwrite):
         click.echo(path)

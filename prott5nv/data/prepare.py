@@ -45,7 +45,7 @@ def prepare(
     group_by: str | None = None,
     seed: int = 42,
     records_per_file: int = 1_000_000,
-    force: bool = False,
+    overwrite: bool = False,
 ) -> dict[str, Any]:
     """Make training, validation and test CSV files of the proteins in a FASTA file.
 
@@ -73,7 +73,7 @@ def prepare(
         The same seed, options and source give bitwise the same files.
     records_per_file : int, default 1_000_000
         Maximum number of rows in a CSV file.
-    force : bool, default False
+    overwrite : bool, default False
         Whether to replace `output`, if this function made it.
 
     Returns
@@ -113,12 +113,12 @@ def prepare(
     }
     _check_options(options)
     output = Path(os.path.abspath(output))
-    _check_output(output, force)
+    _check_output(output, overwrite, fasta)
     address = release = None
     if is_address(fasta):
         address = str(fasta)
         fasta, release = download(address, output.parent)
-    with whole_folder(output, replace=force) as folder:
+    with whole_folder(output, replace=overwrite) as folder:
         splits = _write_splits(fasta, folder, options)
         provenance = {
             "source": Path(source_name(fasta)).name,
@@ -210,17 +210,19 @@ def _check_size(name: str, num_kept: int, splitter: Splitter, options: dict[str,
         )
 
 
-def _check_output(output: Path, force: bool) -> None:
+def _check_output(output: Path, overwrite: bool, source: str | os.PathLike) -> None:
     if not output.exists():
         return
     if not output.is_dir():
         raise ProtT5nvError(f"{output}: there is a file of this name")
     if not any(output.iterdir()):
         return
-    if not force:
-        raise ProtT5nvError(f"{output}: the folder is not empty; choose another, or replace it with force (--force)")
-    if not (output / PROVENANCE_FILE).is_file():  # `-o ~ --force` must not delete a home directory
+    if not overwrite:
+        raise ProtT5nvError(f"{output}: the folder is not empty; choose another name, or replace it with --overwrite")
+    if not (output / PROVENANCE_FILE).is_file():  # `-o ~ --overwrite` must not delete a home directory
         raise ProtT5nvError(f"{output}: not made by prepare (it has no {PROVENANCE_FILE}), so it is not replaced")
+    if os.path.exists(source) and Path(source).resolve().is_relative_to(output.resolve()):
+        raise ProtT5nvError(f"{source}: this input is inside the folder to replace, {output}; choose another output")
 
 
 def _stream(fasta: str | os.PathLike, splitter: Splitter, checksum: hashlib._Hash, max_length: int) -> dict[str, Any]:

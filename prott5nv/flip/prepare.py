@@ -13,6 +13,7 @@ from prott5nv.errors import ProtT5nvError
 from prott5nv.flip.files import FlipFile, FlipSource, LabelledRow, read_labelled, read_table
 from prott5nv.flip.tasks import LONG, SETS, description_file
 from prott5nv.io.atomic import write_text
+from prott5nv.io.output import check_outputs
 from prott5nv.io.table import write_table
 
 _IDS_SHOWN = 5
@@ -141,7 +142,9 @@ class Prepared:
         return "\n  ".join([line, *self.differences])
 
 
-def prepare(task: str, location: str | os.PathLike[str], output: str | os.PathLike[str]) -> list[Prepared]:
+def prepare(
+    task: str, location: str | os.PathLike[str], output: str | os.PathLike[str], *, overwrite: bool = False
+) -> list[Prepared]:
     """Write ``OUTPUT/TASK/SPLIT.csv`` and a JSON description beside it for every split whose files exist.
 
     Parameters
@@ -152,6 +155,8 @@ def prepare(task: str, location: str | os.PathLike[str], output: str | os.PathLi
         See :class:`prott5nv.flip.files.FlipSource`.
     output : str or PathLike
         Folder to write to.
+    overwrite : bool, default False
+        Whether to replace existing tables.
 
     Returns
     -------
@@ -161,36 +166,56 @@ def prepare(task: str, location: str | os.PathLike[str], output: str | os.PathLi
     Raises
     ------
     ProtT5nvError
-        If the task is unknown, it has no files at `location`, or one of them is malformed.
+        If the task is unknown, it has no files at `location`, one of them is malformed, or a table exists or is also an
+        input.
     """
     if task not in FLIP:
         raise ProtT5nvError(f"no FLIP task {task!r}: choose one of {', '.join(FLIP)}, or all")
     flip_task = FLIP[task]
-    written = []
     with FlipSource(location) as source:
-        for name, split in flip_task.splits.items():
-            for stem, note in split.files.items():
-                file = source.find(task, stem)
-                if file:
-                    prepared = Prepared(
-                        task, name, flip_task.level, flip_task.label, list(flip_task.classes), note, file.name
-                    )
-                    rows = _read_rows(source, file, flip_task, prepared)
-                    written.append(_write(rows, split, prepared, Path(output)))
-                    break
-        if not written and (tables := source.tables(task)):
-            name, split = next(iter(flip_task.splits.items()))
-            prepared = Prepared(
-                task, name, flip_task.level, flip_task.label, list(flip_task.classes), "", str(location)
+        found = [
+            (name, *first) for name, split in flip_task.splits.items() if (first := _find_split(source, task, split))
+        ]
+        tables = {} if found else source.tables(task)
+        splits = [split for split, _, _ in found]
+        if tables:
+            splits = [next(iter(flip_task.splits))]
+        if not splits:
+            names = ", ".join(f"{stem}.fasta" for split in flip_task.splits.values() for stem in split.files)
+            raise ProtT5nvError(
+                f"{location}: nothing of {task} is there; looked in it and in {task}/ for {names}, splits.zip"
             )
+        inputs = [file.path for _, _, file in found] + [file.path for files in tables.values() for file in files]
+        paths = [_table_file(Path(output), task, split) for split in splits]
+        check_outputs([*paths, *map(description_file, paths)], inputs, overwrite=overwrite)
+        written = []
+        for split, note, file in found:
+            prepared = _description(task, split, note, file.name)
+            rows = _read_rows(source, file, flip_task, prepared)
+            written.append(_write(rows, flip_task.splits[split], prepared, Path(output)))
+        if tables:
+            prepared = _description(task, splits[0], "", str(location))
             rows = [row for part, files in tables.items() for file in files for row in read_table(file, part)]
-            written.append(_write(_keep_consistent(rows, flip_task, prepared), split, prepared, Path(output)))
-    if not written:
-        names = ", ".join(f"{stem}.fasta" for split in flip_task.splits.values() for stem in split.files)
-        raise ProtT5nvError(
-            f"{location}: nothing of {task} is there; looked in it and in {task}/ for {names}, splits.zip"
-        )
+            rows = _keep_consistent(rows, flip_task, prepared)
+            written.append(_write(rows, flip_task.splits[splits[0]], prepared, Path(output)))
     return written
+
+
+def _find_split(source: FlipSource, task: str, split: Split) -> tuple[str, FlipFile] | None:
+    """Return the first file of a split that exists, and how it differs from the official one."""
+    for stem, note in split.files.items():
+        if file := source.find(task, stem):
+            return note, file
+    return None
+
+
+def _description(task: str, split: str, note: str, source: str) -> Prepared:
+    flip_task = FLIP[task]
+    return Prepared(task, split, flip_task.level, flip_task.label, list(flip_task.classes), note, source)
+
+
+def _table_file(output: Path, task: str, split: str) -> Path:
+    return output / task / f"{split}.csv"
 
 
 def _read_rows(source: FlipSource, file: FlipFile, task: FlipTask, prepared: Prepared) -> list[LabelledRow]:
@@ -262,7 +287,7 @@ def _write(rows: list[LabelledRow], split: Split, prepared: Prepared, output: Pa
             prepared.note = prepared.note or "not the card's proteins"
     if prepared.note:
         prepared.differences.append(f"note in results: {prepared.note}")
-    path = output / prepared.task / f"{prepared.split}.csv"
+    path = _table_file(output, prepared.task, prepared.split)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(description_file(path), json.dumps(asdict(prepared), indent=1) + "\n")
     cells = ((row.id, row.sequence, row.target, row.set, row.mask or "") for row in rows)

@@ -18,7 +18,8 @@ from prott5nv.flip.config import RESULT_FILE
 from prott5nv.flip.plots import overview, run_plots
 from prott5nv.flip.published import PUBLISHED
 from prott5nv.flip.tasks import SETS
-from prott5nv.io.atomic import whole_file, write_text
+from prott5nv.io.atomic import whole_files
+from prott5nv.io.output import check_outputs
 
 #: The content of a ``result.json``, and ``folder``, the path of its folder.
 Run: TypeAlias = dict[str, Any]
@@ -39,13 +40,15 @@ _RESULT_KEYS = {
 }  # fmt: skip
 
 
-def report(folder: Path) -> list[Path]:
+def report(folder: Path, *, overwrite: bool = False) -> list[Path]:
     """Compare the runs in a folder and all folders below it.
 
     Parameters
     ----------
     folder : Path
         Folder in which to look for ``result.json`` files and to write the report.
+    overwrite : bool, default False
+        Whether to replace an existing report.
 
     Returns
     -------
@@ -55,17 +58,19 @@ def report(folder: Path) -> list[Path]:
     Raises
     ------
     ProtT5nvError
-        If there is no run, a run's result cannot be read, or a file cannot be written.
+        If there is no run, a run's result cannot be read, a report exists, or a file cannot be written.
     """
+    written = [folder / f"report.{suffix}" for suffix in ("md", "json", "html", "png")]
+    check_outputs(written, overwrite=overwrite)
     runs = read_runs(folder)
     rows = comparison(runs)
     figure = overview(runs)
-    write_text(folder / "report.md", markdown(runs, rows))
-    write_text(folder / "report.json", json.dumps(rows, indent=1) + "\n")
-    write_text(folder / "report.html", html_page(runs, rows, figure))
-    with whole_file(folder / "report.png") as temporary:
-        figure.savefig(temporary, dpi=130)
-    return [folder / f"report.{suffix}" for suffix in ("md", "json", "html", "png")]
+    with whole_files(folder) as temporary:
+        (temporary / "report.md").write_text(markdown(runs, rows), encoding="utf-8")
+        (temporary / "report.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        (temporary / "report.html").write_text(html_page(runs, rows, figure), encoding="utf-8")
+        figure.savefig(temporary / "report.png", dpi=130)
+    return written
 
 
 def read_runs(folder: Path) -> list[Run]:

@@ -63,9 +63,22 @@ def test_umap_is_a_choice(plot, tmp_path):
     assert [layout[axis]["title"]["text"] for axis in ("xaxis", "yaxis")] == ["UMAP 1", "UMAP 2"]
 
 
+def test_nothing_is_lost_without_a_request(plot, tmp_path):
+    plot("store.h5")
+    (tmp_path / "store.html").write_text("mine")
+    assert "store.html: exists already" in plot("store.h5", code=2).stderr
+    assert (tmp_path / "store.html").read_text() == "mine"
+    plot("store.h5", "--overwrite")
+    assert (tmp_path / "store.html").read_text() != "mine"
+    (tmp_path / "store.h5").rename(tmp_path / "store.html")
+    assert "store.html: this file is also an input" in plot("store.html", "--overwrite", code=2).stderr
+    assert "cannot be written to a pipe" in plot("store.html", "-o", "-", code=2).stderr
+
+
 def test_errors_name_the_cause(plot, tmp_path):
     assert "there is no such file" in plot("absent.h5", code=2).stderr
-    assert ".html or .png" in plot("store.h5", "-o", "out.pdf", code=2).stderr
+    for name in ("out.pdf", "out.PNG", "out"):
+        assert ".html or .png" in plot("store.h5", "-o", name, code=2).stderr
     (tmp_path / "other.tsv").write_text("accession\tfamily\nQ1\tx\n")
     assert "none of its accessions" in plot("store.h5", "--color-by", "other.tsv", code=2).stderr
     (tmp_path / "other.tsv").write_text("accession family\n")

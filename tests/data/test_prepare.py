@@ -84,7 +84,7 @@ def test_counts_are_exact_and_fractions_are_close(source, tmp_path):
 def test_every_position_in_the_file_has_the_same_chance(source, tmp_path, sizes):
     held_out = {"val": [0] * 4, "test": [0] * 4}
     for seed in range(20):
-        prepare(source, tmp_path / "out", seed=seed, force=True, **sizes)
+        prepare(source, tmp_path / "out", seed=seed, overwrite=True, **sizes)
         for split, quarters in held_out.items():
             for row in rows(tmp_path / "out", split):
                 quarters[int(row["record_id"]) // 500] += 1
@@ -185,27 +185,35 @@ def test_a_broken_source_leaves_nothing_behind(tmp_path):
     assert os.listdir(tmp_path) == ["source.fasta.gz"]
 
 
-def test_an_existing_output_is_replaced_only_by_force(source, tmp_path):
+def test_an_existing_output_is_replaced_only_on_request(source, tmp_path):
     output = tmp_path / "out"
     output.mkdir()
     prepare(source, output)  # an empty folder may exist
     before = names(output, "val")
-    with pytest.raises(ProtT5nvError, match=r"not empty; .*--force"):
+    with pytest.raises(ProtT5nvError, match=r"not empty; .*--overwrite"):
         prepare(source, output, seed=1)
     assert names(output, "val") == before
-    prepare(source, output, seed=1, force=True)
+    prepare(source, output, seed=1, overwrite=True)
     assert names(output, "val") != before
     (output / "provenance.json").unlink()
     with pytest.raises(ProtT5nvError, match="not made by prepare"):
-        prepare(source, output, force=True)
+        prepare(source, output, overwrite=True)
     assert sorted(os.listdir(tmp_path)) == ["out", "source.fasta"]
+
+
+def test_a_folder_that_holds_the_source_is_not_replaced(source, tmp_path):
+    prepare(source, tmp_path / "out")
+    source.rename(tmp_path / "out" / "source.fasta")
+    with pytest.raises(ProtT5nvError, match="this input is inside the folder to replace"):
+        prepare(tmp_path / "out" / "source.fasta", tmp_path / "out", overwrite=True)
+    assert (tmp_path / "out" / "source.fasta").exists()
 
 
 def test_a_failed_replacement_keeps_the_old_folder(source, tmp_path):
     prepare(source, tmp_path / "out")
     before = names(tmp_path / "out", "train")
     with pytest.raises(ProtT5nvError):
-        prepare(tmp_path / "absent.fasta", tmp_path / "out", force=True)
+        prepare(tmp_path / "absent.fasta", tmp_path / "out", overwrite=True)
     assert names(tmp_path / "out", "train") == before
 
 

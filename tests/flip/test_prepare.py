@@ -78,8 +78,23 @@ def test_archive_and_gzip_give_the_same_table(flip_source, flip_data, tmp_path):
             (packed / f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
     expected = rows_of(flip_data, "secondary_structure", "sampled")
     for source in (tmp_path / "FLIP", tmp_path / "packed"):
-        prepare("secondary_structure", source, tmp_path / "out")
-        assert rows_of(tmp_path / "out", "secondary_structure", "sampled") == expected
+        prepare("secondary_structure", source, source / "out")
+        assert rows_of(source / "out", "secondary_structure", "sampled") == expected
+
+
+def test_tables_are_replaced_only_on_request_and_never_the_source(flip_source, tmp_path):
+    shutil.copytree(flip_source / "gb1", tmp_path / "gb1")
+    before = {path.name: path.read_text() for path in (tmp_path / "gb1").iterdir()}
+    for overwrite in (False, True):  # the tables would have the names of FLIP's own files
+        with pytest.raises(ProtT5nvError, match="this file is also an input"):
+            prepare("gb1", tmp_path, tmp_path, overwrite=overwrite)
+    assert {path.name: path.read_text() for path in (tmp_path / "gb1").iterdir()} == before
+    prepare("gb1", tmp_path, tmp_path / "out")
+    (tmp_path / "out" / "gb1" / "two_vs_rest.csv").unlink()
+    with pytest.raises(ProtT5nvError, match=r"sampled\.csv: exists already"):
+        prepare("gb1", tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out" / "gb1" / "two_vs_rest.csv").exists()
+    assert len(prepare("gb1", tmp_path, tmp_path / "out", overwrite=True)) == 2
 
 
 def test_an_archive_that_is_not_the_official_one_is_reported(flip_source, tmp_path):

@@ -109,6 +109,19 @@ def test_a_run_without_predictions(odd_run):
         report(odd_run)
 
 
+def test_an_existing_report_is_replaced_only_on_request(odd_run):
+    (odd_run / "report.md").write_text("my notes")
+    with pytest.raises(ProtT5nvError, match=r"report\.md: exists already"):
+        report(odd_run)
+    assert (odd_run / "report.md").read_text() == "my notes" and not (odd_run / "report.json").exists()
+    report(odd_run, overwrite=True)
+    assert (odd_run / "report.md").read_text().startswith("| task")
+    report(odd_run, overwrite=True)
+    assert sorted(path.name for path in odd_run.iterdir()) == [
+        *("report.html", "report.json", "report.md", "report.png", "scl-frozen")
+    ]
+
+
 def test_no_runs(tmp_path):
     with pytest.raises(ProtT5nvError, match=r"no result.json in it or below"):
         CliRunner().invoke(command, ["report", str(tmp_path)], catch_exceptions=False)
