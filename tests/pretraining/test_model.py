@@ -109,6 +109,13 @@ def test_a_loss_that_is_not_finite_is_an_error_with_the_records(cfg):
         fit(cfg)
 
 
+def test_a_file_with_a_shorter_decoder_restores_without_settings(cfg, tmp_path):
+    cfg.model.decoder_num_layers, cfg.model.num_sentinel_tokens = 1, 80
+    built(cfg).save_to(tmp_path / "model.nemo")
+    config = ProtT5nvModel.restore_from(tmp_path / "model.nemo").config
+    assert (config.num_layers, config.decoder_num_layers, config.num_sentinel_tokens) == (2, 1, 80)
+
+
 def test_nemo_file_round_trip(cfg, tmp_path):
     model = built(cfg)
     model.save_to(tmp_path / "model.nemo")
