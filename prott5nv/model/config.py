@@ -71,7 +71,8 @@ class ModelConfig:  # numpydoc ignore=PR02
     layernorm_epsilon : float
         Constant added to the variance in every LayerNorm.
     bias_activation_fusion : bool
-        True selects the tanh form of GELU, as in BioNeMo v1. False selects the erf form.
+        The form of GELU, under NeMo's name for its fused kernel: True selects the tanh form, as in BioNeMo v1, and
+        False the erf form.
     make_vocab_size_divisible_by : int
         The word table is padded to a multiple of this number of rows.
     num_sentinel_tokens : int
@@ -327,7 +328,7 @@ class ModelConfig:  # numpydoc ignore=PR02
         Raises
         ------
         ProtT5nvError
-            If there are too few sentinels. The message names the longest protein that they allow.
+            If there are too few sentinels. The message gives the length of the longest protein for which they suffice.
         """
         spans_per_residue = self.masked_lm_prob / mean_span_length
         needed = math.ceil(round(self.seq_length * spans_per_residue, 6))

@@ -2,8 +2,8 @@
 
 ProtT5nv's vocabulary has 30 tokens of a SentencePiece CHAR model, then ``<cls>`` and ``<sep>``, then the sentinels
 ``<extra_id_0>`` to ``<extra_id_95>`` at ids 32 to 127. The SentencePiece file is in ``prott5nv/assets/`` and in every
-checkpoint. SentencePiece itself merges a run of unknown letters into one ``<unk>``, which would shift all later rows.
-Therefore this module looks up each character in a table instead.
+checkpoint. SentencePiece itself merges a run of unknown letters into one ``<unk>``, which would shift the rows of all
+later residues. Therefore this module looks up each character in a table instead.
 """
 
 from __future__ import annotations
