@@ -1,7 +1,8 @@
 """Reading and writing of checkpoints: ``.nemo`` files and Hugging Face folders.
 
 Pretraining, inference, NeMo 1.x and BioNeMo v1 use the same ``.nemo`` layout. :func:`read_nemo` is its only reader. It
-runs no code from a file, writes nothing to disk under a name from the file, and has bounds for time and memory.
+runs no code from a file, writes nothing to disk under a name from the file, and limits the time and the memory that a
+file can cost.
 
 - ``reader`` and ``writer``: read and write a ``.nemo`` file. All other modules serve them.
 - ``parameter_names``: mapping of parameter names between ``.nemo``, ``ProtT5`` and Megatron-Core; parameter shapes.

@@ -47,7 +47,7 @@ class NemoFile:
     dtypes : set of str
         Data types of the stored weights.
     tokenizer_model : bytes or None
-        Content of the SentencePiece file. It is None if a file for a warm start has no such file.
+        Content of the SentencePiece file. It is None if the archive has no tokenizer, which only a warm start accepts.
     sha256 : str
         SHA-256 hash of the whole file.
     state_dict : dict of str to Tensor
@@ -130,13 +130,41 @@ def load(path: str | Path, dtype: torch.dtype | None = None) -> ProtT5:
     ProtT5nvError
         If the file is damaged, hostile or has another architecture.
     """
+    with Archive(path) as archive:
+        return _load(archive, dtype)
+
+
+def load_with_checksum(path: str | Path, dtype: torch.dtype | None = None) -> tuple[ProtT5, str]:
+    """Load the model in a ``.nemo`` file, and compute the checksum of that file.
+
+    Parameters
+    ----------
+    path, dtype
+        See :func:`load`.
+
+    Returns
+    -------
+    model : ProtT5
+        The model in evaluation mode on the CPU.
+    sha256 : str
+        SHA-256 hash of the file that the weights were read from, even if another file has taken its name meanwhile.
+
+    Raises
+    ------
+    ProtT5nvError
+        If the file is damaged, hostile or has another architecture.
+    """
+    with Archive(path) as archive:
+        return _load(archive, dtype), archive.sha256()
+
+
+def _load(archive: Archive, dtype: torch.dtype | None) -> ProtT5:
     import torch
 
     from prott5nv.model.prott5 import ProtT5
 
-    with Archive(path) as archive:
-        file, stored, names = _inspect(archive)
-        state = _read_weights(archive, stored, names)
+    file, stored, names = _inspect(archive)
+    state = _read_weights(archive, stored, names)
     with torch.device("meta"):  # this allocates no memory for initial weights
         model = ProtT5(file.config)
     # Converting one tensor at a time avoids a second copy of all weights in memory.

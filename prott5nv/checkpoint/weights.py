@@ -1,4 +1,4 @@
-"""Reader of the weights in a ``.nemo`` file, which are a zip file of ``torch.save``.
+"""Reader of the weights in a ``.nemo`` file, which are a zip file in the format of ``torch.save``.
 
 Names, shapes, sizes and dtypes are checked before any weights are read. Each storage is then read once, directly into
 the memory of its tensor, so loading needs no more memory than the weights themselves. All checksums are verified.
