@@ -1,6 +1,6 @@
-"""The decoder, a few tokens at a time, with a cache of attention keys and values.
+"""Incremental decoding: the decoder processes a few tokens at a time and caches attention keys and values.
 
-Shapes: P proteins, T packed tokens of them, R hypotheses, N new tokens of a hypothesis, M tokens in its cache
+Shapes: P proteins, T packed encoder tokens, R hypotheses, N new tokens of a hypothesis, M tokens in its cache
 (new ones included), D hidden size, H heads, C channels of a head, A amino acids.
 """
 

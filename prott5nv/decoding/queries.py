@@ -18,10 +18,10 @@ from prott5nv.embedding.embedder import Embedder
 
 
 class MaskedQuery(NamedTuple):
-    """A protein with K masked residues, and R hypotheses about them.
+    """A protein with K masked residues, and R hypotheses.
 
-    The decoder predicts the masked residues one after the other, each given those before it. A hypothesis says which
-    residues those are.
+    The decoder predicts the masked residues in order, each given the masked residues before it. A hypothesis specifies
+    these preceding residues.
 
     Attributes
     ----------

@@ -15,6 +15,7 @@ from prott5nv.decoding.masking import AMINO_ACID_TOKENS, AMINO_ACIDS, mask_resid
 from prott5nv.decoding.queries import MaskedQuery, run_queries
 from prott5nv.embedding.embedder import Model, as_embedder
 from prott5nv.errors import ProtT5nvError
+from prott5nv.model.finite import check_finite
 
 _SUBSTITUTION = re.compile(r"([A-Za-z])([0-9]+)([A-Za-z])")
 _SEPARATOR = re.compile(r"[:;,/+\s]+")
@@ -123,9 +124,10 @@ def score_variants(
     """Score variants by masked marginals.
 
     The substituted residues are masked, and the decoder gives the probability of the mutant's and of the wild type's
-    residues in their place. The score is log p(mutant) - log p(wild type). With several substitutions, p is a product
-    over the masked residues in ascending order, each given those before it: the mutant's residues in p(mutant), the
-    wild type's in p(wild type). Variants that mask the same residues share one run of the encoder.
+    residues in their place. The score is log p(mutant) - log p(wild type). With several substitutions, p is the product
+    of the probabilities of the masked residues, in ascending order. Each probability is conditioned on the masked
+    residues before it: on those of the mutant in p(mutant), and on those of the wild type in p(wild type). Variants
+    that mask the same residues share one run of the encoder.
 
     If the protein is longer than the model's limit, the model sees a window around the substituted residues.
 
@@ -152,7 +154,8 @@ def score_variants(
     Raises
     ------
     ProtT5nvError
-        If a variant cannot be parsed, does not fit the protein, or has substitutions too far apart for one window.
+        If a variant cannot be parsed, does not fit the protein, or has substitutions too far apart for one window, or
+        if the model computes NaN or infinity.
 
     Examples
     --------
@@ -175,6 +178,8 @@ def score_variants(
         for indices, hypotheses in rows.items()
     ]
     results = dict(zip(rows, run_queries(embedder, queries, on_progress), strict=True))
+    for result_RKA in results.values():
+        check_finite(result_RKA, name, embedder.hardware.precision)
 
     def log_probability(indices: tuple[int, ...], residues: str) -> float:
         result_KA = results[indices][rows[indices][residues[:-1]]]
