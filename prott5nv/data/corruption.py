@@ -107,7 +107,8 @@ def corrupt_spans(
     In a protein of L residues, ``masked_lm_prob * L`` residues are masked, but at least one. This number is rounded up
     or down at random, so that the fraction is exact on average. With a `mean_span_length` of 1, a sentinel replaces
     each masked residue, and the encoder's input has L tokens. With m, the masked residues form about 1/m as many spans,
-    and a sentinel replaces each span. All lengths and positions of the spans are equally likely. Spans may be adjacent.
+    and a sentinel replaces each span. All ways to divide the masked residues into this number of spans, and all
+    positions of the spans, are equally likely. Spans may be adjacent.
 
     Parameters
     ----------

@@ -26,8 +26,9 @@ _ROUNDS = 4
 def shuffled_records(sample_numbers: np.ndarray, num_records: int, seed: int) -> np.ndarray:
     """Return the records of samples, where every epoch visits all records in its own order.
 
-    The order is a Feistel network over the smallest power of two that is not below the number of records. If it maps a
-    position beyond the last record, it is applied again. This is a random permutation of any size that takes no memory.
+    A Feistel network computes the order. It permutes the numbers below a power of two that is at least the number of
+    records. A result beyond the last record is permuted again until it is a record (cycle walking). The permutation can
+    have any size, and it takes no memory.
 
     Parameters
     ----------

@@ -53,9 +53,10 @@ def download(address: str, folder: Path) -> Download:
     """Download a file into a folder under its own name.
 
     The file gets its name when it is complete and its checksum is correct. Until then it is ``NAME.partial``. The same
-    call resumes such a file, also after a kill, if the server still has the same version. A lost connection is
-    restored. UniProt publishes checksums and the release beside its files, in ``RELEASE.metalink``; for other servers,
-    only the size is checked. An existing file of the final name is used as it is.
+    call resumes such a file, also after a kill, if the server still has the same version. If the connection breaks, the
+    download reconnects and continues. UniProt publishes checksums and the release beside its files, in
+    ``RELEASE.metalink``; for other servers, only the size is checked. An existing file of the final name is used as it
+    is.
 
     Parameters
     ----------

@@ -157,9 +157,9 @@ def expand_files(files: str | Sequence[str]) -> list[str]:
 def open_index(path: Path) -> np.ndarray:
     """Open the index of a CSV file, or build it.
 
-    The index is beside the file, or below ``$XDG_CACHE_HOME/prott5nv`` if that folder cannot be written. It is used
-    only if the size and the modification time of the file are those it was built for. It is written atomically, so any
-    number of processes may build it at the same time.
+    The index is beside the file, or below ``$XDG_CACHE_HOME/prott5nv`` if that folder cannot be written. An existing
+    index is used only if the size and the modification time of the CSV file have not changed. The index is written
+    atomically, so any number of processes may build it at the same time.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Makes training, validation and test CSV files of a FASTA file, in one streaming pass with bounded memory.
+"""Makes training, validation and test CSV files from a FASTA file, in one streaming pass with bounded memory.
 
 The output has the layout of BioNeMo v1: ``train/x000.csv``, ``val/x000.csv``, ``test/x000.csv`` with the columns
 ``record_id,record_name,sequence_length,sequence``. ``record_id`` is the number of the record in the source, from 0.
@@ -47,7 +47,7 @@ def prepare(
     records_per_file: int = 1_000_000,
     overwrite: bool = False,
 ) -> dict[str, Any]:
-    """Make training, validation and test CSV files of the proteins in a FASTA file.
+    """Make training, validation and test CSV files from the proteins in a FASTA file.
 
     Proteins are left out and counted if they are longer than `max_length`, have no sequence, or have characters other
     than the letters A-Z, such as gaps and stops. Lower-case letters are converted to upper case.

@@ -71,7 +71,7 @@ class CsvFiles:
 
 
 class Splitter:
-    """Divides proteins into the three sets, as the description of this module explains.
+    """Divides proteins into training, validation and test set; see the module docstring.
 
     Parameters
     ----------
