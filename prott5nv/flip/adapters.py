@@ -14,7 +14,7 @@ from prott5nv.model.prott5 import ProtT5
 
 
 def load_trainable_encoder(model: Path, mode: str, lora: LoraConfig, seed: int) -> ProtT5:
-    """Load an encoder whose parameters require gradients as the mode demands.
+    """Load an encoder, and let only the parameters that the mode trains require gradients.
 
     Parameters
     ----------

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from prott5nv.embedding.batching import window_starts
 from prott5nv.embedding.embedder import Embedder
-from prott5nv.embedding.job import file_sha256
 from prott5nv.io.atomic import whole_file
 from prott5nv.model.prott5 import ProtT5
 from prott5nv.model.tokenizer import FIRST_RESIDUE, RESIDUES, ProteinTokenizer
@@ -123,7 +122,7 @@ def stored_embeddings(
     """Embed proteins, or open the embeddings that an earlier run has cached.
 
     Proteins longer than the model's position table are embedded by overlapping windows. Embeddings are stored as
-    float16, which is finer than bf16, in which they may have been computed.
+    float16, which has more precision than bf16.
 
     Parameters
     ----------
@@ -149,7 +148,7 @@ def stored_embeddings(
         If the model cannot be read, or a protein cannot be embedded.
     """
     embedder = Embedder(model, precision=precision, device=device)
-    digest = hashlib.sha256(f"{file_sha256(model)} {embedder.hardware.precision} {pooled}".encode())
+    digest = hashlib.sha256(f"{embedder.model_sha256} {embedder.hardware.precision} {pooled}".encode())
     for sequence in sequences:
         digest.update(f"\n{sequence}".encode())
     path = folder / f"{digest.hexdigest()[:32]}.npy"

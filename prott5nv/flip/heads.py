@@ -27,7 +27,8 @@ _MIN_RELATIVE_VARIANCE = 1e-4
 class Head(nn.Module):
     """Base class of all heads: it normalizes the features, and returns numbers in the unit of the targets.
 
-    A subclass implements :meth:`body` and, by way of ``_ResidueHead`` or ``_ProteinHead``, :meth:`set_scale`.
+    A subclass derives from ``_ResidueHead`` or ``_ProteinHead``, which implement :meth:`set_scale`, and implements
+    :meth:`body`.
 
     Parameters
     ----------
@@ -143,7 +144,7 @@ class _ResidueHead(Head):
         self.whitening.copy_(directions_DD * variances_D.clamp(min=smallest).rsqrt())
 
     def unwhitened(self, weight_KDW: Tensor) -> Tensor:
-        """Turn weights for whitened features into weights for the features: Tensor, shape=(K, D, W)."""
+        """Convert weights for whitened features to weights for the original ones: Tensor, shape=(K, D, W)."""
         return torch.einsum("de,kew->kdw", self.whitening, weight_KDW)
 
 

@@ -2,8 +2,8 @@
 
 The bootstrap draws whole proteins, because the residues of one protein are not independent.
 
-Shapes: S seeds, P proteins, B bootstrap draws, R rows of output of a protein (of all proteins in the variable names),
-K classes.
+Shapes: S seeds, P proteins, B bootstrap draws, R rows of output (of one protein in the docstrings, of all proteins in
+the variable names), K classes.
 """
 
 from __future__ import annotations

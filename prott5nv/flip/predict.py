@@ -66,7 +66,7 @@ def write_predictions(
     spec : OutputSpec
         What the predictions mean.
     predictions : iterable of Prediction
-        Streamed.
+        Predictions in output order. They are written one at a time.
     targets : iterable of ndarray, shape=(R,), optional
         True classes or numbers of each protein. Classes that are not scored are written as ``-``.
 

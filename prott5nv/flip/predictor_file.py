@@ -135,7 +135,8 @@ def read_predictor(path: Path) -> PredictorParts:
     Raises
     ------
     ProtT5nvError
-        If anything in the file differs from the layout above; the message does not name the file.
+        If anything in the file differs from the layout above. The caller adds the
+        name of the file to the message.
     OSError
         If the file cannot be opened.
     """

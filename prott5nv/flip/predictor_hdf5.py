@@ -46,7 +46,8 @@ def read_hdf5_predictor(path: Path) -> PredictorParts:
     Raises
     ------
     ProtT5nvError
-        If anything in the file differs from what ``prott5nv finetune`` wrote; the message does not name the file.
+        If anything in the file differs from what ``prott5nv finetune`` wrote. The caller adds the
+        name of the file to the message.
     OSError
         If the file cannot be opened or is damaged.
     """
