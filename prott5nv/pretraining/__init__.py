@@ -3,14 +3,14 @@
 Where to find what, in the order of a run:
 
 - ``config``: the settings, their types and ranges, and the presets.
-- ``trainer``: :func:`~prott5nv.pretraining.trainer.pretrain`, which runs the whole; start reading here.
+- ``trainer``: :func:`~prott5nv.pretraining.trainer.pretrain`, which runs everything; start reading here.
 - ``loader``: optimizer steps of one rank, made of the samples of :mod:`prott5nv.data.dataset`.
 - ``model``: the NeMo model, with the training and validation steps, checkpoints and export.
 - ``megatron``: the network, built from Megatron-Core's blocks; ``initialization``: initial weights for small models.
 - ``losses``: loss, metrics, loss spikes; ``optimizers``: optimizers and learning-rate schedules.
 - ``parallel``: gradients over several processes; ``tensor_parallel``: shards of tensors.
 - ``callbacks``: progress, throughput, checkpoints, signals; ``checkpoint_files``: their names and their deletion;
-  ``resume``: what a checkpoint must have in common with a run.
+  ``resume``: whether a run can resume from a checkpoint.
 - ``downstream``: a score on a FLIP task after each validation; ``curves``: the plot at the end; ``flops``: operations
   of a step.
 """

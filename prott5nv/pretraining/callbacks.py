@@ -31,7 +31,7 @@ MicroBatches = list[dict[str, Tensor]]
 
 
 class StepProgressBar(TQDMProgressBar):
-    """Progress bar that counts optimizer steps up to ``max_steps``, since the stream of samples has no epochs."""
+    """Progress bar that counts optimizer steps up to ``max_steps``, because Lightning sees one endless epoch."""
 
     @property
     def total_train_batches(self) -> int | float:
@@ -144,7 +144,7 @@ class Checkpoints(Callback):
             self._save(trainer, model)
 
     def on_exception(self, trainer: pl.Trainer, model: ProtT5nvModel, exception: BaseException) -> None:
-        """Keep the state before a loss that is not finite, for the user to examine."""
+        """Save the state before a loss that is NaN or infinite, so that the user can examine it."""
         if isinstance(exception, NotFiniteError):
             # This name does not match the pattern of checkpoints, so the file is neither resumed from nor deleted.
             path = self.folder / f"not-finite-{checkpoint_name(trainer.global_step)}"

@@ -44,7 +44,10 @@ _PRESET_TRAINING: dict[str, dict[str, Any]] = {
 
 
 def at_least(minimum: float) -> Any:
-    """Declare a field whose value must not be smaller than `minimum`; None is left to the field's type."""
+    """Declare a field whose value must not be smaller than `minimum`.
+
+    None is not checked here, because the field's type decides whether it is allowed.
+    """
     return field(metadata={"minimum": minimum})
 
 
@@ -63,7 +66,7 @@ class Section:
         If a value is out of range. The message gives the setting's name on the command line.
     """
 
-    path: ClassVar[str] = ""  # what precedes the names of this section on the command line
+    path: ClassVar[str] = ""  # prefix of this section's settings on the command line
 
     def __post_init__(self) -> None:
         for declared in fields(self):
@@ -110,9 +113,9 @@ class DataConfig(Section):
 
 @dataclass(kw_only=True)
 class ScheduleConfig(Section):
-    """``model.optim.sched``: one of NeMo's learning-rate schedules; ``+model.optim.sched.X=`` passes another argument.
+    """``model.optim.sched``: one of NeMo's learning-rate schedules.
 
-    ``warmup_steps`` takes precedence over ``warmup_ratio``.
+    ``+model.optim.sched.NAME=VALUE`` passes a further argument to the schedule. ``warmup_steps`` takes precedence over ``warmup_ratio``.
     """
 
     path: ClassVar[str] = "model.optim.sched."

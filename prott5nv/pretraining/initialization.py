@@ -32,8 +32,8 @@ def mimetic(state_dict: dict[str, Tensor], config: ModelConfig, seed: int) -> di
     """Change random initial weights so that attention looks at neighbours and at the matching sentinel.
 
     The columns of the hidden size are divided into three groups. The first group encodes the position, the second one
-    the sentinel, and the third one the residue, where all sentinels are equal. Layers write only to the third group,
-    and feed-forward networks read only from it.
+    the sentinel, and the third one the residue; in this group all sentinels have the same values. Layers write only to
+    the third group, and feed-forward networks read only from it.
 
     Positions are sinusoids. A rotation shifts them, so in the encoder pairs of heads attend one, two, three ...
     residues to the left and to the right and copy what is there. All heads of the first layer and two thirds of those
@@ -47,7 +47,7 @@ def mimetic(state_dict: dict[str, Tensor], config: ModelConfig, seed: int) -> di
     config : ModelConfig
         With at least three attention heads, so that each group of columns is at least as wide as a head.
     seed : int
-        Seed of the frequencies and of the directions in which heads copy.
+        Seed of the random frequencies and of the random projections that the heads copy.
 
     Returns
     -------
@@ -155,7 +155,7 @@ def _write_decoder_attention(weights: dict[str, Tensor], config: ModelConfig, co
 
 
 def _directions(rows: int, columns: int, generator: torch.Generator) -> Tensor:
-    """Draw orthonormal rows, of which there are at most as many as columns."""
+    """Draw random orthonormal rows; `rows` must not exceed `columns`."""
     return torch.linalg.qr(torch.randn(columns, rows, generator=generator))[0].T
 
 

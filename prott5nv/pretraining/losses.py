@@ -78,7 +78,7 @@ def metrics_from_sums(sums: Tensor, prefix: str) -> dict[str, float]:
     sums : Tensor, shape=(6,)
         One value for each of `SUMS`.
     prefix : str
-        What precedes the names of the metrics: ``train``, ``val`` or ``test``.
+        Prefix of the names of the metrics: ``train``, ``val`` or ``test``.
 
     Returns
     -------

@@ -112,7 +112,8 @@ class RowLinear(PlainLinear, RowParallelLinear):
 class PackedCoreAttention(MegatronModule):
     """Core attention over packed proteins.
 
-    Megatron passes the argument ``attention_mask`` on to it unchanged; here it is ``(query packing, key packing)``.
+    Megatron passes ``attention_mask`` through to this module unchanged. Here it holds the tuple ``(query packing, key
+    packing)``.
     """
 
     def __init__(
@@ -159,9 +160,9 @@ class PackedCoreAttention(MegatronModule):
 
 @contextmanager
 def random_numbers_of_rank(device: torch.device) -> Iterator[None]:
-    """Within the block, draw other random numbers on each tensor-parallel rank; after it, the same ones again.
+    """Let each tensor-parallel rank draw different random numbers within a ``with`` block.
 
-    Dropout must be equal on all ranks for activations that all ranks hold, but not for the heads, which differ.
+    After the block, all ranks draw the same numbers again. Dropout must be equal on all ranks for activations that all ranks hold, but not for the heads, which differ.
     """
     group = parallel_state.get_tensor_model_parallel_group()
     if group.size() == 1:
@@ -269,7 +270,7 @@ class MegatronProtT5(MegatronModule):
     config : ModelConfig
     recompute : bool
         Keep only each layer's input for the backward pass and compute the rest again: about a third more work for
-        several times less memory, and the same gradients to the bit.
+        several times less memory, and bitwise the same gradients.
     """
 
     def __init__(self, config: ModelConfig, *, recompute: bool = False):

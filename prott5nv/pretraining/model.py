@@ -201,7 +201,7 @@ class ProtT5nvModel(ModelPT):
         self.log("grad_norm", clip_gradients(list(self.built.parameters()), max_norm))
 
     def validation_step(self, step_input: StepInput, batch_idx: int) -> None:
-        """Add up the losses, which the end of the epoch divides."""
+        """Add up the losses; the end of the epoch divides them by the number of tokens."""
         if isinstance(step_input, ProtT5nvError):
             self._validation_error = self._validation_error or step_input
             return

@@ -30,7 +30,7 @@ class MegatronStrategy(DDPStrategy):
         """Leave the module unwrapped."""
 
     def on_exception(self, exception: BaseException) -> None:
-        """Kill the processes that this one started, because they would wait for its gradients without end."""
+        """Kill the processes that this one started, because they would wait for its gradients indefinitely."""
         if isinstance(self.launcher, _SubprocessScriptLauncher) and not isinstance(exception, SystemExit):
             self.launcher.kill(signal.SIGKILL)
             # Lightning watches these processes and would kill this one too, before it can report the error.
