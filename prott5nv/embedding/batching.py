@@ -81,7 +81,7 @@ class Window(NamedTuple):
 def window_starts(length: int, limit: int) -> range:
     """Return where the overlapping windows of a protein start.
 
-    Each residue of a long protein is in two windows, except near both ends.
+    Windows overlap by half, so each residue of a long protein is in two windows, except near both ends.
 
     Parameters
     ----------

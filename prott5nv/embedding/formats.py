@@ -1,6 +1,6 @@
 """File formats of embeddings. The suffix of a file's name chooses the format.
 
-- HDF5 holds one row per residue, or pooled vectors. It is used for every suffix other than the following two.
+- HDF5 holds one row per residue, or pooled vectors. It is used for every suffix except ``.npz`` and ``.parquet``.
 - ``.npz`` is NumPy's archive, for pooled vectors only. It holds one array of shape (D,) per accession, and the
   attributes as JSON in the comment of the archive.
 - ``.parquet`` is for pooled vectors only. It has the columns ``accession``, ``original_id``, ``truncated_from`` and

@@ -1,8 +1,8 @@
-"""Progress of an embedding run that survives a kill: finished rows in one file, and a journal of what is safe.
+"""Progress of an embedding run that survives a kill: finished rows, and a journal of the rows that are on the disk.
 
 The folder ``OUT.h5.partial/`` holds ``rows.bin`` and ``journal.jsonl``. A commit flushes the rows to the disk and then
-appends one line to the journal. A resumed run truncates both files after the last complete line of the journal. Plain
-bytes were chosen over HDF5, because they stay readable wherever a kill cuts them off.
+appends one line to the journal. A resumed run truncates both files after the last complete line of the journal. The
+rows are plain bytes and not HDF5, because a file of plain bytes stays readable if a kill truncates it at any point.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class Journal:
     output : Path
         Output file. It appears, complete, when :meth:`finish` returns.
     settings : dict
-        Everything except the input that determines the embeddings. The settings become attributes of the output, and an
-        unfinished run with other settings is not resumed.
+        All settings that determine the embeddings. The input is not one of them. The settings become attributes of the
+        output, and an unfinished run with other settings is not resumed.
     hidden_size : int
         Number of columns of every row.
 
@@ -93,7 +93,7 @@ class Journal:
         return self._digest.hex()
 
     def resume(self, records: Iterator[Record]) -> None:
-        """Read past the records that the interrupted run has committed.
+        """Skip the records that the interrupted run has committed, and check that they are the same.
 
         Parameters
         ----------

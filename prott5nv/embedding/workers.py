@@ -36,7 +36,7 @@ _SECONDS_BETWEEN_PROGRESS = 0.1
 
 
 class _Failure(NamedTuple):
-    """The last message of a worker that met an error.
+    """The last message of a worker that failed.
 
     Attributes
     ----------
@@ -59,7 +59,7 @@ class _Worker:
     number : int
         Number of its shard, counted from 1.
     residues : int
-        Number of finished residues that the listener has not been told of.
+        Number of finished residues that have not been reported to the listener.
     """
 
     number: int
@@ -91,7 +91,7 @@ def run_with_workers(request: Request, workers: int, listener: Listener) -> Summ
     workers : int
         Number of processes. On CUDA they use the GPUs in turn; on a CPU they divide its threads among them.
     listener : Listener
-        Hears of the progress of all workers together.
+        Receives the progress of all workers together.
 
     Returns
     -------
@@ -101,7 +101,8 @@ def run_with_workers(request: Request, workers: int, listener: Listener) -> Summ
     Raises
     ------
     ProtT5nvError
-        If a worker fails. Other workers finish first. An error that several workers met is given once.
+        If a worker fails. Other workers finish first. If several workers raise the same error, it is reported
+        once.
     RuntimeError
         If a worker fails with an error that the user cannot correct; the message holds its traceback.
     KeyboardInterrupt
