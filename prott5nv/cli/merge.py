@@ -1,4 +1,4 @@
-"""``prott5nv merge``: shards into one file."""
+"""``prott5nv merge``: join the shards of one input into one file."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def command(overrides: tuple[str, ...]) -> None:
     """Pretrain a model on protein sequences by span corruption, and export a .nemo file.
 
-    The data are the folder that `prott5nv prepare uniref50` made from a FASTA file. Name it with
+    The training data are a folder that `prott5nv prepare uniref50` wrote from a FASTA file. Name the folder with
     model.data.dataset_path. NAME=VALUE changes a setting; `--cfg job` prints all settings with their values and exits.
 
     \b
