@@ -115,7 +115,8 @@ class DataConfig(Section):
 class ScheduleConfig(Section):
     """``model.optim.sched``: one of NeMo's learning-rate schedules.
 
-    ``+model.optim.sched.NAME=VALUE`` passes a further argument to the schedule. ``warmup_steps`` takes precedence over ``warmup_ratio``.
+    ``+model.optim.sched.NAME=VALUE`` passes a further argument to the schedule. ``warmup_steps`` takes precedence over
+    ``warmup_ratio``.
     """
 
     path: ClassVar[str] = "model.optim.sched."

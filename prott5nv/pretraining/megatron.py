@@ -162,7 +162,8 @@ class PackedCoreAttention(MegatronModule):
 def random_numbers_of_rank(device: torch.device) -> Iterator[None]:
     """Let each tensor-parallel rank draw different random numbers within a ``with`` block.
 
-    After the block, all ranks draw the same numbers again. Dropout must be equal on all ranks for activations that all ranks hold, but not for the heads, which differ.
+    After the block, all ranks draw the same numbers again. Dropout must be equal on all ranks for activations that all
+    ranks hold, but not for the heads, which differ.
     """
     group = parallel_state.get_tensor_model_parallel_group()
     if group.size() == 1:
