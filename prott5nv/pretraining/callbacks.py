@@ -84,7 +84,7 @@ class Throughput(Callback):
         flops = training_flops(model.config, encoder_lengths, decoder_lengths)
         flops /= parallel_state.get_tensor_model_parallel_world_size()
         model.log("residues_per_s", model.encoder_tokens / seconds, prog_bar=True)
-        model.log("share_of_matmul_peak", flops / seconds / self._peak)
+        model.log("fraction_of_matmul_peak", flops / seconds / self._peak)
         model.log("memory_gb", peak_memory_bytes(model.device) / 1e9)
 
 

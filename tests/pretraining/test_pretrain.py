@@ -70,9 +70,9 @@ def test_a_run_leaves_curves_and_checkpoints(undisturbed):
     assert (folder / "curves.png").stat().st_size > 10_000
     assert len(losses(folder)) == 30
     scalars = read_scalars(folder)
-    for name in ("grad_norm", "residues_per_s", "share_of_matmul_peak", "memory_gb"):
+    for name in ("grad_norm", "residues_per_s", "fraction_of_matmul_peak", "memory_gb"):
         assert len(scalars[name]) == 30 and all(value > 0 for _, value in scalars[name]), name
-    assert max(value for _, value in scalars["share_of_matmul_peak"]) < 1
+    assert max(value for _, value in scalars["fraction_of_matmul_peak"]) < 1
     saved = sorted(path.name for path in (folder / "checkpoints").iterdir())
     steps = [name.partition("-")[0] for name in saved if name.endswith(".ckpt")]
     assert steps == ["step=10", "step=20", "step=30"]
