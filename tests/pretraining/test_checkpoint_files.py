@@ -18,7 +18,7 @@ BENCHMARK = Path(__file__).resolve().parents[2] / "benchmarks" / "kill_while_sav
 
 @pytest.fixture
 def run(tmp_path):
-    """A folder with the checkpoints of steps 1 to 5, the second of which is the best."""
+    """A folder with the checkpoints of steps 1 to 5; step 2 is the best."""
     for step, perplexity in enumerate((18.0, 12.0, 17.0, 13.0, 16.0), start=1):
         write({"step": step, "weights": torch.arange(1000)}, tmp_path / checkpoint_name(step, perplexity))
     return tmp_path
