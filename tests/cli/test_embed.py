@@ -144,7 +144,7 @@ def test_unusual_but_valid_files_are_embedded(run, tmp_path):
     assert {key: len(rows) for key, rows in EmbeddingStore(tmp_path / "out.h5").items()} == {header: 5, "protéine": 5}
 
 
-def test_other_settings_or_input_are_not_mixed(run, tmp_path):
+def test_a_complete_output_is_not_overwritten_with_other_settings_or_input(run, tmp_path):
     (tmp_path / "p.fasta").write_text(PROTEINS)
     run("p.fasta", "-o", "out.h5", "--precision", "fp32")
     before = (tmp_path / "out.h5").read_bytes()
@@ -160,7 +160,7 @@ def wait_for_commit(process, journal, before=0):
     wait_until(lambda: process.poll() is not None or (journal.exists() and journal.stat().st_size > before + 1000))
 
 
-def test_a_run_killed_three_times_gives_the_output_of_an_undisturbed_run(run, start, tmp_path):
+def test_a_run_killed_three_times_gives_the_output_of_an_uninterrupted_run(run, start, tmp_path):
     rng = random.Random(0)
     random_fasta(tmp_path / "p.fasta", 900)
     run("p.fasta", "-o", "expected.h5")

@@ -47,7 +47,7 @@ def test_a_page_holds_every_protein_and_its_label(plot, tmp_path):
     assert (x[::2].max() < x[1::2].min()) or (x[1::2].max() < x[::2].min())  # the two families are far apart
 
 
-def test_a_picture(plot, tmp_path):
+def test_an_image_is_written_for_every_kind_of_color(plot, tmp_path):
     pytest.importorskip("matplotlib")
     (tmp_path / "masses.tsv").write_text("accession\tmass\n" + "".join(f"P{i}\t{i + 0.5}\n" for i in range(9)))
     for table in [], ["--color-by", "families.tsv"], ["--color-by", "masses.tsv"]:
@@ -56,14 +56,14 @@ def test_a_picture(plot, tmp_path):
         (tmp_path / "out.png").unlink()
 
 
-def test_umap_is_a_choice(plot, tmp_path):
+def test_umap_can_be_chosen_as_the_method(plot, tmp_path):
     pytest.importorskip("umap", reason="needs the umap extra")
     plot("store.h5", "--method", "umap")
     layout = read_figure((tmp_path / "store.html").read_text())["layout"]
     assert [layout[axis]["title"]["text"] for axis in ("xaxis", "yaxis")] == ["UMAP 1", "UMAP 2"]
 
 
-def test_nothing_is_lost_without_a_request(plot, tmp_path):
+def test_an_existing_file_is_replaced_only_with_overwrite(plot, tmp_path):
     plot("store.h5")
     (tmp_path / "store.html").write_text("mine")
     assert "store.html: exists already" in plot("store.h5", code=2).stderr

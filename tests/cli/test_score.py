@@ -39,7 +39,7 @@ def read(path) -> list[dict]:
         return list(csv.DictReader(file))
 
 
-def test_variants_of_a_file_in_its_order(score, embedder, tmp_path):
+def test_variants_are_scored_in_the_order_of_the_file(score, embedder, tmp_path):
     variants = ["Q2A", "F4G:K6L", "Q2A", "G76W"]
     (tmp_path / "variants.txt").write_text("Q2A\n\nK6L,F4G\r\nQ2A\nG76W")
     assert score("one.fasta", "--mutations", "variants.txt", "-o", "out.csv").stdout == "out.csv: 4 variants\n"
@@ -96,7 +96,7 @@ def test_a_page_takes_any_name_and_sequence(score, tmp_path):
     assert read_figure(page)["data"][0]["x"] == ["D1", "A2", "T3", "A4", "D5", "A6", "T7", "A8"]
 
 
-def test_a_picture(score, tmp_path):
+def test_the_heat_map_is_written_as_an_image(score, tmp_path):
     pytest.importorskip("matplotlib")
     score("two.fasta", "--protein", "P0CG47", "--mutations", "all", "-o", "out.csv", "--plot", "map.png")
     assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
@@ -137,7 +137,7 @@ def test_perplexity_of_proteins_and_residues(score, embedder, tmp_path):
         ("", "v.txt: the file is empty"),
     ],
 )
-def test_a_bad_line_is_explained_and_nothing_is_written(score, tmp_path, text, message):
+def test_an_invalid_line_is_an_error_and_nothing_is_written(score, tmp_path, text, message):
     (tmp_path / "v.txt").write_text(text)
     assert message in score("one.fasta", "--mutations", "v.txt", "-o", "out.csv", code=2).stderr
     assert not list(tmp_path.glob("*out.csv*"))

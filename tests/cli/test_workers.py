@@ -1,4 +1,4 @@
-"""``prott5nv embed --workers N``: results, errors, and what is left after Ctrl-C and kills."""
+"""``prott5nv embed --workers N``: results, errors, and resuming after Ctrl-C and kills."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_an_error_in_the_input_is_printed_once(run, tmp_path):
 
 
 @pytest.mark.timeout(900)
-def test_after_control_c_and_kills_no_process_is_left_and_the_run_resumes(run, start, tmp_path):
+def test_after_control_c_and_kills_no_process_remains_and_the_run_resumes(run, start, tmp_path):
     psutil = pytest.importorskip("psutil")
     random_fasta(tmp_path / "p.fasta", 1200)
     run("p.fasta", "-o", "expected.h5")
