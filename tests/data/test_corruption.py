@@ -164,7 +164,7 @@ def test_an_empty_batch_stays_empty():
     assert batch.dec_cu_seqlens.tolist() == [0]
 
 
-def test_restoring_refuses_another_proteins_target():
+def test_the_target_of_another_protein_is_an_error():
     tokens, cu_seqlens = proteins([100, 300])
     batch = corrupt_spans(tokens, cu_seqlens, np.arange(2), SEED)
     inputs = split(batch.enc_tokens, batch.enc_cu_seqlens)

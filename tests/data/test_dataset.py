@@ -1,4 +1,4 @@
-"""From records to steps: the same samples on any number of ranks, every record once per epoch, no padding."""
+"""Micro-batches of optimizer steps: the same samples on any number of ranks, every record once per epoch, no padding."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_the_same_samples_on_any_number_of_ranks(records, world_size):
         assert list(chain(*map(samples, shares))) == samples(alone[step])
 
 
-def test_every_record_comes_once_per_epoch(records):
+def test_every_record_occurs_once_per_epoch(records):
     dataset = PretrainingDataset(records, SEED)
     names = [f"UniRef50_{record}" for record in range(NUM_RECORDS)]
     epochs = np.split(np.array(dataset.record_names(range(2 * NUM_RECORDS))), 2)
@@ -206,7 +206,7 @@ def test_resuming_gives_the_steps_of_an_uninterrupted_run(records):
     assert list(map(samples, resumed)) == list(map(samples, straight[7:]))
 
 
-def test_worker_processes_change_nothing(records):
+def test_samples_do_not_depend_on_the_number_of_worker_processes(records):
     dataset = PretrainingDataset(records, SEED, tokens_per_micro_batch=1500)
 
     def loaded(num_workers):

@@ -83,7 +83,7 @@ def md5(content):
     return hashlib.md5(content).hexdigest()
 
 
-def test_a_lost_connection_is_restored(server, tmp_path):
+def test_the_download_continues_after_a_lost_connection(server, tmp_path):
     server.most, server.checksum = 1_000_000, md5(CONTENT)
     path, release = download(server.address, tmp_path)
     assert path.read_bytes() == CONTENT and release == "2026_04"

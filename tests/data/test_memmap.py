@@ -57,7 +57,7 @@ def test_every_file_contributes_its_own_records_once(tmp_path):
 
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
 @pytest.mark.parametrize("blank_lines", [0, 1, 3])
-def test_line_ends(tmp_path, newline, blank_lines):
+def test_line_endings_and_blank_lines_at_the_end(tmp_path, newline, blank_lines):
     write_csv(tmp_path / "test" / "x000.csv", SEQUENCES, newline=newline, end=newline * blank_lines)
     assert list(CSVDataset(tmp_path, "test", "x000")) == SEQUENCES
 
@@ -96,7 +96,7 @@ def _open_index(path):
     return np.array(open_index(path))
 
 
-def test_processes_may_build_the_index_at_once(tmp_path):
+def test_processes_can_build_the_index_at_the_same_time(tmp_path):
     path = write_csv(tmp_path / "train" / "x000.csv", ["MKV" * 50] * 20_000)
     with multiprocessing.get_context("spawn").Pool(4) as pool:
         indices = pool.map(_open_index, [path] * 8, chunksize=1)
@@ -144,11 +144,11 @@ def test_a_pickled_dataset_opens_its_own_files(tmp_path):
         (["x[000..001]", "extra.csv"], ["x000.csv", "x001.csv", "extra.csv"]),
     ],
 )
-def test_ranges(files, expected):
+def test_ranges_are_expanded(files, expected):
     assert expand_files(files) == expected
 
 
-def test_a_backward_range_is_refused():
+def test_a_backward_range_is_an_error():
     with pytest.raises(ProtT5nvError, match="backwards"):
         expand_files("x[049..000]")
 
@@ -174,19 +174,19 @@ def test_an_invalid_row_is_reported_by_file_and_line(tmp_path, row):
 
 
 @pytest.mark.parametrize("text", ["", "id,sequence\n1,MKV\n", ">sp|P1|A\nMKV\n", HEADER + ",more\n"])
-def test_another_header_is_refused(tmp_path, text):
+def test_another_header_is_an_error(tmp_path, text):
     path = write_csv(tmp_path / "train" / "x000.csv", [])
     path.write_text(text)
     with pytest.raises(ProtT5nvError, match=r"x000.csv, line 1: the header must be"):
         CSVDataset(tmp_path, "train", "x000")
 
 
-def test_an_empty_list_of_files_is_refused(tmp_path):
+def test_an_empty_list_of_files_is_an_error(tmp_path):
     with pytest.raises(ProtT5nvError, match=r"val: no file is named; write model.data.dataset.val='x\*'"):
         CSVDataset(tmp_path, "val", [])
 
 
-def test_files_without_records_are_refused(tmp_path):
+def test_files_without_records_are_an_error(tmp_path):
     write_csv(tmp_path / "train" / "x000.csv", [])
     with pytest.raises(ProtT5nvError, match="hold no record"):
         CSVDataset(tmp_path, "train", "x000")

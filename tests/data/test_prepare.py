@@ -148,7 +148,7 @@ def test_files_have_a_maximum_number_of_rows(source, tmp_path):
     assert counts == [800, 800, 370]
 
 
-def test_named_split(source, tmp_path, monkeypatch):
+def test_a_named_split_sets_the_counts(source, tmp_path, monkeypatch):
     with pytest.raises(ProtT5nvError, match=r"2,000 usable proteins are too few .* 4,350 validation and 875,000 test"):
         prepare(source, tmp_path / "out", split="card")
     monkeypatch.setitem(uniref50.SPLITS, "card", (4, 875))
@@ -217,7 +217,7 @@ def test_a_failed_replacement_keeps_the_old_folder(source, tmp_path):
     assert names(tmp_path / "out", "train") == before
 
 
-def test_command(source, tmp_path):
+def test_the_command_writes_the_splits_and_does_not_replace_them(source, tmp_path):
     output = tmp_path / "out"
     command = [*PREPARE, source, "-o", output, "--val", "0.1", "--test", "0.05", "--group-by", "c50"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -232,14 +232,14 @@ def test_command(source, tmp_path):
     assert again.stderr.startswith(f"prott5nv: error: {output}: the folder is not empty")
 
 
-def test_command_reads_standard_input(source, tmp_path):
+def test_the_command_reads_standard_input(source, tmp_path):
     command = [*PREPARE, "-", "-o", tmp_path / "out", "--val", "10", "--test", "0"]
     subprocess.run(command, input=gzip.compress(source.read_bytes()), capture_output=True, check=True)
     assert len(names(tmp_path / "out", "train")) == 1990
 
 
 @pytest.mark.parametrize("options", [["--val", "many"], ["--split", "card", "--val", "3"], ["--split", "paper"]])
-def test_command_explains_wrong_options(source, tmp_path, options):
+def test_the_command_reports_wrong_options(source, tmp_path, options):
     done = subprocess.run([*PREPARE, source, "-o", tmp_path / "out", *options], capture_output=True, text=True)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
