@@ -42,7 +42,7 @@ print(peaks[1] - peaks[0])
     assert float(done.stdout) < 8  # MB; a dictionary would take 25 MB
 
 
-def test_a_full_disk_gives_one_clear_line():
+def test_a_full_disk_is_reported_in_one_line():
     resource = pytest.importorskip("resource")
     done = subprocess.run(
         [sys.executable, "-c", f"{CLAIM_MANY}\nclaim(50_000)"],

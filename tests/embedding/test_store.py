@@ -33,7 +33,7 @@ def test_proteins_are_read_as_they_were_written_and_in_their_order(path):
             assert store.truncated_from(protein.key) == protein.truncated_from
 
 
-def test_it_is_a_mapping(path):
+def test_the_store_is_a_mapping(path):
     store = EmbeddingStore(path)
     assert len(store) == 3
     assert "A1" in store and "A2" not in store

@@ -1,4 +1,4 @@
-"""Several worker processes from Python: what the listener hears, and errors. The command line has tests of its own."""
+"""Several worker processes from Python: the calls of the listener, and errors. The command line has its own tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from prott5nv.embedding.workers import run_with_workers
 
 
 class Recorder(Listener):
-    """Records everything it hears."""
+    """Records all calls."""
 
     def __init__(self):
         self.starts, self.surveys, self.progress, self.warnings = [], [], [], []
@@ -43,7 +43,7 @@ def request_for(tiny_checkpoint, tmp_path):
     return request_for
 
 
-def test_the_listener_hears_of_all_workers_together(request_for, tmp_path):
+def test_the_listener_receives_the_progress_of_all_workers(request_for, tmp_path):
     random_fasta(tmp_path / "p.fasta", 40)
     with open(tmp_path / "p.fasta", "a") as file:
         file.write(">lower\nmslkr\n>empty\n")
@@ -82,7 +82,7 @@ def test_finished_shards_are_not_computed_again(request_for, tmp_path):
     assert contents(tmp_path / "out.h5") == contents(tmp_path / "expected.h5")
 
 
-def test_an_error_of_the_user_is_raised_once_for_all_workers(request_for, tmp_path):
+def test_an_error_in_the_input_is_raised_once_for_all_workers(request_for, tmp_path):
     (tmp_path / "p.fasta").write_text(">a\nMS\n>b\nM1\n")
     with pytest.raises(ProtT5nvError) as error:
         run_with_workers(request_for("out.h5"), 2, Listener())
