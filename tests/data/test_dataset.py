@@ -1,4 +1,4 @@
-"""Micro-batches of optimizer steps: the same samples on any number of ranks, every record once per epoch, no padding."""
+"""Micro-batches of optimizer steps: the same on any number of ranks, every record once per epoch, no padding."""
 
 from __future__ import annotations
 
