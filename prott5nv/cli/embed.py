@@ -15,12 +15,14 @@ from prott5nv.embedding.pooling import POOLINGS
 from prott5nv.embedding.run import Listener, Request, run
 from prott5nv.embedding.workers import run_with_workers
 from prott5nv.errors import ProtT5nvError
+from prott5nv.io.source import is_read_once
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
     from prott5nv.embedding.job import Summary
     from prott5nv.embedding.survey import Survey
+    from prott5nv.io.cleaning import Cleaning
 
 EXIT_SKIPPED = 3
 EXIT_INTERRUPTED = 130
@@ -69,6 +71,7 @@ _POOLING_HELP += " ".join(
               "column has no usual name, such as id or accession.")  # fmt: skip
 @click.option("--sequence-column", metavar="NAME", help="Column that holds the sequences in a table. It is needed only "
               "if the column has no usual name, such as sequence.")  # fmt: skip
+@options.cleaning
 def command(
     source: str,
     output: Path,
@@ -84,11 +87,15 @@ def command(
     workers: int,
     id_column: str | None,
     sequence_column: str | None,
+    cleaning: Cleaning,
 ) -> None:
     """Compute embeddings of proteins: one row per residue, or one per protein.
 
     INPUT is a FASTA file, a CSV or TSV file with a header line, or a Parquet file. Text files may be gzipped. INPUT can
-    be - for standard input.
+    be - for standard input, or a pipe such as <(zcat a.gz b.gz), which is read as standard input is.
+
+    A * at the end of a sequence is removed. A sequence that is empty or a word such as NA or null is missing, which is
+    an error.
 
     OUT contains one dataset per protein, in input order. The name of a dataset is the accession: P69905 for
     sp|P69905|HBA_HUMAN, and the first word of any other header. The unchanged first word is stored as the attribute
@@ -119,9 +126,9 @@ def command(
     """
     check_suffix(output, None if pooling == "none" else pooling)
     several = workers > 1 and not output.exists()
-    if several and (shard or source == "-"):
+    if several and (shard or is_read_once(source)):
         raise click.UsageError(
-            "--workers cuts a file into shards itself: use neither --shard nor standard input with it"
+            "--workers cuts a file into shards itself: use neither --shard nor standard input nor a pipe with it"
         )
     request = Request(
         source,
@@ -137,6 +144,7 @@ def command(
         shard=shard,
         id_column=id_column,
         sequence_column=sequence_column,
+        cleaning=cleaning,
     )
     _embed(request, workers if several else 1)
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
+from typing import Any
 
 import click
 
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.atomic import check_replaceable
+from prott5nv.io.cleaning import GAP_MODES, Cleaning
 from prott5nv.io.output import check_format, is_standard_output, is_stream
 
 model = click.option("--model", metavar="FILE.nemo", help="Checkpoint to use. The default is the small built-in model.")
@@ -35,6 +39,29 @@ proteins = click.option(
 
 
 overwrite = click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
+
+
+def cleaning(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options ``--gaps`` and ``--allow-nucleotides`` to a command, which gets them as `cleaning`."""
+
+    @click.option(
+        "--gaps",
+        type=click.Choice(GAP_MODES),
+        default="error",
+        show_default=True,
+        help="What to do with gaps (- and .) in a sequence, as in an alignment. error refuses the protein. keep treats "
+        "each gap as an unknown residue. remove takes them out.",
+    )
+    @click.option(
+        "--allow-nucleotides",
+        is_flag=True,
+        help="Accept an input whose letters are all A, C, G, T, U or N. Without this option it is refused.",
+    )
+    @wraps(command)
+    def with_cleaning(*arguments: Any, gaps: str, allow_nucleotides: bool, **options: Any) -> None:
+        command(*arguments, cleaning=Cleaning(gaps, allow_nucleotides), **options)
+
+    return with_cleaning
 
 
 class NewFile(click.ParamType):

@@ -17,7 +17,9 @@ from prott5nv.embedding.embedder import Embedder, Model, as_embedder, model_file
 from prott5nv.embedding.formats import check_suffix, read_attributes, workers_folder
 from prott5nv.embedding.journal import Journal, fingerprint_of, partial_folder
 from prott5nv.embedding.survey import CheckedProteins, CheckedRecord, Survey
+from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning
 from prott5nv.errors import ProtT5nvError
+from prott5nv.io.source import is_read_once
 from prott5nv.io.record import Record
 
 LAYER = "encoder.final_layernorm"
@@ -59,6 +61,7 @@ def embed_file(
     dtype: str = "float32",
     skip_errors: bool = False,
     shard: tuple[int, int] | None = None,
+    cleaning: Cleaning = DEFAULT_CLEANING,
     id_column: str | None = None,
     sequence_column: str | None = None,
     on_survey: Callable[[Survey], None] = lambda survey: None,
@@ -69,7 +72,7 @@ def embed_file(
     Parameters
     ----------
     source : str or PathLike
-        FASTA, CSV, TSV or Parquet, gzipped or not, or ``-`` for standard input.
+        FASTA, CSV, TSV or Parquet, gzipped or not; a pipe; or ``-`` for standard input.
     output : str or PathLike
         HDF5 with one dataset per accession, such as ``P69905`` for ``sp|P69905|HBA_HUMAN``. Pooled vectors can also be
         written as ``.npz`` or ``.parquet``; see `prott5nv.embedding.formats`. Until the output is complete, finished
@@ -86,13 +89,15 @@ def embed_file(
         Whether to skip proteins that cannot be embedded and list them in ``<output>.skipped.tsv``. By default the first
         one ends the run.
     shard : tuple of int, optional
+    cleaning : Cleaning
+        What to do with gaps and nucleotides; see :mod:`prott5nv.io.cleaning`.
         ``(2, 4)`` embeds the second of four shards with about the same number of residues. Join the shards with
         :func:`prott5nv.embedding.merge.merge`.
     id_column, sequence_column : str, optional
         Columns of a table; see :func:`prott5nv.io.reader.read_records`.
     on_survey : callable, optional
-        Called with the counts of the input before any protein is embedded. It is not called for standard input, which
-        can be read only once, or if the output already exists.
+        Called with the counts of the input before any protein is embedded. It is not called for standard input or a
+        pipe, which can be read only once, or if the output already exists.
     on_progress : callable, optional
         Called with the number of residues finished since the last call. The first call gives the residues that an
         interrupted run had finished.
@@ -114,10 +119,10 @@ def embed_file(
     embedder = as_embedder(model)
     settings = _settings(embedder, model_path, pooling, dtype, long)
     limit = embedder.config.max_position_embeddings
-    proteins = CheckedProteins(source, limit, long, skip_errors, id_column, sequence_column)
+    proteins = CheckedProteins(source, limit, long, skip_errors, id_column, sequence_column, cleaning)
     job = _Job(output, proteins, embedder, settings, pooling, on_progress)
-    if str(source) == "-":
-        _check_standard_input(output, shard)
+    if is_read_once(source):
+        _check_read_once(proteins.name, output, shard)
         return job.run()
     survey = job.survey_input(shard)
     if output.exists():
@@ -271,8 +276,8 @@ def _settings(
     }
 
 
-def _check_standard_input(output: Path, shard: tuple[int, int] | None) -> None:
+def _check_read_once(name: str, output: Path, shard: tuple[int, int] | None) -> None:
     if output.exists():
         raise ProtT5nvError(f"{output} exists: delete it or choose another name")
     if shard:
-        raise ProtT5nvError("standard input cannot be cut into shards, because it can be read only once: give a file")
+        raise ProtT5nvError(f"{name} cannot be cut into shards, because it can be read only once: give a file")

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning
+
 if TYPE_CHECKING:
     from prott5nv.embedding.job import Summary
     from prott5nv.embedding.survey import Survey
@@ -24,14 +26,14 @@ class Request:
     Attributes
     ----------
     source : str
-        Input file; ``-`` for standard input.
+        Input file or pipe; ``-`` for standard input.
     output : Path
         File to write.
     model : str, optional
         Checkpoint file; the default is the built-in model.
     device, precision, compile
         See :class:`prott5nv.Embedder`.
-    pooling, long, dtype, skip_errors, shard, id_column, sequence_column
+    pooling, long, dtype, skip_errors, shard, id_column, sequence_column, cleaning
         See :func:`prott5nv.embedding.job.embed_file`.
     """
 
@@ -48,6 +50,7 @@ class Request:
     shard: tuple[int, int] | None = None
     id_column: str | None = None
     sequence_column: str | None = None
+    cleaning: Cleaning = DEFAULT_CLEANING
 
 
 class Listener:
@@ -106,6 +109,7 @@ def run(request: Request, listener: Listener) -> Summary:
             skip_errors=request.skip_errors,
             shard=request.shard,
             id_column=request.id_column,
+            cleaning=request.cleaning,
             sequence_column=request.sequence_column,
             on_survey=listener.on_survey,
             on_progress=listener.on_progress,

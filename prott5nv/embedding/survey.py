@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -11,7 +11,8 @@ from prott5nv.embedding.batching import LongProteins
 from prott5nv.embedding.journal import InputDigest
 from prott5nv.embedding.keys import KeyRegister, Owner
 from prott5nv.errors import ProtT5nvError
-from prott5nv.io.reader import read_records
+from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning, with_missing_counted
+from prott5nv.io.reader import read_records_and_faults
 from prott5nv.io.record import Record, accession
 from prott5nv.io.source import source_name
 from prott5nv.model.tokenizer import ProteinTokenizer
@@ -80,8 +81,8 @@ class CheckedProteins:  # numpydoc ignore=PR02
         What to do with longer proteins; see :meth:`prott5nv.Embedder.embed`.
     skip_errors : bool
         Whether to yield records that cannot be embedded instead of raising their error.
-    id_column, sequence_column : str, optional
-        Columns of a table; see :func:`prott5nv.io.reader.read_records`.
+    id_column, sequence_column, cleaning
+        See :func:`prott5nv.io.reader.read_records`.
     stretch : tuple of int, optional
         Yield only the records that start in this half-open range of the input's extent; see :meth:`shard`.
     """
@@ -92,6 +93,7 @@ class CheckedProteins:  # numpydoc ignore=PR02
     skip_errors: bool = False
     id_column: str | None = None
     sequence_column: str | None = None
+    cleaning: Cleaning = DEFAULT_CLEANING
     stretch: tuple[int, int] | None = None
 
     @property
@@ -108,17 +110,13 @@ class CheckedProteins:  # numpydoc ignore=PR02
 
     def _all(self) -> Iterator[CheckedRecord]:
         # The reader accepts faulty records, because `check` finds their errors and they can be skipped.
-        records = read_records(
-            self.source,
-            id_column=self.id_column,
-            sequence_column=self.sequence_column,
-            allow_empty=True,
-            allow_non_ascii=True,
+        records = read_records_and_faults(
+            self.source, id_column=self.id_column, sequence_column=self.sequence_column, cleaning=self.cleaning
         )
         for checked in check(records, self.name, self.limit if self.long in ("error", "skip") else None):
             skipped_on_request = self.long == "skip" and len(checked.record.sequence) > self.limit
             if checked.error and not self.skip_errors and not skipped_on_request:
-                raise checked.error
+                raise with_missing_counted(checked.error, records)
             yield checked
 
     def residues(self, record: Record) -> int:
@@ -172,15 +170,18 @@ class CheckedProteins:  # numpydoc ignore=PR02
         return replace(self, stretch=(extent * (index - 1) // count, extent * index // count))
 
 
-def check(records: Iterator[Record], source: str, limit: int | None = None) -> Iterator[CheckedRecord]:
+def check(
+    records: Iterable[tuple[Record, str | None]], source: str, limit: int | None = None
+) -> Iterator[CheckedRecord]:
     """Determine the key of each record, and the error that prevents embedding it.
 
-    A record has an error if HDF5 cannot use its id as a name, if its id or accession occurred before, if its sequence
-    is empty or too long, or if it contains a character that is not a residue.
+    A record has an error if cleaning found a fault, if HDF5 cannot use its id as a name, if its id or accession
+    occurred before, if its sequence is too long, or if it contains a character that is not a residue.
 
     Parameters
     ----------
-    records : iterator of Record
+    records : iterable of tuple of (Record, str or None)
+        Records and their faults, from :func:`prott5nv.io.reader.read_records_and_faults`.
     source : str
         Name of the input in messages.
     limit : int, optional
@@ -193,9 +194,9 @@ def check(records: Iterator[Record], source: str, limit: int | None = None) -> I
     """
     tokenizer = ProteinTokenizer()
     register = KeyRegister()
-    for record in records:
+    for record, fault in records:
         key = accession(record.id)
-        reason = _fault(record, key, limit, tokenizer) or _conflict(record, key, register)
+        reason = fault or _fault(record, key, limit, tokenizer) or _conflict(record, key, register)
         error = ProtT5nvError(f"{source}: line {record.line}: {record.id}: {reason}") if reason else None
         yield CheckedRecord(record, key, error)
 
@@ -204,8 +205,6 @@ def _fault(record: Record, key: str, limit: int | None, tokenizer: ProteinTokeni
     """Return why a record cannot be embedded, regardless of other records; None if it can."""
     if "/" in key or key == ".":
         return "HDF5 cannot use this id as a name; rename it, for example with '_' in place of '/'"
-    if not record.sequence:
-        return "there is no sequence"
     if limit and len(record.sequence) > limit:
         return (
             f"{len(record.sequence)} residues, but the model accepts at most {limit} at once; choose --long window or "

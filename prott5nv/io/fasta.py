@@ -80,11 +80,14 @@ def parse_fasta(
     ProtT5nvError
         If the text is not FASTA. The message names file, line and record.
     """
-    text = stream.read(_BLOCK).removeprefix(_BYTE_ORDER_MARK)
-    beginning = text.lstrip()
-    line = 1 + text[: len(text) - len(beginning)].count(b"\n")
-    if not beginning:
-        raise ProtT5nvError(f"{name}: the file holds no records")
+    text = stream.read1(_BLOCK).removeprefix(_BYTE_ORDER_MARK)
+    line = 1
+    while not (beginning := text.lstrip()):
+        line += text.count(b"\n")
+        text = stream.read1(_BLOCK)
+        if not text:
+            raise ProtT5nvError(f"{name}: the file holds no records")
+    line += text[: len(text) - len(beginning)].count(b"\n")
     if not beginning.startswith(b">"):
         found = beginning.split(None, 1)[0][:20].decode("ascii", "backslashreplace")
         raise ProtT5nvError(f"{name}: line {line}: expected a header that begins with '>', found '{found}'")
@@ -99,11 +102,15 @@ def parse_fasta(
         if not description:
             raise ProtT5nvError(f"{name}: line {line}: a header without a name follows '>'")
         record_id = description.split(None, 1)[0]
+        if "\0" in description or not record_id.isprintable():
+            raise ProtT5nvError(f"{name}: line {line}: header {description[:60]!a} has control characters")
 
         letters = body.replace(b"\n", b"")
         line_ends = len(body) - len(letters)
         if not letters.isalpha():  # it has white space, line ends of Windows, gaps or damage, or is empty
-            letters = b"".join([part.strip() for part in body.split(b"\n")])
+            parts = [part.strip() for part in body.split(b"\n")]
+            letters = b"".join(parts)
+            _check_lines(parts, letters, f"{name}: line {{}}: record {record_id}", line + 1)
             if not letters and not allow_empty:
                 raise ProtT5nvError(f"{name}: line {line}: record {record_id} has no sequence")
             if not letters.isascii() and not allow_non_ascii:
@@ -115,14 +122,39 @@ def parse_fasta(
         line += len(newline) + line_ends + 1  # splitting at the next header removed one more line end
 
 
-def _entries(rest: bytes, stream: io.BufferedReader) -> Iterator[bytes]:
-    """Stream the text of each record without its ``>``; `rest` is text that was already read from the stream."""
-    # Splitting whole blocks is three times as fast as a loop over lines. For truncated gzip data, read1 returns all
-    # data before the end, and read would lose some of them.
-    while block := stream.read1(_BLOCK):
-        *entries, rest = (rest + block).split(b"\n>")
-        yield from entries
-    yield from rest.split(b"\n>")
+def _entries(block: bytes, stream: io.BufferedReader) -> Iterator[bytes]:
+    """Stream the text of each record without its ``>``; `block` is text that was already read from the stream."""
+    # Splitting whole blocks is three times as fast as a loop over lines. The blocks of a long record are joined once,
+    # so the time is linear in its length. For truncated gzip data, read1 returns all data before the end, and read
+    # would lose some of them.
+    parts: list[bytes] = []
+    while True:
+        if block.startswith(b">") and parts and parts[-1].endswith(b"\n"):  # the separator is on two blocks
+            yield b"".join(parts)[:-1]
+            parts, block = [], block[1:]
+        first, *others = block.split(b"\n>")
+        parts.append(first)
+        if others:
+            yield b"".join(parts)
+            yield from others[:-1]
+            parts = [others[-1]]
+        block = stream.read1(_BLOCK)
+        if not block:
+            break
+    yield b"".join(parts)
+
+
+def _check_lines(parts: list[bytes], letters: bytes, where: str, first_line: int) -> None:
+    """Refuse damaged sequence lines. `where` is file, line and record for error messages, with ``{}`` for the line."""
+    if b"\0" in letters:
+        number = next(index for index, part in enumerate(parts) if b"\0" in part)
+        raise ProtT5nvError(f"{where.format(first_line + number)} has a NUL byte; the file is damaged")
+    if b"--" in parts and letters.strip(b"-") and letters.count(b"-") == 2 * parts.count(b"--"):
+        line = first_line + parts.index(b"--")
+        raise ProtT5nvError(
+            f"{where.format(line)} has the line '--', which grep -A writes between matches; remove these lines, for "
+            "example with grep --no-group-separator"
+        )
 
 
 def _first_non_ascii(body: bytes, first_line: int) -> tuple[int, int]:

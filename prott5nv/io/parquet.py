@@ -7,16 +7,12 @@ from collections.abc import Iterator
 from types import ModuleType
 
 from prott5nv.errors import ProtT5nvError
-from prott5nv.io.delimited import ID_COLUMNS, SEQUENCE_COLUMNS, find_column
+from prott5nv.io.delimited import ID_COLUMNS, SEQUENCE_COLUMNS, checked_id, find_column
 from prott5nv.io.record import Record
 
 
 def read_parquet(
-    path: str | os.PathLike,
-    *,
-    id_column: str | None = None,
-    sequence_column: str | None = None,
-    allow_empty: bool = False,
+    path: str | os.PathLike, *, id_column: str | None = None, sequence_column: str | None = None
 ) -> Iterator[Record]:
     """Stream the proteins of a Parquet file.
 
@@ -27,18 +23,17 @@ def read_parquet(
     id_column, sequence_column : str, optional
         Names of the columns to read. By default these are the first usual names that the table has, as in
         :mod:`prott5nv.io.delimited`.
-    allow_empty : bool, default False
-        Whether to yield records without a sequence. By default they are an error.
 
     Yields
     ------
     Record
-        One record at a time, in the order of the file. Its `line` is the row, counted from 1.
+        One record at a time, in the order of the file. Its `line` is the row, counted from 1. Its sequence may be
+        empty.
 
     Raises
     ------
     ProtT5nvError
-        If pyarrow is not installed, the file is damaged, a column is missing, or a row has no id or no sequence.
+        If pyarrow is not installed, the file is damaged, a column is missing, a row has no id, or a value is not text.
     """
     reader = pyarrow_parquet()
     from pyarrow import ArrowException
@@ -51,14 +46,12 @@ def read_parquet(
             sequence_name = names[find_column(names, sequence_column, SEQUENCE_COLUMNS, "sequence", str(path))]
             for batch in file.iter_batches(1000, columns=[id_name, sequence_name]):
                 columns = batch.column(id_name).to_pylist(), batch.column(sequence_name).to_pylist()
-                for record_id, sequence in zip(*columns, strict=True):
+                for id_value, sequence_value in zip(*columns, strict=True):
                     row += 1
-                    record_id = "" if record_id is None else str(record_id).strip()
-                    sequence = "" if sequence is None else str(sequence).strip()
-                    if not record_id:
-                        raise ProtT5nvError(f"{path}: row {row}: the id is empty")
-                    if not sequence and not allow_empty:
-                        raise ProtT5nvError(f"{path}: row {row}: record {record_id} has no sequence")
+                    where = f"{path}: row {row}"
+                    is_number = isinstance(id_value, int) and not isinstance(id_value, bool)
+                    record_id = checked_id(str(id_value) if is_number else _text(id_value, f"{where}: the id"), where)
+                    sequence = _text(sequence_value, f"{where}: the sequence of {record_id}").strip()
                     yield Record(record_id, sequence, record_id, row)
     except (ArrowException, OSError) as error:
         raise ProtT5nvError(f"{path}: not a readable Parquet file ({error})") from None
@@ -66,11 +59,27 @@ def read_parquet(
         raise ProtT5nvError(f"{path}: the table has no rows")
 
 
+def _text(value: object, what: str) -> str:
+    """Return a text, or bytes as text; a missing value is empty. `what` names the value in error messages."""
+    if value is None or value != value:  # NaN is not equal to itself
+        return ""
+    try:
+        if isinstance(value, bytes):
+            return value.decode()
+    except UnicodeDecodeError:
+        raise ProtT5nvError(f"{what} is not UTF-8 text") from None
+    if not isinstance(value, str):
+        raise ProtT5nvError(f"{what} is {value!r:.40}, not text")
+    return value
+
+
 def is_parquet(path: str | os.PathLike) -> bool:
     """Return whether a file begins with Parquet's signature.
 
-    Standard input (``-``) is never Parquet, because that format cannot be read as a stream.
+    Standard input and pipes are never Parquet, because that format cannot be read as a stream. Nothing is read of them.
     """
+    if not os.path.isfile(path):
+        return False
     try:
         with open(path, "rb") as file:
             return file.read(4) == b"PAR1"

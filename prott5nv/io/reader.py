@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from prott5nv.io.delimited import parse_csv
+from prott5nv.errors import ProtT5nvError
+from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning, clean_records, with_missing_counted
+from prott5nv.io.delimited import parse_table
 from prott5nv.io.fasta import parse_fasta
 from prott5nv.io.parquet import is_parquet, read_parquet
 from prott5nv.io.record import Record
@@ -17,8 +19,7 @@ def read_records(
     *,
     id_column: str | None = None,
     sequence_column: str | None = None,
-    allow_empty: bool = False,
-    allow_non_ascii: bool = False,
+    cleaning: Cleaning = DEFAULT_CLEANING,
 ) -> Iterator[Record]:
     """Stream the proteins of a FASTA, CSV, TSV or Parquet file. All but Parquet may be compressed with gzip.
 
@@ -31,10 +32,8 @@ def read_records(
         File to read, or ``-`` for standard input.
     id_column, sequence_column : str, optional
         Names of the columns to read, for tables without the usual column names (see :mod:`prott5nv.io.delimited`).
-    allow_empty : bool, default False
-        Whether to yield records without a sequence. By default they are an error.
-    allow_non_ascii : bool, default False
-        Whether to yield sequences with non-ASCII characters. By default they are an error.
+    cleaning : Cleaning
+        What to do with gaps and nucleotides; see :mod:`prott5nv.io.cleaning`.
 
     Yields
     ------
@@ -46,28 +45,78 @@ def read_records(
     ProtT5nvError
         If the file cannot be read, has no records, or has a malformed record. The message names file, line and id.
 
+    Warns
+    -----
+    InputWarning
+        If sequences were changed; see :func:`prott5nv.io.cleaning.clean_records`.
+
     Examples
     --------
     >>> from prott5nv.io.reader import read_records
     >>> next(read_records("examples/proteins.fasta")).id
     'sp|P69905|HBA_HUMAN'
     """
+    records = _read(path, id_column, sequence_column, cleaning, allow_non_ascii=False)
+    for record, fault in records:
+        if fault:
+            error = ProtT5nvError(f"{source_name(path)}: line {record.line}: {record.id}: {fault}")
+            raise with_missing_counted(error, records)
+        yield record
+
+
+def read_records_and_faults(
+    path: str | os.PathLike,
+    *,
+    id_column: str | None = None,
+    sequence_column: str | None = None,
+    cleaning: Cleaning = DEFAULT_CLEANING,
+) -> Iterator[tuple[Record, str | None]]:
+    """Stream the proteins of a file together with the reason why one cannot be used, so that the caller can skip it.
+
+    Parameters
+    ----------
+    path, id_column, sequence_column, cleaning
+        As for :func:`read_records`.
+
+    Yields
+    ------
+    record : Record
+        One record at a time, in the order of the file. Its sequence may have characters that are not residues.
+    fault : str or None
+        Why the record cannot be used; None if cleaning found no reason.
+
+    Raises
+    ------
+    ProtT5nvError
+        If the file cannot be read, has no records, or is damaged.
+    """
+    return _read(path, id_column, sequence_column, cleaning, allow_non_ascii=True)
+
+
+def _read(
+    path: str | os.PathLike,
+    id_column: str | None,
+    sequence_column: str | None,
+    cleaning: Cleaning,
+    *,
+    allow_non_ascii: bool,
+) -> Iterator[tuple[Record, str | None]]:
     name = source_name(path)
     if is_parquet(path):
-        yield from read_parquet(path, id_column=id_column, sequence_column=sequence_column, allow_empty=allow_empty)
+        records = read_parquet(path, id_column=id_column, sequence_column=sequence_column)
+        yield from clean_records(records, name, cleaning)
         return
     with open_source(path) as stream:
         beginning = stream.peek().removeprefix(b"\xef\xbb\xbf").lstrip()
         first_line = beginning.partition(b"\n")[0]
         if not first_line.startswith(b">") and (b"," in first_line or b"\t" in first_line):
-            records = parse_csv(
+            records = parse_table(
                 stream,
                 name,
                 id_column=id_column,
                 sequence_column=sequence_column,
-                allow_empty=allow_empty,
                 allow_non_ascii=allow_non_ascii,
             )
         else:
-            records = parse_fasta(stream, name, allow_empty=allow_empty, allow_non_ascii=allow_non_ascii)
-        yield from name_truncation(records, name)
+            records = parse_fasta(stream, name, allow_empty=True, allow_non_ascii=allow_non_ascii)
+        yield from clean_records(name_truncation(records, name), name, cleaning)

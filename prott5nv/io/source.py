@@ -1,10 +1,12 @@
-"""Opening of input files and standard input, with or without gzip compression, and error messages that name them."""
+"""Opening of input files, pipes and standard input, with or without gzip compression, and errors that name them."""
 
 from __future__ import annotations
 
 import gzip
 import io
 import os
+import select
+import stat
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +20,42 @@ if TYPE_CHECKING:
     from prott5nv.io.record import Record
 
 _BUFFER = 1 << 20
+
+
+class _FullReads(io.RawIOBase):
+    """A raw stream whose reads are short only at the end of the data.
+
+    A pipe returns what its writer has written so far, which can be a single byte, and gzip data end with each member.
+    With full reads, one ``peek`` is enough to tell the format.
+    """
+
+    def __init__(self, stream: io.FileIO | _GzipStream) -> None:
+        self._stream = stream
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        view = memoryview(buffer).cast("B")
+        filled = 0
+        while filled < len(view):
+            try:
+                count = self._stream.readinto(view[filled:])
+            except EOFError:  # Truncated gzip data. The next read raises this error again.
+                if filled:
+                    break
+                raise
+            if count is None:  # standard input that another program made non-blocking
+                select.select([self._stream], [], [])
+                continue
+            if not count:
+                break
+            filled += count
+        return filled
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
 
 
 class _ObservedStream(io.RawIOBase):
@@ -46,6 +84,37 @@ class _GzipStream(gzip.GzipFile):
         return self.readinto1(buffer)
 
 
+def is_read_once(path: str | os.PathLike) -> bool:
+    """Return whether an input can be read only once: standard input (``-``), a pipe such as ``<(...)``, or a device.
+
+    Such an input must be opened once and read to its end. Opening it again loses data or waits forever.
+    """
+    if str(path) == "-":
+        return True
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode) or stat.S_ISSOCK(mode)
+
+
+def require_file(path: str | os.PathLike) -> None:
+    """Raise an error for an input that can be read only once, where a format needs a file.
+
+    Parameters
+    ----------
+    path : str or PathLike
+        The input.
+
+    Raises
+    ------
+    ProtT5nvError
+        If the input is standard input, a pipe or a device.
+    """
+    if is_read_once(path):
+        raise ProtT5nvError(f"{source_name(path)}: this format cannot be read from a pipe: give the name of a file")
+
+
 def source_name(path: str | os.PathLike) -> str:
     """Return the name of an input for messages, which is its path, or ``standard input`` for ``-``."""
     return "standard input" if str(path) == "-" else str(path)
@@ -55,7 +124,7 @@ def source_name(path: str | os.PathLike) -> str:
 def open_source(
     path: str | os.PathLike, on_read: Callable[[memoryview], object] | None = None
 ) -> Iterator[io.BufferedReader]:
-    """Open a text file to read its bytes. Gzip compression is detected from the content, not from the file name.
+    """Open a text file or pipe to read its bytes. Gzip compression is detected from the content, not from the name.
 
     Parameters
     ----------
@@ -80,14 +149,16 @@ def open_source(
     try:
         standard_input = str(path) == "-"
         raw = io.FileIO(0 if standard_input else path, closefd=not standard_input)
-        file: io.BufferedReader[Any] = io.BufferedReader(raw, _BUFFER)
+        file: io.BufferedReader[Any] = io.BufferedReader(_FullReads(raw), _BUFFER)
         with file:
             stream = file if on_read is None else io.BufferedReader(_ObservedStream(file, on_read), _BUFFER)
             if stream.peek(2)[:2] == b"\x1f\x8b":
-                stream = io.BufferedReader(_GzipStream(fileobj=stream), _BUFFER)
+                stream = io.BufferedReader(_FullReads(_GzipStream(fileobj=stream)), _BUFFER)
             beginning = stream.peek(_BUFFER)
             if not beginning:
                 raise ProtT5nvError(f"{name}: the file is empty")
+            if beginning.startswith(b"PAR1"):
+                raise ProtT5nvError(f"{name}: Parquet can be read only from an uncompressed file, not from a pipe")
             if b"\0" in beginning:
                 raise ProtT5nvError(f"{name}: this is a binary file, not FASTA or CSV text")
             yield stream

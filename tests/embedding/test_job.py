@@ -11,6 +11,7 @@ from prott5nv.embedding.job import embed_file
 from prott5nv.io.reader import read_records
 from prott5nv.io.record import accession
 
+from prott5nv.io.cleaning import Cleaning
 
 @pytest.fixture(scope="module")
 def embedder(tiny_checkpoint):
@@ -51,14 +52,22 @@ def test_errors_name_file_line_and_id(embedder, tiny_checkpoint, tmp_path, kind)
 def test_quirks_of_real_files(embedder, tiny_checkpoint, tmp_path, shared):
     for file in sorted((shared / "data" / "sequences" / "quirks").iterdir()):
         output = tmp_path / f"{file.name}.h5"
-        summary = embed_file(file, output, embedder, model_path=tiny_checkpoint, long="window", skip_errors=True)
-        records = {accession(record.id): record for record in reversed(list(read_records(file)))}
+        summary = embed_file(
+            file,
+            output,
+            embedder,
+            long="window",
+            skip_errors=True,
+            cleaning=Cleaning(gaps="keep"),
+        )
+        read = list(read_records(file, cleaning=Cleaning(gaps="keep")))
+        records = {accession(record.id): record for record in reversed(read)}
         with EmbeddingStore(output) as store:
             assert {key: len(rows) for key, rows in store.items()} == {
                 key: len(record.sequence) for key, record in records.items()
             }
-            assert len(store) + summary.skipped == sum(1 for _ in read_records(file))
-            order = list(dict.fromkeys(accession(record.id) for record in read_records(file)))
+            assert len(store) + summary.skipped == len(read)
+            order = list(dict.fromkeys(accession(record.id) for record in read))
             assert list(store) == order
 
 

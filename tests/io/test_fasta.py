@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import subprocess
 import sys
+import time
 
 import pytest
 from hypothesis import given
@@ -102,6 +103,11 @@ def test_random_records_are_read_back(tmp_path_factory, records, width, line_end
         (b">a\nMKV\nM\xc3\xa4V\n", "line 3: record a has the non-ASCII byte 0xc3"),
         (b">a\xff\nMKV\n", "line 1: header 'a\\xff' is not UTF-8"),
         (b">a\0\1\nMKV\n", "binary file"),
+        (PLAIN * 100_000 + b">a\0b\nMKV\n", "line 500001: header 'a\\x00b' has control characters"),
+        (PLAIN * 100_000 + b">a\nMKV\nM\0V\n", "line 500003: record a has a NUL byte"),
+        (b">a\1b\nMKV\n", "line 1: header 'a\\x01b' has control characters"),
+        (b">a\nMKV\n--\n>b\nLAG\n", "line 3: record a has the line '--', which grep -A writes"),
+        (b">a\nMKV\r\n--\r\n>b\nLAG\n", "line 3: record a has the line '--', which grep -A writes"),
         (">a\nMKV\n".encode("utf-16"), "binary file"),
         (gzip.compress(PLAIN * 1000)[:-20], "truncated"),
         (gzip.compress(PLAIN)[:-8] + b"\1\2\3\4\5\6\7\10", "damaged"),
@@ -121,6 +127,29 @@ def test_a_missing_file_or_a_folder_is_an_error(tmp_path):
     for path in (tmp_path / "absent.fasta", tmp_path):
         with pytest.raises(ProtT5nvError, match=str(path)):
             list(read_fasta(path))
+
+
+def test_a_line_of_two_gaps_in_an_alignment_is_no_separator(tmp_path):
+    path = write(tmp_path, b">a\nM-V\n--\n>b\n--\n--\n>c\n\x2d\n")
+    assert [record.sequence for record in read_fasta(path)] == ["M-V--", "----", "-"]
+
+
+def test_the_time_for_a_record_on_many_lines_is_linear(tmp_path):
+    def seconds(lines):
+        path = write(tmp_path, b">a\n" + (b"MKVLAGHTRE" * 6 + b"\n") * lines)
+        start = time.process_time()
+        assert len(next(read_fasta(path)).sequence) == 60 * lines
+        return time.process_time() - start
+
+    seconds(10_000)
+    short, long = min(seconds(100_000) for _ in range(3)), min(seconds(1_000_000) for _ in range(3))
+    assert long < 30 * short  # ten times as long; quadratic time would be a hundred times
+
+
+def test_headers_of_merged_records_keep_their_separators(tmp_path):
+    """NCBI's nr joins the headers of identical proteins with Ctrl-A."""
+    record = next(read_fasta(write(tmp_path, b">P1 first\1P2 second\nMKV\n")))
+    assert (record.id, record.description) == ("P1", "P1 first\1P2 second")
 
 
 def test_empty_records_are_yielded_on_request(tmp_path):

@@ -36,16 +36,25 @@ def test_numbers_serve_as_ids(tmp_path):
     assert [record.id for record in read_parquet(write(tmp_path, id=[0, 1], sequence=["MKV", "LAG"]))] == ["0", "1"]
 
 
-def test_empty_sequences_are_yielded_on_request(tmp_path):
+def test_text_that_is_stored_as_bytes_is_decoded(tmp_path):
+    path = write(tmp_path, id=[b"a"], sequence=[b"MKV"])
+    assert list(read_records(path)) == [("a", "MKV", "a", 1)]
+
+
+def test_missing_sequences_are_empty(tmp_path):
     path = write(tmp_path, id=["a", "b"], sequence=["MKV", None])
-    assert [record.sequence for record in read_parquet(path, allow_empty=True)] == ["MKV", ""]
+    assert [record.sequence for record in read_parquet(path)] == ["MKV", ""]
 
 
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
         ({"id": ["a"], "residues": ["MKV"]}, "no sequence column named sequence or seq; the columns are: id, residues"),
-        ({"id": ["a", "b"], "sequence": ["MKV", None]}, "row 2: record b has no sequence"),
+        ({"id": ["a", "b"], "sequence": ["MKV", None]}, "line 2: b: there is no sequence"),
+        ({"id": ["a", "b", "c"], "sequence": ["MKV", "nan", None]}, "line 2: b: there is no sequence ('nan' means"),
+        ({"id": [1.0, float("nan")], "sequence": ["MKV", "LAG"]}, "row 1: the id is 1.0, not text"),
+        ({"id": ["a"], "sequence": [["M", "K"]]}, "row 1: the sequence of a is ['M', 'K'], not text"),
+        ({"id": ["a"], "sequence": [b"\xff"]}, "row 1: the sequence of a is not UTF-8 text"),
         ({"id": ["a", None], "sequence": ["MKV", "LAG"]}, "row 2: the id is empty"),
         ({"id": pyarrow.array([], "string"), "sequence": pyarrow.array([], "string")}, "the table has no rows"),
     ],
@@ -53,7 +62,7 @@ def test_empty_sequences_are_yielded_on_request(tmp_path):
 def test_errors_name_file_and_row(tmp_path, columns, message):
     path = write(tmp_path, **columns)
     with pytest.raises(ProtT5nvError) as error:
-        list(read_parquet(path))
+        list(read_records(path))
     assert str(error.value).startswith(f"{path}: ") and message in str(error.value)
 
 

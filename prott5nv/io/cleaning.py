@@ -1,0 +1,273 @@
+"""The step between the readers and everything else: removes or refuses what is not a residue.
+
+Every command that reads proteins uses it, so all of them treat missing sequences, gaps, stops and nucleotides alike.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from prott5nv.errors import ProtT5nvError
+from prott5nv.io.record import Record
+
+GAP_MODES = ("error", "keep", "remove")
+NO_SEQUENCE = "there is no sequence"
+
+# Words that programs write for a missing value, in lower case.
+_MISSING_WORDS = frozenset(("", "na", "n/a", "#n/a", "<na>", "nan", "null", "none"))
+_LONGEST_MISSING_WORD = max(map(len, _MISSING_WORDS))
+_IGNORED_LETTERS = str.maketrans("", "", "-.*?")
+_NUCLEOTIDES = str.maketrans("", "", "ACGTUN")
+# With 100 letters, a chance of less than 1e-50 that a protein of average composition has none of the other letters.
+_SURE_NUCLEOTIDES = 100
+_SURE_KINDS = 3  # A repeat of one or two residues, such as poly-A, can be a protein.
+_MOST_HELD = 10_000  # Letters, or records, to look at before deciding.
+_LINES_SHOWN = 5
+
+
+class InputWarning(UserWarning):
+    """Sequences of an input were changed, or contain something unusual. The message counts them."""
+
+
+@dataclass(frozen=True)
+class Cleaning:
+    """How to treat characters that are not residues.
+
+    Attributes
+    ----------
+    gaps : {"error", "keep", "remove"}
+        What to do with a sequence that has gaps, ``-`` or ``.``. They make it an error, are kept as positions of
+        their own, each as ``-``, or are removed.
+    allow_nucleotides : bool
+        Whether to accept an input that seems to consist of nucleotides.
+    """
+
+    gaps: str = "error"
+    allow_nucleotides: bool = False
+
+    def __post_init__(self) -> None:
+        if self.gaps not in GAP_MODES:
+            raise ProtT5nvError(f"gaps={self.gaps}: must be one of {', '.join(GAP_MODES)}")
+
+
+DEFAULT_CLEANING = Cleaning()
+
+
+def is_missing(text: str | None) -> bool:
+    """Return whether a cell has no value: it is empty, or a word such as ``NA``, ``NaN``, ``null`` or ``None``.
+
+    Examples
+    --------
+    >>> is_missing(""), is_missing("nan"), is_missing("N/A"), is_missing("MKV")
+    (True, True, True, False)
+    """
+    if text is None:
+        return True
+    text = text.strip()
+    return len(text) <= _LONGEST_MISSING_WORD and text.lower() in _MISSING_WORDS
+
+
+def clean_records(
+    records: Iterable[Record], name: str, cleaning: Cleaning = DEFAULT_CLEANING
+) -> Iterator[tuple[Record, str | None]]:
+    """Clean the sequences of records, and find those that cannot be used.
+
+    A ``*`` at the end of a sequence, which stands for a stop codon, is removed. A sequence is at fault if it is missing
+    (see :func:`is_missing`), if it consists of gaps only, or if it has gaps and ``cleaning.gaps`` is ``"error"``.
+
+    Parameters
+    ----------
+    records : iterable of Record
+        Records as a parser gives them.
+    name : str
+        Name of the input in messages.
+    cleaning : Cleaning
+        What to remove and what to accept.
+
+    Yields
+    ------
+    record : Record
+        The record with a clean sequence, or unchanged if it is at fault.
+    fault : str or None
+        Why the record cannot be used; None if it can.
+
+    Raises
+    ------
+    ProtT5nvError
+        If all letters of the input are A, C, G, T, U or N, and there are enough of them to be sure that these are
+        nucleotides.
+
+    Warns
+    -----
+    InputWarning
+        After the last record, once for stops that were removed and once for gaps.
+
+    Examples
+    --------
+    >>> records = [Record("P1", "MK-V", "P1", 1), Record("P2", "NaN", "P2", 3)]
+    >>> for record, fault in clean_records(records, "proteins.fasta", Cleaning(gaps="remove")):
+    ...     print(record.sequence, fault)
+    MKV None
+    NaN there is no sequence ('NaN' means a missing value)
+    """
+    with_stop = with_gaps = 0
+    for record in records if cleaning.allow_nucleotides else _refuse_nucleotides(records, name):
+        sequence = record.sequence
+        if sequence.isalpha() and len(sequence) > _LONGEST_MISSING_WORD:  # true of nearly every protein
+            yield record, None
+            continue
+        if fault := sequence_fault(sequence, cleaning.gaps):
+            yield record, fault
+            continue
+        kept = kept_positions(sequence, cleaning.gaps)
+        with_stop += "*" in sequence[kept[-1] + 1 :]
+        with_gaps += count_gaps(sequence) > 0
+        yield record._replace(sequence="".join(sequence[index] for index in kept).replace(".", "-")), None
+    warn_of_changes(name, with_stop, with_gaps, cleaning.gaps)
+
+
+def sequence_fault(sequence: str, gaps: str) -> str | None:
+    """Return why a sequence cannot be used; None if it can, after the positions to remove are removed.
+
+    Parameters
+    ----------
+    sequence : str
+        The sequence as in the file.
+    gaps : {"error", "keep", "remove"}
+        As for :class:`Cleaning`.
+
+    Returns
+    -------
+    str or None
+        A clause for an error message.
+    """
+    if is_missing(sequence):
+        return f"{NO_SEQUENCE} ({sequence!r} means a missing value)" if sequence else NO_SEQUENCE
+    if not sequence.strip("*"):
+        return f"{NO_SEQUENCE}, only '*'"
+    if not sequence.strip("-.*"):
+        return "the sequence consists of gaps only"
+    if gaps == "error" and (count := count_gaps(sequence)):
+        return (
+            f"{count} gaps ('-' or '.'), as in an alignment: remove them with --gaps remove, or keep each as a "
+            "position with --gaps keep"
+        )
+    return None
+
+
+def count_gaps(sequence: str) -> int:
+    """Return the number of gaps in a sequence."""
+    return sequence.count("-") + sequence.count(".")
+
+
+def kept_positions(sequence: str, gaps: str) -> list[int]:
+    """Return the indices of the characters that cleaning keeps: all but ``*`` at the end and, by choice, gaps.
+
+    Parameters
+    ----------
+    sequence : str
+        The sequence as in the file.
+    gaps : {"error", "keep", "remove"}
+        As for :class:`Cleaning`.
+
+    Returns
+    -------
+    list of int
+
+    Examples
+    --------
+    >>> kept_positions("M-K*", "remove"), kept_positions("M-K*", "keep")
+    ([0, 2], [0, 1, 2])
+    """
+    kept = [index for index, letter in enumerate(sequence) if gaps != "remove" or letter not in "-."]
+    while kept and sequence[kept[-1]] == "*":
+        kept.pop()
+    return kept
+
+
+def warn_of_changes(name: str, with_stop: int, with_gaps: int, gaps: str) -> None:
+    """Warn once of the stops that were removed from an input, and once of its gaps.
+
+    Parameters
+    ----------
+    name : str
+        Name of the input.
+    with_stop, with_gaps : int
+        Number of sequences with ``*`` at the end, and with gaps.
+    gaps : {"error", "keep", "remove"}
+        What was done with the gaps.
+    """
+    if with_stop:
+        warnings.warn(f"{name}: removed '*' from the end of {counted(with_stop)}", InputWarning, stacklevel=2)
+    if with_gaps:
+        done = "removed" if gaps == "remove" else "kept as positions"
+        warnings.warn(f"{name}: {done} the gaps of {counted(with_gaps)}", InputWarning, stacklevel=2)
+
+
+def counted(number: int) -> str:
+    """Return a number of sequences in words: ``1 sequence`` or ``2 sequences``."""
+    return f"{number:,} sequence{'s' * (number != 1)}"
+
+
+def with_missing_counted(error: ProtT5nvError, following: Iterable[tuple[Record, str | None]]) -> ProtT5nvError:
+    """Return the error for a record. If it is that the sequence is missing, the others without one are counted.
+
+    Parameters
+    ----------
+    error : ProtT5nvError
+        The error.
+    following : iterable of tuple of (Record, str or None)
+        The remaining records and their faults. They are read only if the sequence is missing.
+
+    Returns
+    -------
+    ProtT5nvError
+    """
+    if NO_SEQUENCE not in str(error):
+        return error
+    lines: list[str] = []
+    try:
+        lines += [str(record.line) for record, fault in following if fault and fault.startswith(NO_SEQUENCE)]
+    except (ProtT5nvError, EOFError):
+        return error  # It comes before the error that ended the counting.
+    if not lines:
+        return error
+    if len(lines) == 1:
+        return ProtT5nvError(f"{error}; nor is there one on line {lines[0]}")
+    shown = ", ".join(lines[:_LINES_SHOWN]) + (", ..." if len(lines) > _LINES_SHOWN else "")
+    return ProtT5nvError(f"{error}; nor is there one for {len(lines):,} more records, on lines {shown}")
+
+
+def _refuse_nucleotides(records: Iterable[Record], name: str) -> Iterator[Record]:
+    """Yield the records. Raise an error if all of their letters are those of nucleotides."""
+    remaining = iter(records)
+    held: list[Record] = []
+    num_letters = 0
+    kinds: set[str] = set()
+    for record in remaining:
+        held.append(record)
+        if is_missing(record.sequence):
+            continue
+        letters = record.sequence.upper().translate(_IGNORED_LETTERS)
+        if letters.translate(_NUCLEOTIDES):
+            break
+        num_letters += len(letters)
+        kinds.update(letters)
+        if max(num_letters, len(held)) >= _MOST_HELD:
+            _check_nucleotides(name, num_letters, kinds)
+            break
+    else:
+        _check_nucleotides(name, num_letters, kinds)
+    yield from held
+    held.clear()
+    yield from remaining
+
+
+def _check_nucleotides(name: str, num_letters: int, kinds: set[str]) -> None:
+    if num_letters >= _SURE_NUCLEOTIDES and len(kinds - {"N"}) >= _SURE_KINDS:
+        raise ProtT5nvError(
+            f"{name}: the first {num_letters:,} letters are all A, C, G, T, U or N, so these are nucleotides and not "
+            "proteins; translate them, or insist with --allow-nucleotides"
+        )

@@ -1,0 +1,139 @@
+"""Characters that are not residues, missing values and nucleotides."""
+
+from __future__ import annotations
+
+import random
+import warnings
+
+import pytest
+
+from prott5nv.errors import ProtT5nvError
+from prott5nv.io.cleaning import Cleaning, InputWarning, clean_records, is_missing, kept_positions
+from prott5nv.io.reader import read_records, read_records_and_faults
+from prott5nv.io.record import Record
+
+
+def records(*sequences):
+    return [Record(f"P{i}", sequence, f"P{i}", i) for i, sequence in enumerate(sequences, 1)]
+
+
+def clean(*sequences, **options):
+    return [(r.sequence, fault) for r, fault in clean_records(records(*sequences), "in.fasta", Cleaning(**options))]
+
+
+@pytest.mark.parametrize("word", ["", "NA", "N/A", "#N/A", "<NA>", "NaN", "nan", "null", "NULL", "None", " na "])
+def test_words_for_a_missing_value(word):
+    assert is_missing(word)
+    [(sequence, fault)] = clean(word)
+    assert sequence == word
+    assert fault.startswith("there is no sequence")
+
+
+@pytest.mark.parametrize("text", ["0", "N", "A", "AN", "NAG", "-", "none of these"])
+def test_other_text_is_not_missing(text):
+    assert not is_missing(text)
+
+
+def test_residues_are_not_changed():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sequences = ["MKV", "mkvXBZUOJ", "M*V", "M?V", "MKV" * 1000]
+        assert clean(*sequences) == [(sequence, None) for sequence in sequences]
+
+
+def test_stops_at_the_end_are_removed_with_one_warning():
+    with pytest.warns(InputWarning) as warned:
+        assert clean("MKV*", "M*V**", "LAG", "MK-*-", gaps="remove")[:3] == [
+            ("MKV", None),
+            ("M*V", None),
+            ("LAG", None),
+        ]
+    assert [str(warning.message) for warning in warned] == [
+        "in.fasta: removed '*' from the end of 3 sequences",
+        "in.fasta: removed the gaps of 1 sequence",
+    ]
+
+
+def test_gaps_are_an_error_by_default_and_can_be_kept_or_removed():
+    [(sequence, fault)] = clean("M-K.V")
+    assert sequence == "M-K.V"
+    assert fault.startswith("2 gaps ('-' or '.')") and "--gaps remove" in fault
+    with pytest.warns(InputWarning, match="removed the gaps of 2 sequences"):
+        assert clean("M-K.V", "LAG", "--MK", gaps="remove") == [("MKV", None), ("LAG", None), ("MK", None)]
+    with pytest.warns(InputWarning, match="kept as positions the gaps of 1 sequence"):
+        assert clean("M-K.V", gaps="keep") == [("M-K-V", None)]
+    with pytest.raises(ProtT5nvError, match="gaps=drop: must be one of error, keep, remove"):
+        Cleaning(gaps="drop")
+
+
+@pytest.mark.parametrize("gaps", ["error", "keep", "remove"])
+def test_a_sequence_of_gaps_only_is_at_fault(gaps):
+    assert clean("--", "-.*", "*", gaps=gaps) == [
+        ("--", "the sequence consists of gaps only"),
+        ("-.*", "the sequence consists of gaps only"),
+        ("*", "there is no sequence, only '*'"),
+    ]
+
+
+def test_kept_positions_index_the_sequence_as_in_the_file():
+    assert kept_positions("-M.K*-", "remove") == [1, 3]
+    assert kept_positions("-M.K*-", "keep") == [0, 1, 2, 3, 4, 5]
+    assert kept_positions("MK**", "error") == [0, 1]
+
+
+def dna(length, letters="ACGT"):
+    return "".join(random.Random(0).choices(letters, k=length))
+
+
+@pytest.mark.parametrize(
+    "sequences",
+    [[dna(100)], [dna(100).lower()], [dna(300, "ACGUN")], [dna(40)] * 3, [dna(20_000), "MKV"], ["NA", dna(200) + "*"]],
+    ids=["dna", "lower case", "rna", "short records", "long", "missing value"],
+)
+def test_nucleotides_are_refused_unless_the_user_insists(sequences):
+    with pytest.raises(ProtT5nvError, match=r"in\.fasta: .* nucleotides and not proteins; .*--allow-nucleotides"):
+        clean(*sequences)
+    assert len(clean(*sequences, allow_nucleotides=True)) == len(sequences)
+
+
+@pytest.mark.parametrize(
+    "sequences",
+    [[dna(99)], ["A" * 1000], ["GA" * 1000], [dna(5000), "MKV"], ["N" * 20_000, dna(50)], ["", dna(60), "MKV"]],
+    ids=["too short to be sure", "one letter", "two letters", "a protein follows", "unknown", "empty first"],
+)
+def test_what_may_be_proteins_is_accepted(sequences):
+    assert [sequence for sequence, _ in clean(*sequences)] == sequences
+
+
+def test_missing_sequences_are_counted_in_the_error(tmp_path):
+    path = tmp_path / "proteins.csv"
+    path.write_text("id,sequence\na,MKV\nb,NA\nc,LAG\nd,\ne,null\n")
+    with pytest.raises(ProtT5nvError) as error:
+        list(read_records(path))
+    assert str(error.value) == (
+        f"{path}: line 3: b: there is no sequence ('NA' means a missing value); nor is there one for 2 more records, "
+        "on lines 5, 6"
+    )
+    assert [bool(fault) for _, fault in read_records_and_faults(path)] == [False, True, False, True, True]
+
+
+def test_the_first_error_is_reported_if_the_file_is_damaged_later(tmp_path):
+    path = tmp_path / "proteins.csv"
+    path.write_text("id,sequence\na,MKV\nb,NA\nc\n")
+    with pytest.raises(ProtT5nvError, match="line 3: b: there is no sequence"):
+        list(read_records(path))
+
+
+def test_nucleotides_of_a_real_file_are_refused(shared):
+    path = shared / "data" / "odd_fasta" / "colon.fasta.gz"
+    with pytest.raises(ProtT5nvError, match="nucleotides"):
+        list(read_records(path))
+    assert next(read_records(path, cleaning=Cleaning(allow_nucleotides=True))).id == "NC_043029:colon"
+
+
+def test_an_alignment_is_refused_or_its_residues_are_read(shared):
+    path = shared / "data" / "sequences" / "quirks" / "esm_UniRef50_UPI0003108055.a3m.gz"
+    with pytest.raises(ProtT5nvError, match=r"line [0-9]+: .* gaps"):
+        list(read_records(path))
+    with pytest.warns(InputWarning, match="removed the gaps"):
+        assert all(record.sequence.isalpha() for record in read_records(path, cleaning=Cleaning(gaps="remove")))
