@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -13,6 +14,10 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 LETTERS = "ACDEFGHIKLMNPQRSTVWY"
 STRUCTURE = {letter: "H" if letter in "AELMQKRH" else "E" if letter in "VIYCWFT" else "C" for letter in LETTERS}
 LOCATIONS = ("Cell.membrane", "Cytoplasm", "Nucleus")
+
+# The same examples in every run, and no limit on their duration, which depends on the load of the machine.
+hypothesis.settings.register_profile("reproducible", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("reproducible")
 
 
 def pytest_runtest_setup(item):
