@@ -20,6 +20,7 @@ from prott5nv.decoding.kv_cache import CachedDecoder, amino_acid_log_probabiliti
 from prott5nv.decoding.masking import AMINO_ACID_TOKENS, AMINO_ACIDS, GAP, mask_residues
 from prott5nv.embedding.embedder import Embedder, Model, as_embedder
 from prott5nv.errors import ProtT5nvError
+from prott5nv.model.finite import check_finite
 from prott5nv.model.tokenizer import BOS, FIRST_SENTINEL
 
 # Takes the log-probability of each hypothesis so far, shape=(R,), and those of the next residue, shape=(R, A). Returns
@@ -101,7 +102,7 @@ def fill(
     ------
     ProtT5nvError
         If the protein has no gap, more gaps than the model has sentinels, gaps too far apart for one window, or a
-        character that is not a residue; or if an option is out of range.
+        character that is not a residue; if an option is out of range; or if the model computes NaN or infinity.
 
     Examples
     --------
@@ -116,7 +117,7 @@ def fill(
     with torch.inference_mode():
         tokens_W = torch.from_numpy(masked_W).to(embedder.hardware.device)
         hidden_WD = embedder.network.encode(tokens_W, _boundaries(tokens_W))
-    return fill_from_hidden(embedder, sequence, hidden_WD, hypotheses, choose)[:n]
+    return fill_from_hidden(embedder, sequence, hidden_WD, hypotheses, choose, name=name)[:n]
 
 
 def mask_gaps(sequence: str, embedder: Embedder, name: str) -> np.ndarray:
@@ -159,7 +160,13 @@ def gaps(sequence: str) -> list[int]:
 
 @torch.inference_mode()
 def fill_from_hidden(
-    embedder: Embedder, sequence: str, hidden_WD: Tensor, hypotheses: int, choose: ChoiceRule
+    embedder: Embedder,
+    sequence: str,
+    hidden_WD: Tensor,
+    hypotheses: int,
+    choose: ChoiceRule,
+    *,
+    name: str = "the protein",
 ) -> list[Filled]:
     """Fill gaps, given the encoder's hidden states.
 
@@ -175,11 +182,18 @@ def fill_from_hidden(
         Number of hypotheses to start with.
     choose : callable
         Rule that continues hypotheses; see :func:`choice_rule`.
+    name : str
+        Name of the protein in error messages.
 
     Returns
     -------
     list of Filled
         One per hypothesis after the last gap.
+
+    Raises
+    ------
+    ProtT5nvError
+        If the model computes NaN or infinity.
     """
     device = embedder.hardware.device
     hidden_WD = hidden_WD.to(device, embedder.hardware.dtype)
@@ -193,6 +207,7 @@ def fill_from_hidden(
         tokens_RN = np.stack([previous_R, np.full_like(previous_R, FIRST_SENTINEL + number)], axis=1)
         decoded_RND = decoder.append(torch.from_numpy(tokens_RN).to(device))
         next_RA = amino_acid_log_probabilities(embedder.network, decoded_RND[:, -1]).cpu().numpy()
+        check_finite(next_RA, name, embedder.hardware.precision)
         continued_R, column_R = choose(totals_R, next_RA)
         decoder.select(torch.from_numpy(continued_R).to(device))
         totals_R = totals_R[continued_R] + next_RA[continued_R, column_R]

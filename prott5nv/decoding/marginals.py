@@ -15,6 +15,7 @@ from prott5nv.decoding.queries import MaskedQuery, run_queries
 from prott5nv.embedding.embedder import Model, as_embedder
 from prott5nv.errors import ProtT5nvError
 from prott5nv.model.config import ModelConfig
+from prott5nv.model.finite import check_finite
 
 
 def masked_log_probabilities(
@@ -53,7 +54,8 @@ def masked_log_probabilities(
     Raises
     ------
     ProtT5nvError
-        If the protein is empty or has a character that is not a residue, or `fraction` is out of range.
+        If the protein is empty or has a character that is not a residue, `fraction` is out of range, or the model
+        computes NaN or infinity.
 
     Examples
     --------
@@ -74,6 +76,7 @@ def masked_log_probabilities(
     log_probabilities_LA = np.empty((len(sequence), len(AMINO_ACIDS)), dtype=np.float32)
     for indices_K, result_1KA in zip(groups, run_queries(embedder, queries, on_progress), strict=True):
         log_probabilities_LA[indices_K] = result_1KA[0]
+    check_finite(log_probabilities_LA, name, embedder.hardware.precision)
     return log_probabilities_LA
 
 

@@ -52,6 +52,33 @@ def window_around(indices: Sequence[int] | np.ndarray, length: int, limit: int) 
     return slice(start, start + limit)
 
 
+def check_maskable(indices: Sequence[int] | np.ndarray, config: ModelConfig, name: str) -> None:
+    """Check that a model can predict some residues together.
+
+    Parameters
+    ----------
+    indices : sequence of int
+        Indices of the masked residues, in ascending order.
+    config : ModelConfig
+        Architecture of the model, which sets the limits.
+    name : str
+        Name of the protein in error messages.
+
+    Raises
+    ------
+    ProtT5nvError
+        If there are more masked residues than sentinels, or they do not fit in one window.
+    """
+    most, limit = max_masked(config), config.max_position_embeddings
+    if len(indices) > most:
+        raise ProtT5nvError(f"{name}: {len(indices)} residues are masked; this model predicts at most {most} at once")
+    if indices[-1] - indices[0] >= limit:
+        raise ProtT5nvError(
+            f"{name}: residues {indices[0] + 1} and {indices[-1] + 1} are too far apart; "
+            f"this model sees at most {limit} residues at once"
+        )
+
+
 def mask_residues(
     tokens_L: np.ndarray, indices: Sequence[int] | np.ndarray, config: ModelConfig, name: str
 ) -> np.ndarray:
@@ -83,15 +110,8 @@ def mask_residues(
     >>> mask_residues(np.array([22, 7, 5, 16, 11]), [1, 2], ModelConfig.preset("tiny"), "").tolist()
     [22, 32, 33, 16, 11]
     """
-    most, limit = max_masked(config), config.max_position_embeddings
-    if len(indices) > most:
-        raise ProtT5nvError(f"{name}: {len(indices)} residues are masked; this model predicts at most {most} at once")
-    if indices[-1] - indices[0] >= limit:
-        raise ProtT5nvError(
-            f"{name}: residues {indices[0] + 1} and {indices[-1] + 1} are too far apart; "
-            f"this model sees at most {limit} residues at once"
-        )
-    window = window_around(indices, len(tokens_L), limit)
+    check_maskable(indices, config, name)
+    window = window_around(indices, len(tokens_L), config.max_position_embeddings)
     masked_W = tokens_L[window].copy()
     masked_W[np.array(indices) - window.start] = FIRST_SENTINEL + np.arange(len(indices))
     return masked_W

@@ -16,6 +16,7 @@ from prott5nv.flip.heads import Head, make_head
 from prott5nv.flip.predictor_file import PredictorParts, read_predictor
 from prott5nv.flip.predictor_hdf5 import is_hdf5, read_hdf5_predictor
 from prott5nv.io.record import Record
+from prott5nv.model.finite import check_finite
 from prott5nv.model.prott5 import ProtT5
 
 MODEL_FILE = "model.safetensors"
@@ -94,12 +95,14 @@ class Predictor:
         Raises
         ------
         ProtT5nvError
-            If a protein cannot be embedded.
+            If a protein cannot be embedded, or NaN or infinity is computed for it.
         """
         for record, rows in self._embedder.embed(records, long="window"):
             assert rows is not None  # long="window" skips no protein
+            check_finite(rows, record.id, self._embedder.hardware.precision)
             scores = self._head(torch.from_numpy(rows), [len(rows)])
             outputs = scores.softmax(-1) if self.output_spec.label == "class" else scores[:, 0]
+            check_finite(outputs.numpy(), record.id, "fp32")  # the precision of the head
             yield Prediction(record.id, len(rows), outputs.numpy())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections import Counter
 from collections.abc import Iterable
@@ -252,9 +253,12 @@ def _add_sequences(
 
 
 def _keep_consistent(rows: Iterable[LabelledRow], task: FlipTask, prepared: Prepared) -> list[LabelledRow]:
-    """Return the rows that have one label, and one character of the mask, for each residue."""
+    """Return the rows with one label, and one character of the mask, for each residue. Numbers must be finite."""
     if task.level == "protein":
-        return list(rows)
+        rows = list(rows)
+        for row in rows if task.label == "number" else ():
+            _check_number(row, prepared)
+        return rows
     kept, uneven, uneven_masks = [], [], []
     for row in rows:
         if len(row.target) != len(row.sequence):
@@ -266,6 +270,15 @@ def _keep_consistent(rows: Iterable[LabelledRow], task: FlipTask, prepared: Prep
     _note_difference(prepared, "left out, as they have more or fewer labels than residues", uneven)
     _note_difference(prepared, "left out, as their mask has another length", uneven_masks)
     return kept
+
+
+def _check_number(row: LabelledRow, prepared: Prepared) -> None:
+    try:
+        finite = math.isfinite(float(row.target))
+    except ValueError:
+        finite = False
+    if not finite:
+        raise ProtT5nvError(f"{prepared.source}: {row.id}: the target {row.target!r} is not a finite number")
 
 
 def _note_difference(prepared: Prepared, what: str, ids: Iterable[str]) -> None:

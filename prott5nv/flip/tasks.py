@@ -254,10 +254,15 @@ def _parse_target(text: str, level: str, label: str, classes: Sequence[str], exp
     if len(cells) != expected:
         raise ProtT5nvError(f"{where} has {expected} residues and {len(cells)} labels")
     if label == "number":
-        try:
-            return np.array(cells, dtype=np.float32)
-        except ValueError:
-            raise ProtT5nvError(f"{where}: {text[:40]!r} is not a number") from None
+        with np.errstate(over="ignore"):  # a number beyond float32 becomes infinity, which is refused below
+            try:
+                numbers = np.array(cells, dtype=np.float64).astype(np.float32)
+            except ValueError:
+                raise ProtT5nvError(f"{where}: {text[:40]!r} is not a number") from None
+        if not np.isfinite(numbers).all():
+            cell = cells[int(np.argmin(np.isfinite(numbers)))]
+            raise ProtT5nvError(f"{where}: the target {cell!r} is not a finite number")
+        return numbers
     index = {name: i for i, name in enumerate(classes)}
     try:
         return np.array([index[name] for name in cells], dtype=np.int64)

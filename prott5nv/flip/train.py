@@ -15,15 +15,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prott5nv.embedding.batching import batches_of
+from prott5nv.errors import ProtT5nvError
 from prott5nv.flip.config import TrainingConfig
 from prott5nv.flip.features import Features
 from prott5nv.flip.heads import Head
 from prott5nv.flip.metrics import selection_score
 from prott5nv.flip.tasks import IGNORED, Task
+from prott5nv.model.finite import check_finite
 
 logger = logging.getLogger(__name__)
 
 _PROTEINS_FOR_STATISTICS = 2000
+_IDS_SHOWN = 3
 
 
 def fit(head: Head, features: Features, task: Task, config: TrainingConfig, seed: int) -> list[dict[str, float]]:
@@ -46,6 +49,11 @@ def fit(head: Head, features: Features, task: Task, config: TrainingConfig, seed
     -------
     list of dict
         ``epoch``, ``loss`` on the training set, and the validation score under the name of the task's metric.
+
+    Raises
+    ------
+    ProtT5nvError
+        If the loss or a prediction is NaN or infinite.
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
@@ -113,6 +121,11 @@ def predict(
     -------
     list of ndarray, shape=(R, K) or (R,), dtype=float32
         Probabilities of the classes, or numbers, of each protein.
+
+    Raises
+    ------
+    ProtT5nvError
+        If a prediction is NaN or infinite.
     """
     head.eval()
     if isinstance(features, nn.Module):
@@ -123,6 +136,7 @@ def predict(
         scores_RK, lengths = _scores(head, features, micro_batch)
         outputs_R = (scores_RK.softmax(-1) if task.label == "class" else scores_RK[:, 0]).cpu()
         for i, rows in zip(micro_batch, outputs_R.split(lengths if head.per_residue else 1), strict=True):
+            check_finite(rows.numpy(), task.ids[i], "fp32")
             outputs[i] = rows.numpy()
     return [outputs[i] for i in indices]
 
@@ -143,9 +157,20 @@ def _accumulate_gradients(
     total = 0.0
     for micro_batch in batches_of(batch, task.lengths.__getitem__, max_tokens):
         loss = _summed_loss(head, features, task, micro_batch, weights_K) / num_targets
+        if not loss.isfinite():
+            raise ProtT5nvError(
+                f"the training loss of {_names(task, micro_batch)} is {loss.item()}; lower the learning rate, "
+                "task.training.lr, or in the modes lora and full task.training.encoder_lr"
+            )
         loss.backward()
         total += loss.item()
     return total
+
+
+def _names(task: Task, indices: Sequence[int]) -> str:
+    """Return the ids of the first proteins of a micro-batch."""
+    shown = ", ".join(task.ids[i] for i in indices[:_IDS_SHOWN])
+    return shown if len(indices) <= _IDS_SHOWN else f"{shown} and {len(indices) - _IDS_SHOWN} more proteins"
 
 
 def _summed_loss(

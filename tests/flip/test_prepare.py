@@ -137,6 +137,8 @@ def test_tables_of_bionemo(flip_source, flip_data, tmp_path):
         ("mixed_soft.fasta", ">P1 TARGET=Nucleus\nMKV\n", "line 1: P1 has no SET=train or SET=test"),
         ("mixed_soft.fasta", ">P1 TARGET=Nucleus SET=other\nMKV\n", "SET=other is neither train nor test"),
         ("mixed_soft.csv", "sequence,class,set\nMKV,Nucleus,train\n", "expected columns sequence, target"),
+        ("mixed_split.fasta", ">P1 TARGET=inf SET=train\nMKV\n", "P1: the target 'inf' is not a finite number"),
+        ("mixed_split.fasta", ">P1 TARGET=hot SET=train\nMKV\n", "P1: the target 'hot' is not a finite number"),
         ("splits.zip", "no archive", "not a readable zip archive"),
         ("other.txt", "", "nothing of scl is there"),
     ],
@@ -144,7 +146,7 @@ def test_tables_of_bionemo(flip_source, flip_data, tmp_path):
 def test_error_for_a_malformed_file_is_one_line(tmp_path, name, content, message):
     (tmp_path / name).write_text(content)
     with pytest.raises(ProtT5nvError, match=message) as caught:
-        prepare("scl", tmp_path, tmp_path / "out")
+        prepare("meltome" if name == "mixed_split.fasta" else "scl", tmp_path, tmp_path / "out")
     assert "\n" not in str(caught.value)
 
 
