@@ -1,17 +1,19 @@
-"""The computed number of operations of a step is the one that PyTorch counts."""
+"""The operations of a step, against those that PyTorch counts, and the matmul rate of the machine."""
+
+import time
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from prott5nv import ModelConfig, ProtT5
-from prott5nv.pretraining.flops import training_flops
+from prott5nv.pretraining.flops import matmul_peak, training_flops
 
 
 def test_the_matmuls_are_those_that_pytorch_counts():
     config = ModelConfig.preset("tiny", decoder_num_layers=1)
     model = ProtT5(config)
-    # Proteins of two residues need hardly any attention, which PyTorch does not count on every device.
+    # Proteins of two residues need very little attention, which PyTorch does not count on every device.
     proteins = 100
     encoder = torch.arange(0, 2 * proteins + 1, 2, dtype=torch.int32)
     decoder = torch.arange(proteins + 1, dtype=torch.int32)
@@ -20,3 +22,10 @@ def test_the_matmuls_are_those_that_pytorch_counts():
         decoded = model.decode(torch.full((proteins,), 5), decoder, hidden, encoder)
         model.logits(decoded).sum().backward()
     assert counter.get_total_flops() == pytest.approx(training_flops(config, [2] * proteins, [1] * proteins), rel=0.01)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_measuring_the_matmul_peak_takes_seconds_with_any_data_type(dtype):
+    start = time.perf_counter()
+    assert matmul_peak(torch.device("cpu"), dtype) > 1e7
+    assert time.perf_counter() - start < 60  # 4,096 rows take minutes in bf16 on a CPU without bf16 instructions
