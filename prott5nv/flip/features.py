@@ -8,7 +8,7 @@ Shapes: L residues of a protein, T rows of a batch, D columns.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -18,7 +18,10 @@ from torch import Tensor, nn
 
 from prott5nv.embedding.batching import window_starts
 from prott5nv.embedding.embedder import Embedder
-from prott5nv.io.atomic import whole_file
+from prott5nv.errors import ProtT5nvError
+from prott5nv.flip.row_cache import DTYPE, open_rows, write_rows
+from prott5nv.io.record import Record
+from prott5nv.model.finite import check_finite
 from prott5nv.model.prott5 import ProtT5
 from prott5nv.model.tokenizer import FIRST_RESIDUE, RESIDUES, ProteinTokenizer
 
@@ -93,13 +96,14 @@ class StoredRows:
     Parameters
     ----------
     path : Path
-        A ``.npy`` file with the concatenated rows of all proteins: shape=(sum of `lengths`, D), dtype=float16.
+        A ``.npy`` file with the concatenated rows of all proteins: shape=(sum of `lengths`, D), dtype=float16. See
+        `prott5nv.flip.row_cache`.
     lengths : sequence of int
         Number of rows of each protein.
     """
 
     def __init__(self, path: Path, lengths: Sequence[int]):
-        self._rows = np.load(path, mmap_mode="r")
+        self._rows = open_rows(path, lengths)
         self._starts = np.concatenate([[0], np.cumsum(lengths)])
         self.width = int(self._rows.shape[1])
 
@@ -110,6 +114,7 @@ class StoredRows:
 
 
 def stored_embeddings(
+    names: Sequence[str],
     sequences: Sequence[str],
     model: Path,
     folder: Path,
@@ -121,12 +126,15 @@ def stored_embeddings(
 ) -> StoredRows:
     """Embed proteins, or open the embeddings that an earlier run has cached.
 
+    If a run is killed, the next one continues with the first protein that is not in the cache.
+
     Proteins longer than the model's position table are embedded by overlapping windows. Embeddings are stored as
     float16, which has more precision than bf16.
 
     Parameters
     ----------
-    sequences : sequence of str
+    names, sequences : sequence of str
+        Names of the proteins for error messages, and their residues.
     model : Path
         A ``.nemo`` file.
     folder : Path
@@ -136,7 +144,8 @@ def stored_embeddings(
     precision, device : str
         As for :class:`prott5nv.embedding.embedder.Embedder`.
     on_progress : callable, optional
-        Called with the number of residues of each protein after it has been embedded; not called for cached ones.
+        Called with the number of residues that an interrupted run has embedded, and with that of each protein after it
+        has been embedded. It is not called if all embeddings are cached.
 
     Returns
     -------
@@ -145,7 +154,8 @@ def stored_embeddings(
     Raises
     ------
     ProtT5nvError
-        If the model cannot be read, or a protein cannot be embedded.
+        If the model cannot be read, a protein cannot be embedded or its embedding is not finite, or the cache is
+        damaged or cannot be written.
     """
     embedder = Embedder(model, precision=precision, device=device)
     digest = hashlib.sha256(f"{embedder.model_sha256} {embedder.hardware.precision} {pooled}".encode())
@@ -153,19 +163,34 @@ def stored_embeddings(
         digest.update(f"\n{sequence}".encode())
     path = folder / f"{digest.hexdigest()[:32]}.npy"
     lengths = [1] * len(sequences) if pooled else [len(sequence) for sequence in sequences]
+
+    def embed(first: int) -> Iterator[np.ndarray]:
+        if first:
+            on_progress(sum(map(len, sequences[:first])))
+        proteins = [
+            Record(name, sequence, name, 0) for name, sequence in zip(names[first:], sequences[first:], strict=True)
+        ]
+        for protein, rows in embedder.embed(proteins, pooling="mean" if pooled else None, long="window"):
+            assert rows is not None  # long="window" skips no protein
+            check_finite(rows, protein.id, embedder.hardware.precision)
+            yield _as_float16(np.atleast_2d(rows), protein.id)
+            on_progress(len(protein.sequence))
+
     if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        shape = (sum(lengths), embedder.config.hidden_size)
-        with whole_file(path) as temporary:
-            rows = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape)
-            start = 0
-            embedded = embedder.embed(sequences, pooling="mean" if pooled else None, long="window")
-            for (_, protein_rows), sequence, length in zip(embedded, sequences, lengths, strict=True):
-                rows[start : start + length] = protein_rows
-                start += length
-                on_progress(len(sequence))
-            rows.flush()
+        write_rows(path, lengths, embedder.config.hidden_size, embed)
     return StoredRows(path, lengths)
+
+
+def _as_float16(rows_LD: np.ndarray, name: str) -> np.ndarray:
+    """Convert rows to the data type of the cache, and refuse values beyond its range."""
+    with np.errstate(over="ignore"):
+        converted_LD = rows_LD.astype(DTYPE)
+    if not np.isfinite(converted_LD).all():
+        raise ProtT5nvError(
+            f"{name}: its embedding has values beyond the range of float16, in which fine-tuning stores embeddings; "
+            "choose mode=full or mode=lora, which store none"
+        )
+    return converted_LD
 
 
 class LiveEncoder(nn.Module):

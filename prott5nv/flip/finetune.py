@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from prott5nv.checkpoint import read_nemo
 from prott5nv.embedding.embedder import model_file
-from prott5nv.embedding.job import file_sha256
 from prott5nv.errors import ProtT5nvError
 from prott5nv.flip.adapters import load_trainable_encoder, merge_adapters
 from prott5nv.flip.baselines import scored_baselines
@@ -101,7 +101,7 @@ def finetune(config: FinetuneConfig) -> FinetuneRun:
         cache = Path(config.cache_dir)
         results |= scored_baselines(task, config.task.head, config.task.training, config.seeds, cache)
 
-    sha256 = file_sha256(encoder_path)
+    sha256 = read_nemo(encoder_path, weights=False).sha256
     result = {
         **_task_facts(task),
         "mode": config.mode,
@@ -150,6 +150,7 @@ def _embed(task: Task, encoder_path: Path, config: FinetuneConfig) -> Features:
     """Embed all proteins or open their cached embeddings; a progress bar counts the residues that are embedded."""
     with tqdm(total=int(task.lengths.sum()), unit=" residues", unit_scale=True, mininterval=1, disable=None) as bar:
         return stored_embeddings(
+            task.ids,
             task.sequences,
             encoder_path,
             Path(config.cache_dir),

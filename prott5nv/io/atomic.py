@@ -305,28 +305,28 @@ def _workspace(folder: Path) -> Iterator[Path]:
     """
     # Between its creation and its own lock, the new work folder looks abandoned. The lock on `folder` prevents other
     # processes from removing it in this moment.
-    creation = _lock(folder, wait=True)
+    creation = lock_folder(folder, wait=True)
     try:
         if creation is not None:
             _remove_abandoned(folder)
         workspace = folder / f"{_PREFIX}{secrets.token_hex(8)}"
         workspace.mkdir(mode=0o700)
-        lock = _lock(workspace)
+        lock = lock_folder(workspace)
     finally:
-        _unlock(creation)
+        unlock_folder(creation)
     try:
         yield workspace
     finally:
         _remove_workspace(workspace)
-        _unlock(lock)
+        unlock_folder(lock)
 
 
 def _remove_abandoned(folder: Path) -> None:
     """Remove the work folders of processes that were killed."""
     for workspace in folder.glob(f"{_PREFIX}{'[0-9a-f]' * 16}"):
-        if not workspace.is_symlink() and (lock := _lock(workspace)) is not None:
+        if not workspace.is_symlink() and (lock := lock_folder(workspace)) is not None:
             _remove_workspace(workspace)
-            _unlock(lock)
+            unlock_folder(lock)
 
 
 def _remove_workspace(workspace: Path) -> None:
@@ -341,11 +341,21 @@ def _remove_workspace(workspace: Path) -> None:
     shutil.rmtree(workspace, ignore_errors=True)
 
 
-def _lock(folder: Path, *, wait: bool = False) -> int | None:
-    """Lock a folder and return the descriptor that holds the lock.
+def lock_folder(folder: Path, *, wait: bool = False) -> int | None:
+    """Lock a folder until :func:`unlock_folder` or the end of the process, also by a kill.
 
-    The result is None if another process holds the lock, or if the system has no such locks (as on Windows, where
-    abandoned work folders are therefore never removed).
+    Parameters
+    ----------
+    folder : Path
+        An existing folder.
+    wait : bool, default False
+        Whether to wait for another process that holds the lock.
+
+    Returns
+    -------
+    int or None
+        The descriptor that holds the lock. None if another process holds the lock, or if the system has no such locks
+        (as on Windows, where abandoned work folders are therefore never removed).
     """
     if sys.platform == "win32":
         return None
@@ -361,6 +371,7 @@ def _lock(folder: Path, *, wait: bool = False) -> int | None:
     return descriptor
 
 
-def _unlock(descriptor: int | None) -> None:
+def unlock_folder(descriptor: int | None) -> None:
+    """Release the lock that :func:`lock_folder` returned."""
     if descriptor is not None:
         os.close(descriptor)

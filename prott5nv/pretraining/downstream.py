@@ -90,7 +90,9 @@ def probe(path: Path, task: Task, config: DownstreamDataConfig, device: torch.de
         max_tokens=16384,
     )
     test = task.indices("test")
-    features = stored_embeddings(task.sequences, path, path.parent, pooled=task.level == "protein", device=str(device))
+    features = stored_embeddings(
+        task.ids, task.sequences, path, path.parent, pooled=task.level == "protein", device=str(device)
+    )
     # Pretraining is in the middle of a validation: its random generators must not change, and gradients are off.
     with (
         torch.random.fork_rng([device] if device.type == "cuda" else []),

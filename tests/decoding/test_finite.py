@@ -48,7 +48,7 @@ def test_one_value_is_enough(value):
     values = np.zeros((3, 4), dtype=np.float32)
     check_finite(values, "P1", "fp32")
     values[1, 2] = value
-    with pytest.raises(ProtT5nvError, match="P1: .* in bf16; choose --precision fp32"):
+    with pytest.raises(ProtT5nvError, match=r"P1: .* in bf16; choose --precision fp32"):
         check_finite(values, "P1", "bf16")
     with pytest.raises(ProtT5nvError, match="weights of the model are probably damaged"):
         check_finite(values, "P1", "fp32")

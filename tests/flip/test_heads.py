@@ -19,6 +19,7 @@ LENGTHS = [5, 1, 30]
 SETTINGS = yaml.safe_load((Path(__file__).parents[2] / "conf/task/base.yaml").read_text())["head"]
 KINDS = [(level, name) for level, names in HEADS.items() for name in names]
 SEQUENCES = ["MSLKR", "A", "MKVLAWQXBZ" * 60]  # the last one is longer than the position table
+NAMES = ["P1", "P2", "P3"]
 
 
 @pytest.mark.parametrize(("level", "name"), KINDS)
@@ -83,7 +84,7 @@ def test_one_hot_composition():
 def test_cache_contains_embeddings_by_windows(pooled, tiny_checkpoint, tmp_path):
     counted = []
     settings = {"pooled": pooled, "precision": "fp32", "on_progress": counted.append}
-    rows, lengths = stored_embeddings(SEQUENCES, tiny_checkpoint, tmp_path, **settings).batch([2, 0])
+    rows, lengths = stored_embeddings(NAMES, SEQUENCES, tiny_checkpoint, tmp_path, **settings).batch([2, 0])
     embedder = Embedder(tiny_checkpoint, precision="fp32")
     embedded = [
         protein_rows for _, protein_rows in embedder.embed(SEQUENCES, long="window", pooling="mean" if pooled else None)
@@ -91,13 +92,13 @@ def test_cache_contains_embeddings_by_windows(pooled, tiny_checkpoint, tmp_path)
     expected = np.concatenate([np.atleast_2d(embedded[2]), np.atleast_2d(embedded[0])])
     np.testing.assert_allclose(rows.numpy(), expected, rtol=2e-3, atol=2e-3)
     assert lengths == ([1, 1] if pooled else [600, 5]) and counted == [5, 1, 600]
-    stored_embeddings(SEQUENCES, tiny_checkpoint, tmp_path, **settings)
+    stored_embeddings(NAMES, SEQUENCES, tiny_checkpoint, tmp_path, **settings)
     assert len(counted) == 3 and len(list(tmp_path.iterdir())) == 1  # read from the cache
 
 
 def test_cache_distinguishes_inputs(tiny_checkpoint, tmp_path):
     for sequences, pooled in ((["MS"], True), (["MS"], False), (["M", "S"], False), (["SM"], False)):
-        stored_embeddings(sequences, tiny_checkpoint, tmp_path, pooled=pooled)
+        stored_embeddings(sequences, sequences, tiny_checkpoint, tmp_path, pooled=pooled)
     assert len(list(tmp_path.iterdir())) == 4
 
 

@@ -1,0 +1,167 @@
+"""Cache of embeddings on disk that keeps what a killed run has finished.
+
+``NAME.npy`` appears when all rows are in it. Until then, ``NAME.npy.partial/`` holds the rows of the first proteins and
+a journal with their number. A run that finds this folder continues after the last protein of the journal.
+
+Shapes: L rows of a protein, T rows of all proteins, D columns.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic
+from typing import BinaryIO
+
+import numpy as np
+
+from prott5nv.errors import ProtT5nvError
+from prott5nv.io.atomic import lock_folder, publish, unlock_folder
+
+logger = logging.getLogger(__name__)
+
+DTYPE = np.dtype(np.float16)
+# A kill loses at most this much work, in addition to the proteins being computed.
+_SECONDS_BETWEEN_COMMITS = 1.0
+
+
+def open_rows(path: Path, lengths: Sequence[int]) -> np.ndarray:
+    """Open a complete cache file.
+
+    Parameters
+    ----------
+    path : Path
+        File that :func:`write_rows` wrote.
+    lengths : sequence of int
+        Number of rows of each protein.
+
+    Returns
+    -------
+    memmap, shape=(T, D), dtype=float16
+
+    Raises
+    ------
+    ProtT5nvError
+        If the file is damaged.
+    """
+    try:
+        rows_TD = np.load(path, mmap_mode="r")
+        if rows_TD.ndim != 2 or rows_TD.dtype != DTYPE or len(rows_TD) != sum(lengths):
+            raise ValueError("it has another shape")
+    except (OSError, ValueError, EOFError) as error:
+        raise ProtT5nvError(f"{path}: this file of cached embeddings is damaged ({error}); delete it") from None
+    return rows_TD
+
+
+def write_rows(path: Path, lengths: Sequence[int], width: int, embed: Callable[[int], Iterable[np.ndarray]]) -> None:
+    """Write the rows of all proteins, after those that an interrupted run has written.
+
+    If another process writes the same file, the function waits for it.
+
+    Parameters
+    ----------
+    path : Path
+        The ``.npy`` file to write. Nothing happens if it exists.
+    lengths : sequence of int
+        Number of rows of each protein (L).
+    width : int
+        Number of columns (D).
+    embed : callable
+        Takes the index of a protein and yields the rows of this and all later proteins: ndarray, shape=(L, D),
+        dtype=float16.
+
+    Raises
+    ------
+    ProtT5nvError
+        If a file cannot be written, for example because the disk is full. What is on the disk is kept.
+    """
+    folder = path.with_name(f"{path.name}.partial")
+    try:
+        with _exclusive(path, folder):
+            if not path.is_file():
+                _write_partial(folder, lengths, width, embed)
+                publish(folder / "rows.npy", path)
+            shutil.rmtree(folder)
+    except OSError as error:
+        raise ProtT5nvError(
+            f"{path}: {error.strerror or error}; finished embeddings are kept in {folder}: give the same command again"
+        ) from None
+
+
+def _write_partial(
+    folder: Path, lengths: Sequence[int], width: int, embed: Callable[[int], Iterable[np.ndarray]]
+) -> None:
+    """Write ``rows.npy`` completely, starting after the last committed protein."""
+    header = _header((sum(lengths), width))
+    ends = len(header) + np.cumsum([0, *lengths]) * width * DTYPE.itemsize
+    with open(folder / "rows.npy", "a+b") as rows, open(folder / "journal.txt", "a+b") as journal:
+        finished = _committed(rows, journal, header, ends)
+        if finished:
+            logger.info("%d of %d embeddings are there from an interrupted run", finished, len(lengths))
+        else:
+            rows.truncate(0)
+            rows.write(header)
+        rows.truncate(int(ends[finished]))
+        committed_at = monotonic()
+        try:
+            for rows_LD in embed(finished):
+                rows.write(np.ascontiguousarray(rows_LD, dtype=DTYPE).data)
+                finished += 1
+                if monotonic() - committed_at > _SECONDS_BETWEEN_COMMITS:
+                    _commit(rows, journal, finished)
+                    committed_at = monotonic()
+        finally:
+            _commit(rows, journal, finished)  # also after Ctrl-C
+
+
+def _committed(rows: BinaryIO, journal: BinaryIO, header: bytes, ends: np.ndarray) -> int:
+    """Return the number of proteins that the journal and the file of rows agree to be complete."""
+    rows.seek(0)
+    if rows.read(len(header)) != header:
+        return 0
+    size = rows.seek(0, os.SEEK_END)
+    journal.seek(0)
+    counts = [int(line) for line in journal.read().split(b"\n")[:-1] if line.isdigit()]
+    return max((count for count in counts if count < len(ends) and ends[count] <= size), default=0)
+
+
+def _commit(rows: BinaryIO, journal: BinaryIO, finished: int) -> None:
+    """Write the rows to the disk, and then their number, so that both survive a power failure."""
+    rows.flush()
+    os.fsync(rows.fileno())
+    journal.write(b"%d\n" % finished)
+    journal.flush()
+    os.fsync(journal.fileno())
+
+
+def _header(shape: tuple[int, int]) -> bytes:
+    """Return the beginning of a ``.npy`` file."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_2_0(
+        header, {"descr": np.lib.format.dtype_to_descr(DTYPE), "fortran_order": False, "shape": shape}
+    )
+    return header.getvalue()
+
+
+@contextmanager
+def _exclusive(path: Path, folder: Path) -> Iterator[None]:
+    """Create and lock the partial folder. Wait for another process that has locked it."""
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = lock_folder(folder)
+        if lock is None:
+            logger.info("waiting for another process that may be writing %s", path)
+            lock = lock_folder(folder, wait=True)
+        # The other process removes the folder when it has finished.
+        if lock is None or (folder.exists() and os.path.samestat(os.fstat(lock), folder.stat())):
+            break
+        unlock_folder(lock)
+    try:
+        yield
+    finally:
+        unlock_folder(lock)
