@@ -83,8 +83,9 @@ class CheckedProteins:  # numpydoc ignore=PR02
         Whether to yield records that cannot be embedded instead of raising their error.
     id_column, sequence_column, cleaning
         See :func:`prott5nv.io.reader.read_records`.
-    stretch : tuple of int, optional
-        Yield only the records that start in this half-open range of the input's extent; see :meth:`shard`.
+    extent_range : tuple of int, optional
+        Yield only the records whose start, counted as in ``Survey.extent``, is in this half-open range; see
+        :meth:`shard`.
     """
 
     source: str | os.PathLike[str]
@@ -94,7 +95,7 @@ class CheckedProteins:  # numpydoc ignore=PR02
     id_column: str | None = None
     sequence_column: str | None = None
     cleaning: Cleaning = DEFAULT_CLEANING
-    stretch: tuple[int, int] | None = None
+    extent_range: tuple[int, int] | None = None
 
     @property
     def name(self) -> str:
@@ -104,7 +105,7 @@ class CheckedProteins:  # numpydoc ignore=PR02
     def __iter__(self) -> Iterator[CheckedRecord]:
         start = 0
         for checked in self._all():
-            if self.stretch is None or self.stretch[0] <= start < self.stretch[1]:
+            if self.extent_range is None or self.extent_range[0] <= start < self.extent_range[1]:
                 yield checked
             start += _extent(checked.record)
 
@@ -167,7 +168,7 @@ class CheckedProteins:  # numpydoc ignore=PR02
         -------
         CheckedProteins
         """
-        return replace(self, stretch=(extent * (index - 1) // count, extent * index // count))
+        return replace(self, extent_range=(extent * (index - 1) // count, extent * index // count))
 
 
 def check(
