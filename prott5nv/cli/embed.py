@@ -120,7 +120,7 @@ def command(
     continue. OUT appears only when it is complete.
 
     --on-error skip applies to single proteins. A damaged file, such as an incomplete gzip file or a table without the
-    column, is always an error, because nobody can know which proteins are missing.
+    column, is always an error, because the missing proteins cannot be listed.
 
     Exit codes: 0 for success, 2 for an error, 3 for success with skipped proteins, 130 after Ctrl-C.
     """
