@@ -36,7 +36,7 @@ def contents(path: Path) -> list[Any]:
 
 
 def embed(fasta: Path, output: Path, checkpoint: Path) -> None:
-    embed_file(fasta, output, Embedder(checkpoint), model_path=checkpoint)
+    embed_file(fasta, output, Embedder(checkpoint))
 
 
 def stage(output: Path) -> str:

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from prott5nv.assets import BUILTIN_MODEL
-from prott5nv.checkpoint import load
+from prott5nv.checkpoint.reader import load_with_checksum
 from prott5nv.embedding.batching import LongProteins, Window, batches_of, join, window_starts
 from prott5nv.embedding.pooling import POOLINGS
 from prott5nv.errors import ProtT5nvError
@@ -97,6 +97,9 @@ class Embedder:
         Device and precision, with the reason for the choice.
     tokenizer : ProteinTokenizer
         Converts residues to token ids.
+    model_sha256 : str
+        Checksum of the model: of the whole checkpoint file, or of configuration and weights of a model in memory; see
+        :meth:`prott5nv.ProtT5.sha256`.
     max_tokens : int
         Number of residues to compute at once. It shrinks when a batch does not fit into memory.
 
@@ -135,9 +138,10 @@ class Embedder:
         self._file: Path | None = None
         if isinstance(model, ProtT5):
             network = copy.deepcopy(model)
+            self.model_sha256 = network.sha256()
         else:
             self._file = model_file(model)
-            network = load(self._file, dtype=self.hardware.dtype)
+            network, self.model_sha256 = load_with_checksum(self._file, self.hardware.dtype)
             del network.decoder  # Embeddings need the encoder only, and the decoder takes more than half of the memory.
         self.config = network.config
         self._network = network.to(self.hardware.device, self.hardware.dtype).eval()
@@ -149,10 +153,18 @@ class Embedder:
 
     @property
     def network(self) -> ProtT5:
-        """Encoder and decoder. The decoder of a checkpoint file is loaded on first access."""
+        """Encoder and decoder. The decoder of a checkpoint file is loaded on first access.
+
+        Raises
+        ------
+        ProtT5nvError
+            If the checkpoint file has changed since the encoder was loaded.
+        """
         if self._file is not None and not hasattr(self._network, "decoder"):
-            decoder = load(self._file, dtype=self.hardware.dtype).decoder
-            self._network.decoder = decoder.to(self.hardware.device).eval()
+            whole, sha256 = load_with_checksum(self._file, self.hardware.dtype)
+            if sha256 != self.model_sha256:
+                raise ProtT5nvError(f"{self._file} has changed since it was loaded: load the model again")
+            self._network.decoder = whole.decoder.to(self.hardware.device).eval()
         return self._network
 
     def embed(

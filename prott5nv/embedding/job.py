@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from collections import deque
@@ -13,14 +12,14 @@ from pathlib import Path
 import numpy as np
 
 from prott5nv import __version__
-from prott5nv.embedding.embedder import Embedder, Model, as_embedder, model_file
+from prott5nv.embedding.embedder import Embedder, Model, as_embedder
 from prott5nv.embedding.formats import check_suffix, read_attributes, workers_folder
 from prott5nv.embedding.journal import Journal, fingerprint_of, partial_folder
 from prott5nv.embedding.survey import CheckedProteins, CheckedRecord, Survey
-from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning
 from prott5nv.errors import ProtT5nvError
-from prott5nv.io.source import is_read_once
+from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning
 from prott5nv.io.record import Record
+from prott5nv.io.source import is_read_once
 
 LAYER = "encoder.final_layernorm"
 
@@ -55,15 +54,14 @@ def embed_file(
     output: str | os.PathLike[str],
     model: Model,
     *,
-    model_path: str | os.PathLike[str] | None = None,
     pooling: str | None = None,
     long: str = "truncate",
     dtype: str = "float32",
     skip_errors: bool = False,
     shard: tuple[int, int] | None = None,
-    cleaning: Cleaning = DEFAULT_CLEANING,
     id_column: str | None = None,
     sequence_column: str | None = None,
+    cleaning: Cleaning = DEFAULT_CLEANING,
     on_survey: Callable[[Survey], None] = lambda survey: None,
     on_progress: Callable[[int], None] = lambda residues: None,
 ) -> Summary:
@@ -78,9 +76,7 @@ def embed_file(
         written as ``.npz`` or ``.parquet``; see `prott5nv.embedding.formats`. Until the output is complete, finished
         proteins are kept beside it in ``<output>.partial/``.
     model : str, Path, ProtT5, Embedder or ProtT5nvInference
-        The model.
-    model_path : str or PathLike, optional
-        Checkpoint file that `model` was loaded from. The default is the built-in model. The output stores its checksum.
+        The model. The output stores its checksum.
     pooling, long
         See :meth:`prott5nv.Embedder.embed`.
     dtype : str
@@ -89,12 +85,12 @@ def embed_file(
         Whether to skip proteins that cannot be embedded and list them in ``<output>.skipped.tsv``. By default the first
         one ends the run.
     shard : tuple of int, optional
-    cleaning : Cleaning
-        What to do with gaps and nucleotides; see :mod:`prott5nv.io.cleaning`.
         ``(2, 4)`` embeds the second of four shards with about the same number of residues. Join the shards with
         :func:`prott5nv.embedding.merge.merge`.
     id_column, sequence_column : str, optional
         Columns of a table; see :func:`prott5nv.io.reader.read_records`.
+    cleaning : Cleaning
+        What to do with gaps and nucleotides; see :mod:`prott5nv.io.cleaning`.
     on_survey : callable, optional
         Called with the counts of the input before any protein is embedded. It is not called for standard input or a
         pipe, which can be read only once, or if the output already exists.
@@ -117,7 +113,7 @@ def embed_file(
     output = Path(output)
     check_suffix(output, pooling)
     embedder = as_embedder(model)
-    settings = _settings(embedder, model_path, pooling, dtype, long)
+    settings = _settings(embedder, pooling, dtype, long)
     limit = embedder.config.max_position_embeddings
     proteins = CheckedProteins(source, limit, long, skip_errors, id_column, sequence_column, cleaning)
     job = _Job(output, proteins, embedder, settings, pooling, on_progress)
@@ -243,30 +239,10 @@ class _Job:
             yield checked, None
 
 
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 checksum of a file as hexadecimal digits.
-
-    Raises
-    ------
-    ProtT5nvError
-        If the file cannot be read.
-    """
-    digest = hashlib.sha256()
-    try:
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    except OSError as error:
-        raise ProtT5nvError(f"{path}: {error.strerror}") from None
-    return digest.hexdigest()
-
-
-def _settings(
-    embedder: Embedder, model_path: str | os.PathLike[str] | None, pooling: str | None, dtype: str, long: str
-) -> dict[str, str]:
+def _settings(embedder: Embedder, pooling: str | None, dtype: str, long: str) -> dict[str, str]:
     """Return everything except the input that determines the embeddings."""
     return {
-        "model_sha256": file_sha256(model_file(model_path)),
+        "model_sha256": embedder.model_sha256,
         "layer": LAYER,
         "pooling": pooling or "none",
         "dtype": dtype,

@@ -28,7 +28,9 @@ from prott5nv.flip.predictor import MODEL_FILE, Prediction
 from prott5nv.flip.predictor_file import save_predictor
 from prott5nv.flip.tasks import LONG, SETS, Task, load_task
 from prott5nv.flip.train import fit, predict
-from prott5nv.io.atomic import write_text
+from prott5nv.io.atomic import whole_files, write_text
+from prott5nv.io.output import check_outputs
+from prott5nv.io.cleaning import Cleaning
 from prott5nv.model.device import choose_hardware
 from prott5nv.model.prott5 import ProtT5
 
@@ -78,11 +80,15 @@ def finetune(config: FinetuneConfig) -> FinetuneRun:
     Raises
     ------
     ProtT5nvError
-        If the table or the model is missing or invalid, or the head does not fit the task.
+        If the table or the model is missing or invalid, the head does not fit the task, results exist in the output
+        folder, or NaN or infinity is computed.
     """
     encoder_path = model_file(config.model.restore_encoder_path)
     if not encoder_path.is_file():
         raise ProtT5nvError(f"{encoder_path}: no such file; model.restore_encoder_path takes a .nemo file")
+    folder = Path(config.output_dir)
+    outputs = [folder / name for name in (MODEL_FILE, PREDICTIONS_FILE, RESULT_FILE)]
+    check_outputs(outputs, [encoder_path, config.task.file], overwrite=config.overwrite)
     task = _load_table(config.task)
     if config.proteins_per_set is not None:
         task = task.subset(config.proteins_per_set)
@@ -112,12 +118,12 @@ def finetune(config: FinetuneConfig) -> FinetuneRun:
         "confusion": _confusion(task, [one.outputs for one in trained]),
         "configuration": asdict(config),
     }
-    folder = Path(config.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
     best = max(trained, key=lambda one: one.validation)
-    save_predictor(folder / MODEL_FILE, merge_adapters(best.encoder), best.head, head, task.output_spec, sha256)
-    _write_test_predictions(folder / PREDICTIONS_FILE, task, best.outputs)
-    write_text(folder / RESULT_FILE, json.dumps(result, indent=1) + "\n")
+    with whole_files(folder) as temporary:
+        encoder = merge_adapters(best.encoder)
+        save_predictor(temporary / MODEL_FILE, encoder, best.head, head, task.output_spec, sha256)
+        _write_test_predictions(temporary / PREDICTIONS_FILE, task, best.outputs)
+        write_text(temporary / RESULT_FILE, json.dumps(result, indent=1) + "\n")
     return FinetuneRun(folder, result)
 
 
@@ -137,6 +143,8 @@ def _load_table(config: TaskConfig) -> Task:
         id_column=config.id_column,
         set_column=config.set_column,
         mask_column=config.mask_column,
+        cleaning=Cleaning(config.gaps, config.allow_nucleotides),
+        skip_missing=config.skip_missing,
     )
 
 

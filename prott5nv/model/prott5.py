@@ -10,7 +10,10 @@ C channels per head, V vocabulary size.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
+from dataclasses import asdict
 
 import torch
 import torch.nn.functional as F
@@ -135,6 +138,20 @@ class ProtT5(nn.Module):
             Logits over the padded vocabulary.
         """
         return F.linear(hidden_SD, self.embedding.word_embeddings.weight, self.tokens_head.bias)
+
+    def sha256(self) -> str:
+        """Compute a checksum of the configuration and all weights, as hexadecimal digits.
+
+        Returns
+        -------
+        str
+            SHA-256 hash. It depends on the data type of the weights, but not on their device.
+        """
+        digest = hashlib.sha256(json.dumps(asdict(self.config), sort_keys=True).encode())
+        for name, tensor in sorted(self.state_dict().items()):
+            digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+        return digest.hexdigest()
 
     def _packing(self, cu_seqlens_B1: Tensor) -> Packing:
         packing = Packing(cu_seqlens_B1)

@@ -14,9 +14,10 @@ import pytest
 import torch
 
 from prott5nv import Embedder, ModelConfig, ProtT5, ProtT5nvError, load, seqs_to_embedding
+from prott5nv.assets import BUILTIN_MODEL
 from prott5nv.embedding.embedder import LongProteinWarning
-from prott5nv.io.reader import read_records
 from prott5nv.io.cleaning import Cleaning
+from prott5nv.io.reader import read_records
 from prott5nv.io.record import Record
 from prott5nv.model.tokenizer import RESIDUES
 
@@ -254,6 +255,15 @@ def test_the_decoder_of_a_file_is_loaded_on_first_access(tiny_checkpoint):
     assert torch.equal(
         embedder.network.decoder.final_layernorm.weight, load(tiny_checkpoint).decoder.final_layernorm.weight
     )
+
+
+def test_a_checkpoint_that_changed_before_its_decoder_was_loaded_is_an_error(tiny_checkpoint, tmp_path):
+    path = tmp_path / "model.nemo"
+    shutil.copy(tiny_checkpoint, path)
+    embedder = Embedder(path, device="cpu", precision="fp32")
+    shutil.copy(BUILTIN_MODEL, path)
+    with pytest.raises(ProtT5nvError, match=r"model\.nemo has changed since it was loaded"):
+        _ = embedder.network
 
 
 def test_embedding_imports_no_training_framework():

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 
 import pytest
+import torch
 
-from prott5nv import Embedder, EmbeddingStore, ProtT5nvError
+from prott5nv import Embedder, EmbeddingStore, ModelConfig, ProtT5, ProtT5nvError
+from prott5nv.assets import BUILTIN_MODEL
 from prott5nv.embedding.job import embed_file
+from prott5nv.io.cleaning import Cleaning
 from prott5nv.io.reader import read_records
 from prott5nv.io.record import accession
 
-from prott5nv.io.cleaning import Cleaning
 
 @pytest.fixture(scope="module")
 def embedder(tiny_checkpoint):
@@ -40,16 +43,16 @@ BAD_FILES = {
 
 
 @pytest.mark.parametrize("kind", BAD_FILES)
-def test_errors_name_file_line_and_id(embedder, tiny_checkpoint, tmp_path, kind):
+def test_errors_name_file_line_and_id(embedder, tmp_path, kind):
     content, message = BAD_FILES[kind]
     (tmp_path / "p.fasta").write_bytes(content)
     with pytest.raises(ProtT5nvError, match=message) as error:
-        embed_file(tmp_path / "p.fasta", tmp_path / "out.h5", embedder, model_path=tiny_checkpoint)
+        embed_file(tmp_path / "p.fasta", tmp_path / "out.h5", embedder)
     assert str(tmp_path / "p.fasta") in str(error.value)
     assert [path.name for path in tmp_path.iterdir()] == ["p.fasta"]
 
 
-def test_quirks_of_real_files(embedder, tiny_checkpoint, tmp_path, shared):
+def test_quirks_of_real_files(embedder, tmp_path, shared):
     for file in sorted((shared / "data" / "sequences" / "quirks").iterdir()):
         output = tmp_path / f"{file.name}.h5"
         summary = embed_file(
@@ -71,7 +74,7 @@ def test_quirks_of_real_files(embedder, tiny_checkpoint, tmp_path, shared):
             assert list(store) == order
 
 
-def test_an_input_that_changes_during_the_run_is_an_error(embedder, tiny_checkpoint, tmp_path):
+def test_an_input_that_changes_during_the_run_is_an_error(embedder, tmp_path):
     fasta = tmp_path / "p.fasta"
     fasta.write_text(">a\nMS\n")
     with pytest.raises(ProtT5nvError, match=r"p\.fasta was changed while it was read"):
@@ -79,7 +82,47 @@ def test_an_input_that_changes_during_the_run_is_an_error(embedder, tiny_checkpo
             fasta,
             tmp_path / "out.h5",
             embedder,
-            model_path=tiny_checkpoint,
             on_survey=lambda survey: fasta.write_text(">a\nMK\n"),
         )
     assert not (tmp_path / "out.h5").exists()
+
+
+def recorded_sha256(output) -> str:
+    with EmbeddingStore(output) as store:
+        return store.attributes["model_sha256"]
+
+
+@pytest.fixture
+def fasta(tmp_path):
+    path = tmp_path / "p.fasta"
+    path.write_text(">a\nMSLKR\n")
+    return path
+
+
+def test_the_output_records_the_checksum_of_the_model_that_was_used(embedder, tiny_checkpoint, tmp_path, fasta):
+    for name, model, file in [
+        ("file", tiny_checkpoint, tiny_checkpoint),
+        ("loaded", embedder, tiny_checkpoint),
+        ("built-in", None, BUILTIN_MODEL),
+    ]:
+        embed_file(fasta, tmp_path / f"{name}.h5", model)
+        assert recorded_sha256(tmp_path / f"{name}.h5") == hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def test_the_output_of_another_model_is_not_taken_for_complete(embedder, tmp_path, fasta):
+    embed_file(fasta, tmp_path / "out.h5", embedder)
+    assert embed_file(fasta, tmp_path / "out.h5", embedder).complete_already
+    with pytest.raises(ProtT5nvError, match=r"holds other embeddings.*model_sha256"):
+        embed_file(fasta, tmp_path / "out.h5", Embedder(precision="fp32"))
+
+
+def test_a_model_in_memory_is_identified_by_its_configuration_and_weights(tmp_path, fasta):
+    torch.manual_seed(0)
+    model = ProtT5(ModelConfig.preset("tiny"))
+    embed_file(fasta, tmp_path / "out.h5", model)
+    assert recorded_sha256(tmp_path / "out.h5") == model.sha256()
+    assert embed_file(fasta, tmp_path / "out.h5", model).complete_already
+    with torch.no_grad():
+        model.encoder.final_layernorm.bias[0] += 1
+    with pytest.raises(ProtT5nvError, match=r"holds other embeddings.*model_sha256"):
+        embed_file(fasta, tmp_path / "out.h5", model)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -105,3 +107,17 @@ def test_dropout_is_active_only_in_training():
     assert not torch.equal(model.encode(*protein), model.encode(*protein))
     model.eval()
     assert torch.equal(model.encode(*protein), model.encode(*protein))
+
+
+def test_the_checksum_depends_on_configuration_and_weights(model):
+    copied = copy.deepcopy(model)
+    assert copied.sha256() == model.sha256()
+    with torch.no_grad():
+        copied.tokens_head.bias[3] += 1
+    assert copied.sha256() != model.sha256()
+    torch.manual_seed(0)
+    first = ProtT5(ModelConfig.preset("tiny"))
+    other = ProtT5(ModelConfig.preset("tiny", bias_activation_fusion=not first.config.bias_activation_fusion))
+    other.load_state_dict(first.state_dict())
+    assert other.sha256() != first.sha256()
+    assert copy.deepcopy(model).bfloat16().sha256() != model.sha256()
