@@ -92,7 +92,7 @@ def alone(request, network) -> tuple[str, dict[str, np.ndarray]]:
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 7, 64])
-def test_neighbours_order_and_batch_size_do_not_matter(network, alone, batch_size):
+def test_embeddings_do_not_depend_on_batch_size_or_order(network, alone, batch_size):
     precision, expected = alone
     sequences = list(expected)
     random.Random(batch_size).shuffle(sequences)
@@ -132,7 +132,7 @@ def test_compiling_does_not_change_the_embeddings(network, precision):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_long_protein_in_the_same_batch_does_not_matter(network, precision):
+def test_embeddings_do_not_depend_on_a_long_protein_in_the_same_batch(network, precision):
     embedder = Embedder(network, precision=precision)
     (alone,) = seqs_to_embedding([HBA], embedder)
     beside = seqs_to_embedding([protein(512), HBA, protein(512, seed=1)], embedder)[1]

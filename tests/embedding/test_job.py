@@ -1,4 +1,4 @@
-"""Embedding of files without the command line: valid files, faulty files, and changing ones."""
+"""Embedding of files without the command line: valid files, faulty files, and files that change during the run."""
 
 from __future__ import annotations
 
