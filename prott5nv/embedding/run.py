@@ -1,4 +1,4 @@
-"""One embedding run as a request that can be sent to another process, and a listener that hears of its progress.
+"""An embedding run: the request, which can be sent to another process, and the listener, which receives progress.
 
 Importing this module imports no PyTorch, so that a worker process can limit its threads first.
 """
@@ -54,7 +54,7 @@ class Request:
 
 
 class Listener:
-    """Hears of the progress of a run. The methods do nothing; override those of interest."""
+    """Base class of objects that receive the progress of a run. The methods do nothing; override those you need."""
 
     def on_start(self, description: str) -> None:
         """Receive a description of the hardware when the model is loaded."""
@@ -77,7 +77,7 @@ def run(request: Request, listener: Listener) -> Summary:
     request : Request
         Input, output and options.
     listener : Listener
-        Hears of the progress.
+        Receives the progress.
 
     Returns
     -------
