@@ -10,7 +10,8 @@ file can cost.
 - ``config_yaml``: the model configuration in the archive.
 - ``weights``: the zip file of ``torch.save`` in the archive; ``state_dict_pickle``: the pickle inside that zip file.
 - ``sentencepiece_file``: the tokenizer in the archive, which must have ProtT5nv's vocabulary.
-- ``huggingface``: conversion to and from Hugging Face folders; ``huggingface_files``: their tokenizer and model card.
+- ``huggingface``: conversion to and from Hugging Face folders; ``huggingface_names``: their settings and parameter
+  names; ``huggingface_files``: their tokenizer and model cards; ``safetensors_folder``: their weights.
 - ``warm_start``: weights of another model, to initialize training.
 - ``public_checkpoint``: comparison of a checkpoint with the published results of NVIDIA's checkpoint.
 """

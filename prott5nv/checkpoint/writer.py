@@ -15,7 +15,7 @@ from prott5nv.assets import SENTENCEPIECE_MODEL, SENTENCEPIECE_VOCAB
 from prott5nv.checkpoint.archive import BLOCK
 from prott5nv.checkpoint.config_yaml import ARTIFACT
 from prott5nv.checkpoint.parameter_names import parameter_shapes, prott5_to_nemo
-from prott5nv.checkpoint.reader import CONFIG_MEMBER, WEIGHTS_MEMBER
+from prott5nv.checkpoint.reader import CONFIG_MEMBER, WEIGHTS_MEMBER, read_nemo
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.atomic import whole_file
 
@@ -33,6 +33,7 @@ def save_nemo(
     *,
     dtype: torch.dtype | None = None,
     settings: Mapping[str, Any] | None = None,
+    verify: bool = False,
 ) -> None:
     """Write a model to a ``.nemo`` file. The file appears only when it is complete.
 
@@ -50,11 +51,14 @@ def save_nemo(
         Data type of the weights in the file. The default is float32, as in NeMo.
     settings : mapping, optional
         Further settings for ``model_config.yaml``, such as those of the optimizer.
+    verify : bool, default False
+        Whether to read the file with :func:`prott5nv.checkpoint.read_nemo` before it gets its name, for weights from an
+        untrusted source. A file that would be refused is not kept.
 
     Raises
     ------
     ProtT5nvError
-        If the parameters do not fit `config`, or the file cannot be written.
+        If the parameters do not fit `config`, the file cannot be written, or it is refused.
     """
     import torch
 
@@ -68,13 +72,19 @@ def save_nemo(
     values["tokenizer"] = {**values["tokenizer"], "model": ARTIFACT + model_name, "vocab_file": ARTIFACT + vocab_name}
     text = yaml.dump(values, Dumper=_Dumper, sort_keys=False)
 
-    with whole_file(path) as temporary, temporary.open("xb") as file:
-        _write_header(file, ".", 0, tarfile.DIRTYPE)
-        _write_member(file, CONFIG_MEMBER, text.encode())
-        for name, source in artifacts.items():
-            _write_member(file, name, source.read_bytes())
-        _write_weights(file, state)
-        file.write(bytes(2 * BLOCK))
+    with whole_file(path) as temporary:
+        with temporary.open("xb") as file:
+            _write_header(file, ".", 0, tarfile.DIRTYPE)
+            _write_member(file, CONFIG_MEMBER, text.encode())
+            for name, source in artifacts.items():
+                _write_member(file, name, source.read_bytes())
+            _write_weights(file, state)
+            file.write(bytes(2 * BLOCK))
+        if verify:
+            try:
+                read_nemo(temporary)
+            except ProtT5nvError as error:
+                raise ProtT5nvError(str(error).replace(str(temporary), str(path))) from None
 
 
 def _md5(file: Path) -> str:

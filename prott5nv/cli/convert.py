@@ -11,24 +11,34 @@ import click
     "--to",
     "target",
     required=True,
-    type=click.Choice(["hf", "nemo"]),
-    help="Format to write: hf is a Hugging Face folder, nemo is a .nemo file.",
+    type=click.Choice(["hf", "hf-encoder", "nemo"]),
+    help="Format to write: hf is a Hugging Face folder with the whole model, hf-encoder is one with the encoder alone, "
+    "and nemo is a .nemo file.",
 )
 @click.argument("output", metavar="OUTPUT")
 def command(source: str, target: str, output: str) -> None:
     """Convert a .nemo file to a Hugging Face folder, or such a folder back to a .nemo file.
 
-    AutoModel.from_pretrained and AutoTokenizer.from_pretrained open the folder, and the model gives the same
-    embeddings. It uses the Blenderbot classes of transformers, so it needs no remote code. The conversion does not
-    change the weights: converting a file to a folder and back gives exactly the same weights.
+    AutoTokenizer and AutoModel of transformers open the folders without remote code, and the models give the same
+    embeddings. The conversion does not change the weights.
+
+    Use hf-encoder for embeddings and for programs that expect an encoder: pipeline("feature-extraction"),
+    sentence-transformers, token and sequence classification. The encoder becomes an XLM-RoBERTa-XL model.
+
+    Use hf for scoring and generation with the decoder. The model becomes a Blenderbot model. Only this folder can be
+    converted back, also after transformers has saved it again. Converting a file to a folder and back gives exactly
+    the same weights.
 
     \b
     Examples:
+      prott5nv convert prott5nv.nemo --to hf-encoder prott5nv-encoder/
       prott5nv convert prott5nv.nemo --to hf prott5nv-hf/
       prott5nv convert prott5nv-hf/ --to nemo prott5nv.nemo
     """
     from prott5nv.checkpoint.huggingface import huggingface_to_nemo, nemo_to_huggingface
 
-    write = nemo_to_huggingface if target == "hf" else huggingface_to_nemo
-    write(source, output)
+    if target == "nemo":
+        huggingface_to_nemo(source, output)
+    else:
+        nemo_to_huggingface(source, output, encoder_only=target == "hf-encoder")
     click.echo(output)

@@ -1,0 +1,214 @@
+"""Weights of a Hugging Face folder: one safetensors file, or several files with an index."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError, safe_open
+
+from prott5nv.errors import ProtT5nvError
+
+if TYPE_CHECKING:
+    import torch
+
+WEIGHTS_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+
+# Limits in bytes, except for the last.
+_MAX_JSON = 1 << 22
+_MAX_HEADER = 1 << 22
+_MAX_SHARDS = 256
+
+_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """Description of a tensor in a file.
+
+    Attributes
+    ----------
+    file : str
+        Name of the file in the folder.
+    dtype : str
+        Data type by safetensors' name, such as ``F32``.
+    shape : tuple of int
+        Its shape.
+    """
+
+    file: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class SafetensorsFolder:
+    """Read the weights of a folder that transformers or this package wrote.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder with ``model.safetensors``, or with ``model.safetensors.index.json`` and the files named in it.
+
+    Attributes
+    ----------
+    tensors : dict of str to StoredTensor
+        Descriptions of all tensors by name. No values are read yet.
+
+    Raises
+    ------
+    ProtT5nvError
+        If a file is missing or damaged, or the index does not match the files.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._files: dict[str, Any] = {}
+        self.tensors: dict[str, StoredTensor] = {}
+        sharded = not (folder / WEIGHTS_FILE).exists() and (folder / INDEX_FILE).exists()
+        index = self._read_index() if sharded else None
+        for file in sorted(set(index.values())) if index is not None else [WEIGHTS_FILE]:
+            self._open(file)
+        if index is not None and index != {name: tensor.file for name, tensor in self.tensors.items()}:
+            raise ProtT5nvError(f"{folder / INDEX_FILE}: the files contain other tensors than this index lists")
+
+    def check(self, name: str, shape: tuple[int, ...]) -> StoredTensor:
+        """Check that a tensor exists and has a floating-point type and the expected shape.
+
+        Parameters
+        ----------
+        name : str
+            Name of the tensor.
+        shape : tuple of int
+            Expected shape.
+
+        Returns
+        -------
+        StoredTensor
+            Its description.
+
+        Raises
+        ------
+        ProtT5nvError
+            If the tensor is missing or differs.
+        """
+        tensor = self.tensors.get(name)
+        if tensor is None:
+            raise ProtT5nvError(f"{self._folder}: {name!r} is missing; expected every parameter of the model")
+        where = f"{self._folder / tensor.file}: {name!r}"
+        if tensor.dtype not in _DTYPES:
+            raise ProtT5nvError(f"{where} is {tensor.dtype}; expected one of {', '.join(_DTYPES.values())}")
+        if tensor.shape != shape:
+            raise ProtT5nvError(f"{where} has shape {tensor.shape}; expected {shape}")
+        return tensor
+
+    def read(self, name: str) -> torch.Tensor:
+        """Read a tensor.
+
+        Parameters
+        ----------
+        name : str
+            Name of the tensor, which must exist.
+
+        Returns
+        -------
+        Tensor
+            Its values in the data type of the file.
+
+        Raises
+        ------
+        ProtT5nvError
+            If a value is NaN or infinite.
+        """
+        file = self.tensors[name].file
+        tensor: torch.Tensor = self._files[file].get_tensor(name)
+        if not tensor.isfinite().all():
+            raise ProtT5nvError(f"{self._folder / file}: {name!r} contains NaN or infinity; expected finite weights")
+        return tensor
+
+    def _read_index(self) -> dict[str, str]:
+        """Return the name of the file of each tensor."""
+        path = self._folder / INDEX_FILE
+        index = read_json(path).get("weight_map")
+        if not isinstance(index, dict) or not index:
+            raise ProtT5nvError(f"{path}: 'weight_map' is missing; expected the file of each tensor")
+        for file in index.values():
+            if not isinstance(file, str) or not file.endswith(".safetensors") or Path(file).name != file:
+                raise ProtT5nvError(f"{path}: {str(file)[:200]!r} is not the name of a safetensors file in the folder")
+        if len(set(index.values())) > _MAX_SHARDS:
+            raise ProtT5nvError(f"{path}: names {len(set(index.values())):,} files; at most {_MAX_SHARDS} are read")
+        return index
+
+    def _open(self, name: str) -> None:
+        """Open a file and describe its tensors."""
+        path = self._folder / name
+        if not path.is_file():
+            raise ProtT5nvError(f"{path}: no such file; expected weights as safetensors")
+        try:
+            with path.open("rb") as opened:
+                header = int.from_bytes(opened.read(8), "little")
+            if header > _MAX_HEADER:
+                raise ProtT5nvError(f"{path}: a header of {header:,} bytes; at most {_MAX_HEADER:,} are read")
+            file = safe_open(path, framework="pt")
+            self._files[name] = file
+            for tensor in file.keys():  # noqa: SIM118 (the object is not iterable)
+                if tensor in self.tensors:
+                    raise ProtT5nvError(f"{path}: {tensor[:200]!r} is also in {self.tensors[tensor].file}")
+                part = file.get_slice(tensor)
+                self.tensors[tensor] = StoredTensor(name, part.get_dtype(), tuple(part.get_shape()))
+        except (OSError, SafetensorError) as error:
+            raise ProtT5nvError(f"{path}: not a sound safetensors file ({str(error)[:200]})") from None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON file that contains an object.
+
+    Parameters
+    ----------
+    path : Path
+        File to read.
+
+    Returns
+    -------
+    dict
+        Its content.
+
+    Raises
+    ------
+    ProtT5nvError
+        If the file is missing, too large, or has other content.
+    """
+    if not path.is_file():
+        raise ProtT5nvError(f"{path}: no such file; expected a Hugging Face folder")
+    try:
+        if path.stat().st_size > _MAX_JSON:
+            raise ProtT5nvError(f"{path}: larger than {_MAX_JSON:,} bytes, which no such file needs")
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ProtT5nvError(f"{path}: {error.strerror or error}") from None
+    except (ValueError, RecursionError):
+        raise ProtT5nvError(f"{path}: not JSON in UTF-8") from None
+    if not isinstance(values, dict):
+        raise ProtT5nvError(f"{path}: not a JSON object")
+    return values
+
+
+def write_weights(state_dict: Mapping[str, torch.Tensor], folder: Path) -> None:
+    """Write ``model.safetensors``.
+
+    Parameters
+    ----------
+    state_dict : mapping of str to Tensor
+        Parameters by name. Their data must not overlap.
+    folder : Path
+        Folder that contains ``config.json``.
+    """
+    from safetensors.torch import save_file
+
+    save_file(dict(state_dict), folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    # safetensors creates files that only their owner can read.
+    shutil.copymode(folder / "config.json", folder / WEIGHTS_FILE)
