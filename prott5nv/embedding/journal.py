@@ -1,8 +1,9 @@
 """Progress of an embedding run that survives a kill: finished rows, and a journal of the rows that are on the disk.
 
 The folder ``OUT.h5.partial/`` holds ``rows.bin`` and ``journal.jsonl``. A commit flushes the rows to the disk and then
-appends one line to the journal. A resumed run truncates both files after the last complete line of the journal. The
-rows are plain bytes and not HDF5, because a file of plain bytes stays readable if a kill truncates it at any point.
+appends one line to the journal. Each line has a checksum of itself and one of the rows of its commit. A resumed run
+checks both and truncates the files after the last commit that is sound. Plain bytes were chosen over HDF5, because they
+stay readable if a kill truncates them at any point.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import hashlib
 import json
 import os
 import shutil
+import warnings
+import zlib
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -28,6 +31,8 @@ from prott5nv.io.record import Record
 
 # A kill loses at most this much work, in addition to the batches being computed.
 _SECONDS_BETWEEN_COMMITS = 0.25
+
+_BLOCK = 1 << 20
 
 
 class Skipped(NamedTuple):
@@ -62,7 +67,12 @@ class Journal:
     Raises
     ------
     ProtT5nvError
-        If another run writes to the same output, or an unfinished run has other settings.
+        If another run writes to the same output, or an unfinished run has other settings or a damaged first line.
+
+    Warns
+    -----
+    UserWarning
+        If files of the unfinished run are damaged, so that proteins after the damage are embedded again.
     """
 
     def __init__(self, output: Path, settings: dict[str, str], hidden_size: int) -> None:
@@ -80,11 +90,13 @@ class Journal:
         try:
             _lock(self._journal, self.folder)
             self._last = self._read()
-        except ProtT5nvError:
+            self._rows = open(self.folder / "rows.bin", "ab")  # noqa: SIM115 (closed by `close`)
+        except BaseException:
             self._journal.close()  # This also releases the lock.
             raise
-        self._rows = open(self.folder / "rows.bin", "ab")  # noqa: SIM115 (closed by `close`)
-        self._rows.truncate(self._last["bytes"])
+        self._bytes: int = self._last["bytes"]
+        self._rows.truncate(self._bytes)
+        self._crc32 = 0  # of the rows that are not committed
         self._committed_at = monotonic()
 
     @property
@@ -132,7 +144,10 @@ class Journal:
         OSError
             If the disk is full.
         """
-        self._rows.write(np.ascontiguousarray(rows, dtype=self.dtype).data)
+        values = np.ascontiguousarray(rows, dtype=self.dtype)
+        self._rows.write(values.data)
+        self._bytes += values.nbytes
+        self._crc32 = zlib.crc32(values.data, self._crc32)
         length = len(record.sequence)
         self._uncommitted.append((key, record.id, length if residues < length else None, *rows.shape[:-1]))
         self.proteins += 1
@@ -153,13 +168,15 @@ class Journal:
             {
                 "records": self.records,
                 "residues": self.residues,
-                "bytes": self._rows.tell(),
+                "bytes": self._bytes,
+                "rows_crc32": self._crc32,
                 "digest": self.digest,
                 "proteins": self._uncommitted,
                 "skipped": self._uncommitted_skips,
             }
         )
         self._uncommitted, self._uncommitted_skips = [], []
+        self._crc32 = 0
         self._committed_at = monotonic()
 
     def finish(self, fingerprint: str | None = None, **attributes: str) -> None:
@@ -175,6 +192,8 @@ class Journal:
 
         Raises
         ------
+        ProtT5nvError
+            If the committed rows were damaged during the run.
         OSError
             If the disk is full.
         """
@@ -202,32 +221,70 @@ class Journal:
             self.commit()
 
     def _append(self, entry: dict[str, Any]) -> None:
-        self._journal.write(json.dumps(entry).encode() + b"\n")
+        self._journal.write(json.dumps({**entry, "crc32": _crc32_of(entry)}).encode() + b"\n")
         self._journal.flush()
         os.fsync(self._journal.fileno())
 
     def _read(self) -> dict[str, Any]:
-        """Return the last commit and remove an incomplete line after it. A new journal gets its first line."""
+        """Return the last sound commit and remove everything after it. A new journal gets its first line."""
         last: dict[str, Any] = {"records": 0, "residues": 0, "bytes": 0, "digest": InputDigest().hex()}
         self._journal.seek(0)
-        complete = 0
-        for line in self._journal:
-            if not line.endswith(b"\n"):
-                break
-            entry = json.loads(line)
-            if complete == 0:
-                self._check_settings(entry)
-            else:
+        line = self._journal.readline()
+        if not line.endswith(b"\n"):  # The journal is new, or the run was killed while it wrote the first line.
+            self._journal.truncate(0)
+            self._append({"settings": self.settings, "hidden_size": self._hidden_size})
+            return last
+        header = _parse(line)
+        if header is None or not isinstance(header.get("settings"), dict):
+            raise ProtT5nvError(
+                f"{self.folder / 'journal.jsonl'}: line 1 is damaged, so the unfinished run cannot continue: delete "
+                f"{self.folder} to start again"
+            )
+        self._check_settings(header)
+        sound, damaged = len(line), None
+        (self.folder / "rows.bin").touch()
+        with open(self.folder / "rows.bin", "rb") as rows:
+            for line in self._journal:
+                if not line.endswith(b"\n"):  # The run was killed while it wrote this line.
+                    break
+                entry = _parse(line)
+                if entry is None or not self._is_commit_after(last, entry):
+                    damaged = "journal.jsonl"
+                elif _crc32_of_next(rows, entry["bytes"] - last["bytes"]) != entry["rows_crc32"]:
+                    damaged = "rows.bin"
+                if damaged:
+                    break
+                assert entry is not None
                 last = entry
+                sound += len(line)
                 self.proteins += len(entry["proteins"])
                 self.skipped += len(entry["skipped"])
-            complete += len(line)
-        self._journal.truncate(complete)
-        self._journal.seek(complete)
-        if complete == 0:
-            self._append({"settings": self.settings, "hidden_size": self._hidden_size})
+        self._journal.truncate(sound)
+        self._journal.seek(sound)
         self.records, self.residues = last["records"], last["residues"]
+        if damaged:
+            warnings.warn(
+                f"{self.folder / damaged} of the unfinished run is damaged: the run continues after its first "
+                f"{self.records} records, which are sound",
+                stacklevel=3,
+            )
         return last
+
+    def _is_commit_after(self, last: dict[str, Any], entry: dict[str, Any]) -> bool:
+        """Return whether a line of the journal is a valid commit that follows the commit `last`."""
+        try:
+            shapes = [(*length, self._hidden_size) for _, _, _, *length in entry["proteins"]]
+            size = sum(int(np.prod(shape)) for shape in shapes) * self.dtype.itemsize
+            records = len(shapes) + len([Skipped(*skipped) for skipped in entry["skipped"]])
+            return (
+                entry["bytes"] == last["bytes"] + size
+                and entry["records"] == last["records"] + records
+                and entry["residues"] >= last["residues"]
+                and isinstance(entry["digest"], str)
+                and isinstance(entry["rows_crc32"], int)
+            )
+        except (KeyError, TypeError, ValueError):
+            return False
 
     def _check_settings(self, header: dict[str, Any]) -> None:
         for name, value in self.settings.items():
@@ -240,15 +297,37 @@ class Journal:
     def _commits(self) -> Iterator[dict[str, Any]]:
         self._journal.seek(0)
         next(self._journal)  # The first line holds the settings.
-        yield from map(json.loads, self._journal)
+        for line in self._journal:
+            entry = _parse(line)
+            if entry is None:
+                raise self._damaged_during_the_run("journal.jsonl")
+            yield entry
 
     def _stored(self) -> Iterator[StoredProtein]:
-        with open(self.folder / "rows.bin", "rb") as rows:
+        try:
+            rows = open(self.folder / "rows.bin", "rb")  # noqa: SIM115 (closed by the next block)
+        except FileNotFoundError:
+            raise self._damaged_during_the_run("rows.bin") from None
+        with rows:
             for commit in self._commits():
+                crc32 = 0
                 for key, original_id, truncated_from, *length in commit["proteins"]:
                     shape = (*length, self._hidden_size)
-                    values = np.frombuffer(rows.read(int(np.prod(shape)) * self.dtype.itemsize), dtype=self.dtype)
+                    size = int(np.prod(shape)) * self.dtype.itemsize
+                    content = rows.read(size)
+                    if len(content) < size:
+                        raise self._damaged_during_the_run("rows.bin")
+                    crc32 = zlib.crc32(content, crc32)
+                    values = np.frombuffer(content, dtype=self.dtype)
                     yield StoredProtein(key, original_id, truncated_from, values.reshape(shape))
+                if crc32 != commit["rows_crc32"]:
+                    raise self._damaged_during_the_run("rows.bin")
+
+    def _damaged_during_the_run(self, name: str) -> ProtT5nvError:
+        return ProtT5nvError(
+            f"{self.folder / name} was damaged while the run went on: give the same command again, which keeps what is "
+            "sound"
+        )
 
     def _list_skipped(self) -> None:
         listing = skipped_listing(self.output)
@@ -287,6 +366,32 @@ def fingerprint_of(settings: dict[str, str], digest: str) -> str:
 def partial_folder(output: Path) -> Path:
     """Return the folder in which an unfinished run keeps its results."""
     return output.with_name(output.name + ".partial")
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    """Return a line of the journal without its checksum; None if the line is damaged."""
+    try:
+        entry = json.loads(line)
+        checksum = entry.pop("crc32")
+    except (ValueError, RecursionError, AttributeError, TypeError, KeyError):
+        return None
+    return entry if checksum == _crc32_of(entry) else None
+
+
+def _crc32_of(entry: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(entry).encode())
+
+
+def _crc32_of_next(file: BinaryIO, size: int) -> int | None:
+    """Return the checksum of the next `size` bytes of a file; None if the file is shorter."""
+    crc32 = 0
+    while size:
+        block = file.read(min(size, _BLOCK))
+        if not block:
+            return None
+        crc32 = zlib.crc32(block, crc32)
+        size -= len(block)
+    return crc32
 
 
 def _lock(file: BinaryIO, folder: Path) -> None:

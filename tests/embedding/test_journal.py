@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import zlib
+from contextlib import nullcontext
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -204,3 +208,100 @@ def test_after_a_full_disk_close_releases_the_lock_and_the_commits_stay(tmp_path
     add(resumed, remaining)
     resumed.finish()
     check_output(tmp_path)
+
+
+def unfinished(tmp_path) -> tuple[Path, Path]:
+    """Commit three records, then two, and return the paths of the journal and the rows."""
+    journal = open_journal(tmp_path)
+    add(journal, RECORDS[:3])
+    journal.commit()
+    add(journal, RECORDS[3:5])
+    journal.commit()
+    journal.close()
+    return journal.folder / "journal.jsonl", journal.folder / "rows.bin"
+
+
+def replaced(path: Path, position: int, content: bytes) -> None:
+    whole = path.read_bytes()
+    path.write_bytes(whole[:position] + content + whole[position + len(content) :])
+
+
+def line_replaced(path: Path, number: int, content: bytes) -> None:
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[number] = content
+    path.write_bytes(b"".join(lines))
+
+
+FIRST_COMMIT = 4 * 4 * (2 + 3 + 4)  # bytes of rows
+
+DAMAGES = {
+    "no rows": (lambda journal, rows: rows.unlink(), 0),
+    "empty rows": (lambda journal, rows: rows.write_bytes(b""), 0),
+    "rows end in the first commit": (lambda journal, rows: os.truncate(rows, FIRST_COMMIT - 1), 0),
+    "rows end in the second commit": (lambda journal, rows: os.truncate(rows, FIRST_COMMIT + 4), 3),
+    "rows of zeros": (lambda journal, rows: replaced(rows, FIRST_COMMIT, bytes(16)), 3),
+    "a line of NULs": (lambda journal, rows: line_replaced(journal, 1, bytes(40) + b"\n"), 0),
+    "NULs in the last line": (lambda journal, rows: replaced(journal, journal.stat().st_size - 40, bytes(30)), 3),
+    "NULs to the end": (lambda journal, rows: replaced(journal, journal.stat().st_size - 40, bytes(40)), 3),
+    "NULs after the end": (lambda journal, rows: journal.write_bytes(journal.read_bytes() + bytes(4096)), 5),
+    "another digit": (lambda journal, rows: journal.write_bytes(journal.read_bytes().replace(b'"P4"', b'"P7"')), 3),
+    "bytes that are not UTF-8": (lambda journal, rows: line_replaced(journal, 2, b"\xff\xfe\n"), 3),
+    "deep nesting": (lambda journal, rows: line_replaced(journal, 2, b"[" * 100_000 + b"\n"), 3),
+    "not an object": (lambda journal, rows: line_replaced(journal, 2, b"5\n"), 3),
+    "an empty line": (lambda journal, rows: line_replaced(journal, 1, b"\n"), 0),
+    "a missing line": (lambda journal, rows: line_replaced(journal, 1, b""), 0),
+    "a line with a valid checksum and no content": (
+        lambda journal, rows: line_replaced(journal, 2, b'{"crc32": %d}\n' % zlib.crc32(b"{}")),
+        3,
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_a_damaged_run_continues_after_its_last_sound_commit(tmp_path, kind):
+    damage, records = DAMAGES[kind]
+    damage(*unfinished(tmp_path))
+    unterminated = kind in ("NULs to the end", "NULs after the end")  # like a line that a kill cut off
+    with nullcontext() if unterminated else pytest.warns(UserWarning, match=f"continues after its first {records} rec"):
+        resumed = open_journal(tmp_path)
+    assert (resumed.records, resumed.proteins) == (records, records)
+    remaining = iter(RECORDS)
+    resumed.resume(remaining)
+    add(resumed, remaining)
+    resumed.finish()
+    check_output(tmp_path)
+
+
+@pytest.mark.parametrize("content", [bytes(40) + b"\n", b"{}\n", b"not JSON\n", b"[]\n", b'{"settings": {}}\n', b"\n"])
+def test_a_journal_with_a_damaged_first_line_is_refused(tmp_path, content):
+    path, _ = unfinished(tmp_path)
+    line_replaced(path, 0, content)
+    with pytest.raises(ProtT5nvError, match=r"journal\.jsonl: line 1 is damaged.*delete .*out\.h5\.partial"):
+        open_journal(tmp_path)
+    assert len(path.read_bytes().splitlines()) == 3
+
+
+@pytest.mark.parametrize("kind", ["no rows", "rows end in the second commit", "rows of zeros", "a line of NULs"])
+def test_damage_during_the_run_is_an_error_and_gives_no_output(tmp_path, kind):
+    journal = open_journal(tmp_path)
+    add(journal, RECORDS[:3])
+    journal.commit()
+    add(journal, RECORDS[3:])
+    journal.commit()
+    DAMAGES[kind][0](journal.folder / "journal.jsonl", journal.folder / "rows.bin")
+    with pytest.raises(ProtT5nvError, match="was damaged while the run went on"):
+        journal.finish()
+    journal.close()
+    assert not (tmp_path / "out.h5").exists()
+
+
+def test_a_resumed_run_that_adds_no_rows_records_the_right_number_of_bytes(tmp_path):
+    _, rows = unfinished(tmp_path)
+    rows.write_bytes(rows.read_bytes() + bytes(100))  # rows that were not committed
+    resumed = open_journal(tmp_path)
+    resumed.resume(iter(RECORDS))
+    resumed.commit()
+    resumed.close()
+    resumed = open_journal(tmp_path)
+    assert resumed.records == 5
+    resumed.close()

@@ -104,6 +104,7 @@ import torch
 from pathlib import PosixPath, WindowsPath
 from prott5nv.embedding.run import Listener, Request
 from prott5nv.embedding.workers import run_with_workers
+from prott5nv.io.cleaning import Cleaning
 
 print("imported")
 if __name__ == "__main__":
