@@ -50,23 +50,23 @@ def losses(folder):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(training_data, tmp_path_factory):
+def uninterrupted(training_data, tmp_path_factory):
     results = tmp_path_factory.mktemp("results")
-    done = run(*overrides(training_data, results, "undisturbed", 30), "do_testing=true")
+    done = run(*overrides(training_data, results, "uninterrupted", 30), "do_testing=true")
     assert done.returncode == 0, done.stderr
-    return results / "undisturbed", done
+    return results / "uninterrupted", done
 
 
-def test_a_run_prints_the_path_of_a_model_that_embeds(undisturbed):
-    folder, done = undisturbed
-    exported = folder / "undisturbed.nemo"
+def test_a_run_prints_the_path_of_a_model_that_embeds(uninterrupted):
+    folder, done = uninterrupted
+    exported = folder / "uninterrupted.nemo"
     assert f"model:  {exported}" in done.stdout
     assert load(exported).config.num_parameters == 274_816
     assert seqs_to_embedding(["MKTAYIAKQR"], model=exported)[0].shape == (10, 64)
 
 
-def test_a_run_leaves_curves_and_checkpoints(undisturbed):
-    folder, _ = undisturbed
+def test_a_run_leaves_curves_and_checkpoints(uninterrupted):
+    folder, _ = uninterrupted
     assert (folder / "curves.png").stat().st_size > 10_000
     assert len(losses(folder)) == 30
     scalars = read_scalars(folder)
@@ -81,14 +81,14 @@ def test_a_run_leaves_curves_and_checkpoints(undisturbed):
     ]
 
 
-def test_training_lowers_the_loss_and_the_test_split_is_evaluated(undisturbed):
-    folder, done = undisturbed
+def test_training_lowers_the_loss_and_the_test_split_is_evaluated(uninterrupted):
+    folder, done = uninterrupted
     values = [value for _, value in losses(folder)]
     assert values[-1] < values[0] - 0.2
     assert "test_residue_perplexity" in done.stdout
 
 
-def test_a_killed_run_resumes_to_the_same_losses(undisturbed, training_data, tmp_path):
+def test_a_killed_run_resumes_to_the_same_losses(uninterrupted, training_data, tmp_path):
     arguments = overrides(training_data, tmp_path, "killed", 30)
     process = subprocess.Popen(command(*arguments), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     checkpoints = tmp_path / "killed" / "checkpoints"
@@ -100,9 +100,9 @@ def test_a_killed_run_resumes_to_the_same_losses(undisturbed, training_data, tmp
     resumed = run(*arguments)
     assert resumed.returncode == 0, resumed.stderr
     assert "resuming from" in resumed.stdout
-    assert losses(tmp_path / "killed") == losses(undisturbed[0])
+    assert losses(tmp_path / "killed") == losses(uninterrupted[0])
     weights, expected = (
-        read_nemo(folder / f"{folder.name}.nemo").state_dict for folder in (tmp_path / "killed", undisturbed[0])
+        read_nemo(folder / f"{folder.name}.nemo").state_dict for folder in (tmp_path / "killed", uninterrupted[0])
     )
     assert all(torch.equal(weights[name], weight) for name, weight in expected.items())
 
