@@ -5,7 +5,7 @@ Shapes: L residues of a protein, A amino acids.
 
 from __future__ import annotations
 
-import csv
+import io
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeAlias
@@ -18,7 +18,7 @@ from prott5nv.decoding.masking import AMINO_ACIDS, GAP
 from prott5nv.decoding.variants import Variant, parse_variant, score_variants
 from prott5nv.embedding.embedder import Embedder
 from prott5nv.errors import ProtT5nvError
-from prott5nv.io.delimited import ID_COLUMNS, find_column
+from prott5nv.io.delimited import ID_COLUMNS, DelimitedTable, find_column
 from prott5nv.io.reader import read_records
 from prott5nv.io.record import Record, accession
 from prott5nv.io.source import open_source, source_name
@@ -98,13 +98,10 @@ def read_variants(
     """
     name = source_name(path)
     with open_source(path) as stream:
-        try:
-            lines = stream.read().decode("utf-8-sig").splitlines()
-        except UnicodeDecodeError as error:
-            raise ProtT5nvError(f"{name}: this is not UTF-8 text ({error.reason})") from None
+        lines = list(_variant_lines(stream, column, name))
     only_protein = next(iter(proteins)) if len(proteins) == 1 else None
     variants = []
-    for number, protein, text in _variant_lines(lines, column, name):
+    for number, protein, text in lines:
         key = accession(protein) if protein else only_protein
         if key is None:
             raise ProtT5nvError(
@@ -122,20 +119,20 @@ def read_variants(
     return variants
 
 
-def _variant_lines(lines: list[str], column: str | None, name: str) -> Iterator[tuple[int, str, str]]:
+def _variant_lines(stream: io.BufferedReader, column: str | None, name: str) -> Iterator[tuple[int, str, str]]:
     """Yield line numbers, names of proteins (empty if the file gives none) and variants."""
-    delimiter = "\t" if lines and "\t" in lines[0] else ","
-    header = [cell.strip().lower() for cell in lines[0].split(delimiter)] if lines else []
-    if column is None and not set(header) & set(VARIANT_COLUMNS):
+    first_line = stream.peek().removeprefix(b"\xef\xbb\xbf").lstrip().partition(b"\n")[0].decode(errors="replace")
+    header = {cell.strip(' \r"').lower() for cell in first_line.split("\t" if "\t" in first_line else ",")}
+    if column is None and not header & set(VARIANT_COLUMNS):
+        lines = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape")
         yield from ((number, "", line.strip()) for number, line in enumerate(lines, 1) if line.strip())
         return
-    variant_index = find_column(header, column, VARIANT_COLUMNS, "variant", name)
-    protein_index = next((header.index(usual) for usual in _PROTEIN_COLUMNS if usual in header), None)
-    for number, row in enumerate(csv.reader(lines[1:], delimiter=delimiter), 2):
-        if row:
-            if len(row) <= max(variant_index, protein_index or 0):
-                raise ProtT5nvError(f"{name}: line {number}: the row has {len(row)} of {len(header)} columns")
-            yield number, "" if protein_index is None else row[protein_index].strip(), row[variant_index]
+    table = DelimitedTable(stream, name)
+    variant_index = find_column(table.columns, column, VARIANT_COLUMNS, "variant", name)
+    lower = [cell.strip().lower() for cell in table.columns]
+    protein_index = next((lower.index(usual) for usual in _PROTEIN_COLUMNS if usual in lower), None)
+    for line, cells in table:
+        yield line, "" if protein_index is None else cells[protein_index].strip(), cells[variant_index].strip()
 
 
 def residues_to_encode(proteins: Mapping[str, Record], embedder: Embedder, fraction: float) -> int:

@@ -164,6 +164,12 @@ class TaskConfig:
         ``residue`` or ``protein``, and ``class`` or ``number``. Required unless a description lies beside the table.
     sequence_column, target_column, id_column, set_column, mask_column : str
         Names of the columns.
+    gaps : str
+        What to do with gaps in a sequence: ``error``, ``keep`` or ``remove``.
+    allow_nucleotides : bool
+        Whether to accept a table whose sequences seem to be nucleotides.
+    skip_missing : bool
+        Whether to leave out proteins whose sequence, target or set is missing.
     head : HeadConfig
     training : TrainingConfig
     """
@@ -178,6 +184,9 @@ class TaskConfig:
     id_column: str
     set_column: str
     mask_column: str
+    gaps: str
+    allow_nucleotides: bool
+    skip_missing: bool
     head: HeadConfig
     training: TrainingConfig
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io
 import os
@@ -16,6 +15,8 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 from prott5nv.errors import ProtT5nvError
+from prott5nv.io.cleaning import Cleaning, clean_labelled, refuse_missing, select
+from prott5nv.io.delimited import DelimitedTable
 from prott5nv.io.fasta import parse_fasta
 from prott5nv.io.record import Record
 from prott5nv.io.source import open_source
@@ -39,6 +40,8 @@ class LabelledRow(NamedTuple):
         ``train``, ``val`` or ``test``.
     mask : str or None
         One character per residue: ``1`` if its label is scored.
+    where : str
+        File and line for error messages.
     """
 
     id: str
@@ -46,6 +49,7 @@ class LabelledRow(NamedTuple):
     target: str
     set: str
     mask: str | None = None
+    where: str = ""
 
 
 class FlipFile(NamedTuple):
@@ -219,10 +223,11 @@ def read_labelled(file: FlipFile) -> Iterator[LabelledRow]:
         if values["SET"] not in ("train", "test"):
             raise ProtT5nvError(f"{file.name}: line {record.line}: SET={values['SET']} is neither train nor test")
         part = _part(values["SET"], values.get("VALIDATION"))
+        where = f"{file.name}: line {record.line}"
         if "TARGET" in values:
-            yield LabelledRow(record.id, record.sequence, values["TARGET"], part)
+            yield LabelledRow(record.id, record.sequence, values["TARGET"], part, where=where)
         else:
-            yield LabelledRow(record.id, "", record.sequence, part)
+            yield LabelledRow(record.id, "", record.sequence, part, where=where)
 
 
 def read_table(file: FlipFile, part: str | None = None) -> Iterator[LabelledRow]:
@@ -242,24 +247,68 @@ def read_table(file: FlipFile, part: str | None = None) -> Iterator[LabelledRow]
     Raises
     ------
     ProtT5nvError
-        If a column is missing; the message names the existing ones.
+        If a column is missing, in which case the message names the existing ones; or if a set is blank or unknown.
     """
     with file.open() as stream:
-        rows = csv.DictReader(io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""))
-        columns = rows.fieldnames or []
+        table = DelimitedTable(stream, file.name)
+        columns = table.columns
         target = next((name for name in TARGET_COLUMNS if name in columns), None)
         mask = next((name for name in MASK_COLUMNS if name in columns), None)
         if target is None or "sequence" not in columns or (part is None and "set" not in columns):
             expected = f"sequence, {' or '.join(TARGET_COLUMNS)}" + ("" if part else ", set")
             raise ProtT5nvError(f"{file.name}: expected columns {expected}; found {', '.join(columns) or 'none'}")
-        for number, row in enumerate(rows):
+        rows = list(table.dictionaries())
+        if part is None:
+            refuse_missing(((f"{file.name}: line {line}", row["set"]) for line, row in rows), "set")
+        for number, (line, row) in enumerate(rows):
+            part_of_row = part or _part(row["set"].strip(), row.get("validation"))
+            if part_of_row not in ("train", "val", "test"):
+                raise ProtT5nvError(f"{file.name}: line {line}: set {row['set']!r}: expected one of train, val, test")
             yield LabelledRow(
                 row.get("id") or f"Sequence{number}",
-                row["sequence"],
-                row[target],
-                part or _part(row["set"], row.get("validation")),
+                row["sequence"].strip(),
+                row[target].strip(),
+                part_of_row,
                 row[mask] if mask else None,
+                f"{file.name}: line {line}",
             )
+
+
+def clean_rows(rows: list[LabelledRow], level: str, name: str, cleaning: Cleaning) -> list[LabelledRow]:
+    """Clean the sequences of rows; see :mod:`prott5nv.io.cleaning`. Targets and masks of residues are cleaned alike.
+
+    Parameters
+    ----------
+    rows : list of LabelledRow
+        Rows with a sequence.
+    level : str
+        ``residue`` if a target has one character per residue.
+    name : str
+        Name of the input in messages.
+    cleaning : Cleaning
+        What to do with gaps and nucleotides.
+
+    Returns
+    -------
+    list of LabelledRow
+
+    Raises
+    ------
+    ProtT5nvError
+        If a sequence or a target is missing, or a sequence cannot be used; the message names file, line and protein.
+    """
+    refuse_missing(((f"{row.where}: {row.id}", row.target) for row in rows), "target")
+    refuse_missing(((f"{row.where}: {row.id}", row.sequence) for row in rows), "sequence")
+    cleaned = []
+    sequences = clean_labelled([(f"{row.where}: {row.id}", row.sequence) for row in rows], name, cleaning)
+    for row, (sequence, kept) in zip(rows, sequences, strict=True):
+        if kept is not None:
+            length = len(row.sequence)
+            target = "".join(select(row.target, kept, length)) if level == "residue" else row.target
+            mask = row.mask and "".join(select(row.mask, kept, length))
+            row = row._replace(sequence=sequence, target=target, mask=mask)
+        cleaned.append(row)
+    return cleaned
 
 
 def header_values(description: str) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +14,8 @@ from prott5nv.errors import ProtT5nvError
 from prott5nv.flip.config import PREDICTIONS_FILE, RESULT_FILE
 from prott5nv.flip.published import PUBLISHED
 from prott5nv.flip.tasks import LONG
+from prott5nv.io.delimited import DelimitedTable
+from prott5nv.io.source import open_source
 
 _OURS, _BASELINE, _PUBLISHED = "#0072B2", "#999999", "#E69F00"
 _LENGTH_BINS = 8
@@ -151,8 +152,8 @@ def _read_predictions(run: dict[str, Any]) -> _TestPredictions:
     path = Path(run["folder"]) / PREDICTIONS_FILE
     if not path.is_file():
         raise ProtT5nvError(f"{path}: no such file; prott5nv finetune writes it beside {RESULT_FILE}")
-    with open(path, newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
+    with open_source(path) as stream:
+        for _, row in DelimitedTable(stream, str(path)).dictionaries():
             target, prediction = row["target"], row["prediction"]
             if run["label"] == "number":
                 measured, predicted = (np.array(text.split(), dtype=float) for text in (target, prediction))

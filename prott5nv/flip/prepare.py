@@ -11,9 +11,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from prott5nv.errors import ProtT5nvError
-from prott5nv.flip.files import FlipFile, FlipSource, LabelledRow, read_labelled, read_table
+from prott5nv.flip.files import FlipFile, FlipSource, LabelledRow, clean_rows, read_labelled, read_table
 from prott5nv.flip.tasks import LONG, SETS, description_file
 from prott5nv.io.atomic import write_text
+from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning
 from prott5nv.io.output import check_outputs
 from prott5nv.io.table import write_table
 
@@ -144,7 +145,12 @@ class Prepared:
 
 
 def prepare(
-    task: str, location: str | os.PathLike[str], output: str | os.PathLike[str], *, overwrite: bool = False
+    task: str,
+    location: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    cleaning: Cleaning = DEFAULT_CLEANING,
+    overwrite: bool = False,
 ) -> list[Prepared]:
     """Write ``OUTPUT/TASK/SPLIT.csv`` and a JSON description beside it for every split whose files exist.
 
@@ -156,6 +162,8 @@ def prepare(
         See :class:`prott5nv.flip.files.FlipSource`.
     output : str or PathLike
         Folder to write to.
+    cleaning : Cleaning
+        What to do with gaps and nucleotides; see :mod:`prott5nv.io.cleaning`.
     overwrite : bool, default False
         Whether to replace existing tables.
 
@@ -192,12 +200,12 @@ def prepare(
         written = []
         for split, note, file in found:
             prepared = _description(task, split, note, file.name)
-            rows = _read_rows(source, file, flip_task, prepared)
+            rows = _keep_consistent(_read_rows(source, file, flip_task, prepared), flip_task, prepared, cleaning)
             written.append(_write(rows, flip_task.splits[split], prepared, Path(output)))
         if tables:
             prepared = _description(task, splits[0], "", str(location))
             rows = [row for part, files in tables.items() for file in files for row in read_table(file, part)]
-            rows = _keep_consistent(rows, flip_task, prepared)
+            rows = _keep_consistent(rows, flip_task, prepared, cleaning)
             written.append(_write(rows, flip_task.splits[splits[0]], prepared, Path(output)))
     return written
 
@@ -225,7 +233,7 @@ def _read_rows(source: FlipSource, file: FlipFile, task: FlipTask, prepared: Pre
         prepared.differences.append(f"{file.path}: git hash {git_hash}; FLIP's own is {task.archive}")
     if task.level == "residue" and rows and not rows[0].sequence:
         rows = _add_sequences(source, rows, task, prepared)
-    return _keep_consistent(rows, task, prepared)
+    return rows
 
 
 def _add_sequences(
@@ -252,10 +260,12 @@ def _add_sequences(
     return [row._replace(sequence=sequences[row.id], mask=masks.get(row.id)) for row in labels if row.id in sequences]
 
 
-def _keep_consistent(rows: Iterable[LabelledRow], task: FlipTask, prepared: Prepared) -> list[LabelledRow]:
+def _keep_consistent(
+    rows: list[LabelledRow], task: FlipTask, prepared: Prepared, cleaning: Cleaning
+) -> list[LabelledRow]:
     """Return the rows with one label, and one character of the mask, for each residue. Numbers must be finite."""
+    rows = clean_rows(rows, task.level, prepared.source, cleaning)
     if task.level == "protein":
-        rows = list(rows)
         for row in rows if task.label == "number" else ():
             _check_number(row, prepared)
         return rows

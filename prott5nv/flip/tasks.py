@@ -7,18 +7,19 @@ Shapes: P proteins, L residues of a protein, R targets of a protein (L or 1).
 
 from __future__ import annotations
 
-import csv
 import json
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from prott5nv.errors import ProtT5nvError
+from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning, clean_labelled, is_missing, refuse_missing, select
+from prott5nv.io.delimited import DelimitedTable
 from prott5nv.io.source import open_source
 
 LEVELS = ("residue", "protein")
@@ -148,13 +149,15 @@ def load_task(
     id_column: str = "id",
     set_column: str = "set",
     mask_column: str = "mask",
+    cleaning: Cleaning = DEFAULT_CLEANING,
+    skip_missing: bool = False,
 ) -> Task:
     """Read a table of labelled proteins: one that ``prott5nv prepare flip`` wrote, or a user's own CSV.
 
     Parameters
     ----------
     path : str or Path
-        CSV with a header line, gzipped or not.
+        CSV or TSV with a header line, gzipped or not.
     name : str
         Name of the task in results.
     level, label : str, optional
@@ -166,6 +169,12 @@ def load_task(
         Names of the optional columns. Without ids, proteins are named ``row 1`` and so on. Without sets, a tenth of the
         proteins is drawn at random as the test set, and a tenth of the others as the validation set. Without masks,
         every residue is scored.
+    cleaning : Cleaning
+        What to do with gaps and nucleotides; see :mod:`prott5nv.io.cleaning`. Targets and masks of residues are cleaned
+        alike.
+    skip_missing : bool, default False
+        Whether to leave out the proteins whose sequence, target or set is missing (see
+        :func:`prott5nv.io.cleaning.is_missing`), and count them in the note. By default they are an error.
 
     Returns
     -------
@@ -174,7 +183,8 @@ def load_task(
     Raises
     ------
     ProtT5nvError
-        If a column is missing or a target does not fit `level` and `label`; the message names file, line and protein.
+        If a column or a value is missing, a sequence cannot be used, or a target does not fit `level` and `label`; the
+        message names file, line and protein.
 
     Examples
     --------
@@ -193,29 +203,29 @@ def load_task(
         raise ProtT5nvError(f"{path}: task.level={level}: must be {' or '.join(LEVELS)}")
     if label not in LABELS:
         raise ProtT5nvError(f"{path}: task.label={label}: must be {' or '.join(LABELS)}")
-    rows = list(_read_rows(path, sequence_column, target_column))
+    columns = _Columns(sequence_column, target_column, id_column, set_column, mask_column)
+    rows, skipped = _read_rows(path, columns, skip_missing)
+    rows = _clean_rows(rows, level, label, path, cleaning)
     classes = tuple(description.get("classes", ()))
     if label == "class" and not classes:
-        labels = [row[target_column] for _, row in rows]
-        classes = tuple(sorted(set("".join(labels) if level == "residue" else labels)))
-    ids = [row.get(id_column) or f"row {number}" for number, (_, row) in enumerate(rows, 1)]
+        classes = tuple(sorted({cell for row in rows for cell in row.cells}))
     targets = []
-    for (line, row), protein in zip(rows, ids, strict=True):
-        expected = len(row[sequence_column]) if level == "residue" else 1
-        target = _parse_target(row[target_column], level, label, classes, expected, f"{path}: line {line}: {protein}")
-        targets.append(_apply_mask(target, row.get(mask_column), f"{path}: line {line}: {protein}"))
-    sets, drawn = _complete_sets([row.get(set_column) for _, row in rows], path)
+    for row in rows:
+        expected = len(row.sequence) if level == "residue" else 1
+        target = _parse_target(row.cells, label, classes, expected, row.where)
+        targets.append(_apply_mask(target, row.mask, row.where))
+    sets, drawn = _complete_sets([row.set for row in rows], path)
     return Task(
         name=name,
         split=description.get("split", path.name.split(".")[0]),
         level=level,
         label=label,
         classes=classes,
-        ids=ids,
-        sequences=[row[sequence_column] for _, row in rows],
+        ids=[row.id for row in rows],
+        sequences=[row.sequence for row in rows],
         targets=targets,
         sets=sets,
-        note="; ".join(filter(None, [description.get("note"), drawn])),
+        note="; ".join(filter(None, [description.get("note"), skipped, drawn])),
     )
 
 
@@ -234,23 +244,72 @@ def _read_description(path: Path) -> dict[str, Any]:
         raise ProtT5nvError(f"{file}: not the description of a table ({error}); prepare the task again") from None
 
 
-def _read_rows(path: Path, *required: str) -> Iterable[tuple[int, dict[str, str]]]:
+class _Columns(NamedTuple):
+    """Names of the columns of a table."""
+
+    sequence: str
+    target: str
+    id: str
+    set: str
+    mask: str
+
+
+class _TableRow(NamedTuple):
+    """One protein of a table: `where` is file, line and id for error messages, `cells` are the targets as text."""
+
+    where: str
+    id: str
+    sequence: str
+    target: str
+    set: str | None
+    mask: str | None
+    cells: Sequence[str] = ()
+
+
+def _read_rows(path: Path, columns: _Columns, skip_missing: bool) -> tuple[list[_TableRow], str]:
+    """Return the rows, and a note about those that were left out because a value is missing."""
+    rows = []
     with open_source(path) as stream:
-        lines = (line.decode("utf-8-sig") for line in stream)
-        rows = csv.DictReader(lines)
-        for column in required:
-            if column not in (rows.fieldnames or ()):
-                existing = ", ".join(rows.fieldnames or ())
-                raise ProtT5nvError(f"{path}: no column {column!r}; the columns are: {existing}")
-        for row in rows:
-            if not all(row[column] for column in required):
-                raise ProtT5nvError(f"{path}: line {rows.line_num}: {' or '.join(required)} is empty")
-            yield rows.line_num, row
+        table = DelimitedTable(stream, str(path))
+        for column in columns.sequence, columns.target:
+            if column not in table.columns:
+                raise ProtT5nvError(f"{path}: no column {column!r}; the columns are: {', '.join(table.columns)}")
+        for number, (line, cells) in enumerate(table.dictionaries(), 1):
+            id = cells.get(columns.id, "").strip() or f"row {number}"
+            sequence, target = cells[columns.sequence].strip(), cells[columns.target].strip()
+            set_ = cells.get(columns.set)
+            where = f"{path}: line {line}: {id}"
+            rows.append(_TableRow(where, id, sequence, target, set_, cells.get(columns.mask)))
+    required = ["sequence", "target", "set"]
+    if all(is_missing(row.set) for row in rows):  # the table does not define the sets
+        rows = [row._replace(set=None) for row in rows]
+        required.remove("set")
+    if skip_missing:
+        kept = [row for row in rows if not any(is_missing(getattr(row, name)) for name in required)]
+        skipped = len(rows) - len(kept)
+        return kept, f"left out {skipped:,} proteins with missing values" if skipped else ""
+    for name in required:
+        refuse_missing(((row.where, getattr(row, name)) for row in rows), name)
+    return rows, ""
 
 
-def _parse_target(text: str, level: str, label: str, classes: Sequence[str], expected: int, where: str) -> np.ndarray:
-    """Turn the target of a protein into class indices or numbers: ndarray, shape=(R,)."""
-    cells = [text] if level == "protein" else list(text) if label == "class" else text.split()
+def _clean_rows(rows: list[_TableRow], level: str, label: str, path: Path, cleaning: Cleaning) -> list[_TableRow]:
+    """Clean the sequences, and the targets and masks of residues with them."""
+    cleaned = []
+    sequences = clean_labelled([(row.where, row.sequence) for row in rows], str(path), cleaning)
+    for row, (sequence, kept) in zip(rows, sequences, strict=True):
+        cells = [row.target] if level == "protein" else list(row.target) if label == "class" else row.target.split()
+        mask = row.mask
+        if kept is not None:
+            length = len(row.sequence)
+            cells = list(select(cells, kept, length)) if level == "residue" else cells
+            mask = mask and "".join(select(mask, kept, length))
+        cleaned.append(row._replace(sequence=sequence, cells=cells, mask=mask))
+    return cleaned
+
+
+def _parse_target(cells: Sequence[str], label: str, classes: Sequence[str], expected: int, where: str) -> np.ndarray:
+    """Turn the targets of a protein into class indices or numbers: ndarray, shape=(R,)."""
     if len(cells) != expected:
         raise ProtT5nvError(f"{where} has {expected} residues and {len(cells)} labels")
     if label == "number":
@@ -258,7 +317,7 @@ def _parse_target(text: str, level: str, label: str, classes: Sequence[str], exp
             try:
                 numbers = np.array(cells, dtype=np.float64).astype(np.float32)
             except ValueError:
-                raise ProtT5nvError(f"{where}: {text[:40]!r} is not a number") from None
+                raise ProtT5nvError(f"{where}: {' '.join(cells)[:40]!r} is not a number") from None
         if not np.isfinite(numbers).all():
             cell = cells[int(np.argmin(np.isfinite(numbers)))]
             raise ProtT5nvError(f"{where}: the target {cell!r} is not a finite number")

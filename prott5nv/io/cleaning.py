@@ -6,7 +6,7 @@ Every command that reads proteins uses it, so all of them treat missing sequence
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from prott5nv.errors import ProtT5nvError
@@ -151,8 +151,8 @@ def sequence_fault(sequence: str, gaps: str) -> str | None:
         return "the sequence consists of gaps only"
     if gaps == "error" and (count := count_gaps(sequence)):
         return (
-            f"{count} gaps ('-' or '.'), as in an alignment: remove them with --gaps remove, or keep each as a "
-            "position with --gaps keep"
+            f"{count:,} gap{'s' * (count > 1)} ('-' or '.'), as in an alignment: remove them with --gaps remove, or "
+            "keep each as a position with --gaps keep"
         )
     return None
 
@@ -209,6 +209,80 @@ def warn_of_changes(name: str, with_stop: int, with_gaps: int, gaps: str) -> Non
 def counted(number: int) -> str:
     """Return a number of sequences in words: ``1 sequence`` or ``2 sequences``."""
     return f"{number:,} sequence{'s' * (number != 1)}"
+
+
+def refuse_missing(cells: Iterable[tuple[str, str | None]], what: str) -> None:
+    """Raise an error if values of a column are missing; see :func:`is_missing`.
+
+    Parameters
+    ----------
+    cells : iterable of tuple of (str, str or None)
+        For each cell its file and line, for error messages, and its text.
+    what : str
+        Content of the column, such as ``target``.
+
+    Raises
+    ------
+    ProtT5nvError
+        If a value is missing. The message counts them and names the first.
+    """
+    missing = [(where, cell) for where, cell in cells if is_missing(cell)]
+    if missing:
+        where, cell = missing[0]
+        value = f" ({cell!r} means a missing value)" if cell else ""
+        more = len(missing) - 1
+        others = f", as in {more:,} more row{'s' * (more > 1)}" if more else ""
+        raise ProtT5nvError(f"{where}: the {what} is missing{value}{others}")
+
+
+def clean_labelled(
+    sequences: Sequence[tuple[str, str]], name: str, cleaning: Cleaning = DEFAULT_CLEANING
+) -> Iterator[tuple[str, list[int] | None]]:
+    """Clean the sequences of proteins that have labels.
+
+    Parameters
+    ----------
+    sequences : sequence of tuple of (str, str)
+        For each protein its file, line and id, for error messages, and its sequence.
+    name : str
+        Name of the input in messages.
+    cleaning : Cleaning
+        What to remove and what to accept.
+
+    Yields
+    ------
+    sequence : str
+        The clean sequence.
+    kept : list of int or None
+        Indices of the residues that were kept, for :func:`select`; None if all were.
+
+    Raises
+    ------
+    ProtT5nvError
+        If a sequence cannot be used, or all are nucleotides.
+    """
+    records = (Record(where, sequence, where, 0) for where, sequence in sequences)
+    for (where, sequence), (record, fault) in zip(sequences, clean_records(records, name, cleaning), strict=True):
+        if fault:
+            raise ProtT5nvError(f"{where}: {fault}")
+        all_kept = len(record.sequence) == len(sequence)
+        yield record.sequence, None if all_kept else kept_positions(sequence, cleaning.gaps)
+
+
+def select(labels: Sequence[str], kept: list[int], length: int) -> Sequence[str]:
+    """Return the labels of the residues that were kept.
+
+    Parameters
+    ----------
+    labels : sequence of str
+        Labels of a protein, one per residue.
+    kept : list of int
+        Indices of the kept residues.
+    length : int
+        Length of the sequence before it was cleaned. If there are more or fewer labels, they are returned unchanged:
+        they may have been made for the clean sequence.
+    """
+    return [labels[index] for index in kept] if len(labels) == length else labels
 
 
 def with_missing_counted(error: ProtT5nvError, following: Iterable[tuple[Record, str | None]]) -> ProtT5nvError:

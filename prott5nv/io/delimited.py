@@ -41,8 +41,10 @@ class DelimitedTable:
     """A CSV or TSV table with a header line. Iterating yields its rows once; memory does not grow with their number.
 
     A table with tabs in its header line is TSV: cells are everything between tabs, and a quote is an ordinary
-    character. Any other table is CSV: a cell that begins with ``"`` ends at the next ``"``, may contain commas and line
-    ends, and contains ``""`` for a quote. Blank lines are skipped, and a byte order mark is accepted.
+    character. Empty cells at the end of a row may be absent, because editors remove tabs at the end of a line.
+
+    Any other table is CSV: a cell that begins with ``"`` ends at the next ``"``, may contain commas and line ends, and
+    contains ``""`` for a quote. In both, blank lines are skipped, and a byte order mark is accepted.
 
     Parameters
     ----------
@@ -58,12 +60,14 @@ class DelimitedTable:
     ----------
     columns : list of str
         Names of the columns; empty if there is no header line.
+    header_line : int
+        Line of the header, counted from 1.
 
     Raises
     ------
     ProtT5nvError
-        If a row has more or fewer cells than the header line, a quote is not closed, text follows a closing quote, or
-        there is text that is not UTF-8 or a NUL byte. The message names file and line. Iterating raises it, too.
+        If a row has another number of cells than the header line, a quote is not closed, text follows a closing quote,
+        or there is text that is not UTF-8 or a NUL byte. The message names file and line. Iterating raises it, too.
 
     Examples
     --------
@@ -81,12 +85,15 @@ class DelimitedTable:
         self._is_tsv = False
         header = self._next_line()
         self._is_tsv = "\t" in header
+        self.header_line = self._line
         self.columns: list[str] = self._split(header) if header else []
 
     def __iter__(self) -> Iterator[Row]:
         while text := self._next_line():
             line = self._line
             cells = self._split(text)
+            if self._is_tsv and 1 < len(cells) < len(self.columns):
+                cells += [""] * (len(self.columns) - len(cells))
             if len(cells) != len(self.columns):
                 raise ProtT5nvError(
                     f"{self._name}: line {line}: the row has {len(cells)} of {len(self.columns)} columns"

@@ -5,7 +5,6 @@ Shapes: N proteins.
 
 from __future__ import annotations
 
-import csv
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -14,6 +13,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from prott5nv.errors import ProtT5nvError
+from prott5nv.io.cleaning import is_missing
+from prott5nv.io.delimited import DelimitedTable
+from prott5nv.io.source import open_source, source_name
 
 UNKNOWN = "unknown"
 GREY = "#bbbbbb"
@@ -99,15 +101,15 @@ class Colouring:
 
 
 def read_labels(path: str | os.PathLike[str], keys: Sequence[str]) -> Labels:
-    """Read one label per protein from a TSV file.
+    """Read one label per protein from a TSV or CSV file, gzipped or not.
 
     The file has a header line. The first column holds accessions, the second the labels; further columns appear in the
-    hover text.
+    hover text. A label that is empty or a word such as ``NA`` is unknown.
 
     Parameters
     ----------
     path : str or PathLike
-        The TSV file.
+        The file or pipe, or ``-`` for standard input.
     keys : sequence of str
         Accessions of the N proteins, in the order of the result.
 
@@ -118,27 +120,28 @@ def read_labels(path: str | os.PathLike[str], keys: Sequence[str]) -> Labels:
     Raises
     ------
     ProtT5nvError
-        If the file cannot be read, a line has only one column, or no accession is among `keys`.
+        If the file is not a readable table of two or more columns, an accession has two labels, or no accession is
+        among `keys`.
     """
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = [row for row in csv.reader(file, delimiter="\t") if row]
-    except (OSError, UnicodeDecodeError) as error:
-        raise ProtT5nvError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
-    for number, row in enumerate(rows, 1):
-        if len(row) < 2:
-            raise ProtT5nvError(f"{path}: line {number} has no second column; separate columns with a tab")
-    row_of_key = {row[0]: row for row in rows[1:]}
+    name = source_name(path)
+    row_of_key: dict[str, list[str]] = {}
+    with open_source(path) as stream:
+        table = DelimitedTable(stream, name)
+        if len(table.columns) < 2:
+            raise ProtT5nvError(f"{name}: line {table.header_line} has no second column; separate columns with a tab")
+        for line, cells in table:
+            if row_of_key.setdefault(cells[0], cells)[1] != cells[1]:
+                raise ProtT5nvError(f"{name}: line {line}: {cells[0]} has another label on an earlier line")
     if not row_of_key.keys() & set(keys):
-        raise ProtT5nvError(f"{path}: none of its accessions is among the proteins, such as {keys[0]}")
+        raise ProtT5nvError(f"{name}: none of its accessions is among the proteins, such as {keys[0]}")
 
     def column(index: int) -> list[str]:
         rows = (row_of_key.get(key, []) for key in keys)
-        return [row[index] if index < len(row) else "" for row in rows]
+        return [row[index] if row else "" for row in rows]
 
-    _, title, *others = rows[0]
+    _, title, *others = table.columns
     columns = [(header, column(index)) for index, header in enumerate(others, 2)]
-    return Labels(title, [text or UNKNOWN for text in column(1)], columns)
+    return Labels(title, [UNKNOWN if is_missing(text) else text for text in column(1)], columns)
 
 
 def choose_colours(labels: Labels) -> Colouring:

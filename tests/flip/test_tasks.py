@@ -6,6 +6,7 @@ import pytest
 
 from prott5nv import ProtT5nvError
 from prott5nv.flip.tasks import load_task
+from prott5nv.io.cleaning import Cleaning, InputWarning
 
 
 @pytest.mark.parametrize(
@@ -18,7 +19,17 @@ from prott5nv.flip.tasks import load_task
         ("protein", "number", "P1,MKV,inf", "own.csv: line 2: P1: the target 'inf' is not a finite number"),
         ("protein", "number", "P1,MKV,1e40", "own.csv: line 2: P1: the target '1e40' is not a finite number"),
         ("residue", "number", "P1,MKV,1 -inf 3", "own.csv: line 2: P1: the target '-inf' is not a finite number"),
-        ("protein", "class", "P1,MKV,", "own.csv: line 2: sequence or target is empty"),
+        ("protein", "class", "P1,MKV,", "own.csv: line 2: P1: the target is missing"),
+        ("protein", "class", "P1,MKV,NA\nP2,MK,C\nP3,MK,", "line 2: P1: the target is missing ('NA' means"),
+        ("protein", "class", "P1,MKV,NA\nP2,MK,C\nP3,MK,", "a missing value), as in 1 more row"),
+        ("protein", "number", "P1,MKV,nan", "line 2: P1: the target is missing ('nan' means a missing value)"),
+        ("residue", "number", "P1,MKV,1 nan 3", "own.csv: line 2: P1: the target 'nan' is not a finite number"),
+        ("protein", "class", "P1,null,H", "own.csv: line 2: P1: the sequence is missing ('null' means"),
+        ("protein", "class", "P1,M-KV,H", "own.csv: line 2: P1: 1 gap ('-' or '.')"),
+        ("protein", "class", "P1,--,H", "own.csv: line 2: P1: the sequence consists of gaps only"),
+        ("protein", "class", "P1," + "ACGT" * 30 + ",H", "own.csv: the first 120 letters are all A, C, G, T, U or N"),
+        ("protein", "class", 'P1,"MKV,H', "own.csv: line 2: a quote opens here and is not closed"),
+        ("protein", "class", "P1,MKV,H,", "own.csv: line 2: the row has 4 of 3 columns"),
         ("atom", "class", "P1,MKV,H", "own.csv: task.level=atom: must be residue or protein"),
         ("protein", None, "P1,MKV,H", "own.csv: task.label=None: must be class or number"),
         ("protein", "class", "P1,MKV,H", "own.csv: 0 proteins in the train set; at least 2 are needed"),
@@ -42,6 +53,45 @@ def test_invalid_mask_set_and_description(tmp_path):
     (tmp_path / "own.json").write_text("{")
     with pytest.raises(ProtT5nvError, match=r"own\.json: not the description of a table"):
         load_task(path, name="own", level="protein", label="class")
+
+
+TABLE = "id,sequence,target,set,mask\n" + "".join(
+    f"{part}{i},{sequence},{target},{part},{mask}\n"
+    for part in ("train", "val", "test")
+    for i, (sequence, target, mask) in enumerate([("MK-V*", "HCCHC", "11101"), ("MKV*", "HCH", "110")])
+)
+
+
+def test_stops_and_gaps_are_removed_together_with_their_labels(tmp_path):
+    (tmp_path / "own.csv").write_text(TABLE)
+    with pytest.warns(InputWarning) as warned:
+        task = load_task(
+            tmp_path / "own.csv", name="own", level="residue", label="class", cleaning=Cleaning(gaps="remove")
+        )
+    assert task.sequences == ["MKV", "MKV"] * 3
+    assert [targets_R.tolist() for targets_R in task.targets] == [[1, 0, -1], [1, 0, -1]] * 3
+    assert [str(warning.message).partition(": ")[2] for warning in warned] == [
+        "removed '*' from the end of 6 sequences",
+        "removed the gaps of 3 sequences",
+    ]
+
+
+def test_missing_sets_are_an_error_unless_all_are_missing(tmp_path):
+    path = tmp_path / "own.csv"
+    path.write_text("sequence,target,set\n" + "MKV,H,train\nMKL,H,test\n" * 3 + "MKL,C,\nMKL,C,NA\n")
+    with pytest.raises(ProtT5nvError, match=r"own\.csv: line 8: row 7: the set is missing, as in 1 more row$"):
+        load_task(path, name="own", level="protein", label="class")
+    path.write_text("sequence,target,set\n" + "MKV,H,NA\nMKL,H,\n" * 5)
+    assert "test set drawn at random" in load_task(path, name="own", level="protein", label="class").note
+
+
+def test_proteins_with_missing_values_are_left_out_on_request_and_counted(tmp_path):
+    path = tmp_path / "own.csv"
+    rows = "".join(f"{part},MKV,1\n{part},MKL,2\n" for part in ("train", "val", "test"))
+    path.write_text(f"set,sequence,target\n{rows}train,MKV,NA\ntrain,,3\n,MKV,3\n")
+    task = load_task(path, name="own", level="protein", label="number", skip_missing=True)
+    assert len(task.ids) == 6
+    assert task.note == "left out 3 proteins with missing values"
 
 
 def test_trial_keeps_some_proteins_of_each_set(flip_data):

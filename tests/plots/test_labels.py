@@ -21,12 +21,27 @@ def test_an_unusable_table_is_explained(tmp_path):
     table = tmp_path / "labels.tsv"
     for text, message in [
         ("accession\tfamily\nQ1\tx\n", "none of its accessions"),
-        ("accession\tfamily\nP1\n", "line 2 has no second column"),
-        ("", "none of its accessions"),
+        ("accession family\nP1 x\n", "line 1 has no second column"),
+        ("accession\tfamily\nP1\n", "line 2: the row has 1 of 2 columns"),
+        ("accession\tfamily\nP1\tx\nP1\ty\n", "line 3: P1 has another label on an earlier line"),
+        ("", "the file is empty"),
     ]:
         table.write_text(text)
         with pytest.raises(ProtT5nvError, match=message):
             read_labels(table, ["P1"])
+
+
+def test_quotes_and_missing_values(tmp_path):
+    table = tmp_path / "labels.tsv"
+    table.write_text('accession\tfamily\nP1\t"5\' end\nP2\tNA\nP3\t"x"\nP4\tnan\n')
+    assert read_labels(table, ["P1", "P2", "P3", "P4"]).texts == ["\"5' end", UNKNOWN, '"x"', UNKNOWN]
+
+
+def test_a_table_that_is_not_utf_8_is_an_error_with_the_line(tmp_path):
+    table = tmp_path / "labels.tsv"
+    table.write_bytes("accession\tfamily\nP1\tprot\xe9ase\n".encode("latin-1"))
+    with pytest.raises(ProtT5nvError, match=r"labels\.tsv: line 2: the text is not UTF-8"):
+        read_labels(table, ["P1"])
 
 
 def test_rare_labels_share_a_grey():
