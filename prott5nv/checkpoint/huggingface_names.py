@@ -4,7 +4,7 @@
 LayerNorm in both stacks, biases everywhere, and a head that uses the word table. ``XLMRobertaXLModel`` has the same
 architecture as ProtT5nv's encoder. In both, the parameters have other names, and queries, keys and values have separate
 projections where ProtT5nv has a fused one. XLM-RoBERTa-XL also has a longer position table and two modules that
-ProtT5nv does not have. The conversion moves rows of weights and does not change their values.
+ProtT5nv does not have. The conversion reorders rows of the weights and does not change their values.
 
 Shapes: D hidden size.
 """
