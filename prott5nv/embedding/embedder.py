@@ -26,6 +26,7 @@ from prott5nv.embedding.batching import LongProteins, Window, batches_of, join, 
 from prott5nv.embedding.pooling import POOLINGS
 from prott5nv.errors import ProtT5nvError
 from prott5nv.model.device import choose_hardware, residue_budget
+from prott5nv.model.finite import check_finite
 from prott5nv.model.prott5 import FeedForward, ProtT5
 from prott5nv.model.tokenizer import ProteinTokenizer
 
@@ -204,7 +205,7 @@ class Embedder:
         ------
         ProtT5nvError
             If a protein has no residues, contains a character that is not a residue, is too long under
-            ``long="error"``, or does not fit into memory even on its own.
+            ``long="error"``, does not fit into memory even on its own, or gives NaN or infinity, as fp16 can.
         """
         _check_options(pooling, long)
         shortened = LongProteins()
@@ -295,7 +296,7 @@ class Embedder:
         Raises
         ------
         ProtT5nvError
-            If a window does not fit into memory even on its own.
+            If a window does not fit into memory even on its own, or gives NaN or infinity.
         """
         encoded: list[np.ndarray] = []
         for batch in batches_of(windows, _LENGTH_OF, self.max_tokens):
@@ -308,7 +309,8 @@ class Embedder:
     def _encode(self, batch: list[Window]) -> Sequence[np.ndarray | ProtT5nvError]:
         """Return the rows of each window. A batch that does not fit into memory is halved until it does."""
         try:
-            return self._forward([window.tokens_T for window in batch])
+            rows = self._forward([window.tokens_T for window in batch])
+            return [self._checked(window, rows_TD) for window, rows_TD in zip(batch, rows, strict=True)]
         except (RuntimeError, MemoryError) as error:
             if not _is_out_of_memory(error):
                 raise
@@ -320,6 +322,14 @@ class Embedder:
         half = len(batch) // 2
         self.max_tokens = min(self.max_tokens, sum(window.length for window in batch[:half]))
         return [*self._encode(batch[:half]), *self._encode(batch[half:])]
+
+    def _checked(self, window: Window, rows_TD: np.ndarray) -> np.ndarray | ProtT5nvError:
+        """Return the rows of a window, or an error if they contain NaN or infinity."""
+        try:
+            check_finite(rows_TD, window.name, self.hardware.precision)
+        except ProtT5nvError as error:
+            return error
+        return rows_TD
 
     @torch.inference_mode()
     def _forward(self, tokens: list[np.ndarray]) -> list[np.ndarray]:

@@ -80,7 +80,8 @@ def embed_file(
     pooling, long
         See :meth:`prott5nv.Embedder.embed`.
     dtype : str
-        Data type of the stored embeddings: ``float32`` or ``float16``.
+        Data type of the stored embeddings: ``float32`` or ``float16``. A protein with a number that is too large for
+        float16 cannot be embedded.
     skip_errors : bool
         Whether to skip proteins that cannot be embedded and list them in ``<output>.skipped.tsv``. By default the first
         one ends the run.
@@ -232,11 +233,28 @@ class _Job:
             while waiting[0].record is not record:
                 yield waiting.popleft(), None
             checked = waiting.popleft()
+            if rows is not None:
+                rows = self._as_stored(record, rows, note_failure)
             if rows is None:
                 checked = checked._replace(error=failures.pop(record.id))
             yield checked, rows
         for checked in waiting:
             yield checked, None
+
+    def _as_stored(
+        self, record: Record, rows: np.ndarray, note_failure: Callable[[Record, ProtT5nvError], None]
+    ) -> np.ndarray | None:
+        """Convert rows to the data type of the output; None if a number is too large for it."""
+        dtype = self.settings["dtype"]
+        with np.errstate(over="ignore"):
+            stored = rows.astype(dtype, copy=False)
+        if np.isfinite(stored).all():
+            return stored
+        largest = float(np.abs(rows).max())
+        note_failure(
+            record, ProtT5nvError(f"{record.id}: {largest:g} is too large for {dtype}: choose --dtype float32")
+        )
+        return None
 
 
 def _settings(embedder: Embedder, pooling: str | None, dtype: str, long: str) -> dict[str, str]:

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from prott5nv import Embedder, ModelConfig, ProtT5, ProtT5nvError, load, seqs_to_embedding
+from prott5nv import Embedder, EmbeddingStore, ModelConfig, ProtT5, ProtT5nvError, load, seqs_to_embedding
 from prott5nv.assets import BUILTIN_MODEL
 from prott5nv.embedding.embedder import LongProteinWarning
+from prott5nv.embedding.job import embed_file
 from prott5nv.io.cleaning import Cleaning
 from prott5nv.io.reader import read_records
 from prott5nv.io.record import Record
@@ -264,6 +265,52 @@ def test_a_checkpoint_that_changed_before_its_decoder_was_loaded_is_an_error(tin
     shutil.copy(BUILTIN_MODEL, path)
     with pytest.raises(ProtT5nvError, match=r"model\.nemo has changed since it was loaded"):
         _ = embedder.network
+
+
+def overflowing_embedder(network: ProtT5, precision: str) -> Embedder:
+    """An embedder that computes 100,000 for every tryptophan, which is infinity in fp16."""
+    embedder = Embedder(network, precision=precision)
+    encode = embedder._network.encode
+    [tryptophan] = embedder.tokenizer.encode("W")
+
+    def encode_with_overflow(tokens_T, cu_seqlens_B1):
+        hidden_TD = encode(tokens_T, cu_seqlens_B1)
+        hidden_TD[tokens_T == tryptophan] = 100_000
+        return hidden_TD
+
+    embedder._network.encode = encode_with_overflow
+    return embedder
+
+
+@pytest.mark.parametrize("pooling", [None, "mean"])
+@pytest.mark.parametrize("sequence", ["MWK", "MK" * 300 + "W"])
+def test_an_overflow_in_fp16_is_an_error_that_names_the_protein(network, sequence, pooling):
+    embedder = overflowing_embedder(network, "fp16")
+    records = [Record("good", "MSLKR", "", 1), Record("bad", sequence, "", 3), Record("late", "MS", "", 5)]
+    with pytest.raises(ProtT5nvError, match="bad: the model computed NaN or infinity in fp16; choose --precision bf16"):
+        list(embedder.embed(records, pooling=pooling, long="window"))
+    failed = []
+    embedded = list(embedder.embed(records, pooling=pooling, long="window", on_error=lambda r, _: failed.append(r.id)))
+    assert failed == ["bad"]
+    assert [rows is None for _, rows in embedded] == [False, True, False]
+    with pytest.raises(ProtT5nvError, match="sequence 1: the model computed NaN or infinity in fp16"):
+        seqs_to_embedding([sequence], embedder, long="window")
+
+
+def test_a_number_that_is_too_large_for_float16_is_never_stored(network, tmp_path):
+    (tmp_path / "p.fasta").write_text(">good\nMS\n>bad\nMWK\n>late\nMSLKR\n")
+    embedder = overflowing_embedder(network, "fp32")
+    with pytest.raises(ProtT5nvError, match=r"line 3: bad: 100000 is too large for float16: choose --dtype float32"):
+        embed_file(tmp_path / "p.fasta", tmp_path / "out.h5", embedder, dtype="float16")
+    assert not (tmp_path / "out.h5").exists()
+    summary = embed_file(tmp_path / "p.fasta", tmp_path / "out.h5", embedder, dtype="float16", skip_errors=True)
+    assert (summary.proteins, summary.skipped) == (2, 1)
+    with EmbeddingStore(tmp_path / "out.h5") as store:
+        assert list(store) == ["good", "late"]
+        assert all(rows.dtype == np.float16 and np.isfinite(rows).all() for rows in store.values())
+    embed_file(tmp_path / "p.fasta", tmp_path / "exact.h5", embedder)
+    with EmbeddingStore(tmp_path / "exact.h5") as store:
+        assert store["bad"].max() == 100_000
 
 
 def test_embedding_imports_no_training_framework():
