@@ -7,10 +7,14 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from prott5nv.cli import options
+
+if TYPE_CHECKING:
+    from prott5nv.io.cleaning import Cleaning
 
 
 class Positions(click.ParamType):
@@ -39,6 +43,7 @@ class Positions(click.ParamType):
               help="Positions of residues to replace in every protein, such as 12,40-45. They count from "
               "1.")  # fmt: skip
 @options.proteins
+@options.cleaning
 @click.option("--beams", type=click.IntRange(1),
               help="Width of the beam search: how many hypotheses are kept at each gap. The default is -n. A wider "
               "search is slower and can find better results.")  # fmt: skip
@@ -58,6 +63,7 @@ def command(
     n: int,
     masked: list[int] | None,
     wanted: Sequence[str],
+    cleaning: Cleaning,
     beams: int | None,
     temperature: float,
     top_p: float,
@@ -92,7 +98,7 @@ def command(
     if re.fullmatch(r"[A-Za-z?]*\?[A-Za-z?]*", source) and not Path(source).exists():
         proteins = {"sequence": Record("sequence", source, "", 1)}
     else:
-        proteins = choose_proteins(source, wanted)
+        proteins = choose_proteins(source, wanted, cleaning)
     embedder = Embedder(model, device=device, precision=precision)
     rows = filled_rows(
         proteins, masked or [], embedder, n=n, beams=beams, temperature=temperature, top_p=top_p, seed=seed

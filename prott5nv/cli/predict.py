@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from prott5nv.cli import options
+
+if TYPE_CHECKING:
+    from prott5nv.io.cleaning import Cleaning
 
 
 @click.command()
@@ -15,7 +19,8 @@ from prott5nv.cli import options
 @click.option("-o", "--output", type=options.NewFile(), required=True, metavar="OUT.csv", help="CSV table to write.")
 @options.device
 @options.precision
-def command(run: str, source: str, output: Path, device: str, precision: str) -> None:
+@options.cleaning
+def command(run: str, source: str, output: Path, cleaning: Cleaning, device: str, precision: str) -> None:
     """Predict the proteins in INPUT with a model that prott5nv finetune saved.
 
     RUN is the folder of a fine-tuning run, or the file model.safetensors in it. That file holds the encoder and the
@@ -33,5 +38,5 @@ def command(run: str, source: str, output: Path, device: str, precision: str) ->
     """
     from prott5nv.flip.predict import predict_file
 
-    count = predict_file(run, source, output, device=device, precision=precision)
+    count = predict_file(run, source, output, device=device, precision=precision, cleaning=cleaning)
     click.echo(f"{output}: {count:,} proteins")

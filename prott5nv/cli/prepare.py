@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from prott5nv.cli import options
+
+if TYPE_CHECKING:
+    from prott5nv.io.cleaning import Cleaning
 
 
 class CountOrFraction(click.ParamType):
@@ -53,6 +56,7 @@ def command() -> None:
 @click.option("--group-by", metavar="KEY", help="Keep proteins with the same KEY=value in the header in the same set.")
 @click.option("--seed", default=42, show_default=True, help="Seed of the random split.")
 @click.option("--records-per-file", default=1_000_000, show_default=True, help="Maximum number of rows in a CSV file.")
+@options.cleaning
 @click.option("--overwrite", is_flag=True, help="Replace DIR if this command made it.")
 def uniref50(
     fasta: str,
@@ -64,13 +68,13 @@ def uniref50(
 ) -> None:
     """Make training, validation and test CSV files from UniRef50 or any other FASTA file.
 
-    FASTA may be gzipped; - is standard input. A URL is downloaded beside DIR: an interrupted download is resumed, and
-    the file is checked against UniProt's checksum.
+    FASTA may be gzipped, or a pipe; - is standard input. A URL is downloaded beside DIR: an interrupted download is
+    resumed, and the file is checked against UniProt's checksum.
 
     --val and --test take an exact count (4350) or an approximate fraction (0.01). Proteins are left out if they are too
-    long or have characters other than letters. Their numbers are printed, and stored in DIR/provenance.json. Rows stay
-    in the order of the file, because pretraining shuffles them in every epoch. The command needs less than 1 GB of
-    memory for files of any size.
+    long or have characters other than letters. A * at the end of a sequence is removed first. The numbers are printed,
+    and stored in DIR/provenance.json. Rows stay in the order of the file, because pretraining shuffles them in every
+    epoch. The command needs less than 1 GB of memory for files of any size.
 
     \b
     Examples:
@@ -95,14 +99,15 @@ def uniref50(
 @click.argument("task", metavar="[TASK|all]", default="all")
 @click.option("--from", "location", required=True, metavar="DIR|URL", help="Folder or web address of FLIP's files.")
 @click.option("-o", "--output", required=True, metavar="DIR", help="Folder that gets TASK/SPLIT.csv for each split.")
+@options.cleaning
 @options.overwrite
-def flip(task: str, location: str, output: str, overwrite: bool) -> None:
+def flip(task: str, location: str, output: str, cleaning: Cleaning, overwrite: bool) -> None:
     """Make the tables on which prott5nv finetune trains.
 
     TASK is secondary_structure, conservation, scl, meltome or gb1. FLIP's files are one of: FASTA files, gzipped or
     not, in a folder for each task; a checkout of FLIP with its splits.zip archives; or the CSV files of BioNeMo v1 in
     train, val and test. The numbers of proteins are compared with those of the model card, and differences are printed.
-    Proteins longer than 512 residues are kept.
+    Proteins longer than 512 residues are kept. A missing sequence, target or set is an error.
 
     \b
     Examples:
@@ -112,6 +117,6 @@ def flip(task: str, location: str, output: str, overwrite: bool) -> None:
     from prott5nv.flip.prepare import FLIP, prepare
 
     for name in FLIP if task == "all" else [task]:
-        for prepared in prepare(name, location, output, overwrite=overwrite):
+        for prepared in prepare(name, location, output, cleaning=cleaning, overwrite=overwrite):
             click.echo(prepared)
     click.echo(f"written to {output}")

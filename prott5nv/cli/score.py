@@ -13,6 +13,7 @@ from prott5nv.cli import options
 if TYPE_CHECKING:
     import numpy as np
 
+    from prott5nv.io.cleaning import Cleaning
     from prott5nv.io.record import Record
 
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
               "as pseudo-perplexity is defined. 0.15, the fraction in pretraining, is much faster for long "
               "proteins.")  # fmt: skip
 @options.proteins
+@options.cleaning
 @click.option("--table", type=options.NewFile(), metavar="FILE.csv",
               help="With --mutations all, also write the scores as a matrix: one row per residue, one column per amino "
               "acid.")  # fmt: skip
@@ -51,6 +53,7 @@ def command(
     per_residue: bool,
     fraction: float,
     wanted: Sequence[str],
+    cleaning: Cleaning,
     table: Path | None,
     plot: Path | None,
     model: str | None,
@@ -91,7 +94,7 @@ def command(
     from prott5nv.decoding import tables
     from prott5nv.embedding.embedder import Embedder
 
-    proteins = tables.choose_proteins(source, wanted)
+    proteins = tables.choose_proteins(source, wanted, cleaning)
     if plot and len(proteins) > 1:
         raise click.UsageError(f"--plot draws one protein; {source} has {len(proteins)}: choose one with --protein")
     variants = None

@@ -21,6 +21,7 @@ from prott5nv.data.download import download, is_address
 from prott5nv.data.splits import Splitter
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.atomic import whole_folder
+from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning, clean_records
 from prott5nv.io.fasta import read_fasta
 from prott5nv.io.source import source_name
 
@@ -45,12 +46,13 @@ def prepare(
     group_by: str | None = None,
     seed: int = 42,
     records_per_file: int = 1_000_000,
+    cleaning: Cleaning = DEFAULT_CLEANING,
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Make training, validation and test CSV files from the proteins in a FASTA file.
 
     Proteins are left out and counted if they are longer than `max_length`, have no sequence, or have characters other
-    than the letters A-Z, such as gaps and stops. Lower-case letters are converted to upper case.
+    than the letters A-Z. Lower-case letters are converted to upper case, and a ``*`` at the end is removed.
 
     Parameters
     ----------
@@ -73,6 +75,9 @@ def prepare(
         The same seed, options and source give bitwise the same files.
     records_per_file : int, default 1_000_000
         Maximum number of rows in a CSV file.
+    cleaning : Cleaning
+        What to do with gaps and nucleotides; see :mod:`prott5nv.io.cleaning`. Proteins whose gaps are kept are left
+        out, because they have characters other than letters.
     overwrite : bool, default False
         Whether to replace `output`, if this function made it.
 
@@ -110,6 +115,8 @@ def prepare(
         "group_by": group_by,
         "seed": seed,
         "records_per_file": records_per_file,
+        "gaps": cleaning.gaps,
+        "allow_nucleotides": cleaning.allow_nucleotides,
     }
     _check_options(options)
     output = Path(os.path.abspath(output))
@@ -119,7 +126,7 @@ def prepare(
         address = str(fasta)
         fasta, release = download(address, output.parent)
     with whole_folder(output, replace=overwrite) as folder:
-        splits = _write_splits(fasta, folder, options)
+        splits = _write_splits(fasta, folder, options, cleaning)
         provenance = {
             "source": Path(source_name(fasta)).name,
             "source_sha256": splits.pop("source_sha256"),
@@ -158,12 +165,14 @@ def describe(provenance: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _write_splits(fasta: str | os.PathLike, folder: Path, options: dict[str, Any]) -> dict[str, Any]:
+def _write_splits(
+    fasta: str | os.PathLike, folder: Path, options: dict[str, Any], cleaning: Cleaning
+) -> dict[str, Any]:
     """Write the CSV files, and return the part of the provenance that describes them."""
     checksum = hashlib.sha256()
     names = ("validation", "test", "group_by", "seed", "records_per_file")
     splitter = Splitter(folder, **{name: options[name] for name in names})
-    counts = _stream(fasta, splitter, checksum, options["max_length"])
+    counts = _stream(fasta, splitter, checksum, options["max_length"], cleaning)
     _check_size(source_name(fasta), counts["records_kept"], splitter, options)
     splitter.finish()
     return {
@@ -225,7 +234,9 @@ def _check_output(output: Path, overwrite: bool, source: str | os.PathLike) -> N
         raise ProtT5nvError(f"{source}: this input is inside the folder to replace, {output}; choose another output")
 
 
-def _stream(fasta: str | os.PathLike, splitter: Splitter, checksum: hashlib._Hash, max_length: int) -> dict[str, Any]:
+def _stream(
+    fasta: str | os.PathLike, splitter: Splitter, checksum: hashlib._Hash, max_length: int, cleaning: Cleaning
+) -> dict[str, Any]:
     """Pass every usable protein of the source to the splitter, and return the counts."""
     number = -1
     empty = too_long = illegal = 0
@@ -236,7 +247,11 @@ def _stream(fasta: str | os.PathLike, splitter: Splitter, checksum: hashlib._Has
             checksum.update(block)
             progress.update(len(block))
 
-        for number, record in enumerate(read_fasta(fasta, allow_empty=True, on_read=on_read)):
+        name = source_name(fasta)
+        records = clean_records(read_fasta(fasta, allow_empty=True, on_read=on_read), name, cleaning)
+        for number, (record, fault) in enumerate(records):
+            if fault and record.sequence:
+                raise ProtT5nvError(f"{name}: line {record.line}: {record.id}: {fault}")
             length = len(record.sequence)
             if length > max_length:
                 too_long += 1

@@ -18,6 +18,7 @@ from prott5nv.decoding.masking import AMINO_ACIDS, GAP
 from prott5nv.decoding.variants import Variant, parse_variant, score_variants
 from prott5nv.embedding.embedder import Embedder
 from prott5nv.errors import ProtT5nvError
+from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning
 from prott5nv.io.delimited import ID_COLUMNS, DelimitedTable, find_column
 from prott5nv.io.reader import read_records
 from prott5nv.io.record import Record, accession
@@ -36,15 +37,19 @@ _RESIDUE_COLUMNS = ("protein", "position", "residue", "probability", "perplexity
 Progress: TypeAlias = Callable[[int], object]
 
 
-def choose_proteins(source: str | os.PathLike[str], wanted: Sequence[str] = ()) -> dict[str, Record]:
+def choose_proteins(
+    source: str | os.PathLike[str], wanted: Sequence[str] = (), cleaning: Cleaning = DEFAULT_CLEANING
+) -> dict[str, Record]:
     """Read proteins from a FASTA, CSV or TSV file.
 
     Parameters
     ----------
     source : str or PathLike
-        The file, or ``-`` for standard input.
+        The file or pipe, or ``-`` for standard input.
     wanted : sequence of str
         Accessions or ids of the proteins to keep; by default all.
+    cleaning : Cleaning
+        What to do with gaps and nucleotides; see :mod:`prott5nv.io.cleaning`.
 
     Returns
     -------
@@ -57,7 +62,7 @@ def choose_proteins(source: str | os.PathLike[str], wanted: Sequence[str] = ()) 
         If a wanted protein is missing, or two proteins have the same accession.
     """
     proteins: dict[str, Record] = {}
-    for record in read_records(source):
+    for record in read_records(source, cleaning=cleaning):
         key = accession(record.id)
         if wanted and not {key, record.id} & set(wanted):
             continue

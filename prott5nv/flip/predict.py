@@ -9,6 +9,7 @@ import numpy as np
 
 from prott5nv.flip.predictor import Prediction, Predictor
 from prott5nv.flip.tasks import OutputSpec
+from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning
 from prott5nv.io.reader import read_records
 from prott5nv.io.table import write_table
 
@@ -20,6 +21,7 @@ def predict_file(
     *,
     device: str = "auto",
     precision: str = "auto",
+    cleaning: Cleaning = DEFAULT_CLEANING,
 ) -> int:
     """Predict the proteins of a file and write a table.
 
@@ -28,11 +30,13 @@ def predict_file(
     run : str or PathLike
         Folder of a fine-tuning run, or the ``model.safetensors`` in it.
     source : str or PathLike
-        FASTA, CSV or TSV, gzipped or not.
+        FASTA, CSV, TSV or Parquet, gzipped or not; a pipe; or ``-`` for standard input.
     output : str or PathLike
         The CSV file to write; see :func:`write_predictions`.
     device, precision : str
         As for :class:`prott5nv.embedding.embedder.Embedder`.
+    cleaning : Cleaning
+        What to do with gaps and nucleotides; see :mod:`prott5nv.io.cleaning`.
 
     Returns
     -------
@@ -45,7 +49,7 @@ def predict_file(
         If the model or the proteins cannot be read, or the table cannot be written.
     """
     predictor = Predictor(run, device=device, precision=precision)
-    return write_predictions(output, predictor.output_spec, predictor.predict(read_records(source)))
+    return write_predictions(output, predictor.output_spec, predictor.predict(read_records(source, cleaning=cleaning)))
 
 
 def write_predictions(

@@ -18,6 +18,7 @@ from helpers.waiting import wait_until
 from prott5nv.data import prepare as uniref50
 from prott5nv.data.prepare import describe, prepare
 from prott5nv.errors import ProtT5nvError
+from prott5nv.io.cleaning import Cleaning, InputWarning
 from prott5nv.io.fasta import read_fasta
 
 PREPARE = [sys.executable, "-m", "prott5nv", "prepare", "uniref50"]
@@ -122,22 +123,50 @@ def test_protein_without_the_key_joins_the_group_named_after_it(tmp_path):
 
 def test_dropped_proteins_are_counted(tmp_path):
     path = tmp_path / "source.fasta.gz"
-    kept = [("a", "MKV"), ("x,y", "mkvx"), ("edge", "M" * 512), ("j", "MJBZUOX")]
-    dropped = [("long", "M" * 513), ("gap", "MK-V"), ("stop", "MKV*"), ("empty", ""), ("longer", "M" * 9000)]
+    kept = [("a", "MKV"), ("x,y", "mkvx"), ("edge", "M" * 512), ("j", "MJBZUOX"), ("stop", "MLV*")]
+    dropped = [("long", "M" * 513), ("gap", "MK-V"), ("inner", "M*V"), ("empty", ""), ("longer", "M" * 9000)]
     text = "".join(f">{name}\n{sequence}\n" for name, sequence in kept + dropped)
     path.write_bytes(gzip.compress(text.encode()))
-    provenance = prepare(path, tmp_path / "out", validation=1, test=0)
-    assert provenance["records_read"] == 9
-    assert provenance["records_kept"] == 4
+    with pytest.warns(InputWarning, match=r"removed '\*' from the end of 1 sequence$"):
+        provenance = prepare(path, tmp_path / "out", validation=1, test=0, cleaning=Cleaning(gaps="keep"))
+    assert provenance["records_read"] == 10
+    assert provenance["records_kept"] == 5
     assert list(provenance["dropped"].values()) == [2, 2, 1]
     assert provenance["source"] == "source.fasta.gz"
     assert provenance["source_sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert json.loads((tmp_path / "out" / "provenance.json").read_text()) == provenance
     assert not (tmp_path / "out" / "test").exists()
     written = {row["record_name"]: row["sequence"] for s in ("train", "val") for row in rows(tmp_path / "out", s)}
-    assert written == {name: sequence.upper() for name, sequence in kept}
+    assert written == {name: sequence.upper().removesuffix("*") for name, sequence in kept}
     summary = describe(provenance)
-    assert "9 proteins read from source.fasta.gz, 4 kept, 5 dropped (2 longer than 512 residues" in summary
+    assert "10 proteins read from source.fasta.gz, 5 kept, 5 dropped (2 longer than 512 residues" in summary
+
+
+@pytest.mark.parametrize(
+    ("sequence", "message"),
+    [
+        ("M-V", "line 3: b: 1 gap"),
+        ("-.-", "line 3: b: the sequence consists of gaps only"),
+        ("nan", "line 3: b: there is no sequence"),
+        ("MKV\n--", "line 5: record b has the line '--'"),
+    ],
+)
+def test_what_is_not_a_protein_is_an_error(tmp_path, sequence, message):
+    path = tmp_path / "source.fasta"
+    path.write_text(f">a\nMKV\n>b\n{sequence}\n>c\nMLV\n")
+    with pytest.raises(ProtT5nvError, match=message):
+        prepare(path, tmp_path / "out", validation=1, test=0)
+    assert not (tmp_path / "out").exists()
+
+
+def test_nucleotides_are_refused_unless_the_user_insists(tmp_path):
+    path = tmp_path / "source.fasta"
+    path.write_text("".join(f">r{i}\n{'ACGT' * 10}\n" for i in range(9)))
+    with pytest.raises(ProtT5nvError, match="nucleotides"):
+        prepare(path, tmp_path / "out", validation=1, test=0)
+    provenance = prepare(path, tmp_path / "out", validation=1, test=0, cleaning=Cleaning(allow_nucleotides=True))
+    assert provenance["records_kept"] == 9
+    assert provenance["options"]["allow_nucleotides"]
 
 
 def test_files_have_a_maximum_number_of_rows(source, tmp_path):
