@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from importlib import import_module
 
 import click
@@ -85,10 +86,14 @@ def command(context: click.Context) -> None:
         limit_onednn_cache()
 
 
+def _print_warning(message: Warning | str, *_: object, **__: object) -> None:
+    click.echo(f"prott5nv: warning: {message}", err=True)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line. An error that the user can correct is one line on standard error and exit code 2.
 
-    Ctrl-C is one line and exit code 130.
+    Ctrl-C is one line and exit code 130. A warning is one line, too, and the same warning is printed once.
 
     Parameters
     ----------
@@ -96,7 +101,9 @@ def main(arguments: list[str] | None = None) -> None:
         Arguments after the program's name; by default those of the process.
     """
     try:
-        command(arguments, prog_name="prott5nv")
+        with warnings.catch_warnings():
+            warnings.showwarning = _print_warning
+            command(arguments, prog_name="prott5nv")
     except ProtT5nvError as error:
         click.echo(f"prott5nv: error: {error}", err=True)
         sys.exit(2)

@@ -8,7 +8,6 @@ stay readable if a kill truncates them at any point.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import os
@@ -28,6 +27,7 @@ from prott5nv.embedding.store import StoredProtein
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.atomic import publish
 from prott5nv.io.record import Record
+from prott5nv.io.table import tsv_line
 
 # A kill loses at most this much work, in addition to the batches being computed.
 _SECONDS_BETWEEN_COMMITS = 0.25
@@ -336,10 +336,9 @@ class Journal:
             return
         unfinished = self.folder / listing.name
         with open(unfinished, "w", newline="", encoding="utf-8") as file:
-            table = csv.writer(file, delimiter="\t", lineterminator="\n")
-            table.writerow(Skipped._fields)
+            file.write(tsv_line(Skipped._fields))
             for commit in self._commits():
-                table.writerows(commit["skipped"])
+                file.writelines(map(tsv_line, commit["skipped"]))
         publish(unfinished, listing)
 
 

@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 
 from prott5nv.errors import ProtT5nvError
+from prott5nv.io.source import require_file
 
 _METADATA_BYTES = 1 << 20
 
@@ -111,6 +112,7 @@ class EmbeddingStore(Mapping[str, np.ndarray]):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
+        require_file(path)
         if not self.path.is_file():
             raise ProtT5nvError(f"{path}: there is no such file")
         try:

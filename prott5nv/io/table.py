@@ -1,4 +1,4 @@
-"""Writer of CSV tables, into files, pipes and standard output."""
+"""Writing of tables: CSV into files, pipes and standard output, and lines of TSV."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from typing import TextIO
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.atomic import whole_file
 from prott5nv.io.output import is_standard_output, is_stream
+
+_NOT_IN_TSV = str.maketrans("\t\r\n", "   ")
 
 
 def write_table(path: str | os.PathLike[str], columns: Sequence[str], rows: Iterable[Sequence[object]]) -> int:
@@ -69,3 +71,23 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[TextIO]:
     else:
         with whole_file(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
             yield file
+
+
+def tsv_line(cells: Iterable[object]) -> str:
+    """Return a line of a TSV table, with its line end. A quote is an ordinary character, as readers of TSV expect.
+
+    Parameters
+    ----------
+    cells : iterable
+        Values. Tabs and line ends in them become spaces, because TSV cannot contain them.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> tsv_line(["P1", 12, "5'"])
+    "P1\\t12\\t5'\\n"
+    """
+    return "\t".join(str(cell).translate(_NOT_IN_TSV) for cell in cells) + "\n"

@@ -9,7 +9,9 @@ import threading
 import pytest
 
 from prott5nv.errors import ProtT5nvError
-from prott5nv.io.table import write_table
+from prott5nv.io.delimited import DelimitedTable
+from prott5nv.io.source import open_source
+from prott5nv.io.table import tsv_line, write_table
 
 ROWS = [["P1", 0.5, "plain"], ["P2", None, 'comma, "quote" and\nnew line'], ["größer", -1, ""]]
 
@@ -67,3 +69,12 @@ def test_a_pipe_gets_the_rows(tmp_path):
     write_table(pipe, ["id", "score"], [["P1", 0.5]])
     reader.join(60)
     assert received == ["id,score\nP1,0.5\n"] and pipe.is_fifo()
+
+
+def test_tsv_is_read_back_with_quotes(tmp_path):
+    path = tmp_path / "skipped.tsv"
+    rows = [["P1", '"quoted" cell'], ['"P2', "5' end"]]
+    path.write_text(tsv_line(["id", "reason"]) + "".join(map(tsv_line, rows)))
+    with open_source(path) as stream:
+        assert [row.cells for row in DelimitedTable(stream, "skipped.tsv")] == rows
+    assert tsv_line(["a\tb", "c\r\nd"]) == "a b\tc  d\n"
