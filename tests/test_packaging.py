@@ -62,6 +62,25 @@ EXTRAS = {name: requirements_of(lines) for name, lines in PROJECT["optional-depe
 RUNTIME = BASE + [line for name, lines in EXTRAS.items() if name not in DEVELOPMENT for line in lines]
 
 
+def test_the_table_of_extras_is_that_of_the_project():
+    from prott5nv.extras import EXTRAS as TABLE
+
+    users = {name: lines for name, lines in EXTRAS.items() if name not in DEVELOPMENT}
+    expected = {name: {line.name: import_name(line) for line in lines} for name, lines in users.items()}
+    assert expected == TABLE
+
+
+def test_a_missing_extra_is_named_with_its_packages(monkeypatch):
+    from prott5nv.errors import ProtT5nvError
+    from prott5nv.extras import require_extra
+
+    monkeypatch.setitem(sys.modules, "plotly", None)
+    with pytest.raises(ProtT5nvError) as error:
+        require_extra("plot", "an HTML page", "plotly")
+    expected = "an HTML page needs plotly: pip install 'prott5nv[plot]' (installs plotly, matplotlib)"
+    assert str(error.value) == expected
+
+
 def import_name(requirement):
     name = canonicalize_name(requirement.name)
     return IMPORT_NAMES.get(name, name.replace("-", "_"))

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from prott5nv.cli import options
+from prott5nv.extras import require_extra
 from prott5nv.io.output import check_outputs
 
 
@@ -40,12 +41,16 @@ def command(store: str, output: Path | None, color_by: str | None, method: str, 
     """
     output = output or Path(store).with_suffix(".html")
     check_outputs([output], [store, color_by], overwrite=overwrite)
+    if method == "umap":
+        require_extra("umap", "UMAP")
 
     from prott5nv.embedding.store import EmbeddingStore
     from prott5nv.plots.labels import read_labels
+    from prott5nv.plots.page import require_library
     from prott5nv.plots.projection import pooled_embeddings, principal_components, umap_points
     from prott5nv.plots.scatter import write_html, write_png
 
+    require_library(output)
     with EmbeddingStore(store) as opened:
         keys, pooled_ND = pooled_embeddings(opened)
     labels = read_labels(color_by, keys) if color_by else None

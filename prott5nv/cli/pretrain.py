@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import click
 
 from prott5nv.errors import ProtT5nvError
+from prott5nv.extras import require_extra
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -59,9 +59,7 @@ def command(overrides: tuple[str, ...]) -> None:
       prott5nv pretrain --multirun model=tiny model.data.dataset_path=data trainer.max_steps=500 \\
         model.optim.lr=1e-3,3e-3 'name=lr-${model.optim.lr}'
     """
-    missing = [name for name in ("hydra", "lightning", "megatron", "nemo") if find_spec(name) is None]
-    if missing:
-        raise ProtT5nvError(f"pretraining needs {', '.join(missing)}: pip install 'prott5nv[train]'")
+    require_extra("train", "pretraining")
     from prott5nv.cli.hydra_app import run
     from prott5nv.pretraining.config import register
 

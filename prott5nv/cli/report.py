@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from prott5nv.cli import options
+from prott5nv.extras import require_extra
 
 
 @click.command()
@@ -25,9 +26,7 @@ def command(folder: Path, overwrite: bool) -> None:
       prott5nv report results/finetune
       prott5nv report results/finetune --overwrite
     """
-    from prott5nv.flip import require_extra
-
-    require_extra()
+    require_extra("finetune", "report")
     from prott5nv.flip.report import report
 
     for path in report(folder, overwrite=overwrite):

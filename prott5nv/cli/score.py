@@ -88,6 +88,10 @@ def command(
     Every output file appears only when it is complete.
     """
     _check_options(mutations, perplexity, per_residue, fraction, table, plot)
+    if plot:
+        from prott5nv.plots.page import require_library
+
+        require_library(plot)
 
     from tqdm import tqdm
 

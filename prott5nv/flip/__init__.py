@@ -16,9 +16,12 @@ Runs side by side                   ``report.py``, ``plots.py``, ``published.py`
 
 To add a head:
 
-1. Write a class in ``heads.py``, derived from ``_ResidueHead`` or ``_ProteinHead``, and add it to ``HEADS``.
-2. Write a dataclass of its settings in ``config.py``, and add it to ``HeadConfig`` under the head's name.
-3. Add default values of the settings to ``conf/task/base.yaml``.
+1. Write a class in ``heads.py``, and add it to ``HEADS``. Derive it from ``_ResidueHead`` (one output per residue),
+   ``_MeanHead`` (one output per protein, from the mean of its rows) or ``_ProteinHead`` (one output per protein, from
+   all rows).
+2. If the head sees only the mean of each protein, add it to ``POOLED``, so that only the means are cached.
+3. Write a dataclass of its settings in ``config.py``, and add it to ``HeadConfig`` under the head's name.
+4. Add default values of the settings to ``conf/task/base.yaml``, and the name to the comment of ``name`` there.
 
 To add a task:
 
@@ -28,21 +31,9 @@ To add a task:
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
-from prott5nv.errors import ProtT5nvError
-
-_REQUIRED = ("hydra", "peft", "torchmetrics", "sklearn", "matplotlib", "safetensors", "jinja2")
+from prott5nv import extras
 
 
 def require_extra() -> None:
-    """Raise an error in one line if packages for fine-tuning are missing, before any of them is imported.
-
-    Raises
-    ------
-    ProtT5nvError
-        Names the missing packages and how to install them.
-    """
-    missing = [name for name in _REQUIRED if find_spec(name) is None]
-    if missing:
-        raise ProtT5nvError(f"fine-tuning needs {', '.join(missing)}: pip install 'prott5nv[finetune]'")
+    """Raise an error in one line if packages for fine-tuning are missing, before any of them is imported."""
+    extras.require_extra("finetune", "fine-tuning")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from types import ModuleType
 
 from prott5nv.errors import ProtT5nvError
+from prott5nv.extras import require_extra
 from prott5nv.io.delimited import ID_COLUMNS, SEQUENCE_COLUMNS, checked_id, find_column
 from prott5nv.io.record import Record
 
@@ -95,8 +96,7 @@ def pyarrow_parquet() -> ModuleType:
     ProtT5nvError
         If pyarrow is not installed.
     """
-    try:
-        import pyarrow.parquet
-    except ImportError:
-        raise ProtT5nvError("Parquet needs pyarrow: pip install 'prott5nv[parquet]'") from None
+    require_extra("parquet", "Parquet")
+    import pyarrow.parquet
+
     return pyarrow.parquet

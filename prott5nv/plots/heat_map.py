@@ -12,7 +12,7 @@ import numpy as np
 from prott5nv.decoding.masking import AMINO_ACIDS
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.atomic import whole_file
-from prott5nv.plots.page import graph_objects, write_page
+from prott5nv.plots.page import graph_objects, require_library, write_page
 
 _RESIDUES_PER_ROW = 80
 _MOST_RESIDUES_WITH_GAPS = 150  # with more, gaps between cells would cover the cells of the range slider
@@ -109,10 +109,9 @@ def _write_html(path: Path, name: str, sequence: str, scores_LA: np.ndarray, str
 
 
 def _write_png(path: Path, name: str, sequence: str, scores_LA: np.ndarray, strongest: float) -> None:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ProtT5nvError("a PNG needs matplotlib: pip install 'prott5nv[plot]'") from None
+    require_library(path)
+    from matplotlib.figure import Figure
+
     starts = range(0, len(sequence), _RESIDUES_PER_ROW)
     figure = Figure(figsize=(14, 3.6 * len(starts)), layout="constrained")
     axes = figure.subplots(len(starts), squeeze=False)[:, 0]

@@ -7,7 +7,7 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
 
-from prott5nv.errors import ProtT5nvError
+from prott5nv.extras import require_extra
 from prott5nv.io.atomic import write_text
 
 if TYPE_CHECKING:
@@ -18,11 +18,29 @@ _FOLDER = Path(__file__).parent
 
 def graph_objects() -> Any:
     """Return the module ``plotly.graph_objects``, or raise an error that says how to install it."""
-    try:
-        import plotly.graph_objects as go
-    except ImportError:
-        raise ProtT5nvError("an HTML page needs plotly: pip install 'prott5nv[plot]'") from None
+    require_extra("plot", "an HTML page", "plotly")
+    import plotly.graph_objects as go
+
     return go
+
+
+def require_library(path: Path) -> None:
+    """Raise an error if the library that draws a file is missing, without importing it.
+
+    Parameters
+    ----------
+    path : Path
+        File to write: a picture if it ends in ``.png``, otherwise a page.
+
+    Raises
+    ------
+    ProtT5nvError
+        Names the library and the command that installs it.
+    """
+    if path.suffix == ".png":
+        require_extra("plot", "a PNG picture", "matplotlib")
+    else:
+        require_extra("plot", "an HTML page", "plotly")
 
 
 def write_page(path: Path, figure: go.Figure, script: str, *, title: str, search: str, instructions: str) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from prott5nv.embedding.store import EmbeddingStore
 from prott5nv.errors import ProtT5nvError
+from prott5nv.extras import require_extra
 
 
 def pooled_embeddings(store: EmbeddingStore) -> tuple[list[str], np.ndarray]:
@@ -84,9 +85,8 @@ def umap_points(pooled_ND: np.ndarray) -> np.ndarray:
     ProtT5nvError
         If umap-learn is missing.
     """
-    try:
-        from umap import UMAP
-    except ImportError:
-        raise ProtT5nvError("UMAP needs umap-learn: pip install 'prott5nv[umap]'") from None
+    require_extra("umap", "UMAP")
+    from umap import UMAP
+
     neighbours = min(15, len(pooled_ND) - 1)
     return UMAP(n_neighbors=neighbours, init="pca", random_state=0, n_jobs=1).fit_transform(pooled_ND)

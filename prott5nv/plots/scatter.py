@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from prott5nv.errors import ProtT5nvError
 from prott5nv.io.atomic import whole_file
 from prott5nv.plots.labels import GREY, SCALE, Colouring, Group, Labels, choose_colours, one_colour
-from prott5nv.plots.page import escaped, graph_objects, write_page
+from prott5nv.plots.page import escaped, graph_objects, require_library, write_page
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -44,13 +43,12 @@ def write_png(path: Path, points_N2: np.ndarray, axes: Sequence[str], labels: La
     ProtT5nvError
         If matplotlib is missing, or the file cannot be written.
     """
-    try:
-        from matplotlib.cm import ScalarMappable
-        from matplotlib.colors import LinearSegmentedColormap, Normalize
-        from matplotlib.figure import Figure
-        from matplotlib.lines import Line2D
-    except ImportError:
-        raise ProtT5nvError("a PNG needs matplotlib: pip install 'prott5nv[plot]'") from None
+    require_library(path)
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import LinearSegmentedColormap, Normalize
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
     colouring = choose_colours(labels) if labels else one_colour(len(points_N2))
     colours_N, group_N = np.array(colouring.colours), np.array(colouring.group)
     area = float(np.clip(700 / np.sqrt(len(points_N2)), 4, 12))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 from helpers.pages import check_self_contained, read_figure
@@ -86,3 +88,9 @@ def test_errors_name_the_cause(plot, tmp_path):
     assert "No such file" in plot("store.h5", "--color-by", "absent.tsv", code=2).stderr
     (tmp_path / "store.h5").write_bytes(b"no HDF5")
     assert "not a readable HDF5 file" in plot("store.h5", code=2).stderr
+
+
+def test_a_missing_umap_is_named_with_its_extra(plot, monkeypatch):
+    monkeypatch.setitem(sys.modules, "umap", None)
+    error = plot("store.h5", "--method", "umap", code=2).stderr
+    assert error == "prott5nv: error: UMAP needs umap-learn: pip install 'prott5nv[umap]' (installs umap-learn)\n"

@@ -181,3 +181,12 @@ def test_the_built_in_model_on_an_example(examples, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert [row["variant"] for row in read(tmp_path / "out.csv")] == ["V42A", "H29D:L30P"]
+
+
+@pytest.mark.parametrize("library, suffix", [("plotly", "html"), ("matplotlib", "png")])
+def test_a_missing_plotting_library_is_reported_before_any_work(score, tmp_path, monkeypatch, library, suffix):
+    monkeypatch.setitem(sys.modules, library, None)
+    arguments = ["--protein", "small", "--mutations", "all", "-o", "out.csv", "--plot", f"map.{suffix}"]
+    error = score("two.fasta", *arguments, code=2).stderr
+    assert f"needs {library}: pip install 'prott5nv[plot]'" in error
+    assert not (tmp_path / "out.csv").exists()

@@ -81,6 +81,6 @@ def test_the_format_is_detected_from_the_content(tmp_path):
 
 
 def test_without_pyarrow_the_error_names_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(ProtT5nvError, match=r"pip install 'prott5nv\[parquet\]'"):
         pyarrow_parquet()
