@@ -6,8 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from prott5nv.cli import options
+
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+    from prott5nv.io.cleaning import Cleaning
 
 _SHOWN_METRICS = ("accuracy", "macro_f1", "mcc", "mse", "spearman", "r2")
 
@@ -45,6 +49,13 @@ _SHOWN_METRICS = ("accuracy", "macro_f1", "mcc", "mse", "spearman", "r2")
 @click.option(
     "--sequence-column", metavar="NAME", help="Column with the sequences in your own table.  [default: sequence]"
 )
+@click.option(
+    "--skip-missing",
+    is_flag=True,
+    help="Leave out proteins whose sequence, target or set is missing. Without this option they are an error.",
+)
+@options.cleaning
+@options.overwrite
 def command(
     task: str,
     overrides: tuple[str, ...],
@@ -56,6 +67,9 @@ def command(
     label: str | None,
     target_column: str | None,
     sequence_column: str | None,
+    skip_missing: bool,
+    cleaning: Cleaning,
+    overwrite: bool,
 ) -> None:
     """Train a predictor for a task, score it and its baselines, and save it as one file.
 
@@ -66,7 +80,8 @@ def command(
 
     The command trains three times with different seeds and scores the test set with 95 % intervals. It writes three
     files to DIR: model.safetensors (for prott5nv predict), predictions.csv, and result.json (for prott5nv report).
-    NAME=VALUE changes any setting in conf/finetune.yaml and conf/task/, such as task.training.epochs=10.
+    NAME=VALUE changes any setting in conf/finetune.yaml and conf/task/, such as task.training.epochs=10. A run that was
+    killed keeps its finished embeddings: give the same command again to continue.
 
     \b
     Examples:
@@ -95,6 +110,10 @@ def command(
         "task.label": label,
         "task.target_column": target_column,
         "task.sequence_column": sequence_column,
+        "task.skip_missing": "true" if skip_missing else None,
+        "task.gaps": cleaning.gaps,
+        "task.allow_nucleotides": "true" if cleaning.allow_nucleotides else None,
+        "overwrite": "true" if overwrite else None,
     }
     if task.endswith((".csv", ".csv.gz")):
         if not (level and label):
@@ -103,12 +122,12 @@ def command(
         head = {"residue": "convnet", "protein": "mlp"}[level]
         settings |= {"task.file": task, "task.name": name, "task.head.name": head}
         task = "custom"
-    options = [f"{name}={_quote(value)}" for name, value in settings.items() if value is not None]
+    settings_given = [f"{name}={_quote(value)}" for name, value in settings.items() if value is not None]
     register_configs()
     configure_logging()
     try:
         with initialize_config_dir(str(config_folder()), version_base="1.3"):
-            cfg = compose("finetune", [f"task={task}", *options, *overrides])
+            cfg = compose("finetune", [f"task={task}", *settings_given, *overrides])
         run(cfg)
     except (HydraException, OmegaConfBaseException) as error:
         raise ProtT5nvError(describe(error)) from None

@@ -252,6 +252,8 @@ class FinetuneConfig:
         Number of proteins to draw from each set for a trial; None takes all of them.
     data_dir, cache_dir, output_dir : str
         Folders of the prepared tasks, of the cached embeddings and baselines, and of the run.
+    overwrite : bool
+        Whether to replace results in `output_dir`.
     lora : LoraConfig
     """
 
@@ -264,6 +266,7 @@ class FinetuneConfig:
     data_dir: str
     cache_dir: str
     output_dir: str
+    overwrite: bool
     lora: LoraConfig
 
     def __post_init__(self) -> None:

@@ -29,8 +29,8 @@ from prott5nv.flip.predictor_file import save_predictor
 from prott5nv.flip.tasks import LONG, SETS, Task, load_task
 from prott5nv.flip.train import fit, predict
 from prott5nv.io.atomic import whole_files, write_text
-from prott5nv.io.output import check_outputs
 from prott5nv.io.cleaning import Cleaning
+from prott5nv.io.output import check_outputs
 from prott5nv.model.device import choose_hardware
 from prott5nv.model.prott5 import ProtT5
 

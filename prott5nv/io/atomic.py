@@ -174,8 +174,11 @@ def whole_files(folder: str | os.PathLike[str]) -> Iterator[Path]:
             yield temporary
         return
     with _reported(folder), _workspace(folder) as workspace:
-        yield workspace
-        for finished in sorted(workspace.iterdir()):
+        # The work folder itself is locked, so writing a whole file into it would wait forever.
+        temporary = workspace / _NEW
+        temporary.mkdir()
+        yield temporary
+        for finished in sorted(temporary.iterdir()):
             publish(finished, folder / finished.name)
 
 

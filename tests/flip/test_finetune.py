@@ -25,7 +25,7 @@ def finetune(tiny_checkpoint, flip_data, tmp_path):
 
     def run(task, *arguments):
         output = tmp_path / "run"
-        options = ["--model", str(tiny_checkpoint), "--data", str(flip_data), "-o", str(output)]
+        options = ["--model", str(tiny_checkpoint), "--data", str(flip_data), "-o", str(output), "--overwrite"]
         overrides = [f"cache_dir={tmp_path}/cache", *arguments]
         done = CliRunner().invoke(command, ["finetune", str(task), *options, *overrides], catch_exceptions=False)
         assert done.exit_code == 0, done.output
@@ -150,3 +150,28 @@ def test_baselines_are_computed_once_for_all_runs(finetune, tmp_path):
     assert second["results"]["read from the cache"] == first["results"]["composition"]
     finetune("meltome", "seeds=[2]", "task.training.epochs=1")
     assert len(list((tmp_path / "cache").glob("baselines-*.json"))) == 2
+
+
+def test_results_are_replaced_only_on_request(finetune, tiny_checkpoint, flip_data, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "model.safetensors").write_text("mine")
+    short = ["gb1", "seeds=[1]", "task.training.epochs=1", "baselines=false", f"cache_dir={tmp_path}/cache"]
+    options = ["--model", str(tiny_checkpoint), "--data", str(flip_data), "-o", str(folder)]
+    with pytest.raises(ProtT5nvError, match=r"model\.safetensors: exists already"):
+        CliRunner().invoke(command, ["finetune", *short, *options], catch_exceptions=False)
+    assert (folder / "model.safetensors").read_text() == "mine" and not (tmp_path / "cache").exists()
+    (folder / "notes.txt").write_text("mine")
+    finetune(*short)
+    files = ["model.safetensors", "notes.txt", "predictions.csv", "result.json"]
+    assert sorted(path.name for path in folder.iterdir()) == files
+    assert (folder / "notes.txt").read_text() == "mine"
+    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".npy"]
+
+
+def test_a_training_that_diverges_is_an_error_and_leaves_no_result(tiny_checkpoint, flip_data, tmp_path):
+    options = ["--model", str(tiny_checkpoint), "--data", str(flip_data), "-o", str(tmp_path / "run")]
+    settings = ["seeds=[1]", "baselines=false", "task.training.lr=1e30", f"cache_dir={tmp_path}/cache"]
+    with pytest.raises(ProtT5nvError, match=r"NaN or infinity|lower the learning rate"):
+        CliRunner().invoke(command, ["finetune", "meltome", *options, *settings], catch_exceptions=False)
+    assert not (tmp_path / "run").exists()

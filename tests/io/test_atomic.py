@@ -317,7 +317,7 @@ def test_only_a_file_is_replaced(tmp_path, kind):
 def test_files_of_a_folder_appear_together(tmp_path):
     for number in ("1", "2"):
         with whole_files(tmp_path / "run") as temporary:
-            (temporary / "a.csv").write_text(number)
+            write_text(temporary / "a.csv", number)  # waits for no lock of its own
             (temporary / "b.json").write_text(number)
             assert number == "2" or not (tmp_path / "run").exists()
         assert content(tmp_path / "run") == {"a.csv": number, "b.json": number}
