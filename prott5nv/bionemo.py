@@ -15,8 +15,9 @@ from torch import Tensor
 from prott5nv.decoding.fill import choice_rule, fill_from_hidden, gaps, mask_gaps
 from prott5nv.decoding.masking import GAP, max_masked
 from prott5nv.embedding.batching import Window
-from prott5nv.embedding.embedder import Embedder, Protein
-from prott5nv.embedding.sequences import check_sequences, seqs_to_embedding
+from prott5nv.embedding.embedder import Embedder
+from prott5nv.embedding.proteins import Protein, ProteinLike, sequences_of
+from prott5nv.embedding.sequences import seqs_to_embedding
 from prott5nv.errors import ProtT5nvError
 from prott5nv.model.config import ModelConfig
 from prott5nv.model.device import Hardware
@@ -105,12 +106,12 @@ class ProtT5nvInference:
         """Embed a stream of proteins; see :meth:`prott5nv.Embedder.embed`."""
         return self.embedder.embed(proteins, pooling=pooling, long=long, on_error=on_error)
 
-    def tokenize(self, seqs: Sequence[str], *, long: str = "truncate") -> tuple[Tensor, Tensor]:
+    def tokenize(self, seqs: Iterable[ProteinLike], *, long: str = "truncate") -> tuple[Tensor, Tensor]:
         """Convert proteins to token ids, padded at the end.
 
         Parameters
         ----------
-        seqs : sequence of str
+        seqs : iterable of str, Bio.Seq, Bio.SeqRecord or Record
             Proteins in one-letter code.
         long : str
             ``truncate`` keeps the first ``config.max_position_embeddings`` residues of a longer protein. Any other
@@ -127,17 +128,17 @@ class ProtT5nvInference:
         ProtT5nvError
             If a protein contains a character that is not a residue.
         """
-        check_sequences(seqs)
+        sequences = sequences_of(seqs)
         limit = self.config.max_position_embeddings if long == "truncate" else None
-        tokens = [torch.from_numpy(self.tokenizer.encode(sequence)[:limit]) for sequence in seqs]
+        tokens = [torch.from_numpy(self.tokenizer.encode(sequence)[:limit]) for sequence in sequences]
         return _pad(tokens, PAD)
 
-    def seq_to_hiddens(self, seqs: Sequence[str], *, long: str = "truncate") -> tuple[Tensor, Tensor]:
+    def seq_to_hiddens(self, seqs: Iterable[ProteinLike], *, long: str = "truncate") -> tuple[Tensor, Tensor]:
         """Compute the hidden states of every residue, padded at the end with zeros.
 
         Parameters
         ----------
-        seqs : sequence of str
+        seqs : iterable of str, Bio.Seq, Bio.SeqRecord or Record
             Proteins in one-letter code. A ``?`` is a masked residue, which :meth:`hiddens_to_seq` predicts. A protein
             with ``?`` must not be longer than ``config.max_position_embeddings``.
         long : str
@@ -154,10 +155,10 @@ class ProtT5nvInference:
         ProtT5nvError
             If a protein cannot be embedded.
         """
-        check_sequences(seqs)
-        whole = iter(self.embed([sequence for sequence in seqs if GAP not in sequence], long=long))
-        masked = iter(self._masked_hiddens([sequence for sequence in seqs if GAP in sequence]))
-        hiddens = [next(masked) if GAP in sequence else next(whole)[1] for sequence in seqs]
+        sequences = sequences_of(seqs)
+        whole = iter(self.embed([sequence for sequence in sequences if GAP not in sequence], long=long))
+        masked = iter(self._masked_hiddens([sequence for sequence in sequences if GAP in sequence]))
+        hiddens = [next(masked) if GAP in sequence else next(whole)[1] for sequence in sequences]
         skipped = np.zeros((0, self.config.hidden_size), dtype=np.float32)
         rows = [torch.from_numpy(skipped if hidden_LD is None else hidden_LD) for hidden_LD in hiddens]
         return _pad(rows, 0.0, (self.config.hidden_size,))
@@ -178,12 +179,12 @@ class ProtT5nvInference:
         residues_B1 = mask.sum(1, keepdim=True).clamp(min=1)
         return (hiddens * mask.unsqueeze(-1)).sum(1) / residues_B1
 
-    def seq_to_embeddings(self, seqs: Sequence[str], *, long: str = "truncate") -> Tensor:
+    def seq_to_embeddings(self, seqs: Iterable[ProteinLike], *, long: str = "truncate") -> Tensor:
         """Compute one embedding per protein, the average over its residues.
 
         Parameters
         ----------
-        seqs : sequence of str
+        seqs : iterable of str, Bio.Seq, Bio.SeqRecord or Record
             Proteins in one-letter code.
         long : str
             See :meth:`prott5nv.Embedder.embed`.
@@ -204,7 +205,7 @@ class ProtT5nvInference:
         self,
         hiddens: Tensor,
         mask: Tensor,
-        seqs: Sequence[str],
+        seqs: Iterable[ProteinLike],
         *,
         temperature: float = 0.0,
         top_p: float = 1.0,
@@ -218,7 +219,7 @@ class ProtT5nvInference:
             Hidden states that :meth:`seq_to_hiddens` returned for `seqs`, possibly with noise added.
         mask : Tensor, shape=(B, L), dtype=bool
             Mask that :meth:`seq_to_hiddens` returned.
-        seqs : sequence of str
+        seqs : iterable of str, Bio.Seq, Bio.SeqRecord or Record
             The B proteins, with ``?`` at the residues to predict. All other residues are copied from here, because the
             decoder cannot reconstruct them from hidden states. BioNeMo v1 lacked this argument.
         temperature, top_p, seed
@@ -242,15 +243,15 @@ class ProtT5nvInference:
         >>> [len(protein) for protein in model.hiddens_to_seq(*model.seq_to_hiddens(seqs), seqs)]
         [9, 5]
         """
-        check_sequences(seqs)
+        sequences = sequences_of(seqs)
         hypotheses, choose = choice_rule(1, None, temperature, top_p, np.random.default_rng(seed))
-        if len(hiddens) != len(seqs) or mask.sum(1).tolist() != [len(sequence) for sequence in seqs]:
+        if len(hiddens) != len(sequences) or mask.sum(1).tolist() != [len(sequence) for sequence in sequences]:
             raise ProtT5nvError(
                 "these are not the hidden states of these proteins: number or lengths differ; pass the sequences "
                 "that seq_to_hiddens was called with"
             )
         proteins = []
-        for number, (hidden_LD, mask_L, sequence) in enumerate(zip(hiddens, mask, seqs, strict=True), 1):
+        for number, (hidden_LD, mask_L, sequence) in enumerate(zip(hiddens, mask, sequences, strict=True), 1):
             if not gaps(sequence):
                 raise ProtT5nvError(f"sequence {number} has no ?: write ? at each residue to predict")
             [filled] = fill_from_hidden(self.embedder, sequence, hidden_LD[mask_L], hypotheses, choose)
@@ -259,7 +260,7 @@ class ProtT5nvInference:
 
     def sample(
         self,
-        seqs: Sequence[str],
+        seqs: Iterable[ProteinLike],
         num_samples: int = 10,
         *,
         scaled_radius: float = 0.0,
@@ -272,7 +273,7 @@ class ProtT5nvInference:
 
         Parameters
         ----------
-        seqs : sequence of str
+        seqs : iterable of str, Bio.Seq, Bio.SeqRecord or Record
             The B proteins. In a protein with ``?``, exactly those residues are predicted. In any other protein, each
             sample masks a random `fraction` of the residues, as pretraining does.
         num_samples : int
@@ -305,14 +306,14 @@ class ProtT5nvInference:
         >>> [len(protein) for protein in samples]
         [10, 10, 10]
         """
-        check_sequences(seqs)
+        sequences = sequences_of(seqs)
         if num_samples < 1 or scaled_radius < 0 or not 0 < fraction <= 1:
             raise ProtT5nvError(
                 f"num_samples={num_samples}, scaled_radius={scaled_radius}, fraction={fraction}: num_samples must be "
                 "at least 1, scaled_radius at least 0, and fraction above 0 and at most 1"
             )
         rng = np.random.default_rng(seed)
-        masked = [self._mask_some(sequence, fraction, rng) for sequence in seqs for _ in range(num_samples)]
+        masked = [self._mask_some(sequence, fraction, rng) for sequence in sequences for _ in range(num_samples)]
         hiddens, mask = self.seq_to_hiddens(masked)
         for hidden_LD, mask_L in zip(hiddens, mask, strict=True):
             deviation_D = hidden_LD[mask_L].std(0, correction=0).numpy()

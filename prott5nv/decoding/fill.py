@@ -19,6 +19,7 @@ from torch import Tensor
 from prott5nv.decoding.kv_cache import CachedDecoder, amino_acid_log_probabilities
 from prott5nv.decoding.masking import AMINO_ACID_TOKENS, AMINO_ACIDS, GAP, mask_residues
 from prott5nv.embedding.embedder import Embedder, Model, as_embedder
+from prott5nv.embedding.proteins import ProteinLike, sequence_of
 from prott5nv.errors import ProtT5nvError
 from prott5nv.model.finite import check_finite
 from prott5nv.model.tokenizer import BOS, FIRST_SENTINEL
@@ -57,7 +58,7 @@ class Filled(NamedTuple):
 
 
 def fill(
-    sequence: str,
+    sequence: ProteinLike,
     model: Model = None,
     *,
     n: int = 1,
@@ -71,7 +72,7 @@ def fill(
 
     Parameters
     ----------
-    sequence : str
+    sequence : str, Bio.Seq, Bio.SeqRecord or Record
         A protein with at least one ``?``. Each stands for one residue. If the protein is longer than the model's limit,
         the model sees a window around the gaps.
     model : str, Path, ProtT5, Embedder or ProtT5nvInference, optional
@@ -111,6 +112,7 @@ def fill(
     >>> best.sequence[:3], best.sequence[6:], best.positions, len(best.residues)
     ('MKT', 'AYI', (4, 5, 6), 3)
     """
+    sequence = sequence_of(sequence, name)
     hypotheses, choose = choice_rule(n, beams, temperature, top_p, np.random.default_rng(seed))
     embedder = as_embedder(model)
     masked_W = mask_gaps(sequence, embedder, name)

@@ -13,13 +13,14 @@ import numpy as np
 from prott5nv.decoding.masking import AMINO_ACIDS, mask_residues, max_masked
 from prott5nv.decoding.queries import MaskedQuery, run_queries
 from prott5nv.embedding.embedder import Model, as_embedder
+from prott5nv.embedding.proteins import ProteinLike, sequence_of
 from prott5nv.errors import ProtT5nvError
 from prott5nv.model.config import ModelConfig
 from prott5nv.model.finite import check_finite
 
 
 def masked_log_probabilities(
-    sequence: str,
+    sequence: ProteinLike,
     model: Model = None,
     *,
     fraction: float = 0.0,
@@ -30,7 +31,7 @@ def masked_log_probabilities(
 
     Parameters
     ----------
-    sequence : str
+    sequence : str, Bio.Seq, Bio.SeqRecord or Record
         A protein in one-letter code. If it is longer than the model's limit, the model sees a window around the masked
         residues.
     model : str, Path, ProtT5, Embedder or ProtT5nvInference, optional
@@ -64,6 +65,7 @@ def masked_log_probabilities(
     >>> log_probabilities_LA.shape, np.exp(log_probabilities_LA).sum(1).round(4).tolist()
     ((5, 20), [1.0, 1.0, 1.0, 1.0, 1.0])
     """
+    sequence = sequence_of(sequence, name)
     if not sequence:
         raise ProtT5nvError(f"{name} has no residues")
     embedder = as_embedder(model)
@@ -124,7 +126,7 @@ def masking_groups(length: int, fraction: float, config: ModelConfig) -> list[np
 
 
 def score_substitutions(
-    sequence: str,
+    sequence: ProteinLike,
     model: Model = None,
     *,
     name: str = "the protein",
@@ -156,6 +158,7 @@ def score_substitutions(
     >>> score_substitutions("MSLKR", ProtT5(ModelConfig.preset("tiny"))).shape
     (5, 20)
     """
+    sequence = sequence_of(sequence, name)
     log_probabilities_LA = masked_log_probabilities(sequence, model, name=name, on_progress=on_progress)
     return log_probabilities_LA - _of_own_residues(sequence, log_probabilities_LA)[:, None]
 
@@ -181,7 +184,7 @@ class Perplexity(NamedTuple):
 
 
 def pseudo_perplexity(
-    sequence: str,
+    sequence: ProteinLike,
     model: Model = None,
     *,
     fraction: float = 0.0,
@@ -214,6 +217,7 @@ def pseudo_perplexity(
     >>> 1 < result.perplexity < 400, np.isnan(result.log_probabilities).tolist()
     (True, [False, False, False, False, False, True])
     """
+    sequence = sequence_of(sequence, name)
     expected_LA = masked_log_probabilities(sequence, model, fraction=fraction, name=name, on_progress=on_progress)
     log_probabilities_L = _of_own_residues(sequence, expected_LA)
     counted = log_probabilities_L[~np.isnan(log_probabilities_L)]

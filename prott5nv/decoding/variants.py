@@ -14,6 +14,7 @@ import numpy as np
 from prott5nv.decoding.masking import AMINO_ACID_TOKENS, AMINO_ACIDS, mask_residues
 from prott5nv.decoding.queries import MaskedQuery, run_queries
 from prott5nv.embedding.embedder import Model, as_embedder
+from prott5nv.embedding.proteins import ProteinLike, sequence_of
 from prott5nv.errors import ProtT5nvError
 from prott5nv.model.finite import check_finite
 
@@ -114,7 +115,7 @@ def parse_variant(text: str, sequence: str, name: str = "the protein") -> Varian
 
 
 def score_variants(
-    sequence: str,
+    sequence: ProteinLike,
     variants: Sequence[str | Variant],
     model: Model = None,
     *,
@@ -133,7 +134,7 @@ def score_variants(
 
     Parameters
     ----------
-    sequence : str
+    sequence : str, Bio.Seq, Bio.SeqRecord or Record
         The wild-type protein in one-letter code.
     variants : sequence of str or Variant
         Variants such as ``["V39A", "D40G:V54L"]``; see :func:`prott5nv.decoding.variants.parse_variant`.
@@ -164,6 +165,7 @@ def score_variants(
     >>> scores[0].additive == scores[0].joint, scores[2].additive
     (True, 0.0)
     """
+    sequence = sequence_of(sequence, name)
     if isinstance(variants, str):
         raise ProtT5nvError("variants is a single string: pass a list, such as [variant]")
     parsed = [

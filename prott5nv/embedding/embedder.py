@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import attrgetter
 from pathlib import Path
-from typing import Generic, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from prott5nv.assets import BUILTIN_MODEL
 from prott5nv.checkpoint.reader import load_with_checksum
 from prott5nv.embedding.batching import LongProteins, Window, batches_of, join, window_starts
 from prott5nv.embedding.pooling import POOLINGS
+from prott5nv.embedding.proteins import NamedSequence, Protein, named_sequences
 from prott5nv.errors import ProtT5nvError
 from prott5nv.model.device import choose_hardware, residue_budget
 from prott5nv.model.finite import check_finite
@@ -46,30 +47,6 @@ class HasEmbedder(Protocol):
     """An object that wraps an embedder, such as :class:`prott5nv.ProtT5nvInference`."""
 
     embedder: Embedder
-
-
-class NamedProtein(Protocol):
-    """An object with an id and a sequence, such as :class:`prott5nv.io.record.Record`."""
-
-    @property
-    def id(self) -> str:
-        """Name of the protein in error messages."""
-
-    @property
-    def sequence(self) -> str:
-        """Residues in one-letter code."""
-
-
-#: A sequence, or an object with an id and a sequence.
-Protein = TypeVar("Protein", bound="str | NamedProtein")
-
-
-class _Entry(NamedTuple, Generic[Protein]):
-    """A protein of a chunk, with its name in error messages and its sequence."""
-
-    protein: Protein
-    name: str
-    sequence: str
 
 
 class Embedder:
@@ -180,9 +157,10 @@ class Embedder:
 
         Parameters
         ----------
-        proteins : iterable of str or Record
-            Sequences, or objects with ``id`` and ``sequence``, such as the records that
-            :func:`prott5nv.io.reader.read_records` yields.
+        proteins : iterable of str, Bio.Seq, Bio.SeqRecord or Record
+            Sequences, or objects with ``id`` and ``sequence`` or ``seq``, such as the records that
+            :func:`prott5nv.io.reader.read_records` yields; see
+            :func:`prott5nv.embedding.proteins.named_sequences`.
         pooling : str, optional
             A name in :data:`prott5nv.embedding.pooling.POOLINGS`, such as ``"mean"``, for one row per protein. By
             default there is one row per residue.
@@ -196,16 +174,17 @@ class Embedder:
 
         Yields
         ------
-        protein : str or Record
-            The proteins in input order.
+        protein : str, Bio.Seq, Bio.SeqRecord or Record
+            The proteins in input order, as they were passed.
         rows : ndarray, shape=(L, D) or (D,), dtype=float32
             None for a protein that was skipped.
 
         Raises
         ------
         ProtT5nvError
-            If a protein has no residues, contains a character that is not a residue, is too long under
-            ``long="error"``, does not fit into memory even on its own, or gives NaN or infinity, as fp16 can.
+            If `proteins` is not a collection of proteins, or if a protein has no residues, contains a character that is
+            not a residue, is too long under ``long="error"``, does not fit into memory even on its own, or gives NaN or
+            infinity, as fp16 can.
         """
         _check_options(pooling, long)
         shortened = LongProteins()
@@ -230,17 +209,13 @@ class Embedder:
         if shortened.count:
             self._warn(shortened, long)
 
-    def _chunks(self, proteins: Iterable[Protein]) -> Iterator[list[_Entry[Protein]]]:
+    def _chunks(self, proteins: Iterable[Protein]) -> Iterator[list[NamedSequence[Protein]]]:
         """Cut the stream into chunks, whose proteins are sorted and computed together."""
-        chunk: list[_Entry[Protein]] = []
+        chunk: list[NamedSequence[Protein]] = []
         residues = 0
-        for number, protein in enumerate(proteins, 1):
-            sequence = getattr(protein, "sequence", protein)
-            name = getattr(protein, "id", f"sequence {number}")
-            if not isinstance(sequence, str):
-                raise ProtT5nvError(f"{name} is a {type(sequence).__name__}: sequences must be strings of residues")
-            chunk.append(_Entry(protein, name, sequence))
-            residues += len(sequence)
+        for entry in named_sequences(proteins):
+            chunk.append(entry)
+            residues += len(entry.sequence)
             if residues >= _BATCHES_PER_CHUNK * self.max_tokens:
                 yield chunk
                 chunk, residues = [], 0

@@ -5,18 +5,18 @@ Shapes: L residues of a protein, D hidden size, B proteins.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import overload
 
 import numpy as np
 
 from prott5nv.embedding.embedder import Model, as_embedder
-from prott5nv.errors import ProtT5nvError
+from prott5nv.embedding.proteins import ProteinLike
 
 
 @overload
 def seqs_to_embedding(
-    sequences: Sequence[str],
+    sequences: Iterable[ProteinLike],
     model: Model = None,
     pooling: None = None,
     device: str = "auto",
@@ -26,7 +26,7 @@ def seqs_to_embedding(
 ) -> list[np.ndarray | None]: ...
 @overload
 def seqs_to_embedding(
-    sequences: Sequence[str],
+    sequences: Iterable[ProteinLike],
     model: Model = None,
     *,
     pooling: str,
@@ -36,7 +36,7 @@ def seqs_to_embedding(
     max_tokens: int | None = None,
 ) -> np.ndarray: ...
 def seqs_to_embedding(
-    sequences: Sequence[str],
+    sequences: Iterable[ProteinLike],
     model: Model = None,
     pooling: str | None = None,
     device: str = "auto",
@@ -48,8 +48,9 @@ def seqs_to_embedding(
 
     Parameters
     ----------
-    sequences : sequence of str
-        Proteins in one-letter code.
+    sequences : iterable of str, Bio.Seq, Bio.SeqRecord or Record
+        Proteins in one-letter code, such as a list, a pandas Series or a generator. Objects with ``id`` and
+        ``sequence`` or ``seq`` are accepted, too.
     model : str, Path, ProtT5, Embedder or ProtT5nvInference, optional
         A ``.nemo`` file, or a model that is already loaded, which saves the loading time of further calls. The default
         is the small built-in model.
@@ -71,7 +72,8 @@ def seqs_to_embedding(
     Raises
     ------
     ProtT5nvError
-        If a protein cannot be embedded, or an option is not valid.
+        If `sequences` is a single sequence, a mapping or a data frame, a protein cannot be embedded, or an option is
+        not valid.
 
     Examples
     --------
@@ -82,7 +84,6 @@ def seqs_to_embedding(
     >>> seqs_to_embedding(["MSLKR", "MS"], model, pooling="mean").shape
     (2, 64)
     """
-    check_sequences(sequences)
     embedder = as_embedder(model, device=device, precision=precision, max_tokens=max_tokens)
     embeddings = [rows for _, rows in embedder.embed(sequences, pooling=pooling, long=long)]
     if pooling is None:
@@ -92,9 +93,3 @@ def seqs_to_embedding(
         if row_D is not None:
             pooled_BD[index] = row_D
     return pooled_BD
-
-
-def check_sequences(sequences: Sequence[str]) -> None:
-    """Raise an error if `sequences` is a single string, whose letters would be taken for proteins."""
-    if isinstance(sequences, str):
-        raise ProtT5nvError("sequences is a single string: pass a list of proteins, such as [sequence]")

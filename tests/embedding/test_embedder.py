@@ -221,7 +221,7 @@ def test_errors_can_be_collected_while_other_proteins_are_embedded(embedder):
     ("arguments", "message"),
     [
         (dict(sequences="MSLKR"), "pass a list"),
-        (dict(sequences=[5]), "sequence 1 is a int"),
+        (dict(sequences=[5]), "sequence 1 is a int: sequences must be strings of residues"),
         (dict(sequences=["M1"]), "position 2: '1' is not a residue"),
         (dict(sequences=["MS", ""]), "sequence 2 has no residues"),
         (dict(sequences=["MS"], pooling="max"), "pooling='max'"),
