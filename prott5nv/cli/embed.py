@@ -40,7 +40,7 @@ _POOLING_HELP += " ".join(
 @click.option(
     "-o",
     "--output",
-    type=options.NewFile(),
+    type=options.NewFile(".h5", ".hdf5", ".npz", ".parquet"),
     required=True,
     metavar="OUT",
     help="File to write. Pooled vectors can be written as .npz or .parquet; any other suffix means HDF5.",

@@ -36,7 +36,7 @@ class Positions(click.ParamType):
 
 @click.command()
 @click.argument("source", metavar="INPUT")
-@click.option("-o", "--output", type=options.NewFile(), metavar="OUT.csv",
+@click.option("-o", "--output", type=options.NewFile(".csv", stream=True), metavar="OUT.csv",
               help="CSV file to write. By default the table is printed.")  # fmt: skip
 @click.option("-n", "n", type=click.IntRange(1), default=1, show_default=True, help="Number of results per protein.")
 @click.option("--mask", "masked", type=Positions(), metavar="POSITIONS",

@@ -36,8 +36,6 @@ proteins = click.option(
     metavar="NAME",
     help="Use only this protein of INPUT, given by accession or id. Repeat the option for several proteins.",
 )
-
-
 overwrite = click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
 
 
@@ -73,16 +71,18 @@ class NewFile(click.ParamType):
     Parameters
     ----------
     *suffixes : str
-        Suffixes of the formats that the command writes. If there are several, the suffix chooses the format, and the
-        name must have one of them. If there is one, a suffix that means no other format is allowed as well.
+        Suffixes of the formats that the command writes.
+    others : bool, default True
+        Whether other names are allowed as well, unless their suffix means a format that is not written.
     stream : bool, default False
         Whether ``-`` for standard output and pipes are allowed.
     """
 
     name = "file"
 
-    def __init__(self, *suffixes: str, stream: bool = False) -> None:
+    def __init__(self, *suffixes: str, others: bool = True, stream: bool = False) -> None:
         self._suffixes = suffixes
+        self._others = others
         self._stream = stream
 
     def convert(self, value: str | Path, param: click.Parameter | None, ctx: click.Context | None) -> Path:
@@ -93,7 +93,7 @@ class NewFile(click.ParamType):
             return path
         if not path.absolute().parent.is_dir():
             self.fail(f"the folder {path.parent} does not exist", param, ctx)
-        if len(self._suffixes) > 1 and path.suffix not in self._suffixes:
+        if not self._others and path.suffix not in self._suffixes:
             self.fail(f"choose a name that ends in {' or '.join(self._suffixes)}", param, ctx)
         try:
             check_replaceable(path)

@@ -13,7 +13,7 @@ from prott5nv.io.output import check_outputs
 
 @click.command()
 @click.argument("store", metavar="STORE.h5")
-@click.option("-o", "--output", type=options.NewFile(".html", ".png"), metavar="FILE",
+@click.option("-o", "--output", type=options.NewFile(".html", ".png", others=False), metavar="FILE",
               help="File to write: an interactive page (.html) or a picture (.png). The default is "
               "STORE.html.")  # fmt: skip
 @click.option("--color-by", metavar="TSV",

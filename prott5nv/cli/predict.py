@@ -16,7 +16,14 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("run", metavar="RUN")
 @click.argument("source", metavar="INPUT")
-@click.option("-o", "--output", type=options.NewFile(), required=True, metavar="OUT.csv", help="CSV table to write.")
+@click.option(
+    "-o",
+    "--output",
+    type=options.NewFile(".csv", stream=True),
+    required=True,
+    metavar="OUT.csv",
+    help="CSV table to write.",
+)
 @options.device
 @options.precision
 @options.cleaning

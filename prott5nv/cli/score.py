@@ -19,7 +19,14 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("source", metavar="INPUT")
-@click.option("-o", "--output", type=options.NewFile(), required=True, metavar="OUT.csv", help="CSV file to write.")
+@click.option(
+    "-o",
+    "--output",
+    type=options.NewFile(".csv", stream=True),
+    required=True,
+    metavar="OUT.csv",
+    help="CSV file to write.",
+)
 @click.option("--mutations", metavar="FILE|all", help="File of variants such as V39A or D40G:V54L: one per line, or a "
               "CSV or TSV file with a column named variant. 'all' scores every single substitution.")  # fmt: skip
 @click.option("--variant-column", metavar="NAME",
@@ -35,10 +42,10 @@ if TYPE_CHECKING:
               "proteins.")  # fmt: skip
 @options.proteins
 @options.cleaning
-@click.option("--table", type=options.NewFile(), metavar="FILE.csv",
+@click.option("--table", type=options.NewFile(".csv", stream=True), metavar="FILE.csv",
               help="With --mutations all, also write the scores as a matrix: one row per residue, one column per amino "
               "acid.")  # fmt: skip
-@click.option("--plot", type=options.NewFile(".html", ".png"), metavar="FILE",
+@click.option("--plot", type=options.NewFile(".html", ".png", others=False), metavar="FILE",
               help="With --mutations all, also draw a heat map of one protein: an interactive page (.html) or a "
               "picture (.png).")  # fmt: skip
 @options.model
