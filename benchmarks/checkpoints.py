@@ -30,6 +30,7 @@ from common import argument_parser, print_table, save_random_model, tar_members
 
 from prott5nv import ModelConfig, load, seqs_to_embedding
 from prott5nv.checkpoint import read_nemo, save_nemo
+from prott5nv.checkpoint.huggingface import huggingface_to_nemo, nemo_to_huggingface
 from prott5nv.model.attention import Packing
 
 WEIGHTS = "./model_weights.ckpt"
@@ -64,12 +65,9 @@ def variants(folder: Path, scratch: Path) -> dict[str, Path]:
     genuine = read_nemo(folder / GENUINE[0])
     files["written by save_nemo"] = scratch / "ours.nemo"
     save_nemo(files["written by save_nemo"], genuine.config, genuine.state_dict)
-    if find_spec("safetensors"):
-        from prott5nv.checkpoint.huggingface import huggingface_to_nemo, nemo_to_huggingface
-
-        nemo_to_huggingface(files["written by save_nemo"], scratch / "back")
-        files["through Hugging Face and back"] = scratch / "back.nemo"
-        huggingface_to_nemo(scratch / "back", files["through Hugging Face and back"])
+    nemo_to_huggingface(files["written by save_nemo"], scratch / "back")
+    files["through Hugging Face and back"] = scratch / "back.nemo"
+    huggingface_to_nemo(scratch / "back", files["through Hugging Face and back"])
     return files
 
 
@@ -111,8 +109,6 @@ def with_megatron(path: Path, truth: Truth) -> Differences:
 def with_transformers(path: Path, truth: Truth) -> Differences:
     """Convert to a Hugging Face folder and load it as Blenderbot."""
     from transformers import AutoModelForSeq2SeqLM
-
-    from prott5nv.checkpoint.huggingface import nemo_to_huggingface
 
     with tempfile.TemporaryDirectory() as scratch:
         nemo_to_huggingface(path, f"{scratch}/folder")

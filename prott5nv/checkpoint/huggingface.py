@@ -25,7 +25,7 @@ from prott5nv.checkpoint.huggingface_names import (
     xlm_roberta_config,
 )
 from prott5nv.checkpoint.reader import read_nemo
-from prott5nv.checkpoint.safetensors_folder import SafetensorsFolder, read_json, write_weights
+from prott5nv.checkpoint.safetensors_folder import WEIGHTS_FILE, SafetensorsFolder, read_json, write_safetensors
 from prott5nv.checkpoint.writer import save_nemo
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.atomic import whole_folder
@@ -77,7 +77,8 @@ def nemo_to_huggingface(source: str | Path, folder: str | Path, *, encoder_only:
             (temporary / name).write_text(text, encoding="utf-8")
         shutil.copyfile(SENTENCEPIECE_MODEL, temporary / SENTENCEPIECE_MODEL.name)
         convert = to_xlm_roberta if encoder_only else to_blenderbot
-        write_weights(convert(file.state_dict, file.config), temporary)
+        state = convert(file.state_dict, file.config)
+        write_safetensors(temporary / WEIGHTS_FILE, state, {"format": "pt"})
 
 
 def huggingface_to_nemo(folder: str | Path, path: str | Path) -> None:

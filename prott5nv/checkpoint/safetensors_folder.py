@@ -1,10 +1,12 @@
-"""Weights of a Hugging Face folder: one safetensors file, or several files with an index."""
+"""Writer of safetensors files, and reader of the weights in a Hugging Face folder.
+
+A folder has its weights in one safetensors file, or in several with an index.
+"""
 
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Mapping
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -197,18 +199,22 @@ def read_json(path: Path) -> dict[str, Any]:
     return values
 
 
-def write_weights(state_dict: Mapping[str, torch.Tensor], folder: Path) -> None:
-    """Write ``model.safetensors``.
+def write_safetensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
+    """Write a safetensors file with the permissions of an ordinary new file.
 
     Parameters
     ----------
-    state_dict : mapping of str to Tensor
-        Parameters by name. Their data must not overlap.
-    folder : Path
-        Folder that contains ``config.json``.
+    path : Path
+        File to write.
+    tensors : dict of str to Tensor
+        Contiguous tensors by name. Their data must not overlap.
+    metadata : dict of str to str
+        Texts for the header of the file.
     """
     from safetensors.torch import save_file
 
-    save_file(dict(state_dict), folder / WEIGHTS_FILE, metadata={"format": "pt"})
-    # safetensors creates files that only their owner can read.
-    shutil.copymode(folder / "config.json", folder / WEIGHTS_FILE)
+    # safetensors itself creates files that only their owner can read.
+    path.touch()
+    mode = stat.S_IMODE(path.stat().st_mode)
+    save_file(tensors, path, metadata=metadata)
+    path.chmod(mode)

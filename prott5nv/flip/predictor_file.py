@@ -28,9 +28,11 @@ from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from prott5nv.checkpoint.parameter_names import parameter_shapes
+from prott5nv.checkpoint.safetensors_folder import write_safetensors
 from prott5nv.errors import ProtT5nvError
 from prott5nv.flip.config import HeadConfig, head_names
 from prott5nv.flip.heads import Head, make_head
@@ -102,8 +104,6 @@ def save_predictor(
     ProtT5nvError
         If the file cannot be written.
     """
-    from safetensors.torch import save_file
-
     metadata = {
         "format": FORMAT,
         "architecture": asdict(model.config),
@@ -118,7 +118,7 @@ def save_predictor(
         for name, tensor in state.items()
     }
     with whole_file(path) as temporary:
-        save_file(tensors, temporary, metadata={_KEY: json.dumps(metadata)})
+        write_safetensors(temporary, tensors, {_KEY: json.dumps(metadata)})
 
 
 def read_predictor(path: Path) -> PredictorParts:
@@ -140,11 +140,6 @@ def read_predictor(path: Path) -> PredictorParts:
     OSError
         If the file cannot be opened.
     """
-    try:
-        from safetensors import SafetensorError, safe_open
-    except ImportError:
-        raise ProtT5nvError("reading it needs safetensors: pip install 'prott5nv[finetune]'") from None
-
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

@@ -50,6 +50,11 @@ def saved(tmp_path_factory):
     return path, model, head
 
 
+def test_the_file_has_the_permissions_of_a_new_file(saved, tmp_path):
+    (tmp_path / "new").touch()
+    assert saved[0].stat().st_mode == (tmp_path / "new").stat().st_mode
+
+
 @pytest.fixture
 def changed(saved, tmp_path):
     """Write the predictor file again with changed tensors and metadata."""
