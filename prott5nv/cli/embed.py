@@ -24,15 +24,16 @@ if TYPE_CHECKING:
     from prott5nv.embedding.survey import Survey
     from prott5nv.io.cleaning import Cleaning
 
-EXIT_SKIPPED = 3
 EXIT_INTERRUPTED = 130
 
 _POOLING_HELP = (
-    "none stores one row per residue, shape (L, D). The other choices store one row per protein, shape (D,). "
+    "none stores one row per residue, shape (L, D). The other choices store one row per protein, shape (D,): "
 )
-_POOLING_HELP += " ".join(
-    f"{name}: {(inspect.getdoc(function) or '').splitlines()[0]}" for name, function in POOLINGS.items()
+_POOLING_HELP += "; ".join(
+    f"{name} is the {(inspect.getdoc(function) or '').splitlines()[0].rstrip('.').lower()}"
+    for name, function in POOLINGS.items()
 )
+_POOLING_HELP += "."
 
 
 @click.command()
@@ -43,7 +44,8 @@ _POOLING_HELP += " ".join(
     type=options.NewFile(".h5", ".hdf5", ".npz", ".parquet"),
     required=True,
     metavar="OUT",
-    help="File to write. Pooled vectors can be written as .npz or .parquet; any other suffix means HDF5.",
+    help="File to write. With a pooling, it can be .npz or .parquet (which needs the extra parquet); any other suffix "
+    "means HDF5.",
 )
 @options.model
 @click.option("--pooling", type=click.Choice(["none", *POOLINGS]), default="none", show_default=True,
@@ -51,8 +53,8 @@ _POOLING_HELP += " ".join(
 @click.option("--long", type=click.Choice(["truncate", "window", "error", "skip"]), default="truncate",
               show_default=True, help="What to do with a protein that is longer than the model accepts at once (512 "
               "residues for ProtT5nv). truncate embeds its first residues. window embeds all residues in overlapping "
-              "windows and averages the rows where windows overlap. error stops. skip leaves the protein "
-              "out.")  # fmt: skip
+              "windows and averages the rows where windows overlap. error stops the command before any protein is "
+              "embedded. skip leaves the protein out.")  # fmt: skip
 @options.precision
 @options.device
 @click.option("--compile", is_flag=True, help="Let torch.compile fuse the feed-forward layers. This takes half a "
@@ -61,10 +63,11 @@ _POOLING_HELP += " ".join(
               help="Data type of the stored embeddings.")  # fmt: skip
 @click.option("--on-error", type=click.Choice(["stop", "skip"]), default="stop", show_default=True,
               help="What to do with a protein that cannot be embedded. stop ends the run. "
-              "skip leaves the protein out, lists it in OUT.skipped.tsv, and exits with code 3.")  # fmt: skip
+              "skip leaves the protein out, lists it in OUT.h5.skipped.tsv, and exits with code 3.")  # fmt: skip
 @click.option("--shard", metavar="I/N", callback=lambda *given: _shard(*given),
-              help="Embed only the I-th of N parts of the input, for example in an array job. Join the parts with "
-              "prott5nv merge.")  # fmt: skip
+              help="Embed only the I-th of N parts of the input, counted from 1, for example in an array job. The "
+              "parts have about the same number of residues. OUT must be HDF5. Join the parts with prott5nv "
+              "merge.")  # fmt: skip
 @click.option("--workers", type=click.IntRange(1), default=1, metavar="N", show_default=True,
               help="Number of processes on this machine, typically one for each GPU or CPU socket.")  # fmt: skip
 @click.option("--id-column", metavar="NAME", help="Column that holds the ids in a table. It is needed only if the "
@@ -91,11 +94,11 @@ def command(
 ) -> None:
     """Compute embeddings of proteins: one row per residue, or one per protein.
 
-    INPUT is a FASTA file, a CSV or TSV file with a header line, or a Parquet file. Text files may be gzipped. INPUT can
-    be - for standard input, or a pipe such as <(zcat a.gz b.gz), which is read as standard input is.
+    INPUT is a FASTA file, a CSV or TSV file with a header line, or a Parquet file (which needs the extra parquet). Text
+    files may be gzipped. INPUT can be - for standard input, or a pipe, such as <(zcat a.gz b.gz). A pipe is read once,
+    like standard input.
 
-    A * at the end of a sequence is removed. A sequence that is empty or a word such as NA or null is missing, which is
-    an error.
+    A * at the end of a sequence is removed. An empty sequence, or a word such as NA or null in its place, is an error.
 
     OUT contains one dataset per protein, in input order. The name of a dataset is the accession: P69905 for
     sp|P69905|HBA_HUMAN, and the first word of any other header. The unchanged first word is stored as the attribute
@@ -114,9 +117,10 @@ def command(
     Read the result in Python:
       >>> from prott5nv import EmbeddingStore
       >>> EmbeddingStore("proteins.h5")["P69905"].shape
-      (142, 768)
+      (142, 256)
 
-    If a run is killed or the disk is full, finished proteins stay in OUT.partial/. Give the same command again to
+    If a run is killed or the disk is full, finished proteins stay in OUT.partial/ (proteins.h5.partial/ for
+    proteins.h5). Give the same command again to
     continue. OUT appears only when it is complete.
 
     --on-error skip applies to single proteins. A damaged file, such as an incomplete gzip file or a table without the
@@ -181,7 +185,7 @@ def _report(output: Path, summary: Summary, workers: int) -> None:
         click.echo(f"{output}: {counts}{by_workers}{resumed}")
     if summary.skipped:
         options.note(f"skipped {summary.skipped:,} proteins, which are listed in {skipped_listing(output)}")
-        sys.exit(EXIT_SKIPPED)
+        sys.exit(options.EXIT_SKIPPED)
 
 
 def _shard(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, int] | None:

@@ -12,6 +12,8 @@ def command(output: str, shards: tuple[str, ...]) -> None:
     """Join the shards of an array job into one file, in input order.
 
     OUT is the same file that a single process would have written. All shards are needed; their order does not matter.
+    The shards must be HDF5 files. If they hold pooled vectors, OUT can also be .npz or .parquet.
+    Lists of skipped proteins beside the shards (SHARD.h5.skipped.tsv) are joined into one beside OUT.
 
     \b
     Examples:

@@ -54,7 +54,7 @@ def check_suffix(output: Path, pooling: str | None) -> None:
 
 def skipped_listing(output: Path) -> Path:
     """Return the path of the table that lists the skipped proteins of an output with line, id and reason."""
-    return output.with_suffix(".skipped.tsv")
+    return output.with_name(output.name + ".skipped.tsv")
 
 
 def workers_folder(output: Path) -> Path:

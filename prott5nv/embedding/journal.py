@@ -62,7 +62,7 @@ class Journal:
         The partial folder.
     records, proteins, residues, skipped : int
         Numbers of records read, of proteins and residues embedded, and of records skipped. They include the interrupted
-        run. :meth:`finish` lists the skipped records in ``OUT.skipped.tsv``.
+        run. :meth:`finish` lists the skipped records in ``OUT.h5.skipped.tsv``.
 
     Raises
     ------

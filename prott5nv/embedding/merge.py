@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from prott5nv.embedding.formats import check_suffix, write_output
+from prott5nv.embedding.formats import check_suffix, skipped_listing, write_output
 from prott5nv.embedding.store import EmbeddingStore, StoredProtein
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.atomic import whole_file
@@ -19,7 +19,8 @@ def merge(shards: Sequence[str | os.PathLike[str]], output: str | os.PathLike[st
     Parameters
     ----------
     shards : sequence of str or PathLike
-        All N shards, in any order. They are not changed.
+        All N shards, in any order. They are not changed. Their lists of skipped proteins, ``<shard>.skipped.tsv``, are
+        joined to ``<output>.skipped.tsv``.
     output : str or PathLike
         File to write: ``.npz`` or ``.parquet`` for pooled vectors, HDF5 with any other suffix. It appears when it is
         complete.
@@ -40,6 +41,7 @@ def merge(shards: Sequence[str | os.PathLike[str]], output: str | os.PathLike[st
     with ExitStack() as stack:
         stores = _in_order([stack.enter_context(EmbeddingStore(path)) for path in shards])
         check_suffix(output, stores[0].attributes["pooling"])
+        merge_skipped([skipped_listing(store.path) for store in stores], skipped_listing(output))
         attributes = {name: value for name, value in stores[0].attributes.items() if name != "shard"}
         with whole_file(output) as temporary:
             write_output(temporary, _proteins(stores), attributes)

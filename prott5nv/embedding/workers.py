@@ -21,7 +21,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 
-from prott5nv.embedding.formats import skipped_listing, workers_folder
+from prott5nv.embedding.formats import workers_folder
 from prott5nv.embedding.run import Listener, Request, run
 from prott5nv.errors import ProtT5nvError
 from prott5nv.model.onednn import limit_onednn_cache
@@ -114,7 +114,7 @@ def run_with_workers(request: Request, workers: int, listener: Listener) -> Summ
     function therefore needs ``if __name__ == "__main__":`` around the call.
     """
     from prott5nv.embedding.job import Summary
-    from prott5nv.embedding.merge import merge, merge_skipped
+    from prott5nv.embedding.merge import merge
 
     folder = workers_folder(request.output)
     folder.mkdir(exist_ok=True)
@@ -132,7 +132,6 @@ def run_with_workers(request: Request, workers: int, listener: Listener) -> Summ
             worker.receiver.close()
     _raise_failures(running, folder)
     summaries = [worker.result for worker in running if isinstance(worker.result, Summary)]
-    merge_skipped(map(skipped_listing, shards), skipped_listing(request.output))
     proteins = merge(shards, request.output)
     shutil.rmtree(folder)
     return Summary(

@@ -104,7 +104,7 @@ def test_long_proteins_follow_the_chosen_rule(run, tmp_path):
     assert not (tmp_path / "none.h5").exists()
     run("p.fasta", "-o", "left.h5", "--long", "skip", code=3)
     assert list(EmbeddingStore(tmp_path / "left.h5")) == ["short"]
-    assert "3\tlong\t" in (tmp_path / "left.skipped.tsv").read_text()
+    assert "3\tlong\t" in (tmp_path / "left.h5.skipped.tsv").read_text()
 
 
 def test_bad_records_are_named_before_anything_is_computed(run, tmp_path):
@@ -124,7 +124,7 @@ def test_bad_records_can_be_skipped_and_are_listed(run, start, tmp_path, from_st
         (tmp_path / "p.fasta").write_text(text)
         run("p.fasta", "-o", "out.h5", "--on-error", "skip", code=3)
     assert list(EmbeddingStore(tmp_path / "out.h5")) == ["a", "P1", "last"]
-    header, *rows = (tmp_path / "out.skipped.tsv").read_text().splitlines()
+    header, *rows = (tmp_path / "out.h5.skipped.tsv").read_text().splitlines()
     assert header == "line\tid\treason"
     assert [row.split("\t")[:2] for row in rows] == [
         ["3", "a"],

@@ -17,7 +17,7 @@ def test_workers_give_what_one_process_writes(run, tmp_path):
     run("p.fasta", "-o", "expected.h5", "--on-error", "skip", code=3)
     run("p.fasta", "-o", "out.h5", "--workers", "2", "--on-error", "skip", code=3)
     assert contents(tmp_path / "out.h5") == contents(tmp_path / "expected.h5")
-    assert (tmp_path / "out.skipped.tsv").read_text() == (tmp_path / "expected.skipped.tsv").read_text()
+    assert (tmp_path / "out.h5.skipped.tsv").read_text() == (tmp_path / "expected.h5.skipped.tsv").read_text()
     assert not (tmp_path / "out.h5.workers").exists()
     assert "already complete" in run("p.fasta", "-o", "out.h5", "--workers", "2", "--on-error", "skip", code=3).stdout
 

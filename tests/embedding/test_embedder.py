@@ -375,5 +375,5 @@ embed_file("p.fasta", "stopped.h5", embedder)
     assert rest == ["True", "41", "None", "sequence 41: not enough memory for its 10000 residues alone"]
     assert second == "Summary(proteins=2, residues=10, resumed=0, skipped=1, complete_already=False)"
     reason = "p.fasta: line 3: large: not enough memory for its 10000 residues alone"
-    assert f"3\tlarge\t{reason}\n" in (tmp_path / "out.skipped.tsv").read_text()
+    assert f"3\tlarge\t{reason}\n" in (tmp_path / "out.h5.skipped.tsv").read_text()
     assert f"ProtT5nvError: {reason}" in out.stderr

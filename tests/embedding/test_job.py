@@ -126,3 +126,15 @@ def test_a_model_in_memory_is_identified_by_its_configuration_and_weights(tmp_pa
         model.encoder.final_layernorm.bias[0] += 1
     with pytest.raises(ProtT5nvError, match=r"holds other embeddings.*model_sha256"):
         embed_file(fasta, tmp_path / "out.h5", model)
+
+
+def test_outputs_with_similar_names_have_their_own_lists_of_skipped_proteins(embedder, tmp_path, fasta):
+    faulty = tmp_path / "faulty.fasta"
+    faulty.write_text(">a\nMSLKR\n>b\nM1\n")
+    for name in "run.v1", "run.v2", "run.h5":
+        embed_file(faulty, tmp_path / name, embedder, skip_errors=True)
+    embed_file(fasta, tmp_path / "run.v3", embedder)
+    embed_file(fasta, tmp_path / "run.npz", embedder, pooling="mean")
+    lists = sorted(path.name for path in tmp_path.glob("*.tsv"))
+    assert lists == ["run.h5.skipped.tsv", "run.v1.skipped.tsv", "run.v2.skipped.tsv"]
+    assert all("\tb\t" in (tmp_path / name).read_text() for name in lists)

@@ -77,3 +77,19 @@ def test_without_skipped_proteins_an_old_list_is_removed(tmp_path):
     (tmp_path / "out.tsv").write_text("old")
     merge_skipped([tmp_path / "absent.tsv"], tmp_path / "out.tsv")
     assert not (tmp_path / "out.tsv").exists()
+
+
+def test_merging_shards_joins_their_lists_in_the_order_of_the_shards(tmp_path):
+    shards = [write_shard(tmp_path, f"{n}/3", keys) for n, keys in [(3, "c"), (1, "a"), (2, "b")]]
+    (tmp_path / "c.h5.skipped.tsv").write_text("line\tid\treason\n9\tz\tempty\n")
+    (tmp_path / "a.h5.skipped.tsv").write_text("line\tid\treason\n1\tx\tempty\n")
+    merge(shards, tmp_path / "out.h5")
+    listing = tmp_path / "out.h5.skipped.tsv"
+    assert listing.read_text() == "line\tid\treason\n1\tx\tempty\n9\tz\tempty\n"
+
+
+def test_merging_shards_without_lists_removes_only_the_list_of_the_output(tmp_path):
+    for name in "out.h5.skipped.tsv", "out.skipped.tsv", "out.npz.skipped.tsv":
+        (tmp_path / name).write_text("old")
+    merge([write_shard(tmp_path, "1/1", "a")], tmp_path / "out.h5")
+    assert sorted(path.name for path in tmp_path.glob("*.tsv")) == ["out.npz.skipped.tsv", "out.skipped.tsv"]
