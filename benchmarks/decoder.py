@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from common import argument_parser, describe_machine, matmul_rate, print_table, time_second_call
 
-from prott5nv import Embedder, ModelConfig, ProtT5, score_variants
+from prott5nv import Embedder, ModelConfig, ProtT5, limit_onednn_cache, score_variants
 from prott5nv.decoding.masking import AMINO_ACIDS
 from prott5nv.decoding.variants import Variant
 from prott5nv.flip.metrics import evaluate
@@ -148,6 +148,7 @@ def measure_speed(name: str, model: ProtT5 | None, protein: str, positions: Sequ
 
 
 def main() -> None:
+    limit_onednn_cache()
     parser = argument_parser(__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     gb1 = commands.add_parser("gb1", help="Score GB1 variants and correlate the scores with their fitness.")

@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 from common import argument_parser, describe_machine, matmul_rate, print_table, time_second_call
 
-from prott5nv import Embedder, ModelConfig, ProteinTokenizer, ProtT5
+from prott5nv import Embedder, ModelConfig, ProteinTokenizer, ProtT5, limit_onednn_cache
 from prott5nv.checkpoint import save_nemo
 from prott5nv.checkpoint.huggingface import nemo_to_huggingface
 from prott5nv.embedding.job import embed_file
@@ -125,6 +125,7 @@ def measure(model: ProtT5, sequences: list[str]) -> dict[str, float]:
 
 
 def main() -> None:
+    limit_onednn_cache()
     parser = argument_parser(__doc__)
     parser.add_argument("fasta", type=Path, help="Proteins to sample from. Those that exceed the model are left out.")
     parser.add_argument("--proteins", type=int, default=64, help="Number of proteins to embed.")

@@ -8,8 +8,10 @@
 Every setting in conf/finetune.yaml and conf/task/ can be overridden by its dotted name. `--cfg job` prints all of them.
 """
 
+from prott5nv import limit_onednn_cache
 from prott5nv.cli import finetune, hydra_app
 from prott5nv.flip.config import register_configs
 
 if __name__ == "__main__":
+    limit_onednn_cache()
     hydra_app.run(finetune.run, "finetune", register_configs)
