@@ -155,7 +155,7 @@ def test_skipped_records_are_listed_with_those_of_the_interrupted_run(tmp_path):
     second.finish()
     assert second.skipped == 2
     listing = skipped_listing(tmp_path / "out.h5")
-    assert listing.read_text() == 'line\tid\treason\n1\tsp|P0|X\tthere is no sequence\n5\tsp|P2|X\ta tab\n'
+    assert listing.read_text() == "line\tid\treason\n1\tsp|P0|X\tthere is no sequence\n5\tsp|P2|X\ta tab\n"
 
 
 def test_a_list_of_skipped_records_from_an_earlier_output_is_removed(tmp_path):
