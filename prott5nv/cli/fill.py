@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from prott5nv.cli import options
+from prott5nv.errors import ProtT5nvError
+from prott5nv.io.output import check_outputs, is_standard_output
 
 if TYPE_CHECKING:
     from prott5nv.io.cleaning import Cleaning
@@ -36,30 +36,34 @@ class Positions(click.ParamType):
 
 @click.command()
 @click.argument("source", metavar="INPUT")
-@click.option("-o", "--output", type=options.NewFile(".csv", stream=True), metavar="OUT.csv",
+@click.option("-o", "--output", type=options.NewFile(".csv", stream=True), default="-", metavar="OUT.csv",
               help="CSV file to write. By default the table is printed.")  # fmt: skip
-@click.option("-n", "n", type=click.IntRange(1), default=1, show_default=True, help="Number of results per protein.")
+@click.option("-n", "n", type=click.IntRange(1), metavar="N", default=1, show_default=True,
+              help="Number of results per protein.")  # fmt: skip
 @click.option("--mask", "masked", type=Positions(), metavar="POSITIONS",
-              help="Positions of residues to replace in every protein, such as 12,40-45. They count from "
+              help="Positions to predict again in every protein, such as 12,40-45. They count from "
               "1.")  # fmt: skip
 @options.proteins
 @options.cleaning
-@click.option("--beams", type=click.IntRange(1),
-              help="Width of the beam search: how many hypotheses are kept at each gap. The default is -n. A wider "
-              "search is slower and can find better results.")  # fmt: skip
-@click.option("--temperature", type=click.FloatRange(0), default=0, show_default=True,
+@click.option("--beams", type=click.IntRange(1), metavar="N",
+              help="Width of the beam search: how many partial results are kept at each gap. The default is -n. A "
+              "wider search is slower and can find better results.")  # fmt: skip
+@click.option("--temperature", type=click.FloatRange(0), metavar="X", default=0, show_default=True,
               help="0 searches for the most likely results. Above 0, residues are sampled: 1 uses the model's "
               "probabilities, lower values favour likely residues.")  # fmt: skip
-@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=1, show_default=True,
-              help="With --temperature, sample only among the fewest residues whose probabilities add up to "
-              "this.")  # fmt: skip
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random sampling.")
+@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), metavar="P", default=1, show_default=True,
+              help="With --temperature above 0, sample only from the most likely residues, as few as needed to reach "
+              "this total probability.")  # fmt: skip
+@click.option("--seed", type=int, default=0, show_default=True,
+              help="Seed of the random sampling, with --temperature above 0.")  # fmt: skip
+@options.on_error
+@options.overwrite
 @options.model
 @options.precision
 @options.device
 def command(
     source: str,
-    output: Path | None,
+    output: Path,
     n: int,
     masked: list[int] | None,
     wanted: Sequence[str],
@@ -68,6 +72,8 @@ def command(
     temperature: float,
     top_p: float,
     seed: int,
+    on_error: str,
+    overwrite: bool,
     model: str | None,
     precision: str,
     device: str,
@@ -75,7 +81,8 @@ def command(
     """Predict the missing residues of proteins.
 
     INPUT is a sequence in which each ? stands for one missing residue, or a FASTA, CSV or TSV file of such sequences.
-    Use --mask to replace residues of complete proteins. All other residues stay as they are, and so does the length.
+    Use --mask to predict residues of complete proteins again. All other residues stay as they are, and so does the
+    length.
 
     By default each gap gets its most likely residue, given those chosen before it. -n returns the n most likely
     combinations; --temperature samples combinations at random.
@@ -90,21 +97,36 @@ def command(
       prott5nv fill proteins.fasta --protein P0CG47 --mask 45-50 -n 5
       prott5nv fill gapped.fasta -n 100 --temperature 1 --top-p 0.9 --seed 7 -o designs.csv
     """
-    from prott5nv.decoding.tables import FILLED_COLUMNS, choose_proteins, filled_rows
-    from prott5nv.embedding.embedder import Embedder
+    check_outputs([output, options.skip_list(output)], [source, model], overwrite=overwrite)
+
+    import numpy as np
+
+    from prott5nv.checkpoint import read_nemo
+    from prott5nv.decoding.fill import choice_rule
+    from prott5nv.decoding.inputs import gap_fault, read_proteins
+    from prott5nv.decoding.tables import FILLED_COLUMNS, filled_rows
+    from prott5nv.embedding.embedder import Embedder, model_file
+    from prott5nv.embedding.skips import Skips
     from prott5nv.io.record import Record
     from prott5nv.io.table import write_table
 
+    # All options and input are checked before the weights are loaded. The model's configuration sets the limits.
+    choice_rule(n, beams, temperature, top_p, np.random.default_rng(seed))
+    skips = Skips(on_error == "skip")
+    config = read_nemo(model_file(model), weights=False).config
+    positions = masked or []
     if re.fullmatch(r"[A-Za-z?]*\?[A-Za-z?]*", source) and not Path(source).exists():
-        proteins = {"sequence": Record("sequence", source, "", 1)}
+        record = Record("sequence", source, "", 1)
+        if fault := gap_fault(record, positions, config):
+            raise ProtT5nvError(fault)
+        proteins = {"sequence": record}
     else:
-        proteins = choose_proteins(source, wanted, cleaning)
+        proteins = read_proteins(source, skips, wanted, cleaning, lambda record: gap_fault(record, positions, config))
     embedder = Embedder(model, device=device, precision=precision)
     rows = filled_rows(
-        proteins, masked or [], embedder, n=n, beams=beams, temperature=temperature, top_p=top_p, seed=seed
+        proteins, positions, embedder, skips, n=n, beams=beams, temperature=temperature, top_p=top_p, seed=seed
     )
-    if output:
-        count = write_table(output, FILLED_COLUMNS, rows)
-        click.echo(f"{output}: {count:,} proteins")
-    else:
-        csv.writer(sys.stdout, lineterminator="\n").writerows([FILLED_COLUMNS, *rows])
+    count = write_table(output, FILLED_COLUMNS, rows)
+    if not is_standard_output(output):
+        options.report_written(output, f"{count:,} proteins")
+    options.finish(output, skips)

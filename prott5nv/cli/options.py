@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from prott5nv.embedding.formats import skipped_listing
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.atomic import check_replaceable
 from prott5nv.io.cleaning import GAP_MODES, Cleaning
 from prott5nv.io.output import check_format, is_standard_output, is_stream
+
+if TYPE_CHECKING:
+    from prott5nv.embedding.skips import Skips
+
+EXIT_SKIPPED = 3
 
 model = click.option("--model", metavar="FILE.nemo", help="Checkpoint to use. The default is the small built-in model.")
 precision = click.option(
@@ -35,6 +42,14 @@ proteins = click.option(
     multiple=True,
     metavar="NAME",
     help="Use only this protein of INPUT, given by accession or id. Repeat the option for several proteins.",
+)
+on_error = click.option(
+    "--on-error",
+    type=click.Choice(["stop", "skip"]),
+    default="stop",
+    show_default=True,
+    help="What to do with a record that cannot be used. stop ends the command. skip leaves the record out, lists it in "
+    "OUT.csv.skipped.tsv, and exits with code 3.",
 )
 overwrite = click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
 
@@ -101,6 +116,24 @@ class NewFile(click.ParamType):
         except ProtT5nvError as error:
             self.fail(str(error), param, ctx)
         return path
+
+
+def skip_list(output: Path) -> Path | None:
+    """Return the file that lists what is missing in an output; None if the output goes to a pipe, which has no list."""
+    return None if is_stream(output) else skipped_listing(output)
+
+
+def finish(output: Path, skips: Skips) -> None:
+    """List the skipped records beside the output, or on standard error; exit with code 3 if there are any."""
+    listing = None if is_stream(output) else skips.write(output)
+    if not skips.records:
+        return
+    if listing is None:
+        for skipped in skips.records:
+            note(f"skipped: {skipped.reason}")
+    else:
+        note(f"skipped {len(skips.records):,} records, which are listed in {listing}")
+    sys.exit(EXIT_SKIPPED)
 
 
 def report_written(path: Path, summary: str = "") -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from prott5nv.cli import options
+from prott5nv.io.output import check_outputs
 
 if TYPE_CHECKING:
     from prott5nv.io.cleaning import Cleaning
@@ -27,23 +28,42 @@ if TYPE_CHECKING:
 @options.device
 @options.precision
 @options.cleaning
-def command(run: str, source: str, output: Path, cleaning: Cleaning, device: str, precision: str) -> None:
+@options.on_error
+@options.overwrite
+def command(
+    run: str,
+    source: str,
+    output: Path,
+    device: str,
+    precision: str,
+    cleaning: Cleaning,
+    on_error: str,
+    overwrite: bool,
+) -> None:
     """Predict the proteins in INPUT with a model that prott5nv finetune saved.
 
     RUN is the folder of a fine-tuning run, or the file model.safetensors in it. That file holds the encoder and the
     head, so you can copy it to another machine. INPUT is a FASTA, CSV or TSV file, gzipped or not.
 
     OUT.csv has one row for each protein, in the order of INPUT, with the columns id, length and prediction. If the
-    model predicts classes, a column named confidence holds their probability. The prediction for the residues of a
-    protein is one letter for each residue, and its confidence is one digit for each residue: 9 means a probability of
-    0.9 or more.
+    model predicts classes, a column named confidence holds their probability.
+
+    For a predictor of residues, the prediction is one letter for each residue, or one number for each residue with
+    spaces between them. The confidence is one digit for each residue: 9 means a probability of 0.9 or more.
+
+    The command needs the extra finetune.
 
     \b
     Examples:
       prott5nv predict results/finetune/secondary_structure-sampled-frozen proteins.fasta -o structure.csv
       prott5nv predict localization.safetensors proteome.fasta.gz -o localization.csv
     """
+    check_outputs([output, options.skip_list(output)], [run, source], overwrite=overwrite)
+
+    from prott5nv.embedding.skips import Skips
     from prott5nv.flip.predict import predict_file
 
-    count = predict_file(run, source, output, device=device, precision=precision, cleaning=cleaning)
-    click.echo(f"{output}: {count:,} proteins")
+    skips = Skips(on_error == "skip")
+    count = predict_file(run, source, output, device=device, precision=precision, cleaning=cleaning, skips=skips)
+    options.report_written(output, f"{count:,} proteins")
+    options.finish(output, skips)

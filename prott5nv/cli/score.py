@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from prott5nv.cli import options
+from prott5nv.io.output import check_outputs
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from prott5nv.decoding.variants import Variant
+    from prott5nv.embedding.embedder import Embedder
+    from prott5nv.embedding.skips import Skips
     from prott5nv.io.cleaning import Cleaning
     from prott5nv.io.record import Record
 
@@ -30,16 +34,16 @@ if TYPE_CHECKING:
 @click.option("--mutations", metavar="FILE|all", help="File of variants such as V39A or D40G:V54L: one per line, or a "
               "CSV or TSV file with a column named variant. 'all' scores every single substitution.")  # fmt: skip
 @click.option("--variant-column", metavar="NAME",
-              help="Name of the column of variants, if the file of --mutations calls it neither variant nor mutant, "
+              help="Column that holds the variants. It is needed only if the column is not called variant, mutant, "
               "mutation, variants or mutations.")  # fmt: skip
 @click.option("--perplexity", is_flag=True, help="Compute the pseudo-perplexity of each protein instead of scores of "
               "variants.")  # fmt: skip
 @click.option("--per-residue", is_flag=True, help="With --perplexity, write one row per residue instead of one per "
               "protein.")  # fmt: skip
-@click.option("--fraction", type=click.FloatRange(0, 0.5), default=0, show_default=True,
+@click.option("--fraction", type=click.FloatRange(0, 0.5), metavar="X", default=0, show_default=True,
               help="With --perplexity, the fraction of the residues to mask at once. 0 masks one residue at a time, "
-              "as pseudo-perplexity is defined. 0.15, the fraction in pretraining, is much faster for long "
-              "proteins.")  # fmt: skip
+              "which is the definition of pseudo-perplexity. 0.15, the fraction in pretraining, is much faster for "
+              "long proteins.")  # fmt: skip
 @options.proteins
 @options.cleaning
 @click.option("--table", type=options.NewFile(".csv", stream=True), metavar="FILE.csv",
@@ -47,7 +51,9 @@ if TYPE_CHECKING:
               "acid.")  # fmt: skip
 @click.option("--plot", type=options.NewFile(".html", ".png", others=False), metavar="FILE",
               help="With --mutations all, also draw a heat map of one protein: an interactive page (.html) or a "
-              "picture (.png).")  # fmt: skip
+              "picture (.png). It needs the extra plot.")  # fmt: skip
+@options.on_error
+@options.overwrite
 @options.model
 @options.precision
 @options.device
@@ -63,6 +69,8 @@ def command(
     cleaning: Cleaning,
     table: Path | None,
     plot: Path | None,
+    on_error: str,
+    overwrite: bool,
     model: str | None,
     precision: str,
     device: str,
@@ -80,6 +88,11 @@ def command(
     substitutions, each with only its own residue masked. score_joint masks all substituted residues at once. Positions
     count from 1.
 
+    With --perplexity, OUT.csv has one row per protein. A lower perplexity means that the model finds the protein more
+    natural. It is 1 if the model predicts every residue with certainty, and 20 if it guesses among the 20 amino acids.
+    Every residue is masked in turn, so a protein of L residues takes as long as embedding L proteins of its length;
+    --fraction shortens this. With --per-residue, OUT.csv has one row per residue.
+
     \b
     Examples:
       prott5nv score protein.fasta --mutations variants.txt -o scores.csv
@@ -87,10 +100,6 @@ def command(
       prott5nv score proteins.fasta --protein P42212 --mutations all -o gfp.csv
       prott5nv score proteome.fasta --perplexity -o perplexity.csv --fraction 0.15
       prott5nv score protein.fasta --perplexity --per-residue -o residues.csv
-
-    A lower perplexity means that the model finds the protein more natural. It is 1 if the model predicts every residue
-    with certainty, and 20 if it guesses among the 20 amino acids. Every residue is masked in turn, so a protein of L
-    residues takes as long as embedding L proteins of its length; --fraction shortens this.
 
     Every output file appears only when it is complete.
     """
@@ -100,40 +109,65 @@ def command(
 
         require_library(plot)
 
+    variant_file = None if mutations == "all" else mutations
+    outputs = [output, table, plot, options.skip_list(output)]
+    check_outputs(outputs, [source, variant_file, model], overwrite=overwrite)
+
+    from prott5nv.checkpoint import read_nemo
+    from prott5nv.decoding import inputs, tables
+    from prott5nv.embedding.embedder import Embedder, model_file
+    from prott5nv.embedding.skips import Skips
+
+    # All input is checked before the weights are loaded. The model's configuration sets the limits.
+    skips = Skips(on_error == "skip")
+    config = read_nemo(model_file(model), weights=False).config
+    proteins = inputs.read_proteins(source, skips, wanted, cleaning)
+    if plot and len(proteins) != 1:
+        raise click.UsageError(f"--plot draws one protein; {source} has {len(proteins)}: choose one with --protein")
+    variants = inputs.read_variants(variant_file, proteins, config, skips, variant_column) if variant_file else None
+    embedder = Embedder(model, device=device, precision=precision)
+    options.note(f"{embedder.hardware}; {embedder.max_tokens} residues at once")
+    scores: dict[str, np.ndarray] = {}
+    keep = scores.__setitem__ if table or plot else lambda key, scores_LA: None
+    summary = _write(output, proteins, variants, embedder, skips, keep, perplexity, per_residue, fraction)
+    if table:
+        tables.write_matrices(table, proteins, scores)
+        options.report_written(table)
+    if plot and scores:
+        _draw(plot, proteins, scores)
+        options.report_written(plot)
+    options.report_written(output, summary)
+    options.finish(output, skips)
+
+
+def _write(
+    output: Path,
+    proteins: Mapping[str, Record],
+    variants: Sequence[tuple[str, Variant]] | None,
+    embedder: Embedder,
+    skips: Skips,
+    keep: Callable[[str, np.ndarray], object],
+    perplexity: bool,
+    per_residue: bool,
+    fraction: float,
+) -> str:
+    """Write the table and return what it holds: ``5 variants``."""
     from tqdm import tqdm
 
     from prott5nv.decoding import tables
-    from prott5nv.embedding.embedder import Embedder
 
-    proteins = tables.choose_proteins(source, wanted, cleaning)
-    if plot and len(proteins) > 1:
-        raise click.UsageError(f"--plot draws one protein; {source} has {len(proteins)}: choose one with --protein")
-    variants = None
-    if mutations and mutations != "all":
-        variants = tables.read_variants(mutations, proteins, variant_column)
-    embedder = Embedder(model, device=device, precision=precision)
-    options.note(f"{embedder.hardware}; {embedder.max_tokens} residues at once")
     total = tables.residues_to_encode(proteins, embedder, fraction) if variants is None else None
-    scores: dict[str, np.ndarray] = {}
     with tqdm(total=total, unit=" residues", unit_scale=True, mininterval=0.5) as bar:
         if variants is not None:
-            count, unit = tables.write_variants(output, proteins, variants, embedder, bar.update), "variants"
-        elif perplexity and per_residue:
-            count = tables.write_residue_perplexities(output, proteins, embedder, bar.update, fraction)
-            unit = "residues"
-        elif perplexity:
-            count, unit = tables.write_perplexities(output, proteins, embedder, bar.update, fraction), "proteins"
-        else:
-            keep = scores.__setitem__ if table or plot else lambda key, scores_LA: None
-            count = tables.write_substitutions(output, proteins, embedder, bar.update, keep)
-            unit = "substitutions"
-    if table:
-        tables.write_matrices(table, proteins, scores)
-        click.echo(table)
-    if plot:
-        _draw(plot, proteins, scores)
-        click.echo(plot)
-    click.echo(f"{output}: {count:,} {unit}")
+            return f"{tables.write_variants(output, proteins, variants, embedder, bar.update, skips):,} variants"
+        if perplexity and per_residue:
+            count = tables.write_residue_perplexities(output, proteins, embedder, bar.update, skips, fraction)
+            return f"{count:,} residues"
+        if perplexity:
+            count = tables.write_perplexities(output, proteins, embedder, bar.update, skips, fraction)
+            return f"{count:,} proteins"
+        count = tables.write_substitutions(output, proteins, embedder, bar.update, skips, keep)
+        return f"{count:,} substitutions"
 
 
 def _check_options(

@@ -17,6 +17,8 @@ from prott5nv.io.record import Record, accession
 from prott5nv.io.source import source_name
 from prott5nv.model.tokenizer import ProteinTokenizer
 
+_TOKENIZER = ProteinTokenizer()
+
 
 class CheckedRecord(NamedTuple):
     """A record, the key under which it is stored, and the error that prevents embedding it, if any."""
@@ -211,8 +213,17 @@ def _fault(record: Record, key: str, limit: int | None, tokenizer: ProteinTokeni
             f"{len(record.sequence)} residues, but the model accepts at most {limit} at once; choose --long window or "
             "truncate"
         )
+    return residue_fault(record.sequence, tokenizer)
+
+
+def residue_fault(sequence: str, tokenizer: ProteinTokenizer = _TOKENIZER) -> str | None:
+    """Return which character of a sequence is not a residue; None if all are.
+
+    >>> residue_fault("MK1")
+    "position 3: '1' is not a residue; only letters, '*' and '-' can be embedded"
+    """
     try:
-        tokenizer.encode_batch([record.sequence], [""])
+        tokenizer.encode_batch([sequence], [""])
     except ProtT5nvError as error:
         return str(error).partition(", ")[2]
     return None

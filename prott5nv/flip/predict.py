@@ -7,10 +7,13 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from prott5nv.embedding.skips import Skips, checked_records
+from prott5nv.errors import ProtT5nvError
 from prott5nv.flip.predictor import Prediction, Predictor
 from prott5nv.flip.tasks import OutputSpec
 from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning
-from prott5nv.io.reader import read_records
+from prott5nv.io.record import Record
+from prott5nv.io.source import is_read_once, source_name
 from prott5nv.io.table import write_table
 
 
@@ -22,8 +25,9 @@ def predict_file(
     device: str = "auto",
     precision: str = "auto",
     cleaning: Cleaning = DEFAULT_CLEANING,
+    skips: Skips | None = None,
 ) -> int:
-    """Predict the proteins of a file and write a table.
+    """Predict the proteins of a file and write a table. All proteins are checked before the model is loaded.
 
     Parameters
     ----------
@@ -37,6 +41,8 @@ def predict_file(
         As for :class:`prott5nv.embedding.embedder.Embedder`.
     cleaning : Cleaning
         What to do with gaps and nucleotides; see :mod:`prott5nv.io.cleaning`.
+    skips : Skips, optional
+        What to do with a protein that cannot be used. By default the first one is an error.
 
     Returns
     -------
@@ -48,8 +54,21 @@ def predict_file(
     ProtT5nvError
         If the model or the proteins cannot be read, or the table cannot be written.
     """
+    skips = skips or Skips()
+    records: Iterable[Record] = checked_records(source, skips, cleaning)
+    if is_read_once(source):
+        records = list(records)
+    else:
+        for _ in records:
+            pass
+        # The faulty proteins are counted already, and the second pass skips them again.
+        records = checked_records(source, Skips(skip_errors=True), cleaning)
     predictor = Predictor(run, device=device, precision=precision)
-    return write_predictions(output, predictor.output_spec, predictor.predict(read_records(source, cleaning=cleaning)))
+
+    def skip(record: Record, error: ProtT5nvError) -> None:
+        skips.add(ProtT5nvError(f"{source_name(source)}: line {record.line}: {error}"), record.line, record.id)
+
+    return write_predictions(output, predictor.output_spec, predictor.predict(records, on_error=skip))
 
 
 def write_predictions(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -79,31 +79,41 @@ class Predictor:
         self._embedder = Embedder(_build_encoder(parts), device=device, precision=precision)
 
     @torch.inference_mode()
-    def predict(self, records: Iterable[Record]) -> Iterator[Prediction]:
+    def predict(
+        self, records: Iterable[Record], *, on_error: Callable[[Record, ProtT5nvError], None] | None = None
+    ) -> Iterator[Prediction]:
         """Predict a stream of proteins.
 
         Parameters
         ----------
         records : iterable of Record
             Proteins longer than the position table of the encoder are embedded by overlapping windows.
+        on_error : callable, optional
+            Called with a protein that cannot be predicted and its error. By default the error is raised.
 
         Yields
         ------
         Prediction
-            In input order.
+            In input order, without the proteins that cannot be predicted.
 
         Raises
         ------
         ProtT5nvError
             If a protein cannot be embedded, or NaN or infinity is computed for it.
         """
-        for record, rows in self._embedder.embed(records, long="window"):
-            assert rows is not None  # long="window" skips no protein
-            check_finite(rows, record.id, self._embedder.hardware.precision)
+        for record, rows in self._embedder.embed(records, long="window", on_error=on_error):
+            if rows is None:  # `on_error` has been called; long="window" skips no protein
+                continue
             scores = self._head(torch.from_numpy(rows), [len(rows)])
-            outputs = scores.softmax(-1) if self.output_spec.label == "class" else scores[:, 0]
-            check_finite(outputs.numpy(), record.id, "fp32")  # the precision of the head
-            yield Prediction(record.id, len(rows), outputs.numpy())
+            outputs = (scores.softmax(-1) if self.output_spec.label == "class" else scores[:, 0]).numpy()
+            try:
+                check_finite(outputs, record.id, "fp32")  # the precision of the head
+            except ProtT5nvError as error:
+                if on_error is None:
+                    raise
+                on_error(record, error)
+                continue
+            yield Prediction(record.id, len(rows), outputs)
 
 
 def _model_file(path: Path) -> Path:

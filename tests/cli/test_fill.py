@@ -76,6 +76,40 @@ def test_errors_name_the_cause(filled, tmp_path):
     assert not list(tmp_path.glob("*.csv"))
 
 
+@pytest.mark.parametrize(
+    ("sequence", "message"),
+    [
+        ("MK1?", "bad.fasta: line 3: P2: position 3: '1' is not a residue"),
+        ("MKV", "bad.fasta: line 3: P2: P2 has no ?"),
+        ("", "bad.fasta: line 3: P2: there is no sequence"),
+        ("MK" + "?" * 400, "bad.fasta: line 3: P2: P2: 400 residues are masked; this model predicts at most"),
+    ],
+)
+def test_input_is_checked_before_the_model_is_loaded(filled, tmp_path, monkeypatch, sequence, message):
+    (tmp_path / "bad.fasta").write_text(f">P1\nMK?\n>P2\n{sequence}\n>P3\nMS?\n")
+    with monkeypatch.context() as patch:
+        patch.setattr("prott5nv.embedding.embedder.Embedder.__init__", lambda *_, **__: pytest.fail("loaded"))
+        done = filled("bad.fasta", code=2)
+        assert message in done.stderr and not done.stdout
+        assert "beams at least n" in filled("MS?", "-n", "3", "--beams", "2", code=2).stderr
+    done = filled("bad.fasta", "--on-error", "skip", "-o", "out.csv", code=3)
+    assert [row["protein"] for row in rows((tmp_path / "out.csv").read_text())] == ["P1", "P3"]
+    assert message in (tmp_path / "out.csv.skipped.tsv").read_text()
+    done = filled("bad.fasta", "--on-error", "skip", code=3)
+    assert len(rows(done.stdout)) == 2 and f"skipped: {message}" in done.stderr
+
+
+def test_outputs_follow_one_rule(filled, tmp_path):
+    (tmp_path / "out.csv").write_text("mine")
+    assert "out.csv: exists already" in filled("MS?", "-o", "out.csv", code=2).stderr
+    assert (tmp_path / "out.csv").read_text() == "mine"
+    filled("MS?", "-o", "out.csv", "--overwrite")
+    assert len(rows((tmp_path / "out.csv").read_text())) == 1
+    done = filled("out.csv", "-o", "out.csv", "--mask", "1", "--overwrite", code=2)
+    assert "out.csv: this file is also an input" in done.stderr
+    assert ".npz means NumPy" in filled("MS?", "-o", "out.npz", code=2).stderr
+
+
 def test_the_built_in_model_on_an_example(examples):
     command = [sys.executable, "-m", "prott5nv", "fill", examples / "proteins.fasta"]
     done = subprocess.run([*command, "--protein", "P01308", "--mask", "40-42"], capture_output=True, text=True)

@@ -113,17 +113,18 @@ def test_perplexity_of_proteins_and_residues(score, embedder, tmp_path):
     expected = pseudo_perplexity(UBIQUITIN, embedder)
     assert float(rows[0]["perplexity"]) == pytest.approx(expected.perplexity, rel=1e-4)
 
-    assert score("two.fasta", "--perplexity", "--per-residue", "-o", "out.csv").stdout == "out.csv: 81 residues\n"
-    rows = read(tmp_path / "out.csv")
+    done = score("two.fasta", "--perplexity", "--per-residue", "-o", "residues.csv")
+    assert done.stdout == "residues.csv: 81 residues\n"
+    rows = read(tmp_path / "residues.csv")
     assert "".join(row["residue"] for row in rows) == UBIQUITIN + "MSLKX"
     found = [float(row["probability"]) for row in rows[:76]]
     np.testing.assert_allclose(found, np.exp(expected.log_probabilities), rtol=1e-3)
     np.testing.assert_allclose([1 / float(row["perplexity"]) for row in rows[:76]], found, rtol=1e-3)
     assert rows[-1]["probability"] == rows[-1]["perplexity"] == "" and 0 < float(rows[-1]["entropy"]) < np.log(20)
 
-    score("one.fasta", "--perplexity", "--fraction", "0.15", "-o", "out.csv")
+    score("one.fasta", "--perplexity", "--fraction", "0.15", "-o", "fraction.csv")
     shared = pseudo_perplexity(UBIQUITIN, embedder, fraction=0.15).perplexity
-    assert float(read(tmp_path / "out.csv")[0]["perplexity"]) == pytest.approx(shared, rel=1e-4)
+    assert float(read(tmp_path / "fraction.csv")[0]["perplexity"]) == pytest.approx(shared, rel=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -171,6 +172,100 @@ def test_errors_name_the_cause(score, tmp_path):
         "line 3: a second protein has the accession P1"
         in score("twice.fasta", "--perplexity", "-o", "out.csv", code=2).stderr
     )
+
+
+@pytest.fixture
+def no_model(monkeypatch):
+    """Let the test fail if the weights of a model are loaded."""
+    monkeypatch.setattr("prott5nv.embedding.embedder.Embedder.__init__", lambda *_, **__: pytest.fail("loaded"))
+
+
+@pytest.mark.parametrize("arguments", [["--perplexity"], ["--mutations", "all"], ["--mutations", "v.txt"]])
+def test_input_is_checked_before_the_model_is_loaded(score, tmp_path, no_model, arguments):
+    (tmp_path / "v.txt").write_text("protein,variant\nP1,Q2A\n")
+    (tmp_path / "bad.fasta").write_text(">P1\nMQIF\n>P2\nMK1V\n")
+    error = "bad.fasta: line 3: P2: position 3: '1' is not a residue"
+    assert error in score("bad.fasta", *arguments, "-o", "out.csv", code=2).stderr
+    assert not list(tmp_path.glob("*out.csv*"))
+
+
+def test_a_variant_beyond_the_model_is_found_before_the_model_is_loaded(score, tmp_path, no_model):
+    (tmp_path / "long.fasta").write_text(">P1\n" + "MK" * 300 + "\n")
+    (tmp_path / "v.txt").write_text("M1A\nM1A:M599A\n")
+    done = score("long.fasta", "--mutations", "v.txt", "-o", "out.csv", code=2)
+    assert "v.txt: line 2: P1: residues 1 and 599 are too far apart" in done.stderr
+
+
+def test_records_that_cannot_be_used_are_skipped_and_listed(score, tmp_path):
+    (tmp_path / "bad.fasta").write_text(">P1\nMQIF\n>P2\nMK1V\n>P3\n>P1\nMS\n>P4\nMS\n")
+    done = score("bad.fasta", "--perplexity", "--on-error", "skip", "-o", "out.csv", code=3)
+    assert "skipped 3 records, which are listed in out.csv.skipped.tsv" in done.stderr
+    assert [row["protein"] for row in read(tmp_path / "out.csv")] == ["P1", "P4"]
+    lines = (tmp_path / "out.csv.skipped.tsv").read_text().splitlines()
+    assert lines[0] == "line\tid\treason" and [line.split("\t")[:2] for line in lines[1:]] == [
+        *(["3", "P2"], ["5", "P3"], ["6", "P1"])
+    ]
+    (tmp_path / "v.txt").write_text("Q2A\nQ3A\nM1W\n")
+    done = score("one.fasta", "--mutations", "v.txt", "--on-error", "skip", "-o", "v.csv", code=3)
+    assert [row["variant"] for row in read(tmp_path / "v.csv")] == ["Q2A", "M1W"]
+    reason = "v.txt: line 2: Q3A: residue 3 of P0CG47 is I, not Q; positions count from 1"
+    assert (tmp_path / "v.csv.skipped.tsv").read_text() == f"line\tid\treason\n2\tQ3A\t{reason}\n"
+    score("one.fasta", "--perplexity", "--fraction", "0.5", "-o", "v.csv", "--overwrite")
+    assert not (tmp_path / "v.csv.skipped.tsv").exists()  # the list of another output
+
+
+def test_an_overflow_is_an_error_or_skipped_and_never_written(score, tmp_path, monkeypatch):
+    import prott5nv.decoding.marginals as marginals
+
+    def overflow(embedder, queries, on_progress, run_queries=marginals.run_queries):
+        results = run_queries(embedder, queries, on_progress)
+        return [result * np.nan for result in results] if len(queries) == 76 else results
+
+    monkeypatch.setattr(marginals, "run_queries", overflow)
+    for kind in ("--perplexity",), ("--perplexity", "--per-residue"), ("--mutations", "all"):
+        error = "P0CG47: the model computed NaN or infinity in fp32"
+        assert error in score("two.fasta", *kind, "-o", "out.csv", code=2).stderr
+        assert not (tmp_path / "out.csv").exists()
+        score("two.fasta", *kind, "-o", "out.csv", "--on-error", "skip", code=3)
+        assert {row["protein"] for row in read(tmp_path / "out.csv")} == {"small"}
+        assert error in (tmp_path / "out.csv.skipped.tsv").read_text()
+        for path in tmp_path.glob("out.csv*"):
+            path.unlink()
+
+
+def test_outputs_follow_one_rule(score, tmp_path):
+    scan = ["one.fasta", "--mutations", "all"]
+    for name in ("out.csv", "table.csv", "map.html", "out.csv.skipped.tsv"):
+        (tmp_path / name).write_text("mine")
+        done = score(*scan, "-o", "out.csv", "--table", "table.csv", "--plot", "map.html", code=2)
+        assert f"{name}: exists already; choose another name, or replace it with --overwrite" in done.stderr
+        assert (tmp_path / name).read_text() == "mine"
+        (tmp_path / name).unlink()
+    messages = {
+        "out.npy": ".npy means NumPy",
+        "out.CSV": "in lower case: .csv",
+        ".": "this is a folder",
+        "/dev/null": "this is a device",
+        "one.fasta": ".fasta means FASTA",
+    }
+    for name, message in messages.items():
+        assert message in score(*scan, "-o", name, code=2).stderr
+    (tmp_path / "proteins.csv").write_text("id,sequence\nP1,MSLKR\n")
+    done = score("proteins.csv", "--perplexity", "-o", "proteins.csv", "--overwrite", code=2)
+    assert "proteins.csv: this file is also an input" in done.stderr
+    assert "two outputs" in score(*scan, "-o", "out.csv", "--table", "./out.csv", code=2).stderr
+    assert "cannot be written to a pipe" in score(*scan, "-o", "out.csv", "--plot", "-", code=2).stderr
+
+    score("proteins.csv", "--perplexity", "-o", "out.csv")
+    (tmp_path / "link.csv").symlink_to(tmp_path / "out.csv")
+    score("proteins.csv", "--perplexity", "--per-residue", "-o", "link.csv", "--overwrite")
+    assert (tmp_path / "link.csv").is_symlink() and len(read(tmp_path / "out.csv")) == 5
+
+
+def test_standard_output_holds_nothing_but_the_table(score):
+    done = score("two.fasta", "--perplexity", "--per-residue", "-o", "-")
+    assert len(done.stdout.splitlines()) == 82 and done.stdout.startswith("protein,position,")
+    assert "-: 81 residues" in done.stderr
 
 
 def test_the_built_in_model_on_an_example(examples, tmp_path):

@@ -175,3 +175,42 @@ def test_a_training_that_diverges_is_an_error_and_leaves_no_result(tiny_checkpoi
     with pytest.raises(ProtT5nvError, match=r"NaN or infinity|lower the learning rate"):
         CliRunner().invoke(command, ["finetune", "meltome", *options, *settings], catch_exceptions=False)
     assert not (tmp_path / "run").exists()
+
+
+def test_predict_checks_its_input_first_and_skips_on_request(finetune, tmp_path, monkeypatch):
+    folder, _ = finetune("gb1", "seeds=[1]", "task.training.epochs=1", "baselines=false")
+    source, output = tmp_path / "in.fasta", tmp_path / "out.csv"
+    source.write_text(">P1\nMKV\n>P2\nMK1\n>P3\n>P/4\nMS\n")
+
+    def run(*options):
+        arguments = ["predict", str(folder), str(source), "-o", str(output), *options]
+        return CliRunner().invoke(command, arguments, catch_exceptions=False)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("prott5nv.flip.predict.Predictor.__init__", lambda *_, **__: pytest.fail("loaded"))
+        with pytest.raises(ProtT5nvError, match=r"in\.fasta: line 3: P2: position 3: '1' is not a residue"):
+            run()
+    assert not output.exists()
+    done = run("--on-error", "skip")
+    assert done.exit_code == 3 and "skipped 2 records" in done.stderr
+    assert [row["id"] for row in table(output)] == ["P1", "P/4"]
+    listing = tmp_path / "out.csv.skipped.tsv"
+    assert [line.split("\t")[:2] for line in listing.read_text().splitlines()[1:]] == [["3", "P2"], ["5", "P3"]]
+    with pytest.raises(ProtT5nvError, match=r"out\.csv: exists already"):
+        run("--on-error", "skip")
+
+    source.write_text(">P1\nMKV\n>P2\nMKK\n")
+
+    head = type(Predictor(folder)._head)
+    forward = head.forward
+
+    def overflow(self, rows, lengths):
+        return forward(self, rows, lengths) * (np.nan if overflow.calls.pop() else 1)
+
+    monkeypatch.setattr(head, "forward", overflow)
+    overflow.calls = [0, 1]  # the first protein
+    with pytest.raises(ProtT5nvError, match=r"in\.fasta: line 1: P1: the model computed NaN or infinity"):
+        run("--overwrite")
+    overflow.calls = [0, 1]
+    assert run("--overwrite", "--on-error", "skip").exit_code == 3
+    assert [row["id"] for row in table(output)] == ["P2"] and "P1" in listing.read_text()

@@ -1,0 +1,210 @@
+"""Inputs of ``score`` and ``fill``. They are read and checked completely before a model is loaded."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from prott5nv.decoding.fill import gaps
+from prott5nv.decoding.masking import GAP, check_maskable
+from prott5nv.decoding.variants import Variant, parse_variant
+from prott5nv.embedding.skips import Skips, checked_records
+from prott5nv.embedding.survey import residue_fault
+from prott5nv.errors import ProtT5nvError
+from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning
+from prott5nv.io.delimited import ID_COLUMNS, DelimitedTable, find_column
+from prott5nv.io.record import Record, accession
+from prott5nv.io.source import open_source, source_name
+from prott5nv.model.config import ModelConfig
+
+VARIANT_COLUMNS = ("variant", "mutant", "mutation", "variants", "mutations")
+_PROTEIN_COLUMNS = ("protein", *ID_COLUMNS)
+
+
+def read_proteins(
+    source: str | os.PathLike[str],
+    skips: Skips,
+    wanted: Sequence[str] = (),
+    cleaning: Cleaning = DEFAULT_CLEANING,
+    find_fault: Callable[[Record], str | None] = lambda record: residue_fault(record.sequence),
+) -> dict[str, Record]:
+    """Read the proteins of a file.
+
+    Parameters
+    ----------
+    source : str or PathLike
+        The file or pipe, or ``-`` for standard input.
+    skips : Skips
+        What to do with a protein that cannot be used.
+    wanted : sequence of str
+        Accessions or ids of the proteins to keep; by default all.
+    cleaning : Cleaning
+        What to do with gaps and nucleotides; see :mod:`prott5nv.io.cleaning`.
+    find_fault : callable, optional
+        Returns why a record cannot be used, or None. By default all characters must be residues.
+
+    Returns
+    -------
+    dict of str to Record
+        Proteins by accession, in the order of the file.
+
+    Raises
+    ------
+    ProtT5nvError
+        If a wanted protein is missing, or a protein cannot be used or has the accession of another one and errors are
+        not skipped.
+    """
+    proteins: dict[str, Record] = {}
+    seen: set[str] = set()
+
+    def is_wanted(record: Record) -> bool:
+        names = {accession(record.id), record.id}
+        seen.update(names)
+        return not wanted or not names.isdisjoint(wanted)
+
+    for record in checked_records(source, skips, cleaning, is_wanted=is_wanted, find_fault=find_fault):
+        key = accession(record.id)
+        if key in proteins:
+            error = f"{source_name(source)}: line {record.line}: a second protein has the accession {key}"
+            skips.add(ProtT5nvError(f"{error}, as on line {proteins[key].line}"), record.line, record.id)
+        else:
+            proteins[key] = record
+    for name in wanted:
+        if name not in seen:
+            raise ProtT5nvError(f"{source_name(source)}: no protein has the accession or id {name}")
+    return proteins
+
+
+def masked_sequence(record: Record, positions: Sequence[int]) -> str:
+    """Replace residues by gaps.
+
+    Parameters
+    ----------
+    record : Record
+        The protein.
+    positions : sequence of int
+        Positions of the residues, counted from 1.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    ProtT5nvError
+        If the protein is shorter than a position.
+    """
+    letters = list(record.sequence)
+    for position in positions:
+        if position > len(letters):
+            raise ProtT5nvError(f"{accession(record.id)} has no residue {position}, only 1 to {len(letters)}")
+        letters[position - 1] = GAP
+    return "".join(letters)
+
+
+def gap_fault(record: Record, positions: Sequence[int], config: ModelConfig) -> str | None:
+    """Return why the gaps of a protein cannot be filled; None if they can.
+
+    Parameters
+    ----------
+    record : Record
+        The protein, with ``?`` in place of missing residues.
+    positions : sequence of int
+        Positions, counted from 1, of residues to mask in addition to the gaps.
+    config : ModelConfig
+        Architecture of the model, which sets the limits.
+
+    Returns
+    -------
+    str or None
+    """
+    try:
+        sequence = masked_sequence(record, positions)
+        if not (indices := gaps(sequence)):
+            return f"{accession(record.id)} has no {GAP}: write one in place of each missing residue"
+        check_maskable(indices, config, accession(record.id))
+    except ProtT5nvError as error:
+        return str(error)
+    return residue_fault(sequence.replace(GAP, "X"))
+
+
+def read_variants(
+    path: str | os.PathLike[str],
+    proteins: Mapping[str, Record],
+    config: ModelConfig,
+    skips: Skips,
+    column: str | None = None,
+) -> list[tuple[str, Variant]]:
+    """Read variants from a file and check each against its protein.
+
+    Parameters
+    ----------
+    path : str or PathLike
+        A text file with one variant per line; or a CSV or TSV file with a column of variants and, if there are several
+        proteins, a column of their names.
+    proteins : dict of str to Record
+        Proteins by accession.
+    config : ModelConfig
+        Architecture of the model, which limits how many residues can be substituted together.
+    skips : Skips
+        What to do with a line that cannot be used.
+    column : str, optional
+        Header of the variant column. By default the first of `VARIANT_COLUMNS` that the file has.
+
+    Returns
+    -------
+    list of tuple of (str, Variant)
+        Accessions and variants, in the order of the file.
+
+    Raises
+    ------
+    ProtT5nvError
+        If the file has no variants, or a line cannot be used and errors are not skipped. The message names the file,
+        the line and the problem.
+    """
+    name = source_name(path)
+    with open_source(path) as stream:
+        lines = list(_variant_lines(stream, column, name))
+    if not lines:
+        raise ProtT5nvError(f"{name}: the file has no variants")
+    variants = []
+    for number, protein, text in lines:
+        try:
+            variants.append(_checked_variant(protein, text, proteins, config))
+        except ProtT5nvError as error:
+            skips.add(ProtT5nvError(f"{name}: line {number}: {error}"), number, text)
+    return variants
+
+
+def _checked_variant(
+    protein: str, text: str, proteins: Mapping[str, Record], config: ModelConfig
+) -> tuple[str, Variant]:
+    """Return the accession and the variant of a line; `protein` is empty if the line names none."""
+    if not protein and len(proteins) != 1:
+        raise ProtT5nvError(
+            f"there are {len(proteins)} proteins, and {text} does not name one. Choose one with --protein, or add a "
+            "column named protein"
+        )
+    key = accession(protein) if protein else next(iter(proteins))
+    if key not in proteins:
+        raise ProtT5nvError(f"{key} is not among the proteins")
+    variant = parse_variant(text, proteins[key].sequence, key)
+    check_maskable(variant.indices, config, key)
+    return key, variant
+
+
+def _variant_lines(stream: io.BufferedReader, column: str | None, name: str) -> Iterator[tuple[int, str, str]]:
+    """Yield line numbers, names of proteins (empty if the file gives none) and variants."""
+    first_line = stream.peek().removeprefix(b"\xef\xbb\xbf").lstrip().partition(b"\n")[0].decode(errors="replace")
+    header = {cell.strip(' \r"').lower() for cell in first_line.split("\t" if "\t" in first_line else ",")}
+    if column is None and not header & set(VARIANT_COLUMNS):
+        lines = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape")
+        yield from ((number, "", line.strip()) for number, line in enumerate(lines, 1) if line.strip())
+        return
+    table = DelimitedTable(stream, name)
+    variant_index = find_column(table.columns, column, VARIANT_COLUMNS, "variant", name)
+    lower = [cell.strip().lower() for cell in table.columns]
+    protein_index = next((lower.index(usual) for usual in _PROTEIN_COLUMNS if usual in lower), None)
+    for line, cells in table:
+        yield line, "" if protein_index is None else cells[protein_index].strip(), cells[variant_index].strip()

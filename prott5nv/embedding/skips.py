@@ -1,0 +1,130 @@
+"""Records that cannot be used: the first one ends the work, or all of them are skipped and listed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from prott5nv.embedding.formats import skipped_listing
+from prott5nv.embedding.journal import Skipped
+from prott5nv.embedding.survey import residue_fault
+from prott5nv.errors import ProtT5nvError
+from prott5nv.io.atomic import write_text
+from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning, with_missing_counted
+from prott5nv.io.reader import read_records_and_faults
+from prott5nv.io.record import Record
+from prott5nv.io.source import source_name
+from prott5nv.io.table import tsv_line
+
+
+class Skips:
+    """The choice what to do with a record that cannot be used, and the records that were skipped.
+
+    Parameters
+    ----------
+    skip_errors : bool, default False
+        Whether to skip such records. By default the first one is an error.
+
+    Attributes
+    ----------
+    records : list of Skipped
+        Line, id and reason of each skipped record.
+
+    Examples
+    --------
+    >>> skips = Skips(skip_errors=True)
+    >>> skips.add(ProtT5nvError("proteins.fasta: line 3: P1: there is no sequence"), 3, "P1")
+    >>> skips.records[0].id
+    'P1'
+    """
+
+    def __init__(self, skip_errors: bool = False) -> None:
+        self.skip_errors = skip_errors
+        self.records: list[Skipped] = []
+
+    def add(self, error: ProtT5nvError, line: int, id: str) -> None:
+        """Raise the error for a record, or note that the record is skipped.
+
+        Parameters
+        ----------
+        error : ProtT5nvError
+            Names file, line and id.
+        line : int
+            Line of the record.
+        id : str
+            Id of the record.
+
+        Raises
+        ------
+        ProtT5nvError
+            If errors are not skipped.
+        """
+        if not self.skip_errors:
+            raise error
+        self.records.append(Skipped(line, id, str(error)))
+
+    def write(self, output: str | os.PathLike[str]) -> Path:
+        """List the skipped records beside an output. If there are none, an older list is removed.
+
+        Parameters
+        ----------
+        output : str or PathLike
+            The output that lacks these records.
+
+        Returns
+        -------
+        Path
+            The list.
+        """
+        listing = skipped_listing(Path(output))
+        if self.records:
+            write_text(listing, "".join(map(tsv_line, [Skipped._fields, *self.records])))
+        else:
+            listing.unlink(missing_ok=True)
+        return listing
+
+
+def checked_records(
+    source: str | os.PathLike[str],
+    skips: Skips,
+    cleaning: Cleaning = DEFAULT_CLEANING,
+    *,
+    is_wanted: Callable[[Record], bool] = lambda record: True,
+    find_fault: Callable[[Record], str | None] = lambda record: residue_fault(record.sequence),
+) -> Iterator[Record]:
+    """Stream the proteins of a file that can be used.
+
+    Parameters
+    ----------
+    source : str or PathLike
+        The file or pipe, or ``-`` for standard input.
+    skips : Skips
+        What to do with a protein that cannot be used.
+    cleaning : Cleaning
+        What to do with gaps and nucleotides; see :mod:`prott5nv.io.cleaning`.
+    is_wanted : callable, optional
+        Returns whether a record is used at all. Other records are not checked.
+    find_fault : callable, optional
+        Returns why a record cannot be used, or None. By default all characters must be residues.
+
+    Yields
+    ------
+    Record
+        Proteins in the order of the file.
+
+    Raises
+    ------
+    ProtT5nvError
+        If the file cannot be read, or a protein cannot be used and errors are not skipped. The message names file, line
+        and id.
+    """
+    records = read_records_and_faults(source, cleaning=cleaning)
+    for record, fault in records:
+        if not is_wanted(record):
+            continue
+        if reason := fault or find_fault(record):
+            error = ProtT5nvError(f"{source_name(source)}: line {record.line}: {record.id}: {reason}")
+            skips.add(error if skips.skip_errors else with_missing_counted(error, records), record.line, record.id)
+        else:
+            yield record
