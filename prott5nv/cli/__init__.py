@@ -68,8 +68,8 @@ def _interruption(command: str | None) -> str:
 def command(context: click.Context) -> None:
     """Work with protein T5 models: embed proteins, score variants, fill in residues, and train.
 
-    A small demonstration model is built in, so every command works right after installation. Use --model to choose a
-    checkpoint of your own, such as ProtT5nv's.
+    A small demonstration model is included, so embed, score, fill and info work right after installation. Other
+    commands need an extra, which their help names. Use --model to choose a checkpoint of your own, such as ProtT5nv's.
 
     \b
     Examples:

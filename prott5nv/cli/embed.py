@@ -119,8 +119,7 @@ def command(
       >>> EmbeddingStore("proteins.h5")["P69905"].shape
       (142, 256)
 
-    If a run is killed or the disk is full, finished proteins stay in OUT.partial/ (proteins.h5.partial/ for
-    proteins.h5). Give the same command again to
+    If a run is killed or the disk is full, finished proteins stay in OUT.h5.partial/. Give the same command again to
     continue. OUT appears only when it is complete.
 
     --on-error skip applies to single proteins. A damaged file, such as an incomplete gzip file or a table without the

@@ -66,7 +66,7 @@ def run(
             if show_traceback:
                 raise
             if _is_first_process_of_machine():
-                print(f"error: {describe(error)}", file=sys.stderr)
+                print(f"prott5nv: error: {describe(error)}", file=sys.stderr)
             sys.exit(2)
 
     main = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=config_name)(guarded)
@@ -118,7 +118,7 @@ def quiet() -> None:
 
 
 def _is_first_process_of_machine() -> bool:
-    """Return whether this process prints an error; the other processes of the machine meet the same one."""
+    """Return whether this process prints an error; the other processes of the machine have the same error."""
     return os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) == "0"
 
 

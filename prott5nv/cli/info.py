@@ -22,7 +22,8 @@ def command(file: str | None, verify: bool) -> None:
 
     The command prints the architecture, the number of parameters, the data type of the weights, the tokenizer and the
     SHA-256 hash of FILE. If there is a model card next to FILE (the same name with the suffix .md), it prints the card,
-    too. Without FILE, it describes the built-in model. It does not load the weights, and runs no code from FILE.
+    too. Without FILE, it describes the built-in model. Without --verify, it does not load the weights. It
+    never runs code from FILE.
 
     With --verify, the command also embeds the two proteins of BioNeMo v1's own test with FILE. For each residue, it
     prints the difference from the result of the public checkpoint. The exit code is 1 if FILE is another model.

@@ -22,16 +22,18 @@ from prott5nv.io.output import check_outputs
               "protein.")  # fmt: skip
 @click.option("--method", type=click.Choice(["pca", "umap"]), default="pca", show_default=True,
               help="Projection to two dimensions. pca shows the two directions of largest variance. umap keeps similar "
-              "proteins together, and distances between groups have no meaning; it needs the extra umap.")  # fmt: skip
+              "proteins together, and distances between groups have no meaning; it also needs the extra "
+              "umap.")  # fmt: skip
 @options.overwrite
 def command(store: str, output: Path | None, color_by: str | None, method: str, overwrite: bool) -> None:
     """Plot proteins as points. Proteins with similar embeddings are close together.
 
-    STORE.h5 is a file that prott5nv embed wrote. Each protein is represented by the mean of its rows.
+    STORE.h5 is a file that prott5nv embed wrote. Each protein is represented by the mean of its rows,
+    or by its pooled vector if the file has one. The command needs the extra plot.
 
-    The HTML page works without a network. It finds proteins by name, zooms, and shows the name and the labels of the
-    protein under the mouse; a click on a label hides its proteins. More than 18 different numbers get a colour scale.
-    Of more than 18 different texts, the 18 most frequent get a colour each, and the others are grey.
+    The HTML page works without a network. You can search for a protein, zoom, and point at a protein to read its name
+    and labels. Click a label in the legend to hide its proteins. More than 18 different numbers get a colour scale. Of
+    more than 18 different texts, the 18 most frequent get a colour each, and the others are grey.
 
     \b
     Examples:

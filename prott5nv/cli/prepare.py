@@ -44,7 +44,7 @@ def command() -> None:
 
 @command.command()
 @click.argument("fasta", metavar="FASTA|URL")
-@click.option("-o", "--output", required=True, metavar="DIR", help="Folder to make. It appears when it is complete.")
+@click.option("-o", "--output", required=True, metavar="DIR", help="Folder to write. It appears when it is complete.")
 @click.option("--max-length", default=512, show_default=True, help="Leave out proteins with more residues than this.")
 @click.option("--val", "validation", type=CountOrFraction(), help="Size of the validation set.  [default: 0.01]")
 @click.option("--test", type=CountOrFraction(), help="Size of the test set.  [default: 0.01]")
@@ -68,8 +68,8 @@ def uniref50(
 ) -> None:
     """Make training, validation and test CSV files from UniRef50 or any other FASTA file.
 
-    FASTA may be gzipped, or a pipe; - is standard input. A URL is downloaded beside DIR: an interrupted download is
-    resumed, and the file is checked against UniProt's checksum.
+    FASTA may be gzipped, or a pipe; - is standard input. The file at a URL is downloaded to the folder that contains
+    DIR. An interrupted download is resumed, and the file is checked against UniProt's checksum.
 
     --val and --test take an exact count (4350) or an approximate fraction (0.01). Proteins are left out if they are too
     long or have characters other than letters. A * at the end of a sequence is removed first. The numbers are printed,
@@ -104,10 +104,10 @@ def uniref50(
 def flip(task: str, location: str, output: str, cleaning: Cleaning, overwrite: bool) -> None:
     """Make the tables on which prott5nv finetune trains.
 
-    TASK is secondary_structure, conservation, scl, meltome or gb1. FLIP's files are one of: FASTA files, gzipped or
-    not, in a folder for each task; a checkout of FLIP with its splits.zip archives; or the CSV files of BioNeMo v1 in
-    train, val and test. The numbers of proteins are compared with those of the model card, and differences are printed.
-    Proteins longer than 512 residues are kept. A missing sequence, target or set is an error.
+    TASK is secondary_structure, conservation, scl, meltome or gb1. The default is all. FLIP's files are one of: FASTA
+    files, gzipped or not, in a folder for each task; a checkout of FLIP with its splits.zip archives; or the CSV files
+    of BioNeMo v1 in train, val and test. The numbers of proteins are compared with those of NVIDIA's model card, and
+    differences are printed. Proteins longer than 512 residues are kept. A missing sequence, target or set is an error.
 
     \b
     Examples:

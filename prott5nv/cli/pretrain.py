@@ -27,9 +27,10 @@ def command(overrides: tuple[str, ...]) -> None:
 
     The training data are a folder that `prott5nv prepare uniref50` wrote from a FASTA file. Name the folder with
     model.data.dataset_path. NAME=VALUE changes a setting; `--cfg job` prints all settings with their values and exits.
+    The command needs the extra train.
 
     \b
-    Settings to know first:
+    Most important settings:
       model=NAME                          architecture with training values: prott5nv (default), builtin, small, tiny
       model.data.dataset_path=DIR         folder of the training data (required)
       name=NAME                           name of the run and of its folder
@@ -54,7 +55,7 @@ def command(overrides: tuple[str, ...]) -> None:
     \b
     Examples:
       prott5nv prepare uniref50 uniref50.fasta.gz -o data/
-      prott5nv pretrain model.data.dataset_path=data trainer.devices=8 trainer.precision=bf16-mixed
+      prott5nv pretrain model.data.dataset_path=data trainer.devices=8
       prott5nv pretrain model=small model.data.dataset_path=data trainer.max_steps=2000 name=small
       prott5nv pretrain --multirun model=tiny model.data.dataset_path=data trainer.max_steps=500 \\
         model.optim.lr=1e-3,3e-3 'name=lr-${model.optim.lr}'

@@ -71,7 +71,7 @@ def test_the_script_refuses_settings_like_the_command():
     script = [sys.executable, ROOT / "scripts" / "finetune.py", "task=gb1", "task.training.epochs=0"]
     done = subprocess.run(script, capture_output=True, text=True, cwd=ROOT, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: task.training.epochs=0: must be at least 1 and finite\n"
+    assert done.stderr == "prott5nv: error: task.training.epochs=0: must be at least 1 and finite\n"
 
 
 def test_a_lora_target_that_does_not_exist(tiny_checkpoint, flip_data, tmp_path, capsys):

@@ -240,4 +240,4 @@ def alive(process_group):
 def test_the_command_stops_all_processes_with_one_line(two_devices):
     done = run(*two_devices, "model.optim.lr=1e30")
     assert done.returncode == 2
-    assert done.stderr.startswith("error: the loss is not finite") and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("prott5nv: error: the loss is not finite") and done.stderr.count("\n") == 1

@@ -119,7 +119,7 @@ def test_a_killed_run_resumes_to_the_same_losses(uninterrupted, training_data, t
 def test_an_error_is_one_line(wrong, message):
     done = run(*wrong)
     assert done.returncode == 2
-    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("prott5nv: error: ") and done.stderr.count("\n") == 1
     assert message in done.stderr
 
 
@@ -149,7 +149,7 @@ def test_multirun_on_several_devices_is_refused(tmp_path):
     settings = ["model.data.dataset_path=data", "trainer.devices=2"]
     done = subprocess.run([*COMMAND, *multirun, *settings], capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr.startswith("error: trainer.devices=2: --multirun") and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("prott5nv: error: trainer.devices=2: --multirun") and done.stderr.count("\n") == 1
 
 
 def test_help_names_the_data_and_the_results():
