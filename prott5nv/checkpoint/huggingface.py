@@ -29,13 +29,22 @@ from prott5nv.checkpoint.safetensors_folder import WEIGHTS_FILE, SafetensorsFold
 from prott5nv.checkpoint.writer import save_nemo
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.atomic import whole_folder
+from prott5nv.io.output import check_outputs
 from prott5nv.model.config import ModelConfig
 
 if TYPE_CHECKING:
     import torch
 
 
-def nemo_to_huggingface(source: str | Path, folder: str | Path, *, encoder_only: bool = False) -> None:
+# Files of a converted folder. A folder with other files is never replaced.
+_FILES = frozenset(
+    {"config.json", "README.md", "tokenizer.json", "tokenizer_config.json", WEIGHTS_FILE, SENTENCEPIECE_MODEL.name}
+)
+
+
+def nemo_to_huggingface(
+    source: str | Path, folder: str | Path, *, encoder_only: bool = False, overwrite: bool = False
+) -> None:
     """Convert a ``.nemo`` file to a folder for ``AutoModel`` and ``AutoTokenizer`` of transformers.
 
     Parameters
@@ -43,10 +52,12 @@ def nemo_to_huggingface(source: str | Path, folder: str | Path, *, encoder_only:
     source : str or Path
         A ``.nemo`` file.
     folder : str or Path
-        Folder to write. It must not exist yet, and appears only when it is complete.
+        Folder to write. It appears only when it is complete.
     encoder_only : bool, default False
         True writes the encoder alone as XLM-RoBERTa-XL, for embeddings and for programs that expect an encoder. False
         writes the whole model as Blenderbot, for scoring and generation with the decoder.
+    overwrite : bool, default False
+        Whether to replace an existing folder that has only the files of such a folder.
 
     Raises
     ------
@@ -55,7 +66,7 @@ def nemo_to_huggingface(source: str | Path, folder: str | Path, *, encoder_only:
     """
     folder = Path(folder)
     if folder.exists():
-        raise ProtT5nvError(f"{folder}: exists already; choose another name")
+        _check_folder(folder, overwrite)
     file = read_nemo(source)
     if not encoder_only and file.config.layernorm_epsilon != BLENDERBOT_EPSILON:
         raise ProtT5nvError(
@@ -72,7 +83,7 @@ def nemo_to_huggingface(source: str | Path, folder: str | Path, *, encoder_only:
             appendix=card.read_text(encoding="utf-8", errors="replace") if card.is_file() else "",
         ),
     }
-    with whole_folder(folder) as temporary:
+    with whole_folder(folder, replace=overwrite) as temporary:
         for name, text in texts.items():
             (temporary / name).write_text(text, encoding="utf-8")
         shutil.copyfile(SENTENCEPIECE_MODEL, temporary / SENTENCEPIECE_MODEL.name)
@@ -81,7 +92,7 @@ def nemo_to_huggingface(source: str | Path, folder: str | Path, *, encoder_only:
         write_safetensors(temporary / WEIGHTS_FILE, state, {"format": "pt"})
 
 
-def huggingface_to_nemo(folder: str | Path, path: str | Path) -> None:
+def huggingface_to_nemo(folder: str | Path, path: str | Path, *, overwrite: bool = False) -> None:
     """Convert a folder with the whole model back to a ``.nemo`` file with the same weights.
 
     Parameters
@@ -89,13 +100,15 @@ def huggingface_to_nemo(folder: str | Path, path: str | Path) -> None:
     folder : str or Path
         Folder that :func:`nemo_to_huggingface` wrote, or that transformers saved after loading such a folder.
     path : str or Path
-        File to write. An existing file of that name is replaced.
+        File to write. It appears only when it is complete.
+    overwrite : bool, default False
+        Whether to replace an existing file.
 
     Raises
     ------
     ProtT5nvError
         If the folder contains the encoder alone or another model, its weights do not fit its configuration or are not
-        finite, or :func:`prott5nv.checkpoint.read_nemo` would refuse the file.
+        finite, :func:`prott5nv.checkpoint.read_nemo` would refuse the file, or the file exists.
 
     Warns
     -----
@@ -104,12 +117,24 @@ def huggingface_to_nemo(folder: str | Path, path: str | Path) -> None:
         zero.
     """
     folder = Path(folder)
+    check_outputs([path], overwrite=overwrite)
     config = _read_config(folder)
     state, dtype = _read_blenderbot(SafetensorsFolder(folder), config, folder)
     try:
         save_nemo(path, config, state, dtype=dtype, verify=True)
     except ProtT5nvError as error:
         raise ProtT5nvError(f"{folder}: {error}") from None
+
+
+def _check_folder(folder: Path, overwrite: bool) -> None:
+    """Refuse to replace an existing folder, unless it is allowed and no file of another origin would be lost."""
+    if not folder.is_dir():
+        raise ProtT5nvError(f"{folder}: exists already and is not a folder; choose another name")
+    names = {path.name for path in folder.iterdir()}
+    if names and not overwrite:
+        raise ProtT5nvError(f"{folder}: exists already; choose another name, or replace it with --overwrite")
+    if others := names - _FILES:
+        raise ProtT5nvError(f"{folder}: contains {min(others)!r}, which convert did not write; choose another name")
 
 
 def _read_config(folder: Path) -> ModelConfig:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from prott5nv.cli import options
+
 
 @click.command()
 @click.argument("source", metavar="SOURCE")
@@ -16,11 +18,13 @@ import click
     "and nemo is a .nemo file.",
 )
 @click.argument("output", metavar="OUTPUT")
-def command(source: str, target: str, output: str) -> None:
+@click.option("--overwrite", is_flag=True, help="Replace OUTPUT. A folder is replaced only if this command made it.")
+@click.pass_context
+def command(context: click.Context, source: str, target: str, output: str, overwrite: bool) -> None:
     """Convert a .nemo file to a Hugging Face folder, or such a folder back to a .nemo file.
 
     AutoTokenizer and AutoModel of transformers open the folders without remote code, and the models give the same
-    embeddings. The conversion does not change the weights.
+    hidden states up to 1e-5. The conversion does not change the weights.
 
     Use hf-encoder for embeddings and for programs that expect an encoder: pipeline("feature-extraction"),
     sentence-transformers, token and sequence classification. The encoder becomes an XLM-RoBERTa-XL model.
@@ -38,7 +42,7 @@ def command(source: str, target: str, output: str) -> None:
     from prott5nv.checkpoint.huggingface import huggingface_to_nemo, nemo_to_huggingface
 
     if target == "nemo":
-        huggingface_to_nemo(source, output)
+        huggingface_to_nemo(source, options.NewFile(".nemo").convert(output, None, context), overwrite=overwrite)
     else:
-        nemo_to_huggingface(source, output, encoder_only=target == "hf-encoder")
+        nemo_to_huggingface(source, output, encoder_only=target == "hf-encoder", overwrite=overwrite)
     click.echo(output)

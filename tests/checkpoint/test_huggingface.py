@@ -323,6 +323,41 @@ def test_existing_and_missing_folders_are_errors(folder, source, tmp_path):
     refused(tmp_path, "config.json: no such file")
 
 
+def test_existing_outputs_are_replaced_only_on_request(minute_folder, tmp_path):
+    model, folder = tmp_path / "model.nemo", tmp_path / "encoder"
+    huggingface_to_nemo(minute_folder, model)
+    before = model.read_bytes()
+    with pytest.raises(ProtT5nvError, match="exists already; choose another name, or replace it with --overwrite"):
+        huggingface_to_nemo(minute_folder, model)
+    huggingface_to_nemo(minute_folder, model, overwrite=True)
+    assert model.read_bytes() == before
+
+    folder.mkdir()  # an empty folder is filled
+    nemo_to_huggingface(model, folder, encoder_only=True)
+    with pytest.raises(ProtT5nvError, match="exists already; choose another name, or replace it with --overwrite"):
+        nemo_to_huggingface(model, folder)
+    nemo_to_huggingface(model, folder, overwrite=True)
+    assert json.loads((folder / "config.json").read_text())["model_type"] == "blenderbot"
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(ProtT5nvError, match=r"contains 'notes\.txt', which convert did not write"):
+        nemo_to_huggingface(model, folder, overwrite=True)
+    with pytest.raises(ProtT5nvError, match="is not a folder"):
+        nemo_to_huggingface(model, model, overwrite=True)
+    assert model.read_bytes() == before and (folder / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(("name", "message"), [("out.pt", "means PyTorch"), ("-", "cannot be written to a pipe")])
+def test_names_of_other_outputs_are_refused(minute_folder, monkeypatch, name, message):
+    from click.testing import CliRunner
+
+    from prott5nv.cli import command
+
+    monkeypatch.chdir(minute_folder.parent)
+    result = CliRunner().invoke(command, ["convert", "hf", "--to", "nemo", name])
+    assert result.exit_code == 2 and message in result.output
+    assert os.listdir() == ["hf"]
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
