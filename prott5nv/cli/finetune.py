@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from prott5nv.cli import options
+from prott5nv.errors import ProtT5nvError
+from prott5nv.extras import require_extra
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -14,10 +16,11 @@ if TYPE_CHECKING:
     from prott5nv.io.cleaning import Cleaning
 
 _SHOWN_METRICS = ("accuracy", "macro_f1", "mcc", "mse", "spearman", "r2")
+_TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")  # suffixes of a table of the user's own
 
 
 @click.command()
-@click.argument("task", metavar="TASK|FILE.csv")
+@click.argument("task", metavar="TASK|TABLE")
 @click.argument("overrides", nargs=-1, metavar="[NAME=VALUE]...")
 @click.option(
     "--model", metavar="FILE.nemo", help="Checkpoint with the encoder. By default the built-in model is used."
@@ -73,15 +76,21 @@ def command(
 ) -> None:
     """Train a predictor for a task, score it and its baselines, and save it as one file.
 
-    TASK is secondary_structure, conservation, scl, meltome or gb1; prott5nv prepare flip writes its table. FILE.csv is
-    a table of your own. It needs one column with sequences and one with targets, and should have a column named set
-    with the values train, val and test. The target of a protein is one value. With --level residue it is one letter
-    for each residue, or one number for each residue with spaces between them.
+    TASK is secondary_structure, conservation, scl, meltome or gb1; prott5nv prepare flip writes its table. TABLE is a
+    table of your own, whose name ends in .csv, .tsv, .csv.gz or .tsv.gz. It needs one column with sequences and one
+    with targets, and should have a column named set with the values train, val and test. Without it, a random tenth of
+    the proteins becomes the test set, and a tenth of the others the validation set. The target of a protein is one
+    value. With --level residue it is one letter for each residue, or one number for each residue with spaces between
+    them.
 
     The command trains three times with different seeds and scores the test set with 95 % intervals. It writes three
     files to DIR: model.safetensors (for prott5nv predict), predictions.csv, and result.json (for prott5nv report).
-    NAME=VALUE changes any setting in conf/finetune.yaml and conf/task/, such as task.training.epochs=10. A run that was
-    killed keeps its finished embeddings: give the same command again to continue.
+    A run that was killed keeps its finished embeddings: give the same command again to continue. The embeddings of a
+    task are stored next to its table, in DATA/embeddings, and those of your own table in DIR/embeddings.
+
+    The head is mlp for proteins, and convnet for residues; task.head.name=NAME chooses another. NAME=VALUE changes any
+    setting, such as task.training.epochs=10. The settings are listed at
+    https://github.com/prott5nv/prott5nv/blob/main/docs/reference/settings.md. The command needs the extra finetune.
 
     \b
     Examples:
@@ -90,15 +99,12 @@ def command(
       prott5nv finetune melting.csv --level protein --label number --target-column Tm
       prott5nv finetune scl task.head.name=light_attention task.training.balanced=true seeds=[1,2,3,4,5]
     """
-    from prott5nv.flip import require_extra
-
-    require_extra()
+    require_extra("finetune", "fine-tuning")
     from hydra import compose, initialize_config_dir
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
     from prott5nv.cli.hydra_app import config_folder, configure_logging, describe
-    from prott5nv.errors import ProtT5nvError
     from prott5nv.flip.config import register_configs
 
     settings = {
@@ -115,13 +121,18 @@ def command(
         "task.allow_nucleotides": "true" if cleaning.allow_nucleotides else None,
         "overwrite": "true" if overwrite else None,
     }
-    if task.endswith((".csv", ".csv.gz")):
+    if task.endswith(_TABLES):
         if not (level and label):
             raise click.UsageError("a table of your own needs --level residue|protein and --label class|number")
         name = task.replace("\\", "/").rpartition("/")[2].split(".")[0]
         head = {"residue": "convnet", "protein": "mlp"}[level]
         settings |= {"task.file": task, "task.name": name, "task.head.name": head}
+        settings["cache_dir"] = "${output_dir}/embeddings"
         task = "custom"
+    elif task not in (tasks := _task_names()):
+        raise ProtT5nvError(
+            f"no task {task!r}: choose {', '.join(tasks)}, or a table whose name ends in {' or '.join(_TABLES)}"
+        )
     settings_given = [f"{name}={_quote(value)}" for name, value in settings.items() if value is not None]
     register_configs()
     configure_logging()
@@ -130,7 +141,7 @@ def command(
             cfg = compose("finetune", [f"task={task}", *settings_given, *overrides])
         run(cfg)
     except (HydraException, OmegaConfBaseException) as error:
-        raise ProtT5nvError(describe(error)) from None
+        raise ProtT5nvError(describe(error, "docs/reference/settings.md lists all settings")) from None
 
 
 def run(cfg: DictConfig) -> None:
@@ -156,6 +167,14 @@ def run(cfg: DictConfig) -> None:
     for name, scores in finished.result["results"].items():
         click.echo(f"{name:>16}: {_format_scores(scores['all'])}")
     click.echo(f"results written to {finished.folder}")
+
+
+def _task_names() -> list[str]:
+    """Return the names of the tasks in the configuration, without the base of all tasks and the task of own tables."""
+    from prott5nv.cli.hydra_app import config_folder
+
+    names = sorted(path.stem for path in (config_folder() / "task").glob("*.yaml"))
+    return [name for name in names if name not in ("base", "custom")]
 
 
 def _format_scores(scores: dict[str, dict[str, Any]]) -> str:

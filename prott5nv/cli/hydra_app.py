@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import hydra
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
@@ -78,15 +78,26 @@ def run(
         sys.argv = process_arguments
 
 
-def describe(error: Exception) -> str:
-    """Return an error in one line that names the setting."""
+def describe(error: Exception, listing: str = "`--cfg job` prints all settings") -> str:
+    """Return an error in one line that names the setting.
+
+    Parameters
+    ----------
+    error : Exception
+        Error of Hydra or OmegaConf, or of this package.
+    listing : str
+        Clause that names where the program lists its settings.
+    """
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        return f"{group}={name}: must be one of {', '.join(option for option in error.options if option != 'base')}"
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     if not isinstance(cause, OmegaConfBaseException) or not cause.full_key:
         return " ".join(str(cause).split())
     if isinstance(cause, MissingMandatoryValue):
         return f"{cause.full_key} has no value: add {cause.full_key}=VALUE"
     if isinstance(cause, (ConfigAttributeError, ConfigKeyError)):
-        return f"there is no setting {cause.full_key}: `--cfg job` prints all settings"
+        return f"there is no setting {cause.full_key}: {listing}"
     return f"{cause.full_key}: {str(cause).splitlines()[0]}"
 
 

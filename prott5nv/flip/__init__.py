@@ -28,12 +28,3 @@ To add a task:
 1. If FLIP has its files, describe them in ``prepare.FLIP``. Any other CSV table works as it is.
 2. Add ``conf/task/NAME.yaml`` with the split, the head and the training settings that differ from ``base.yaml``.
 """
-
-from __future__ import annotations
-
-from prott5nv import extras
-
-
-def require_extra() -> None:
-    """Raise an error in one line if packages for fine-tuning are missing, before any of them is imported."""
-    extras.require_extra("finetune", "fine-tuning")

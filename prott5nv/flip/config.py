@@ -161,7 +161,7 @@ class TaskConfig:
     file : str
         The CSV table.
     level, label : str, optional
-        ``residue`` or ``protein``, and ``class`` or ``number``. Required unless a description lies beside the table.
+        ``residue`` or ``protein``, and ``class`` or ``number``. Required unless a description is next to the table.
     sequence_column, target_column, id_column, set_column, mask_column : str
         Names of the columns.
     gaps : str

@@ -89,7 +89,7 @@ def finetune(config: FinetuneConfig) -> FinetuneRun:
     folder = Path(config.output_dir)
     outputs = [folder / name for name in (MODEL_FILE, PREDICTIONS_FILE, RESULT_FILE)]
     check_outputs(outputs, [encoder_path, config.task.file], overwrite=config.overwrite)
-    task = _load_table(config.task)
+    task = _load_table(config.task, Path(config.data_dir))
     if config.proteins_per_set is not None:
         task = task.subset(config.proteins_per_set)
     head = config.task.head.settings(config.task.head.name)
@@ -127,12 +127,12 @@ def finetune(config: FinetuneConfig) -> FinetuneRun:
     return FinetuneRun(folder, result)
 
 
-def _load_table(config: TaskConfig) -> Task:
+def _load_table(config: TaskConfig, data: Path) -> Task:
     path = Path(config.file)
     if not path.is_file():
-        raise ProtT5nvError(
-            f"{path}: no such file; `prott5nv prepare flip {config.name} --from DIR -o {path.parent.parent}` makes it"
-        )
+        prepared = path == data / config.name / f"{config.split}.csv"
+        remedy = f"; `prott5nv prepare flip {config.name} --from DIR -o {data}` makes it" if prepared else ""
+        raise ProtT5nvError(f"{path}: no such file{remedy}")
     return load_task(
         path,
         name=config.name,

@@ -121,7 +121,7 @@ class Head(nn.Module):
 
 
 class _ResidueHead(Head):
-    """Whitens the features, because an encoder may encode composition a hundred times louder than the residue itself.
+    """Whitens the features, because an encoder may encode composition much more strongly than the residue itself.
 
     The whitening matrix is multiplied into the weights of the first layer, so it costs nothing per residue.
     """

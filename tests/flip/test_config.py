@@ -39,7 +39,7 @@ def test_every_head_has_settings():
         ("task.training.epochs=many", "task.training.epochs: Value 'many' of type 'str' could not be converted"),
         ("task.training.epochs=2.5", "task.training.epochs: Value '2.5' of type 'float' could not be converted"),
         ("task.training.lr=true", "task.training.lr: Value 'True' of type 'bool' could not be converted"),
-        ("task.training.epoch=3", "task.training.epoch"),
+        ("task.training.epoch=3", "no setting task.training.epoch: docs/reference/settings.md lists all settings"),
         ("+task.training.epoch=3", "task.training.epoch"),
         ("task.training.epochs=0", "task.training.epochs=0: must be at least 1"),
         ("task.training.lr=-1", "task.training.lr=-1.0: must be at least 0"),
@@ -55,7 +55,7 @@ def test_every_head_has_settings():
         ("lora.rank=0", "lora.rank=0: must be at least 1"),
         ("lora.target_modules=[]", "lora.target_modules is empty"),
         ("task.name=???", "task.name"),
-        ("task=conservatism", "Could not find 'task/conservatism'"),
+        ("task=conservatism", "task=conservatism: must be one of conservation, custom, gb1, meltome, scl, secondary_"),
     ],
 )
 def test_wrong_setting_is_one_line_that_names_it(override, message, capsys):
@@ -65,6 +65,34 @@ def test_wrong_setting_is_one_line_that_names_it(override, message, capsys):
     output = capsys.readouterr()
     assert exit.value.code == 2 and output.out == ""
     assert output.err.count("\n") == 1 and message in output.err
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        (
+            "gb2",
+            "no task 'gb2': choose conservation, gb1, meltome, scl, secondary_structure, or a table whose name ends",
+        ),
+        ("melting.xlsx", "no task 'melting.xlsx': choose conservation, "),
+    ],
+)
+def test_an_unknown_task_is_one_line_that_lists_the_tasks(task, message, capsys):
+    with pytest.raises(SystemExit) as exit:
+        main(["finetune", task])
+    error = capsys.readouterr().err
+    assert exit.value.code == 2 and error.count("\n") == 1 and message in error
+
+
+@pytest.mark.parametrize("table", ["melting.csv", "melting.tsv"])
+def test_a_missing_table_of_ones_own_is_not_explained_by_flip(table, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        main(["finetune", table, "--level", "protein", "--label", "number"])
+    assert capsys.readouterr().err == f"prott5nv: error: {table}: no such file\n"
+    with pytest.raises(SystemExit):
+        main(["finetune", "gb1", "--data", "data"])
+    assert "; `prott5nv prepare flip gb1 --from DIR -o data` makes it\n" in capsys.readouterr().err
 
 
 def test_the_script_refuses_settings_like_the_command():

@@ -141,6 +141,20 @@ def test_a_file_that_is_no_predictor(name, tmp_path):
         Predictor(tmp_path)
 
 
+def test_own_tsv_keeps_its_embeddings_in_the_output_folder(tiny_checkpoint, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    sequences = ["".join(rng.choice(list("ACDEFGHIKLMNPQRSTVWY"), size=20)) for _ in range(30)]
+    lines = ["sequence\ttarget", *(f"{sequence}\t{sequence.count('A')}" for sequence in sequences)]
+    (tmp_path / "own.tsv").write_text("\n".join(lines))
+    options = ["--model", str(tiny_checkpoint), "--level", "protein", "--label", "number", "-o", "run"]
+    settings = ["seeds=[1]", "task.training.epochs=1"]
+    done = CliRunner().invoke(command, ["finetune", "own.tsv", *options, *settings], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["own.tsv", "run"]
+    assert any((tmp_path / "run" / "embeddings").iterdir())
+
+
 def test_baselines_are_computed_once_for_all_runs(finetune, tmp_path):
     short = ("seeds=[1]", "task.training.epochs=1")
     _, first = finetune("meltome", *short)
