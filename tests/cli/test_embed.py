@@ -139,7 +139,7 @@ def test_bad_records_can_be_skipped_and_are_listed(run, start, tmp_path, from_st
 def test_unusual_but_valid_files_are_embedded(run, tmp_path):
     header = "x" * 300
     (tmp_path / "p.fasta").write_bytes(f"\ufeff>{header} description\r\nMS\r\nLKR\r\n\r\n>protéine\r\nms*-J".encode())
-    done = run("p.fasta", "-o", "out.h5")
+    done = run("p.fasta", "-o", "out.h5", "--gaps", "keep")
     assert done.stderr.count("lower-case residues") == 1
     assert {key: len(rows) for key, rows in EmbeddingStore(tmp_path / "out.h5").items()} == {header: 5, "protéine": 5}
 
