@@ -108,7 +108,7 @@ def build_trainer(cfg: DictConfig) -> pl.Trainer:
         If Lightning or this machine cannot use a setting.
     """
     config = checked(cfg)
-    precision = choose_precision(config.trainer.precision)
+    precision = choose_precision(config.trainer.precision, config.trainer.accelerator)
     if precision == "16-mixed" and config.model.skip_loss_spikes is not None:
         raise ProtT5nvError(
             "model.skip_loss_spikes cannot be used with trainer.precision=16-mixed, whose gradient scaler already "
@@ -143,7 +143,7 @@ def _uses_several_processes(config: PretrainConfig) -> bool:
     return config.trainer.num_nodes > 1 or config.trainer.devices not in (1, "1", [0])
 
 
-def choose_precision(precision: str) -> str:
+def choose_precision(precision: str, accelerator: str = "auto") -> str:
     """Return the precision to train in.
 
     Parameters
@@ -151,6 +151,8 @@ def choose_precision(precision: str) -> str:
     precision : str
         A value of ``trainer.precision``. For ``auto``, this machine's fastest numerically safe precision is chosen
         and logged.
+    accelerator : str, default "auto"
+        A value of ``trainer.accelerator``. For ``cpu``, a GPU in this machine does not count.
 
     Returns
     -------
@@ -162,11 +164,11 @@ def choose_precision(precision: str) -> str:
     ProtT5nvError
         If this machine cannot train in this precision.
     """
-    if precision == "16-mixed" and not torch.cuda.is_available():
+    if precision == "16-mixed" and (accelerator == "cpu" or not torch.cuda.is_available()):
         raise ProtT5nvError("trainer.precision=16-mixed needs a CUDA device; use 32 or bf16-mixed")
     if precision != "auto":
         return precision
-    hardware = choose_hardware()
+    hardware = choose_hardware("cpu" if accelerator == "cpu" else "auto")
     chosen = {"fp32": "32", "bf16": "bf16-mixed", "fp16": "16-mixed"}[hardware.precision]
     logger.info("precision: %s: %s", chosen, hardware)
     return chosen

@@ -137,6 +137,15 @@ def test_this_machine_cannot_train_in_16_bit_floats():
         choose_precision("16-mixed")
 
 
+def test_the_precision_on_a_cpu_does_not_follow_a_gpu(monkeypatch):
+    on_cpu = choose_precision("auto", "cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *device: (7, 0))  # a GPU for which auto means fp16
+    assert choose_precision("auto", "cpu") == on_cpu
+    with pytest.raises(ProtT5nvError, match="16-mixed needs a CUDA device"):
+        choose_precision("16-mixed", "cpu")
+
+
 def test_added_trainer_settings_reach_lightning(cfg):
     OmegaConf.update(cfg, "trainer.limit_train_batches", 7, force_add=True)
     assert build_trainer(cfg).limit_train_batches == 7
