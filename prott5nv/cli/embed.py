@@ -27,13 +27,11 @@ if TYPE_CHECKING:
 EXIT_INTERRUPTED = 130
 
 _POOLING_HELP = (
-    "none stores one row per residue, shape (L, D). The other choices store one row per protein, shape (D,): "
+    "none stores one row per residue, shape (L, D). The other choices store one row per protein, shape (D,). "
 )
-_POOLING_HELP += "; ".join(
-    f"{name} is the {(inspect.getdoc(function) or '').splitlines()[0].rstrip('.').lower()}"
-    for name, function in POOLINGS.items()
+_POOLING_HELP += " ".join(
+    f"{name}: {(inspect.getdoc(function) or '').splitlines()[0]}" for name, function in POOLINGS.items()
 )
-_POOLING_HELP += "."
 
 
 @click.command()
@@ -127,7 +125,7 @@ def command(
 
     Exit codes: 0 for success, 2 for an error, 3 for success with skipped proteins, 130 after Ctrl-C.
     """
-    check_suffix(output, None if pooling == "none" else pooling)
+    check_suffix(output, None if pooling == "none" else pooling, shard=shard is not None)
     several = workers > 1 and not output.exists()
     if several and (shard or is_read_once(source)):
         raise click.UsageError(

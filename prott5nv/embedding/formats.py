@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _PROTEINS_PER_ROW_GROUP = 1000
 
 
-def check_suffix(output: Path, pooling: str | None) -> None:
+def check_suffix(output: Path, pooling: str | None, *, shard: bool = False) -> None:
     """Check, before anything is computed, that the format of the output can hold the result.
 
     Parameters
@@ -37,6 +37,8 @@ def check_suffix(output: Path, pooling: str | None) -> None:
         File to write.
     pooling : str or None
         Name of the pooling; None or ``"none"`` for one row per residue.
+    shard : bool, default False
+        Whether the output is one of several shards, which are joined later.
 
     Raises
     ------
@@ -47,6 +49,11 @@ def check_suffix(output: Path, pooling: str | None) -> None:
         raise ProtT5nvError(
             f"{output}: {output.suffix} is for pooled vectors; choose pooling {' or '.join(POOLINGS)}, or a name "
             "that ends in .h5"
+        )
+    if output.suffix in (".npz", ".parquet") and shard:
+        raise ProtT5nvError(
+            f"{output}: shards are joined from HDF5 files; choose a name that ends in .h5. The merged file can be "
+            f"{output.suffix}"
         )
     if output.suffix == ".parquet":
         pyarrow_parquet()

@@ -112,7 +112,7 @@ def embed_file(
         If the disk is full. Call the function again when there is room.
     """
     output = Path(output)
-    check_suffix(output, pooling)
+    check_suffix(output, pooling, shard=shard is not None)
     embedder = as_embedder(model)
     settings = _settings(embedder, pooling, dtype, long)
     limit = embedder.config.max_position_embeddings

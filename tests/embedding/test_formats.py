@@ -7,6 +7,7 @@ import pytest
 
 from prott5nv import EmbeddingStore, ProtT5nvError
 from prott5nv.embedding.formats import check_suffix, read_attributes, write_output
+from prott5nv.embedding.job import embed_file
 from prott5nv.embedding.store import StoredProtein
 
 ATTRIBUTES = {"pooling": "mean", "precision": "fp32", "note": "é"}
@@ -75,3 +76,12 @@ def test_a_file_of_another_kind_is_an_error(tmp_path, name):
     (tmp_path / name).write_text("text")
     with pytest.raises(ProtT5nvError, match=name):
         read_attributes(tmp_path / name)
+
+
+@pytest.mark.parametrize("suffix", ["npz", "parquet"])
+def test_shards_are_hdf5(tmp_path, suffix):
+    with pytest.raises(ProtT5nvError, match="shards are joined from HDF5 files"):
+        check_suffix(tmp_path / f"out.{suffix}", "mean", shard=True)
+    with pytest.raises(ProtT5nvError, match="shards are joined from HDF5 files"):
+        embed_file("absent.fasta", tmp_path / f"out.{suffix}", None, pooling="mean", shard=(1, 2))
+    check_suffix(tmp_path / "out.h5", "mean", shard=True)
