@@ -1,4 +1,4 @@
-"""Choice of device, precision and batch size for the machine at hand."""
+"""Choice of device, precision and batch size for this machine."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from prott5nv.model.config import ModelConfig
 from prott5nv.model.tokenizer import FIRST_SENTINEL
 
-# Each layer adds to the embedding in steps of the learning rate, so a small embedding would soon be drowned out.
+# Each layer adds to the embedding in steps of the learning rate, so a small embedding would soon be negligible.
 EMBEDDING_STD = 2.0
 # Attention score of the wanted neighbour before the softmax, where other positions have about 0.
 NEIGHBOUR_SCORE = 20.0

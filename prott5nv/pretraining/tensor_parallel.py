@@ -82,7 +82,7 @@ def map_optimizer_state(
     ----------
     state : dict
     parameters : list of Parameter
-        Those of the optimizer, in its order.
+        The optimizer's parameters, in its order.
     function : callable
 
     Returns
