@@ -84,7 +84,7 @@ def _attribute(file: h5py.File) -> str:
 
 
 def _datasets(file: h5py.File) -> dict[str, h5py.Dataset]:
-    """Return the datasets by ``encoder.`` or ``head.`` and their names; each must be stored uncompressed in this file."""
+    """Return the datasets by ``encoder.`` or ``head.`` and their names; each must be uncompressed and in this file."""
     if set(file) != {"encoder", "head"}:
         raise ProtT5nvError("it must have exactly the groups 'encoder' and 'head'")
     datasets = {}
