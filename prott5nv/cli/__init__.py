@@ -9,10 +9,9 @@ from importlib import import_module
 import click
 
 from prott5nv import __version__
+from prott5nv.cli import options
 from prott5nv.errors import ProtT5nvError
 from prott5nv.model.onednn import limit_onednn_cache
-
-EXIT_INTERRUPTED = 130
 
 COMMANDS = {
     "convert": "Convert a checkpoint to a Hugging Face folder, or back.",
@@ -48,7 +47,7 @@ class LazyGroup(click.Group):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             click.echo(f"prott5nv: {_interruption(ctx.invoked_subcommand)}", err=True)
-            ctx.exit(EXIT_INTERRUPTED)
+            ctx.exit(options.EXIT_INTERRUPTED)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

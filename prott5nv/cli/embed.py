@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import click
 
 from prott5nv.cli import options
-from prott5nv.embedding.formats import check_suffix, skipped_listing, workers_folder
+from prott5nv.embedding.formats import SUFFIXES, check_suffix, skipped_listing, workers_folder
 from prott5nv.embedding.pooling import POOLINGS
 from prott5nv.embedding.run import Listener, Request, run
 from prott5nv.embedding.workers import run_with_workers
 from prott5nv.errors import ProtT5nvError
+from prott5nv.io.output import check_outputs
 from prott5nv.io.source import is_read_once
 
 if TYPE_CHECKING:
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from prott5nv.embedding.job import Summary
     from prott5nv.embedding.survey import Survey
     from prott5nv.io.cleaning import Cleaning
-
-EXIT_INTERRUPTED = 130
 
 _POOLING_HELP = (
     "none stores one row per residue, shape (L, D). The other choices store one row per protein, shape (D,). "
@@ -39,7 +38,7 @@ _POOLING_HELP += " ".join(
 @click.option(
     "-o",
     "--output",
-    type=options.NewFile(".h5", ".hdf5", ".npz", ".parquet"),
+    type=options.NewFile(*SUFFIXES),
     required=True,
     metavar="OUT",
     help="File to write. With a pooling, it can be .npz or .parquet (which needs the extra parquet); any other suffix "
@@ -73,6 +72,7 @@ _POOLING_HELP += " ".join(
 @click.option("--sequence-column", metavar="NAME", help="Column that holds the sequences in a table. It is needed only "
               "if the column has no usual name, such as sequence.")  # fmt: skip
 @options.cleaning
+@options.overwrite
 def command(
     source: str,
     output: Path,
@@ -89,6 +89,7 @@ def command(
     id_column: str | None,
     sequence_column: str | None,
     cleaning: Cleaning,
+    overwrite: bool,
 ) -> None:
     """Compute embeddings of proteins: one row per residue, or one per protein.
 
@@ -118,7 +119,8 @@ def command(
       (142, 256)
 
     If a run is killed or the disk is full, finished proteins stay in OUT.h5.partial/. Give the same command again to
-    continue. OUT appears only when it is complete.
+    continue. OUT appears only when it is complete. If OUT exists with the same input and settings, nothing is computed.
+    If it holds anything else, it is replaced only with --overwrite.
 
     --on-error skip applies to single proteins. A damaged file, such as an incomplete gzip file or a table without the
     column, is always an error, because the missing proteins cannot be listed.
@@ -126,7 +128,8 @@ def command(
     Exit codes: 0 for success, 2 for an error, 3 for success with skipped proteins, 130 after Ctrl-C.
     """
     check_suffix(output, None if pooling == "none" else pooling, shard=shard is not None)
-    several = workers > 1 and not output.exists()
+    check_outputs([output], [source, model], overwrite=True)  # `embed_file` finds out whether it is complete
+    several = workers > 1 and (overwrite or not output.exists())
     if several and (shard or is_read_once(source)):
         raise click.UsageError(
             "--workers cuts a file into shards itself: use neither --shard nor standard input nor a pipe with it"
@@ -146,6 +149,7 @@ def command(
         id_column=id_column,
         sequence_column=sequence_column,
         cleaning=cleaning,
+        overwrite=overwrite,
     )
     _embed(request, workers if several else 1)
 
@@ -165,7 +169,7 @@ def _embed(request: Request, workers: int) -> None:
     except KeyboardInterrupt:
         progress.close()
         options.note(f"stopped; finished proteins are safe in {folder}: give the same command again to continue")
-        sys.exit(EXIT_INTERRUPTED)
+        sys.exit(options.EXIT_INTERRUPTED)
     finally:
         progress.close()
     _report(output, summary, workers)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
+
+from prott5nv.cli import options
+from prott5nv.embedding.formats import SUFFIXES
 
 
 @click.command()
-@click.argument("output", metavar="OUT")
+@click.argument("output", metavar="OUT", type=options.NewFile(*SUFFIXES))
 @click.argument("shards", metavar="SHARD.h5...", nargs=-1, required=True)
-def command(output: str, shards: tuple[str, ...]) -> None:
+@options.overwrite
+def command(output: Path, shards: tuple[str, ...], overwrite: bool) -> None:
     """Join the shards of an array job into one file, in input order.
 
     OUT is the same file that a single process would have written. All shards are needed; their order does not matter.
@@ -27,4 +33,4 @@ def command(output: str, shards: tuple[str, ...]) -> None:
     """
     from prott5nv.embedding.merge import merge
 
-    click.echo(f"{output}: {merge(shards, output):,} proteins from {len(shards)} shards")
+    click.echo(f"{output}: {merge(shards, output, overwrite=overwrite):,} proteins from {len(shards)} shards")

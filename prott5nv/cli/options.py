@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from prott5nv.embedding.skips import Skips
 
 EXIT_SKIPPED = 3
+EXIT_INTERRUPTED = 130
 
 model = click.option("--model", metavar="FILE.nemo", help="Checkpoint to use. The default is the small built-in model.")
 precision = click.option(

@@ -20,10 +20,14 @@ from typing import TYPE_CHECKING
 
 from prott5nv.embedding.pooling import POOLINGS
 from prott5nv.errors import ProtT5nvError
+from prott5nv.io.output import check_format
 from prott5nv.io.parquet import pyarrow_parquet
 
 if TYPE_CHECKING:
     from prott5nv.embedding.store import StoredProtein
+
+# Suffixes of the formats. Any other suffix means HDF5, unless it is that of another format.
+SUFFIXES = (".h5", ".hdf5", ".npz", ".parquet")
 
 _PROTEINS_PER_ROW_GROUP = 1000
 
@@ -43,8 +47,10 @@ def check_suffix(output: Path, pooling: str | None, *, shard: bool = False) -> N
     Raises
     ------
     ProtT5nvError
-        If the format is for pooled vectors only and there is no pooling, or the package that writes it is missing.
+        If the suffix means a format that is not written, if the format is for pooled vectors only and there is no
+        pooling, or if the package that writes it is missing.
     """
+    check_format(output, SUFFIXES)
     if output.suffix in (".npz", ".parquet") and pooling not in POOLINGS:
         raise ProtT5nvError(
             f"{output}: {output.suffix} is for pooled vectors; choose pooling {' or '.join(POOLINGS)}, or a name "

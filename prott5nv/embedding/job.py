@@ -18,6 +18,7 @@ from prott5nv.embedding.journal import Journal, fingerprint_of, partial_folder
 from prott5nv.embedding.survey import CheckedProteins, CheckedRecord, Survey
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning
+from prott5nv.io.output import check_outputs
 from prott5nv.io.record import Record
 from prott5nv.io.source import is_read_once
 
@@ -62,6 +63,7 @@ def embed_file(
     id_column: str | None = None,
     sequence_column: str | None = None,
     cleaning: Cleaning = DEFAULT_CLEANING,
+    overwrite: bool = False,
     on_survey: Callable[[Survey], None] = lambda survey: None,
     on_progress: Callable[[int], None] = lambda residues: None,
 ) -> Summary:
@@ -92,6 +94,9 @@ def embed_file(
         Columns of a table; see :func:`prott5nv.io.reader.read_records`.
     cleaning : Cleaning
         What to do with gaps and nucleotides; see :mod:`prott5nv.io.cleaning`.
+    overwrite : bool, default False
+        Whether to replace an existing output with other content. One of the same input and settings is complete, and
+        stays as it is.
     on_survey : callable, optional
         Called with the counts of the input before any protein is embedded. It is not called for standard input or a
         pipe, which can be read only once, or if the output already exists.
@@ -113,17 +118,18 @@ def embed_file(
     """
     output = Path(output)
     check_suffix(output, pooling, shard=shard is not None)
+    check_outputs([output], [source], overwrite=True)  # other content is found below
     embedder = as_embedder(model)
     settings = _settings(embedder, pooling, dtype, long)
     limit = embedder.config.max_position_embeddings
     proteins = CheckedProteins(source, limit, long, skip_errors, id_column, sequence_column, cleaning)
     job = _Job(output, proteins, embedder, settings, pooling, on_progress)
     if is_read_once(source):
-        _check_read_once(proteins.name, output, shard)
+        check_outputs([output], overwrite=overwrite)
+        _check_read_once(proteins.name, shard)
         return job.run()
     survey = job.survey_input(shard)
-    if output.exists():
-        job.check_complete()
+    if output.exists() and job.is_complete(overwrite):
         return Summary(survey.proteins, survey.residues, skipped=survey.skipped, complete_already=True)
     on_survey(survey)
     return job.run()
@@ -189,8 +195,20 @@ class _Job:
             journal.close()
         return Summary(journal.proteins, journal.residues, resumed, journal.skipped)
 
-    def check_complete(self) -> None:
-        """Raise an error unless the existing output has the settings and the input of this run."""
+    def is_complete(self, overwrite: bool) -> bool:
+        """Return whether the existing output has the settings and the input of this run.
+
+        If it has not and may not be replaced, an error is raised.
+        """
+        try:
+            self._check_complete()
+        except ProtT5nvError:
+            if not overwrite:
+                raise
+            return False
+        return True
+
+    def _check_complete(self) -> None:
         existing = read_attributes(self.output)
         expected = {**self.settings, **self.attributes}
         differing = [
@@ -202,8 +220,8 @@ class _Job:
             differing = ["of another input"]
         if differing:
             raise ProtT5nvError(
-                f"{self.output} exists and holds other embeddings ({'; '.join(differing)}): delete it or choose "
-                "another name"
+                f"{self.output} exists and holds other embeddings ({'; '.join(differing)}): choose another "
+                "name, or replace it with --overwrite"
             )
         # A run that was killed after it had named the output may not have removed these folders.
         for folder in partial_folder(self.output), workers_folder(self.output):
@@ -270,8 +288,6 @@ def _settings(embedder: Embedder, pooling: str | None, dtype: str, long: str) ->
     }
 
 
-def _check_read_once(name: str, output: Path, shard: tuple[int, int] | None) -> None:
-    if output.exists():
-        raise ProtT5nvError(f"{output} exists: delete it or choose another name")
+def _check_read_once(name: str, shard: tuple[int, int] | None) -> None:
     if shard:
         raise ProtT5nvError(f"{name} cannot be cut into shards, because it can be read only once: give a file")

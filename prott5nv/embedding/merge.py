@@ -11,9 +11,10 @@ from prott5nv.embedding.formats import check_suffix, skipped_listing, write_outp
 from prott5nv.embedding.store import EmbeddingStore, StoredProtein
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.atomic import whole_file
+from prott5nv.io.output import check_outputs
 
 
-def merge(shards: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str]) -> int:
+def merge(shards: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str], *, overwrite: bool = False) -> int:
     """Join the files that ``prott5nv embed --shard 1/N`` to ``N/N`` wrote.
 
     Parameters
@@ -24,6 +25,8 @@ def merge(shards: Sequence[str | os.PathLike[str]], output: str | os.PathLike[st
     output : str or PathLike
         File to write: ``.npz`` or ``.parquet`` for pooled vectors, HDF5 with any other suffix. It appears when it is
         complete.
+    overwrite : bool, default False
+        Whether to replace an existing output.
 
     Returns
     -------
@@ -33,11 +36,11 @@ def merge(shards: Sequence[str | os.PathLike[str]], output: str | os.PathLike[st
     Raises
     ------
     ProtT5nvError
-        If a shard is missing or given twice, if the shards differ in input or settings, or if the output exists.
+        If a shard is missing or given twice, if the shards differ in input or settings, or if the output exists
+        or is a shard.
     """
     output = Path(output)
-    if output.exists():
-        raise ProtT5nvError(f"{output} exists: delete it or choose another name")
+    check_outputs([output], shards, overwrite=overwrite)
     with ExitStack() as stack:
         stores = _in_order([stack.enter_context(EmbeddingStore(path)) for path in shards])
         check_suffix(output, stores[0].attributes["pooling"])

@@ -33,7 +33,7 @@ class Request:
         Checkpoint file; the default is the built-in model.
     device, precision, compile
         See :class:`prott5nv.Embedder`.
-    pooling, long, dtype, skip_errors, shard, id_column, sequence_column, cleaning
+    pooling, long, dtype, skip_errors, shard, id_column, sequence_column, cleaning, overwrite
         See :func:`prott5nv.embedding.job.embed_file`.
     """
 
@@ -51,6 +51,7 @@ class Request:
     id_column: str | None = None
     sequence_column: str | None = None
     cleaning: Cleaning = DEFAULT_CLEANING
+    overwrite: bool = False
 
 
 class Listener:
@@ -110,6 +111,7 @@ def run(request: Request, listener: Listener) -> Summary:
             id_column=request.id_column,
             sequence_column=request.sequence_column,
             cleaning=request.cleaning,
+            overwrite=request.overwrite,
             on_survey=listener.on_survey,
             on_progress=listener.on_progress,
         )

@@ -132,7 +132,7 @@ def run_with_workers(request: Request, workers: int, listener: Listener) -> Summ
             worker.receiver.close()
     _raise_failures(running, folder)
     summaries = [worker.result for worker in running if isinstance(worker.result, Summary)]
-    proteins = merge(shards, request.output)
+    proteins = merge(shards, request.output, overwrite=request.overwrite)
     shutil.rmtree(folder)
     return Summary(
         proteins,
@@ -296,7 +296,7 @@ def _work(request: Request, threads: int, connection_to_parent: Connection) -> N
 
 
 def _exit_with_parent() -> None:
-    """End this process when its parent process has ended, even by a kill. Committed proteins are safe."""
+    """End this process when its parent ends or is killed. Committed proteins are safe."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

@@ -285,3 +285,53 @@ def test_shards_that_do_not_belong_together_are_refused(run, tmp_path):
     assert "whole.h5 is not a shard" in run("out.h5", "1.h5", "whole.h5", command=["merge"], code=2).stderr
     assert "I from 1 to N" in run("p.fasta", "-o", "3.h5", "--shard", "3/2", code=2).stderr
     assert not (tmp_path / "out.h5").exists()
+
+
+def test_outputs_follow_one_rule(run, tmp_path):
+    (tmp_path / "p.fasta").write_text(">A\nMKV\n")
+    (tmp_path / "q.fasta").write_text(">A\nMKV\n>B\nMS\n")
+    messages = {
+        "out.csv": ".csv means CSV",
+        "out.npy": ".npy means NumPy",
+        "out.pt": ".pt means PyTorch",
+        "out.NPZ": "in lower case: .npz",
+        ".": "this is a folder",
+        "/dev/null": "this is a device",
+        "-": "cannot be written to a pipe",
+        "no/out.h5": "the folder no does not exist",
+    }
+    for name, message in messages.items():
+        assert message in run("p.fasta", "-o", name, code=2).stderr
+    (tmp_path / "input.h5").write_text(">A\nMKV\n")
+    for option in [], ["--overwrite"]:
+        assert "input.h5: this file is also an input" in run("input.h5", "-o", "input.h5", *option, code=2).stderr
+    run("p.fasta", "-o", "out.h5")
+    before = (tmp_path / "out.h5").stat()
+    assert "already complete" in run("p.fasta", "-o", "out.h5", "--overwrite").stdout
+    assert (tmp_path / "out.h5").stat().st_mtime_ns == before.st_mtime_ns
+    assert "replace it with --overwrite" in run("q.fasta", "-o", "out.h5", code=2).stderr
+    assert list(EmbeddingStore(tmp_path / "out.h5")) == ["A"]
+    (tmp_path / "link.h5").symlink_to(tmp_path / "out.h5")
+    run("q.fasta", "-o", "link.h5", "--overwrite")
+    assert (tmp_path / "link.h5").is_symlink() and list(EmbeddingStore(tmp_path / "out.h5")) == ["A", "B"]
+    run("p.fasta", "-o", "out.h5", "--overwrite", "--workers", "2")
+    assert list(EmbeddingStore(tmp_path / "out.h5")) == ["A"]
+    (tmp_path / "notes.h5").write_text("mine")
+    assert run("p.fasta", "-o", "notes.h5", code=2) and (tmp_path / "notes.h5").read_text() == "mine"
+    run("p.fasta", "-o", "notes.h5", "--overwrite")
+    assert list(EmbeddingStore(tmp_path / "notes.h5")) == ["A"]
+
+
+def test_merge_follows_the_same_rule(run, tmp_path):
+    (tmp_path / "p.fasta").write_text(">A\nMKV\n>B\nMS\n")
+    shards = ["1.h5", "2.h5"]
+    for number, shard in enumerate(shards, 1):
+        run("p.fasta", "-o", shard, "--shard", f"{number}/2")
+    (tmp_path / "out.h5").write_text("mine")
+    merge = {"command": ["merge"]}
+    assert "out.h5: exists already" in run("out.h5", *shards, code=2, **merge).stderr
+    assert "1.h5: this file is also an input" in run("1.h5", *shards, "--overwrite", code=2, **merge).stderr
+    assert ".npy means NumPy" in run("out.npy", *shards, code=2, **merge).stderr
+    assert (tmp_path / "out.h5").read_text() == "mine"
+    run("out.h5", *shards, "--overwrite", **merge)
+    assert list(EmbeddingStore(tmp_path / "out.h5")) == ["A", "B"]
