@@ -287,7 +287,7 @@ def _read_rows(path: Path, columns: _Columns, skip_missing: bool) -> tuple[list[
     if skip_missing:
         kept = [row for row in rows if not any(is_missing(getattr(row, name)) for name in required)]
         skipped = len(rows) - len(kept)
-        return kept, f"left out {skipped:,} proteins with missing values" if skipped else ""
+        return kept, f"left out {skipped:,} protein{'s' * (skipped > 1)} with missing values" if skipped else ""
     for name in required:
         refuse_missing(((row.where, getattr(row, name)) for row in rows), name)
     return rows, ""
