@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import zipfile
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -86,6 +87,7 @@ def import_name(requirement):
     return IMPORT_NAMES.get(name, name.replace("-", "_"))
 
 
+@cache
 def imported_packages(*folders):
     """Top-level packages that the Python files of some folders import, inside functions too."""
     names = set()
@@ -124,6 +126,7 @@ def test_public_names_exist():
     assert prott5nv.__version__ == version("prott5nv")
 
 
+@pytest.mark.slow
 def test_public_names_are_visible_to_type_checkers(tmp_path):
     """mypy knows the type of every public name in a project that uses the package."""
     pytest.importorskip("mypy", reason="needs the dev extra")

@@ -102,6 +102,7 @@ def test_sbatch_does_not_requeue_a_job_that_failed(stubs):
     assert [call[0] for call in stubs.calls()] == ["srun"]
 
 
+@pytest.mark.slow
 def test_sbatch_recognizes_the_message_of_a_stopped_run(capfd, caplog):
     pytest.importorskip("lightning", reason="needs the train extra")
     from prott5nv.pretraining.callbacks import StopOnSignal

@@ -72,6 +72,7 @@ def either_folder(request, folder, encoder_folder):
     return {"hf": folder, "hf-encoder": encoder_folder}[request.param]
 
 
+@pytest.mark.slow
 def test_the_tokenizer_gives_the_same_ids(either_folder):
     tokenizer = transformers.AutoTokenizer.from_pretrained(either_folder)
     ours = ProteinTokenizer()
@@ -118,6 +119,7 @@ def packed(batch) -> tuple[torch.Tensor, torch.Tensor]:
     return batch["input_ids"][mask_BL], cu_seqlens
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overrides", [{}, {"bias_activation_fusion": False}])
 def test_hidden_states_and_logits_are_the_same(tmp_path, overrides):
     model = random_model(**overrides)
@@ -232,6 +234,7 @@ def test_peft_adds_adapters_to_the_encoder(encoder_folder, tmp_path):
     assert gradients and all("lora_B" in name for name in gradients)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("umask", [0o022, 0o077, 0o007])
 def test_files_have_the_usual_permissions(source, tmp_path, umask):
     for target in EXPORTS:
@@ -240,6 +243,7 @@ def test_files_have_the_usual_permissions(source, tmp_path, umask):
         assert set(modes.values()) == {0o666 & ~umask}, modes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_converting_back_gives_the_same_bytes(tmp_path, dtype):
     model = random_model(seq_length=100)
@@ -273,6 +277,7 @@ def test_a_folder_with_the_encoder_alone_is_not_converted_back(encoder_folder, t
     assert os.listdir(tmp_path) == ["saved"]
 
 
+@pytest.mark.slow
 def test_the_example_of_the_encoder_card_runs(encoder_folder, source):
     card = (encoder_folder / "README.md").read_text()
     assert read_nemo(source, weights=False).sha256 in card and "pipeline_tag: feature-extraction\n" in card
@@ -283,6 +288,7 @@ def test_the_example_of_the_encoder_card_runs(encoder_folder, source):
     assert config.model_type == "xlm-roberta-xl" and config.hidden_act == "gelu_pytorch_tanh"
 
 
+@pytest.mark.slow
 def test_the_example_of_the_model_card_runs(folder, source):
     card = (folder / "README.md").read_text()
     assert read_nemo(source, weights=False).sha256 in card and "pipeline_tag" not in card

@@ -84,6 +84,7 @@ def test_wrong_parameters_are_refused_and_leave_no_file(minute_model, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_failed_write_keeps_the_older_file(minute_model, tmp_path):
     """The process may write at most 4 kB to a file, as on a full disk."""
     path = tmp_path / "model.nemo"

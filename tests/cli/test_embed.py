@@ -114,6 +114,7 @@ def test_bad_records_are_named_before_anything_is_computed(run, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["p.fasta"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("from_standard_input", [False, True])
 def test_bad_records_can_be_skipped_and_are_listed(run, start, tmp_path, from_standard_input):
     text = ">a\nMS\n>a\nMK\n>sp|P1|A\nMS\n>tr|P1|B\nMK\n>b/c\nMK\n>d\nMK1L\n>e\n>f\nMÄS\n>last\nMSLKR\n"
@@ -160,6 +161,7 @@ def wait_for_commit(process, journal, before=0):
     wait_until(lambda: process.poll() is not None or (journal.exists() and journal.stat().st_size > before + 1000))
 
 
+@pytest.mark.slow
 def test_a_run_killed_three_times_gives_the_output_of_an_uninterrupted_run(run, start, tmp_path):
     rng = random.Random(0)
     random_fasta(tmp_path / "p.fasta", 900)
@@ -179,6 +181,7 @@ def test_a_run_killed_three_times_gives_the_output_of_an_uninterrupted_run(run, 
     assert not (tmp_path / "out.h5.partial").exists()
 
 
+@pytest.mark.slow
 def test_a_run_stopped_with_control_c_prints_how_to_continue(start, tmp_path):
     random_fasta(tmp_path / "p.fasta", 4000)
     process = start("p.fasta", "-o", "out.h5")
@@ -190,6 +193,7 @@ def test_a_run_stopped_with_control_c_prints_how_to_continue(start, tmp_path):
     assert "Traceback" not in stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", ["rows", "HDF5 file"])
 def test_a_full_disk_loses_nothing(run, start, tmp_path, victim):
     # A limit on the size of files stands for a full disk. The HDF5 file is a little larger than the file of rows.
@@ -260,6 +264,7 @@ def test_the_command_line_offers_the_rules_for_long_proteins_of_the_embedder():
     assert list(option.type.choices) == list(LONG_RULES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 3])
 def test_merged_shards_are_what_one_process_writes(run, tmp_path, count):
     random_fasta(tmp_path / "p.fasta", 50)

@@ -110,6 +110,7 @@ def test_outputs_follow_one_rule(filled, tmp_path):
     assert ".npz means NumPy" in filled("MS?", "-o", "out.npz", code=2).stderr
 
 
+@pytest.mark.slow
 def test_the_built_in_model_on_an_example(examples):
     command = [sys.executable, "-m", "prott5nv", "fill", examples / "proteins.fasta"]
     done = subprocess.run([*command, "--protein", "P01308", "--mask", "40-42"], capture_output=True, text=True)

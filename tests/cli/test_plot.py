@@ -30,6 +30,7 @@ def plot(run, tmp_path):
     return plot
 
 
+@pytest.mark.slow
 def test_a_page_holds_every_protein_and_its_label(plot, tmp_path):
     assert plot("store.h5", "--color-by", "families.tsv").stdout == "store.html: 10 proteins\n"
     page = (tmp_path / "store.html").read_text()

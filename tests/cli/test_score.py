@@ -268,6 +268,7 @@ def test_standard_output_holds_nothing_but_the_table(score):
     assert "-: 81 residues" in done.stderr
 
 
+@pytest.mark.slow
 def test_the_built_in_model_on_an_example(examples, tmp_path):
     command = [sys.executable, "-m", "prott5nv", "score", examples / "proteins.fasta", "--protein", "P01308"]
     (tmp_path / "v.txt").write_text("V42A\nH29D:L30P\n")

@@ -10,6 +10,7 @@ from helpers.embedding_files import contents, random_fasta
 from helpers.waiting import wait_until
 
 
+@pytest.mark.slow
 def test_workers_give_what_one_process_writes(run, tmp_path):
     random_fasta(tmp_path / "p.fasta", 50)
     with open(tmp_path / "p.fasta", "a") as file:
@@ -22,6 +23,7 @@ def test_workers_give_what_one_process_writes(run, tmp_path):
     assert "already complete" in run("p.fasta", "-o", "out.h5", "--workers", "2", "--on-error", "skip", code=3).stdout
 
 
+@pytest.mark.slow
 def test_an_error_in_the_input_is_printed_once(run, tmp_path):
     (tmp_path / "p.fasta").write_text(">a\nMSLKR\n>b\n>c\nMKV\n")
     lines = run("p.fasta", "-o", "out.h5", "--workers", "2", code=2).stderr.splitlines()
@@ -31,6 +33,7 @@ def test_an_error_in_the_input_is_printed_once(run, tmp_path):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_after_control_c_and_kills_no_process_remains_and_the_run_resumes(run, start, tmp_path):
     psutil = pytest.importorskip("psutil")

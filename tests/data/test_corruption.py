@@ -59,6 +59,7 @@ def test_targets_restore_the_protein(lengths, first, mean_span_length, masked_lm
         assert is_residue[follows_sentinel].all()  # every sentinel replaces at least one residue
 
 
+@pytest.mark.slow
 def test_one_hundred_thousand_samples_at_span_length_one():
     lengths = np.random.default_rng(1).integers(1, 513, size=100_000)
     tokens, cu_seqlens = proteins(lengths)
@@ -82,6 +83,7 @@ def test_one_hundred_thousand_samples_at_span_length_one():
     assert masked.mean() == pytest.approx(0.15, abs=0.001)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [10, 64, 333, 512])
 def test_masked_fraction_is_exact_for_every_length(length):
     """Rounding to the nearest would mask 20 % of a protein of 10."""

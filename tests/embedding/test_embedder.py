@@ -67,6 +67,7 @@ def test_every_letter_gets_a_row(embedder):
     assert [len(rows) for rows in seqs_to_embedding(sequences, embedder)] == [1, 4, 3, 5, 6, len(HBA)]
 
 
+@pytest.mark.slow
 def test_records_of_unusual_files_keep_their_order_and_get_a_row_per_residue(embedder, shared):
     files = sorted((shared / "data" / "sequences" / "quirks").iterdir())
     assert files
@@ -92,6 +93,7 @@ def alone(request, network) -> tuple[str, dict[str, np.ndarray]]:
     return request.param, dict(embedder.embed([protein(length) for length in range(3, 511, 8)]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 2, 7, 64])
 def test_embeddings_do_not_depend_on_batch_size_or_order(network, alone, batch_size):
     precision, expected = alone
@@ -103,6 +105,7 @@ def test_embeddings_do_not_depend_on_batch_size_or_order(network, alone, batch_s
             assert_same(rows, expected[sequence], precision)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_a_permuted_input_gives_permuted_embeddings(network, alone, seed):
     precision, expected = alone
@@ -123,6 +126,7 @@ def test_a_gpu_agrees_with_the_cpu(network, alone, precision, compiled):
         assert np.min((rows * expected[sequence]).sum(1) / norms) > 0.99
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_compiling_does_not_change_the_embeddings(network, precision):
@@ -188,6 +192,7 @@ def test_overlapping_windows_are_averaged(embedder):
     np.testing.assert_allclose(rows[1290], parts[1024][266], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [511, 512, 513, 768, 769, 35_213])
 def test_windows_give_one_row_per_residue(embedder, length):
     (rows,) = seqs_to_embedding([protein(length)], embedder, long="window")
@@ -313,6 +318,7 @@ def test_a_number_that_is_too_large_for_float16_is_never_stored(network, tmp_pat
         assert store["bad"].max() == 100_000
 
 
+@pytest.mark.slow
 def test_embedding_imports_no_training_framework():
     code = """
 import sys
@@ -325,6 +331,7 @@ print(sorted(heavy & set(sys.modules)))
     assert out.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_proteins():
     code = """
 import random, resource, torch

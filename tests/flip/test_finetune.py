@@ -39,6 +39,7 @@ def table(path):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", FLIP)
 def test_every_task_from_its_files_to_a_predictor(task, finetune, examples, tmp_path):
     folder, result = finetune(task, "seeds=[1,2]", "task.training.epochs=3")
@@ -68,12 +69,14 @@ def test_every_mode_on_a_gpu(task, mode, finetune, examples, tmp_path):
     assert predict_file(folder, examples / "proteins.fasta", tmp_path / "out.csv", device="cuda") == 36
 
 
+@pytest.mark.slow
 def test_heads_learn_what_depends_on_the_residue_alone(finetune):
     _, result = finetune("secondary_structure", "seeds=[1]", "task.training.lr=0.01", "task.training.batch_size=4")
     scores = {name: scores["all"]["accuracy"]["mean"] for name, scores in result["results"].items()}
     assert scores["one-hot"] > 0.95 and scores["encoder"] > scores["constant"] + 0.1  # the encoder is random
 
 
+@pytest.mark.slow
 def test_saved_predictor_reproduces_the_scored_predictions(finetune, flip_data):
     folder, _ = finetune("secondary_structure", "seeds=[1]", "task.training.epochs=2", "baselines=false")
     scored = {row["id"]: row for row in table(folder / "predictions.csv")}
@@ -88,6 +91,7 @@ def test_saved_predictor_reproduces_the_scored_predictions(finetune, flip_data):
         assert scored[row["id"]]["target"][0] == "-"  # masked
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["lora", "full"])
 def test_trained_encoder_is_stored_in_the_file(mode, finetune, flip_data):
     pytest.importorskip("peft", reason="needs the finetune extra")
@@ -103,6 +107,7 @@ def test_trained_encoder_is_stored_in_the_file(mode, finetune, flip_data):
         assert np.mean([a == b for a, b in zip(row["prediction"], scored[row["id"]], strict=True)]) > 0.99
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_scores(finetune):
     runs = [finetune("gb1", "seeds=[3]", "task.training.epochs=3", "baselines=false")[1] for _ in range(2)]
     assert runs[0]["results"] == runs[1]["results"] and runs[0]["history"] == runs[1]["history"]

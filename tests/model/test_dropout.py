@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from prott5nv.model.dropout import dropout
 
 
+@pytest.mark.slow
 @given(st.floats(0.01, 0.9), st.integers(0, 2**32))
 def test_dropout_has_the_given_probability_and_keeps_the_mean(probability, seed):
     torch.manual_seed(seed)

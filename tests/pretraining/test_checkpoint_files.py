@@ -84,6 +84,7 @@ def test_a_full_disk_leaves_the_existing_files(run):
     assert path.read_bytes() == before and len(os.listdir(run)) == 5
 
 
+@pytest.mark.slow
 def test_kills_while_saving():
     command = [sys.executable, str(BENCHMARK), "--kills", "3", "--mib", "8"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)

@@ -37,6 +37,7 @@ def losses_and_metrics(cfg, *callbacks):
     return losses.values, {name: value.item() for name, value in trainer.callback_metrics.items()}
 
 
+@pytest.mark.slow
 def test_a_probe_scores_the_weights_and_does_not_change_the_run(cfg, dataset, on_ranks):
     cfg.model.hidden_dropout = cfg.model.attention_dropout = 0.1
     (plain, without), _ = on_ranks(2, losses_and_metrics, cfg)

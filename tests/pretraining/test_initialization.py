@@ -89,6 +89,7 @@ def test_the_input_is_not_changed_and_the_seed_determines_the_weights():
         assert not torch.equal(first[name], other[name])
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_mimetic_weights_and_learns(cfg):
     cfg.model.init_method, cfg.model.optim.sched.warmup_steps, cfg.trainer.max_steps = "mimetic", 1, 8
     losses = Losses()

@@ -38,6 +38,7 @@ def test_the_loss_is_over_all_targets_and_the_residue_loss_over_residues(cfg):
     assert sums[5] == len(batch["enc_tokens"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut", [{"micro_batch_size": 3}, {"data": {"tokens_per_micro_batch": 500}}])
 def test_micro_batches_do_not_change_a_step(cfg, cut):
     _, whole = fit(cfg)

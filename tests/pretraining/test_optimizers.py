@@ -55,6 +55,7 @@ def test_the_models_matrices_are_those_of_attention_and_mlp(cfg):
     assert sum(map(len, (matrices, decayed, undecayed))) == len(names)
 
 
+@pytest.mark.slow
 def test_a_run_with_muon_resumes_exactly(cfg, tmp_path):
     cfg.model.optim.name = "muon"
     cfg.trainer.max_steps = 6

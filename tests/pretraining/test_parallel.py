@@ -48,6 +48,7 @@ def assert_close(weights, expected):
         np.testing.assert_allclose(weight, expected[name], atol=2e-5, rtol=0, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size, tensor_parallel", [(2, 1), (2, 2), (4, 1), (4, 2)])
 def test_several_ranks_train_as_one(cfg, on_ranks, size, tensor_parallel):
     cfg.model.global_batch_size, cfg.model.micro_batch_size = 5, 2  # a rank gets fewer proteins than another
@@ -63,6 +64,7 @@ def test_several_ranks_train_as_one(cfg, on_ranks, size, tensor_parallel):
             np.testing.assert_array_equal(weight, ranks[0][1][name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tensor_parallel", [1, 2])
 def test_two_ranks_resume_to_the_bit(cfg, on_ranks, tmp_path, tensor_parallel):
     cfg.model.hidden_dropout = cfg.model.attention_dropout = 0.1
@@ -75,6 +77,7 @@ def test_two_ranks_resume_to_the_bit(cfg, on_ranks, tmp_path, tensor_parallel):
         np.testing.assert_array_equal(resumed_weights[name], weight)
 
 
+@pytest.mark.slow
 def test_a_run_resumes_with_another_number_of_shards(cfg, on_ranks, tmp_path):
     straight, weights, _ = train(cfg, 4, devices=1)
     cfg.model.tensor_model_parallel_size = 2
@@ -85,6 +88,7 @@ def test_a_run_resumes_with_another_number_of_shards(cfg, on_ranks, tmp_path):
     assert_close(resumed_weights, weights)
 
 
+@pytest.mark.slow
 def test_shards_start_with_mimetic_weights(cfg, on_ranks):
     cfg.model.init_method, cfg.model.optim.lr = "mimetic", 0.0
     expected, expected_weights, _ = train(cfg, 1, devices=1)
@@ -95,6 +99,7 @@ def test_shards_start_with_mimetic_weights(cfg, on_ranks):
             np.testing.assert_array_equal(weight, expected_weights[name])
 
 
+@pytest.mark.slow
 def test_shards_train_in_mixed_precision(cfg, on_ranks):
     expected, _, _ = train(cfg, 3, devices=1)
     cfg.model.tensor_model_parallel_size = 2
@@ -155,6 +160,7 @@ def stopped(cfg):
     return str(caught.value)
 
 
+@pytest.mark.slow
 def test_an_invalid_record_on_one_rank_stops_both_with_one_message(cfg, on_ranks, training_data, tmp_path):
     data = shutil.copytree(training_data, tmp_path / "data")
     rows = (data / "train" / "x000.csv").read_text().splitlines()
@@ -201,6 +207,7 @@ def two_devices(training_data, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_killed_run_of_two_processes_resumes_to_a_model_that_embeds(cfg, two_devices, tmp_path, examples):
     arguments = (*two_devices, "do_testing=true")
     process = subprocess.Popen(command(*arguments), start_new_session=True, stderr=subprocess.PIPE, text=True)

@@ -57,6 +57,7 @@ def uninterrupted(training_data, tmp_path_factory):
     return results / "uninterrupted", done
 
 
+@pytest.mark.slow
 def test_a_run_prints_the_path_of_a_model_that_embeds(uninterrupted):
     folder, done = uninterrupted
     exported = folder / "uninterrupted.nemo"
@@ -88,6 +89,7 @@ def test_training_lowers_the_loss_and_the_test_split_is_evaluated(uninterrupted)
     assert "test_residue_perplexity" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_losses(uninterrupted, training_data, tmp_path):
     arguments = overrides(training_data, tmp_path, "killed", 30)
     process = subprocess.Popen(command(*arguments), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
@@ -135,6 +137,7 @@ def test_printing_the_settings_does_not_import_nemo():
     assert "hydra" in imported and not imported & {"nemo", "megatron", "lightning", "torch"}
 
 
+@pytest.mark.slow
 def test_multirun_trains_one_run_for_each_value(training_data, tmp_path):
     arguments = overrides(training_data, tmp_path, "lr-${model.optim.lr}", 1)
     multirun = ["--multirun", "model.optim.lr=1e-3,2e-3", f"hydra.sweep.dir={tmp_path / 'sweep'}"]

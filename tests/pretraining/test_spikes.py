@@ -66,6 +66,7 @@ def run(cfg, folder, ckpt_path=None, devices=2):
     return recorder.values, recorder.idle, output.getvalue()
 
 
+@pytest.mark.slow
 def test_a_spike_is_skipped_by_all_ranks_and_on_resuming(uniform_data, on_ranks, tmp_path):
     uniform_data.model.skip_loss_spikes = 1  # the window has the losses of the first steps, which fall steeply
     (straight, idle, output), (_, idle_of_second, output_of_second) = on_ranks(2, run, uniform_data, tmp_path)

@@ -45,6 +45,7 @@ def run(cfg, folder, *callbacks, devices=1):
     return losses.values, code
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_to_any_rank_saves_and_stops_all(cfg, on_ranks, tmp_path, signum):
     cfg.trainer.max_steps = 6
