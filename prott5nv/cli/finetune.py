@@ -157,8 +157,10 @@ def run(cfg: DictConfig) -> None:
     ProtT5nvError
         If a setting, the table or the model is not valid.
     """
+    from prott5nv.cli.hydra_app import refuse_missing_values
     from prott5nv.flip.config import finetune_config
 
+    refuse_missing_values(cfg)
     config = finetune_config(cfg)
     # Importing PyTorch takes a second. An invalid setting has been reported by now.
     from prott5nv.flip.finetune import finetune

@@ -12,7 +12,7 @@ from pathlib import Path
 import hydra
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from prott5nv.errors import ProtT5nvError
 
@@ -60,7 +60,8 @@ def run(
                 # Lightning starts the processes of further devices with the command line of this one.
                 sys.argv = process_arguments
                 configure_logging()
-                OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+                refuse_missing_values(cfg)
+                OmegaConf.to_container(cfg, resolve=True)
                 function(cfg)
         except (ProtT5nvError, HydraException, OmegaConfBaseException) as error:
             if show_traceback:
@@ -94,11 +95,32 @@ def describe(error: Exception, listing: str = "`--cfg job` prints all settings")
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     if not isinstance(cause, OmegaConfBaseException) or not cause.full_key:
         return " ".join(str(cause).split())
-    if isinstance(cause, MissingMandatoryValue):
-        return f"{cause.full_key} has no value: add {cause.full_key}=VALUE"
     if isinstance(cause, (ConfigAttributeError, ConfigKeyError)):
         return f"there is no setting {cause.full_key}: {listing}"
     return f"{cause.full_key}: {str(cause).splitlines()[0]}"
+
+
+def refuse_missing_values(cfg: DictConfig) -> None:
+    """Refuse a configuration in which a value is still ``???``.
+
+    Parameters
+    ----------
+    cfg : DictConfig
+        Composed configuration.
+
+    Raises
+    ------
+    ProtT5nvError
+        Names the first of these settings.
+    """
+    # OmegaConf's own error lacks the name of the setting while a debugger or coverage traces the program.
+    sections: list[tuple[str, object]] = [("", OmegaConf.to_container(cfg, resolve=False))]
+    while sections:
+        name, value = sections.pop()
+        if value == "???":
+            raise ProtT5nvError(f"{name} has no value: add {name}=VALUE")
+        if isinstance(value, dict):
+            sections += [(f"{name}.{key}" if name else key, inner) for key, inner in reversed(value.items())]
 
 
 def configure_logging() -> None:

@@ -309,7 +309,7 @@ def finetune_config(cfg: DictConfig) -> FinetuneConfig:
     from omegaconf import OmegaConf
 
     # Hydra lets an override with a plus, such as +task.lr=1, add any key; a second merge refuses it.
-    values = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    values = OmegaConf.to_container(cfg, resolve=True)
     merged = OmegaConf.merge(OmegaConf.structured(FinetuneConfig), values)
     return cast(FinetuneConfig, OmegaConf.to_object(merged))
 

@@ -73,7 +73,7 @@ def test_finished_shards_are_not_computed_again(request_for, tmp_path):
     # Merging fails here, after the shards are complete.
     (tmp_path / "out.h5").rename(tmp_path / "expected.h5")
     (tmp_path / "out.h5").mkdir()
-    with pytest.raises(ProtT5nvError, match="exists"):
+    with pytest.raises(ProtT5nvError, match="this is a folder"):
         run_with_workers(request, 2, Listener())
     (tmp_path / "out.h5").rmdir()
     recorder = Recorder()

@@ -54,7 +54,7 @@ def test_every_head_has_settings():
         ("proteins_per_set=1", "proteins_per_set=1: must be at least 2"),
         ("lora.rank=0", "lora.rank=0: must be at least 1"),
         ("lora.target_modules=[]", "lora.target_modules is empty"),
-        ("task.name=???", "task.name"),
+        ("task.name=???", "task.name has no value: add task.name=VALUE"),
         ("task=conservatism", "task=conservatism: must be one of conservation, custom, gb1, meltome, scl, secondary_"),
     ],
 )

@@ -115,7 +115,7 @@ def test_a_killed_run_resumes_to_the_same_losses(uninterrupted, training_data, t
         ((), "model.data.dataset_path"),
         (("model.hidden=3",), "there is no setting model.hidden"),
         (("model.micro_batch_size=0", "model.data.dataset_path=data"), "model.micro_batch_size=0"),
-        (("model=huge",), "prott5nv small tiny"),
+        (("model=huge",), "model=huge: must be one of builtin, prott5nv, small, tiny"),
     ],
 )
 def test_an_error_is_one_line(wrong, message):
