@@ -33,8 +33,8 @@ def write(tmp_path, content: bytes, name="proteins.fasta"):
         b"\xef\xbb\xbf" + PLAIN,
         PLAIN.rstrip(),
         PLAIN.replace(b"LAG", b"LAG \t"),
-        gzip.compress(PLAIN),
-        gzip.compress(PLAIN[:20]) + gzip.compress(PLAIN[20:]),
+        gzip.compress(PLAIN, mtime=0),
+        gzip.compress(PLAIN[:20], mtime=0) + gzip.compress(PLAIN[20:], mtime=0),
     ],
     ids=["plain", "crlf", "byte order mark", "no final newline", "trailing white space", "gzip", "gzip of two members"],
 )
@@ -109,9 +109,9 @@ def test_random_records_are_read_back(tmp_path_factory, records, width, line_end
         (b">a\nMKV\n--\n>b\nLAG\n", "line 3: record a has the line '--', which grep -A writes"),
         (b">a\nMKV\r\n--\r\n>b\nLAG\n", "line 3: record a has the line '--', which grep -A writes"),
         (">a\nMKV\n".encode("utf-16"), "binary file"),
-        (gzip.compress(PLAIN * 1000)[:-20], "truncated"),
-        (gzip.compress(PLAIN)[:-8] + b"\1\2\3\4\5\6\7\10", "damaged"),
-        (gzip.compress(PLAIN) + b"junk", "damaged"),
+        (gzip.compress(PLAIN * 1000, mtime=0)[:-20], "truncated"),
+        (gzip.compress(PLAIN, mtime=0)[:-8] + b"\1\2\3\4\5\6\7\10", "damaged"),
+        (gzip.compress(PLAIN, mtime=0) + b"junk", "damaged"),
     ],
 )
 def test_the_error_for_a_bad_file_is_one_line_with_the_place(tmp_path, content, message):
@@ -157,7 +157,7 @@ def test_empty_records_are_yielded_on_request(tmp_path):
     assert [record.sequence for record in read_fasta(path, allow_empty=True)] == ["", "MKV"]
 
 
-@pytest.mark.parametrize("content", [PLAIN, gzip.compress(PLAIN)], ids=["plain", "gzip"])
+@pytest.mark.parametrize("content", [PLAIN, gzip.compress(PLAIN, mtime=0)], ids=["plain", "gzip"])
 def test_standard_input(content):
     script = "from prott5nv.io.fasta import read_fasta; print([tuple(record) for record in read_fasta('-')])"
     done = subprocess.run([sys.executable, "-c", script], input=content, capture_output=True, check=True)

@@ -55,10 +55,10 @@ def test_names_in_messages():
     ("content", "message"),
     [
         (b"", "the file is empty"),
-        (gzip.compress(b""), "the file is empty"),
+        (gzip.compress(b"", mtime=0), "the file is empty"),
         (b"MKV\0", "binary file"),
-        (gzip.compress(TEXT)[:-8], "the gzip data are truncated; copy or download the file again"),
-        (gzip.compress(TEXT)[:-8] + bytes(8), "the gzip data are damaged"),
+        (gzip.compress(TEXT, mtime=0)[:-8], "the gzip data are truncated; copy or download the file again"),
+        (gzip.compress(TEXT, mtime=0)[:-8] + bytes(8), "the gzip data are damaged"),
     ],
 )
 def test_errors_name_the_file(tmp_path, content, message):
