@@ -33,7 +33,7 @@ def run(
     """Run a function with the configuration that the command line composes.
 
     A user's error ends the process with exit code 2 and one line on standard error. ``HYDRA_FULL_ERROR=1`` shows the
-    traceback instead.
+    traceback instead. Ctrl-C ends it with exit code 130 and one line.
 
     Parameters
     ----------
@@ -69,6 +69,10 @@ def run(
             if _is_first_process_of_machine():
                 print(f"prott5nv: error: {describe(error)}", file=sys.stderr)
             sys.exit(2)
+        except KeyboardInterrupt:
+            if _is_first_process_of_machine():
+                print("prott5nv: stopped", file=sys.stderr)
+            sys.exit(130)
 
     main = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=config_name)(guarded)
     try:

@@ -25,6 +25,8 @@ from prott5nv.pretraining.model import NotFiniteError, ProtT5nvModel
 
 logger = logging.getLogger(__name__)
 
+_INTERRUPTED = 130  # exit code of a program that Ctrl-C ended
+
 CU_SEQLENS = ("enc_cu_seqlens", "dec_cu_seqlens")
 
 MicroBatches = list[dict[str, Tensor]]
@@ -165,19 +167,26 @@ class Checkpoints(Callback):
 
 
 class StopOnSignal(Callback):
-    """On SIGTERM or SIGUSR1 to any rank, lets all ranks finish their step, save and exit with code 0.
+    """On SIGTERM, SIGUSR1 or Ctrl-C to any rank, lets all ranks finish their step, save and exit.
 
-    The same command then continues the run.
+    The exit code is 0, or 130 after Ctrl-C. The same command then continues the run. A second Ctrl-C exits at once.
     """
+
+    _exit_code = 0
 
     def on_train_start(self, trainer: pl.Trainer, model: ProtT5nvModel) -> None:
         """Install the signal handlers."""
 
         def request(signum: int, frame: FrameType | None) -> None:
+            if signum == signal.SIGINT:
+                if model.stop_requested:
+                    raise SystemExit(_INTERRUPTED)
+                self._exit_code = _INTERRUPTED
+                logger.info("finishing this step and saving; press Ctrl-C again to stop without saving")
             model.stop_requested = True
 
         # By now Lightning has installed its own handlers. It restores those from before training at the end.
-        for signum in (signal.SIGTERM, signal.SIGUSR1):
+        for signum in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
             signal.signal(signum, request)
 
     def on_train_batch_start(
@@ -186,4 +195,4 @@ class StopOnSignal(Callback):
         """Exit, once the previous step has been saved and logged."""
         if model.stopping:
             logger.info("stopped at step %d on a signal; the same command continues from there", trainer.global_step)
-            raise SystemExit(0)
+            raise SystemExit(self._exit_code)

@@ -45,6 +45,21 @@ def run(cfg, folder, *callbacks, devices=1):
     return losses.values, code
 
 
+def test_control_c_saves_and_stops(cfg, tmp_path):
+    cfg.trainer.max_steps = 6
+    straight, _ = run(cfg, tmp_path / "straight")
+    first, code = run(cfg, tmp_path / "stopped", SignalAfterStep(2, signal.SIGINT, rank=0))
+    assert code == 130 and os.listdir(tmp_path / "stopped") == ["step=3.ckpt"]
+    rest, code = run(cfg, tmp_path / "stopped")
+    assert code is None and first + rest == straight
+
+
+def test_a_second_control_c_stops_at_once(cfg, tmp_path):
+    twice = [SignalAfterStep(2, signal.SIGINT, rank=0), SignalAfterStep(2, signal.SIGINT, rank=0)]
+    _, code = run(cfg, tmp_path, *twice)
+    assert code == 130 and not list(tmp_path.iterdir())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_to_any_rank_saves_and_stops_all(cfg, on_ranks, tmp_path, signum):
