@@ -1,8 +1,9 @@
 """Random access to the proteins in CSV files, which are memory-mapped and never loaded as a whole.
 
-The layout is that of BioNeMo v1: a header line ``record_id,record_name,sequence_length,sequence``, then one unquoted
-row for each protein. An index beside each file holds the start of each row in 8 bytes; it is built on first use. All
-workers and ranks share the files and the indices through the page cache.
+The layout is that of BioNeMo v1: a header line ``record_id,record_name,sequence_length,sequence``, then one row for
+each protein. A name that contains a comma or a quote is quoted, as in any CSV file; the other fields are not. An index
+beside each file holds the start of each row in 8 bytes; it is built on first use. All workers and ranks share the files
+and the indices through the page cache.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import hashlib
 import mmap
 import os
 import re
+import string
 from bisect import bisect_right
 from collections.abc import Sequence
 from io import FileIO
@@ -23,8 +25,14 @@ import numpy as np
 from prott5nv.data import CSV_HEADER
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.atomic import whole_file
+from prott5nv.model.tokenizer import ProteinTokenizer
 
-_BLOCK = 1 << 24  # bytes read at a time while indexing
+_BLOCK = 1 << 24  # bytes read at a time while indexing and checking
+_ROW = re.compile(r'[^,"]*,("(?:[^"]|"")*"|(?!")[^,]*),[^,"]*,([^,"]+)')
+_COMMA, _NEWLINE, _RETURN, _QUOTE = b',\n\r"'
+
+# A row with another character in its sequence is parsed and checked on its own.
+_RESIDUES = (string.ascii_letters + "*-").encode()
 
 
 class CSVDataset:
@@ -102,20 +110,108 @@ class CSVDataset:
         IndexError
             If there is no such record.
         ProtT5nvError
-            If its row does not have four unquoted fields.
+            If its row does not have four fields. Only the name may be quoted.
         """
+        file, record, text = self._text(index)
+        match = _ROW.fullmatch(text)
+        if match is None:
+            raise ProtT5nvError(
+                f"{self.paths[file]}, line {record + 2}: not a row of {CSV_HEADER.decode()} (four fields, and only the "
+                "name may be quoted); write the file with `prott5nv prepare uniref50`"
+            )
+        name, sequence = match.groups()
+        return name[1:-1].replace('""', '"') if name.startswith('"') else name, sequence
+
+    def _text(self, index: int) -> tuple[int, int, str]:
+        """Return the number of the file, the number of the record in it, and the row without its line end."""
         if not 0 <= index < len(self):
             raise IndexError(f"record {index} of {len(self)}")
         file = bisect_right(self._first, index) - 1
         record = index - self._first[file]
         start, end = self._offsets[file][record : record + 2].tolist()
-        fields = self._maps[file][start:end].rstrip(b"\r\n").decode("utf-8", errors="replace").split(",")
-        if len(fields) != 4 or not fields[3] or '"' in fields[3]:
-            raise ProtT5nvError(
-                f"{self.paths[file]}, line {record + 2}: not a row of {CSV_HEADER.decode()} (four fields, none "
-                "quoted); write the file with `prott5nv prepare uniref50`"
-            )
-        return fields[1], fields[3]
+        return file, record, self._maps[file][start:end].rstrip(b"\r\n").decode("utf-8", errors="replace")
+
+    def check(self, first: int = 0, last: int | None = None) -> int:
+        """Check that records can be used, so that a bad one is found before training and not in the middle of it.
+
+        Parameters
+        ----------
+        first : int, default 0
+            First record to check.
+        last : int, optional
+            End of the records to check; by default the number of records.
+
+        Returns
+        -------
+        int
+            Number of residues of the checked records.
+
+        Raises
+        ------
+        ProtT5nvError
+            If a row does not have four fields, a sequence has a character that is not a residue, or an index does not
+            fit its file. The message names file and line.
+        """
+        residues = 0
+        last = len(self) if last is None else last
+        for file, start_of_file in enumerate(self._first[:-1]):
+            offsets = self._offsets[file]
+            record, end = max(0, first - start_of_file), min(len(offsets) - 1, last - start_of_file)
+            while record < end:
+                # As many whole rows as fit into a block, but at least one.
+                fitting = int(np.searchsorted(offsets, offsets[record] + _BLOCK, side="right")) - 1
+                stop = min(max(fitting, record + 1), end)
+                residues += self._check_rows(file, record, stop)
+                record = stop
+        return residues
+
+    def _check_rows(self, file: int, first: int, last: int) -> int:
+        """Check consecutive rows of a file, and return the number of their residues."""
+        text, starts = self._rows(file, first, last)
+        # Without residues, little remains of a row, and it ends with a comma if the sequence has only residues.
+        rest = np.frombuffer(text.translate(None, _RESIDUES), dtype=np.uint8)
+        rest_ends = np.flatnonzero(rest == _NEWLINE)
+        block = np.frombuffer(text, dtype=np.uint8)
+        if len(rest_ends) != last - first or not (block[starts[1:] - 1] == _NEWLINE).all():
+            raise self._damaged_index(file)
+        commas_before = np.searchsorted(np.flatnonzero(rest == _COMMA), np.append(0, rest_ends))
+        before_end = np.where(rest[rest_ends - 1] == _RETURN, rest_ends - 2, rest_ends - 1)
+        is_plain = (np.diff(commas_before) == 3) & (rest[before_end] == _COMMA)
+        is_plain[np.searchsorted(rest_ends, np.flatnonzero(rest == _QUOTE))] = False
+        commas = np.append(np.flatnonzero(block == _COMMA), 0)
+        ends = starts[1:] - np.where(block[starts[1:] - 2] == _RETURN, 2, 1)
+        lengths = ends - commas[commas_before[1:] - 1] - 1  # only a row with commas is plain
+        is_plain &= lengths > 0
+        for index in np.flatnonzero(~is_plain).tolist():
+            lengths[index] = self._check_record(self._first[file] + first + index)
+        return int(lengths.sum())
+
+    def _rows(self, file: int, first: int, last: int) -> tuple[bytes, np.ndarray]:
+        """Return the text of consecutive rows, and where each row starts in it, followed by the end of the last one."""
+        offsets = self._offsets[file][first : last + 1]
+        start = int(offsets[0])
+        text, starts = self._maps[file][start : int(offsets[-1])], offsets - start
+        if last == len(self._offsets[file]) - 1:
+            text = text.rstrip(b"\r\n") + b"\n"  # blank lines may follow the last row
+            starts[-1] = len(text)
+        follows_header = first > 0 or self._maps[file][:start].rstrip(b"\r\n") == CSV_HEADER
+        if not follows_header or starts[-1] != len(text) or (np.diff(starts) <= 0).any():
+            raise self._damaged_index(file)
+        return text, starts
+
+    def _damaged_index(self, file: int) -> ProtT5nvError:
+        path = self.paths[file]
+        return ProtT5nvError(f"{path}: the index of this file, {path.name}.idx, does not fit it; delete the index")
+
+    def _check_record(self, index: int) -> int:
+        """Check one record, and return the number of its residues."""
+        name, sequence = self.row(index)
+        try:
+            ProteinTokenizer().encode_batch([sequence.upper()], [name])
+        except ProtT5nvError as error:
+            file, record, _ = self._text(index)
+            raise ProtT5nvError(f"{self.paths[file]}, line {record + 2}: {error}") from None
+        return len(sequence)
 
 
 def expand_files(files: str | Sequence[str]) -> list[str]:

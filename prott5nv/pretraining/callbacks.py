@@ -116,12 +116,15 @@ class Checkpoints(Callback):
         Number of checkpoints with the lowest validation perplexity to keep beside the newest two; -1 keeps all.
     export_best : bool, default True
         Whether to write a ``.nemo`` file beside each of them.
+    interval : int, optional
+        Number of steps after which a run without validation saves a checkpoint.
     """
 
-    def __init__(self, folder: Path, keep_best: int = 3, export_best: bool = True):
+    def __init__(self, folder: Path, keep_best: int = 3, export_best: bool = True, interval: int | None = None):
         self.folder = folder
         self.keep_best = keep_best
         self.export_best = export_best
+        self.interval = interval
         self._saved_step: int | None = None
 
     def on_train_start(self, trainer: pl.Trainer, model: ProtT5nvModel) -> None:
@@ -136,8 +139,8 @@ class Checkpoints(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, model: ProtT5nvModel, outputs: Any, batch: MicroBatches, batch_idx: int
     ) -> None:
-        """Save if a signal stops the run after this step."""
-        if model.stopping:
+        """Save if a signal stops the run after this step, or if it is the turn of a run without validation."""
+        if model.stopping or (self.interval and trainer.global_step % self.interval == 0):
             self._save(trainer, model)
 
     def on_train_end(self, trainer: pl.Trainer, model: ProtT5nvModel) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import signal
+import time
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -16,6 +18,8 @@ from prott5nv.data.dataset import GlobalBatchSampler, PretrainingDataset
 from prott5nv.data.memmap import CSVDataset
 from prott5nv.errors import ProtT5nvError
 from prott5nv.model.config import ModelConfig
+
+logger = logging.getLogger(__name__)
 
 _Item = TypeVar("_Item")
 
@@ -121,6 +125,36 @@ def step_loader(
         persistent_workers=num_workers > 0,
         pin_memory=torch.cuda.is_available(),
     )
+
+
+def check_records(records: CSVDataset, split: str) -> None:
+    """Check all records of a split before they are used, and log the rate. All ranks call this together.
+
+    Each rank checks a part of the records, and an error of one is raised on every rank.
+
+    Parameters
+    ----------
+    records : CSVDataset
+        The records.
+    split : {"train", "val", "test"}
+        Name of the split in the log.
+
+    Raises
+    ------
+    ProtT5nvError
+        If a record cannot be used. The message names file and line.
+    """
+    rank, size = dist.get_rank(), dist.get_world_size()
+    started = time.monotonic()
+    error = None
+    try:
+        residues = records.check(len(records) * rank // size, len(records) * (rank + 1) // size)
+    except ProtT5nvError as caught:
+        error = caught
+    raise_together(error)
+    if rank == 0:
+        rate = residues / max(time.monotonic() - started, 1e-6)
+        logger.info("checked %s records of %s: %s residues/s on each rank", f"{len(records):,}", split, f"{rate:,.0f}")
 
 
 def raise_together(error: ProtT5nvError | None) -> None:

@@ -30,7 +30,7 @@ from prott5nv.data.dataset import PretrainingDataset
 from prott5nv.errors import ProtT5nvError
 from prott5nv.pretraining.config import architecture, as_dict
 from prott5nv.pretraining.initialization import mimetic
-from prott5nv.pretraining.loader import raise_together, split_dataset, step_loader
+from prott5nv.pretraining.loader import check_records, raise_together, split_dataset, step_loader
 from prott5nv.pretraining.losses import SUMS, LossSpikes, metrics_from_sums, token_losses
 from prott5nv.pretraining.megatron import MegatronProtT5, initialize_parallel
 from prott5nv.pretraining.optimizers import make_optimizer, make_schedule, parameter_groups
@@ -121,13 +121,29 @@ class ProtT5nvModel(ModelPT):
 
     # ------------------------------------------------------------------ data
 
+    def on_fit_start(self) -> None:
+        """Check all training and validation data, so that a bad record cannot stop a run in the middle."""
+        super().on_fit_start()
+        for split in ("train", "val") if self.trainer.limit_val_batches else ("train",):
+            check_records(self._dataset(split, shuffle=False).records, split)
+
+    def on_test_start(self) -> None:
+        """Check all test data."""
+        super().on_test_start()
+        check_records(self._dataset("test", shuffle=False).records, "test")
+
     def train_dataloader(self) -> DataLoader[StepInput]:
         """Return an endless stream of optimizer steps that starts at the trainer's current step."""
         dataset = self._dataset("train", shuffle=True, random_crop=bool(self.cfg.data.get("random_crop", False)))
         return self._loader(dataset, start_step=self.trainer.global_step)
 
-    def val_dataloader(self) -> DataLoader:
-        """Return the validation split: each protein once, with the same masks in every validation."""
+    def val_dataloader(self) -> DataLoader | list[DataLoader]:
+        """Return the validation split: each protein once, with the same masks in every validation.
+
+        NeMo also asks a run that validates nothing. It gets an empty list, since its data may have no such split.
+        """
+        if not self.trainer.limit_val_batches:
+            return []
         dataset = self._dataset("val", shuffle=False)
         return self._loader(dataset, num_samples=len(dataset))
 

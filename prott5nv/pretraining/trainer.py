@@ -62,7 +62,8 @@ def pretrain(cfg: DictConfig) -> Path:
     log_dir = Path(exp_manager(trainer, {**as_dict(cfg.exp_manager), "create_checkpoint_callback": False}))
     kept = config.exp_manager.checkpoint_callback_params
     checkpoints = log_dir / "checkpoints"
-    trainer.callbacks.append(Checkpoints(checkpoints, kept.save_top_k, kept.always_save_nemo))
+    interval = None if config.trainer.limit_val_batches else config.trainer.val_check_interval
+    trainer.callbacks.append(Checkpoints(checkpoints, kept.save_top_k, kept.always_save_nemo, interval))
     model = ProtT5nvModel(cfg.model, trainer)
     if config.restore_from_path is not None:
         _take_weights(model, config.restore_from_path)

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from prott5nv.data.memmap import CSVDataset, expand_files, open_index
 from prott5nv.errors import ProtT5nvError
+from prott5nv.model.tokenizer import ProteinTokenizer
 
 HEADER = "record_id,record_name,sequence_length,sequence"
 SEQUENCES = ["MSLKR", "MKV", "GIVEQCCTSICSLYQLENYCN"]
@@ -163,6 +164,66 @@ def test_missing_files_are_reported_with_the_remedy(tmp_path):
         CSVDataset(tmp_path, "val", "x000")
 
 
+def test_names_are_unquoted_as_in_any_csv_file(tmp_path):
+    path = write_csv(tmp_path / "train" / "x000.csv", [])
+    rows = ['0,"P1,a",3,MKV', '1,"say ""hi""",3,MKV', "2,3'-end\"x,3,MKV", '3,"",3,MKV']
+    path.write_text("\n".join([HEADER, *rows]))
+    records = CSVDataset(tmp_path, "train", "x000")
+    assert [records.record_name(index) for index in range(4)] == ["P1,a", 'say "hi"', "3'-end\"x", ""]
+    assert records.check() == 12
+
+
+@pytest.mark.parametrize("block", [1, 40, 1 << 24])
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+@pytest.mark.parametrize("end", [0, 1, 3])
+def test_the_check_counts_the_residues_of_sound_files(tmp_path, monkeypatch, block, newline, end):
+    write_csv(tmp_path / "train" / "x000.csv", ["MK*-v", *SEQUENCES], newline=newline, end=newline * end)
+    write_csv(tmp_path / "train" / "x001.csv", SEQUENCES, newline=newline, end=newline * end)
+    monkeypatch.setattr("prott5nv.data.memmap._BLOCK", block)
+    records = CSVDataset(tmp_path, "train", "x*")
+    assert records.check() == sum(len(records[index]) for index in range(len(records)))
+    assert records.check(2, 5) == sum(len(records[index]) for index in range(2, 5))
+
+
+@settings(deadline=None, max_examples=300)
+@given(number=st.integers(0, 4), row=st.text(alphabet=',"\r\nMk-*19. é', max_size=16), block=st.integers(1, 200))
+def test_the_check_refuses_exactly_what_reading_refuses(number, row, block):
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("prott5nv.data.memmap._BLOCK", block)
+        path = write_csv(Path(folder) / "train" / "x000.csv", ["MKV"] * 5, end="")
+        lines = path.read_bytes().split(b"\n")
+        lines[1 + number] = b"1,a," + row.encode()
+        path.write_bytes(b"\n".join(lines))
+        records = CSVDataset(folder, "train", "x000")
+        try:
+            expected = sum(len(ProteinTokenizer().encode(records[index].upper())) for index in range(len(records)))
+        except ProtT5nvError:
+            with pytest.raises(ProtT5nvError, match=r"x000.csv, line \d: "):
+                records.check()
+        else:
+            assert records.check() == expected
+
+
+def test_the_check_names_file_line_and_residue(tmp_path):
+    write_csv(tmp_path / "train" / "x000.csv", SEQUENCES)
+    write_csv(tmp_path / "train" / "x001.csv", [*SEQUENCES, "MK1", "M K"])
+    with pytest.raises(ProtT5nvError, match=r"x001.csv, line 5: record 1 \(UniRef50_3\), position 3: '1'"):
+        CSVDataset(tmp_path, "train", "x*").check()
+
+
+def test_the_check_refuses_an_index_of_another_file(tmp_path):
+    path = write_csv(tmp_path / "train" / "x000.csv", SEQUENCES)
+    CSVDataset(tmp_path, "train", "x000")
+    index = path.with_name("x000.csv.idx")
+    sound = np.fromfile(index, dtype="<i8")
+    for position, change in [(1, 17), (2, 3), (3, -1)]:
+        damaged = sound.copy()
+        damaged[position] += change
+        damaged.tofile(index)
+        with pytest.raises(ProtT5nvError, match=r"x000.csv.idx, does not fit it; delete the index"):
+            CSVDataset(tmp_path, "train", "x000").check()
+
+
 @pytest.mark.parametrize("row", ["1,UniRef50_B,3", '1,"UniRef50_B",3,"MKV"', "1,A,B,3,MKV", "1,UniRef50_B,0,", ""])
 def test_an_invalid_row_is_reported_by_file_and_line(tmp_path, row):
     path = write_csv(tmp_path / "train" / "x000.csv", SEQUENCES[:1])
@@ -171,6 +232,8 @@ def test_an_invalid_row_is_reported_by_file_and_line(tmp_path, row):
     assert (records[0], records[2]) == (SEQUENCES[0], "MKV")
     with pytest.raises(ProtT5nvError, match=r"x000.csv, line 3: not a row of record_id,"):
         records[1]
+    with pytest.raises(ProtT5nvError, match=r"x000.csv, line 3: not a row of record_id,"):
+        records.check()
 
 
 @pytest.mark.parametrize("text", ["", "id,sequence\n1,MKV\n", ">sp|P1|A\nMKV\n", HEADER + ",more\n"])
