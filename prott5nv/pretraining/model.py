@@ -89,9 +89,12 @@ class ProtT5nvModel(ModelPT):
             initialize_parallel(self.cfg.get("tensor_model_parallel_size", 1))
             torch.manual_seed(self.cfg.get("seed", 1234))
             recompute = self.cfg.get("activations_checkpoint_granularity") == "full"
-            self.megatron = MegatronProtT5(self.config, recompute=recompute)
-            if self.cfg.get("init_method", "normal") == "mimetic":
-                self.load_weights(mimetic(self._whole_weights(), self.config, self.cfg.seed))
+            # Lightning builds models under the run's device. A GPU draws other numbers from the same seed, so the
+            # initial weights are drawn on the CPU. Lightning moves the finished model.
+            with torch.device("cpu"):
+                self.megatron = MegatronProtT5(self.config, recompute=recompute)
+                if self.cfg.get("init_method", "normal") == "mimetic":
+                    self.load_weights(mimetic(self._whole_weights(), self.config, self.cfg.seed))
         if self.initial_weights is not None:
             self.load_weights(self.initial_weights)
             self.initial_weights = None

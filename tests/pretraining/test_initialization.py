@@ -13,6 +13,7 @@ from prott5nv.errors import ProtT5nvError
 from prott5nv.model.tokenizer import BOS, FIRST_SENTINEL
 from prott5nv.pretraining.config import checked
 from prott5nv.pretraining.initialization import mimetic
+from prott5nv.pretraining.model import ProtT5nvModel
 
 CONFIG = ModelConfig.preset("small", num_layers=2, decoder_num_layers=1, hidden_size=96, num_attention_heads=3)
 LENGTH, MASKED = 120, (3, 40, 77, 119)
@@ -87,6 +88,18 @@ def test_the_input_is_not_changed_and_the_seed_determines_the_weights():
     assert all(torch.equal(first[name], again[name]) for name in first)
     for name in ("embedding.position_embeddings.weight", "encoder.layers.1.self_attention.dense.weight"):
         assert not torch.equal(first[name], other[name])
+
+
+@pytest.mark.parametrize("method", ["normal", "mimetic"])
+def test_initial_weights_do_not_depend_on_the_device(cfg, method):
+    """Lightning builds models under the device of the run; the device "meta" stands for a GPU."""
+    cfg.model.init_method = method
+    expected, built = (ProtT5nvModel(cfg.model) for _ in range(2))
+    expected.configure_model()
+    with torch.device("meta"):
+        built.configure_model()
+    weights = dict(expected.named_parameters())
+    assert all(torch.equal(parameter, weights[name]) for name, parameter in built.named_parameters())
 
 
 @pytest.mark.slow
