@@ -2,9 +2,9 @@
 
 ``torch.load(weights_only=True)`` prevents a pickle from calling arbitrary functions, but it still builds every object
 that the pickle describes. A hundred bytes can describe nested tuples that take forever to hash, or a buffer of any
-size. A state dict needs none of this. This module interprets only the two dozen operations that ``torch.save`` writes
-for a state dict, and refuses all others. It imports, calls and allocates nothing. Its result describes the tensors;
-:mod:`prott5nv.checkpoint.weights` checks the description and reads the bytes.
+size. A state dict needs none of this. This module interprets only the operations that ``torch.save`` writes for
+tensors, numbers, texts, lists and dictionaries, and refuses all others. It imports, calls and allocates nothing. Its
+result describes the tensors; :mod:`prott5nv.checkpoint.weights` checks the description and reads the bytes.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ class _Damaged(Exception):
     """The pickle is damaged or does not describe a state dict."""
 
 
-def read_state_dict(pickle: bytes, where: str) -> dict[str, Any]:
-    """Interpret the pickle of a flat state dict.
+def read_state_dict(pickle: bytes, where: str) -> dict[Any, Any]:
+    """Interpret the pickle of a state dict, or of a dictionary that contains some.
 
     Parameters
     ----------
@@ -75,13 +75,14 @@ def read_state_dict(pickle: bytes, where: str) -> dict[str, Any]:
 
     Returns
     -------
-    dict of str to StoredTensor
-        Descriptions of the tensors. Other values, such as those of ``_extra_state``, are plain data.
+    dict
+        Descriptions of tensors, and plain data, by texts or integers. A list or dictionary may contain itself, because
+        a pickle can describe that.
 
     Raises
     ------
     ProtT5nvError
-        If the pickle describes anything other than tensors by name. No code of the pickle was run.
+        If the pickle describes anything other than tensors and plain data. No code of the pickle was run.
     """
     try:
         return _interpret(pickle, where)
@@ -91,7 +92,7 @@ def read_state_dict(pickle: bytes, where: str) -> dict[str, Any]:
         raise ProtT5nvError(f"{where}: not a state dict that torch.save wrote; expected tensors by name") from None
 
 
-def _interpret(pickle: bytes, where: str) -> dict[str, Any]:
+def _interpret(pickle: bytes, where: str) -> dict[Any, Any]:
     """Run the pickle's stack machine with the allowed operations."""
     stack: list[Any] = []
     argument: Any
@@ -109,7 +110,7 @@ def _interpret(pickle: bytes, where: str) -> dict[str, Any]:
         match opcode.name:
             case "PROTO":
                 pass
-            case "BINUNICODE" | "BININT" | "BININT1" | "BININT2" | "LONG1":
+            case "BINUNICODE" | "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT":
                 stack.append(argument)
             case "NONE" | "NEWTRUE" | "NEWFALSE":
                 stack.append({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[opcode.name])
@@ -117,6 +118,13 @@ def _interpret(pickle: bytes, where: str) -> dict[str, Any]:
                 stack.append({})
             case "EMPTY_TUPLE":
                 stack.append(())
+            case "EMPTY_LIST":
+                stack.append([])
+            case "APPEND" | "APPENDS":
+                items = [stack.pop()] if opcode.name == "APPEND" else pop_to_mark()
+                if type(stack[-1]) is not list:
+                    raise _Damaged
+                stack[-1].extend(items)
             case "MARK":
                 stack.append(_MARK)
             case "TUPLE":
@@ -164,7 +172,7 @@ def _set_items(target: Any, items: list[Any]) -> None:
     if not isinstance(target, dict) or len(items) % 2:
         raise _Damaged
     for key, value in zip(items[::2], items[1::2], strict=True):
-        if not isinstance(key, str) or key in target:
+        if type(key) not in (str, int) or key in target:
             raise _Damaged
         target[key] = value
 

@@ -1,4 +1,4 @@
-"""Reader of the weights in a ``.nemo`` file, which are a zip file in the format of ``torch.save``.
+"""Reader of files in the format of ``torch.save``, such as the weights in a ``.nemo`` file.
 
 Names, shapes, sizes and dtypes are checked before any weights are read. Each storage is then read once, directly into
 the memory of its tensor, so loading needs no more memory than the weights themselves. All checksums are verified.
@@ -11,7 +11,7 @@ import math
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from prott5nv.checkpoint.state_dict_pickle import Storage, StoredTensor, read_state_dict
@@ -26,8 +26,8 @@ MAX_PICKLE = 1 << 21
 _LOCAL_HEADER = struct.Struct("<26xHH")  # its last two fields are the lengths of the name and of the padding
 
 
-class Weights:
-    """The tensors of a ``torch.save`` file.
+class TorchArchive:
+    """A ``torch.save`` file, which is a zip file.
 
     Parameters
     ----------
@@ -35,22 +35,25 @@ class Weights:
         The open zip file.
     where : str
         File and member for error messages.
+    comment : int, default 0
+        Length of the comment at the end of the zip file in bytes.
 
     Attributes
     ----------
-    tensors : dict of str to StoredTensor
-        Descriptions of the tensors, without entries of ``_extra_state``. The weights are not read yet.
+    content : dict
+        What was saved, with a :class:`~prott5nv.checkpoint.state_dict_pickle.StoredTensor` for each tensor. The numbers
+        are not read yet.
 
     Raises
     ------
     ProtT5nvError
-        If the file differs from what ``torch.save`` writes for a flat state dict.
+        If the file differs from what ``torch.save`` writes for tensors and plain data.
     """
 
-    def __init__(self, file: io.BufferedReader[Any], where: str) -> None:
+    def __init__(self, file: io.BufferedReader[Any], where: str, comment: int = 0) -> None:
         self._where = where
         self._file = file
-        size = self._checked_size(file)
+        size = self._checked_size(file, comment)
         try:
             self._zip = zipfile.ZipFile(file)
             self._entries = self._checked_entries(size)
@@ -61,18 +64,15 @@ class Weights:
             raise
         except _ZIP_ERRORS as error:
             raise self._damage(error) from None
-        self.tensors = {}
-        for name, value in read_state_dict(pickle, where).items():
-            if not name.endswith("_extra_state"):
-                self.tensors[name] = self._checked(name, value)
+        self.content = read_state_dict(pickle, where)
 
-    def read(self, names: Iterable[str]) -> dict[str, torch.Tensor]:
+    def read_tensors(self, tensors: Mapping[str, Any]) -> dict[str, torch.Tensor]:
         """Read tensors in the dtype of the file.
 
         Parameters
         ----------
-        names : iterable of str
-            Names of the tensors to read.
+        tensors : mapping of str to StoredTensor
+            Descriptions of the tensors by names for error messages.
 
         Returns
         -------
@@ -82,11 +82,9 @@ class Weights:
         Raises
         ------
         ProtT5nvError
-            If a checksum does not match, or a tensor contains NaN or infinity.
+            If a description does not fit the file, or a checksum does not match.
         """
-        import torch
-
-        tensors = {name: self.tensors[name] for name in names}
+        tensors = {name: self._checked(name, tensor) for name, tensor in tensors.items()}
         storages = {tensor.storage.key: tensor.storage for tensor in tensors.values()}
         in_file_order = sorted(storages, key=lambda key: self._entries[f"data/{key}"].header_offset)
         try:
@@ -96,8 +94,6 @@ class Weights:
         state = {}
         for name, tensor in tensors.items():
             flat = values[tensor.storage.key][tensor.offset : tensor.offset + math.prod(tensor.shape)]
-            if not math.isfinite(flat.sum(dtype=torch.float32)):  # ten times faster than torch.isfinite
-                raise ProtT5nvError(f"{self._where}: {name!r} contains NaN or infinity; expected finite weights")
             state[name] = flat.view(tensor.shape)
         return state
 
@@ -117,9 +113,9 @@ class Weights:
             raise zipfile.BadZipFile(f"the checksum of {entry.filename!r} does not match")
         return flat
 
-    def _checked_size(self, file: io.BufferedReader[Any]) -> int:
+    def _checked_size(self, file: io.BufferedReader[Any], comment: int) -> int:
         """Return the size in bytes; refuse files that are not zip files, and a huge table of contents."""
-        size = file.seek(0, 2)
+        size = file.seek(0, 2) - comment
         file.seek(max(0, size - 98))
         tail = file.read(98)
         if tail[-22:-18] != b"PK\5\6":
@@ -168,6 +164,62 @@ class Weights:
 
     def _damage(self, error: Exception) -> ProtT5nvError:
         return ProtT5nvError(f"{self._where}: damaged ({str(error)[:200]}); copy the file again")
+
+
+class Weights(TorchArchive):
+    """The tensors of a ``torch.save`` file that holds a flat state dict.
+
+    Parameters
+    ----------
+    file : BufferedReader
+        The open zip file.
+    where : str
+        File and member for error messages.
+
+    Attributes
+    ----------
+    tensors : dict of str to StoredTensor
+        Descriptions of the tensors, without entries of ``_extra_state``. The weights are not read yet.
+
+    Raises
+    ------
+    ProtT5nvError
+        If the file differs from what ``torch.save`` writes for a flat state dict.
+    """
+
+    def __init__(self, file: io.BufferedReader[Any], where: str) -> None:
+        super().__init__(file, where)
+        self.tensors = {}
+        for key, value in self.content.items():
+            name = str(key)
+            if not name.endswith("_extra_state"):
+                self.tensors[name] = self._checked(name, value)
+
+    def read(self, names: Iterable[str]) -> dict[str, torch.Tensor]:
+        """Read tensors in the dtype of the file.
+
+        Parameters
+        ----------
+        names : iterable of str
+            Names of the tensors to read.
+
+        Returns
+        -------
+        dict of str to Tensor
+            The tensors by name. Tensors with the same storage share memory.
+
+        Raises
+        ------
+        ProtT5nvError
+            If a checksum does not match, or a tensor contains NaN or infinity.
+        """
+        import torch
+
+        state = self.read_tensors({name: self.tensors[name] for name in names})
+        for name, tensor in state.items():
+            if not math.isfinite(tensor.sum(dtype=torch.float32)):  # ten times faster than torch.isfinite
+                raise ProtT5nvError(f"{self._where}: {name!r} contains NaN or infinity; expected finite weights")
+        return state
 
 
 _ZIP_ERRORS = (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, OSError, RuntimeError, ValueError, struct.error)
