@@ -6,17 +6,19 @@ The datasets are not compressed. In a measurement, gzip saved 7 % of the size an
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import ItemsView, Iterable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
 
 from prott5nv.errors import ProtT5nvError
-from prott5nv.io.source import require_file
+from prott5nv.io.hdf5 import Dataset, HDF5File
 
 _METADATA_BYTES = 1 << 20
+_PROTEINS_PER_REQUEST = 200
 
 
 class StoredProtein(NamedTuple):
@@ -82,6 +84,8 @@ def _limit_metadata_cache(file: h5py.File) -> None:
 class EmbeddingStore(Mapping[str, np.ndarray]):
     """Embeddings in an HDF5 file, by accession. Each access reads one protein from the disk.
 
+    The file may come from anyone: see :mod:`prott5nv.io.hdf5`. A store can be pickled and used in several processes.
+
     Parameters
     ----------
     path : str or PathLike
@@ -97,7 +101,7 @@ class EmbeddingStore(Mapping[str, np.ndarray]):
     Raises
     ------
     ProtT5nvError
-        If the file does not exist, or it is not an HDF5 file.
+        If the file does not exist, it is damaged, or it has parts that are not read from a stranger's file.
 
     Examples
     --------
@@ -112,35 +116,34 @@ class EmbeddingStore(Mapping[str, np.ndarray]):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        require_file(path)
-        if not self.path.is_file():
-            raise ProtT5nvError(f"{path}: there is no such file")
-        try:
-            self._file = h5py.File(path, "r")
-        except OSError as error:
-            raise ProtT5nvError(f"{path}: not a readable HDF5 file ({error})") from None
-        self.attributes = dict(self._file.attrs)
+        self._file = HDF5File(path)
+        self.attributes = self._file.attributes
+        self._described: dict[str, Dataset | None] = {}  # the latest descriptions
 
     def __getitem__(self, accession: str) -> np.ndarray:
-        return self._dataset(accession)[()]
+        return self._file.read(accession, self._dataset(accession))
 
     def __contains__(self, accession: object) -> bool:
-        return accession in self._file
+        return isinstance(accession, str) and self._file.describe(accession)[0] is not None
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._file)
+        return iter(self._keys)
 
     def __len__(self) -> int:
-        return len(self._file)
+        return len(self._keys)
+
+    def items(self) -> ItemsView[str, np.ndarray]:
+        """Return pairs of accession and embedding in the order of the file, which are read one after the other."""
+        return _Items(self)
 
     def original_id(self, accession: str) -> str:
         """Return the first word of the protein's FASTA header."""
-        return self._dataset(accession).attrs.get("original_id", accession)
+        original_id = self._attribute(accession, "original_id", str)
+        return accession if original_id is None else original_id
 
     def truncated_from(self, accession: str) -> int | None:
         """Return the number of residues of the whole protein if only its first residues were embedded, else None."""
-        length = self._dataset(accession).attrs.get("truncated_from")
-        return None if length is None else int(length)
+        return self._attribute(accession, "truncated_from", int)
 
     def close(self) -> None:
         """Close the file. Arrays that were read stay valid."""
@@ -152,11 +155,52 @@ class EmbeddingStore(Mapping[str, np.ndarray]):
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def __reduce__(self) -> tuple[type[EmbeddingStore], tuple[Path]]:
+        return EmbeddingStore, (self.path,)
+
     def __repr__(self) -> str:
         return f"EmbeddingStore({str(self.path)!r}): {len(self)} proteins"
 
-    def _dataset(self, accession: str) -> h5py.Dataset:
-        try:
-            return self._file[accession]
-        except KeyError:
-            raise KeyError(f"{self.path} has no protein {accession!r}; keys are accessions, such as P69905") from None
+    @cached_property
+    def _keys(self) -> list[str]:
+        return self._file.names()
+
+    def _describe(self, keys: list[str]) -> None:
+        """Describe several proteins of the file with one request."""
+        described = dict(zip(keys, self._file.describe(*keys), strict=True))
+        if absent := [key for key, dataset in described.items() if dataset is None]:
+            raise ProtT5nvError(f"{self.path}: damaged: it lists {absent[0][:100]!r}, which is not in it")
+        self._described = described
+
+    def _dataset(self, accession: str) -> Dataset:
+        described = self._described
+        if accession not in described:
+            self._described = described = {accession: self._file.describe(accession)[0]}
+        dataset = described[accession]
+        if dataset is None:
+            raise KeyError(f"{self.path} has no protein {accession!r}; keys are accessions, such as P69905")
+        return dataset
+
+    def _attribute(self, accession: str, name: str, expected: type) -> Any:
+        value = self._dataset(accession).attributes.get(name)
+        if value is not None and type(value) is not expected:
+            raise ProtT5nvError(
+                f"{self.path}: {accession}: {name} is {str(value)[:40]!r}, which is not {expected.__name__}"
+            )
+        return value
+
+
+class _Items(ItemsView[str, np.ndarray]):
+    """Pairs of accession and embedding; the descriptions of many proteins are requested together."""
+
+    def __init__(self, store: EmbeddingStore) -> None:
+        super().__init__(store)
+        self._store = store
+
+    def __iter__(self) -> Iterator[tuple[str, np.ndarray]]:
+        keys = self._store._keys
+        for start in range(0, len(keys), _PROTEINS_PER_REQUEST):
+            batch = keys[start : start + _PROTEINS_PER_REQUEST]
+            self._store._describe(batch)
+            for key in batch:
+                yield key, self._store[key]

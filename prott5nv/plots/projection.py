@@ -30,12 +30,18 @@ def pooled_embeddings(store: EmbeddingStore) -> tuple[list[str], np.ndarray]:
     Raises
     ------
     ProtT5nvError
-        If there are fewer than 3 proteins.
+        If there are fewer than 3 proteins, or a dataset is not an embedding.
     """
-    keys = list(store)
-    if len(keys) < 3:
-        raise ProtT5nvError(f"{store.path}: {len(keys)} proteins; a plot needs at least 3")
-    return keys, np.stack([np.atleast_2d(store[key]).mean(axis=0, dtype=np.float32) for key in keys])
+    if len(store) < 3:
+        raise ProtT5nvError(f"{store.path}: {len(store)} proteins; a plot needs at least 3")
+    pooled: list[np.ndarray] = []
+    for key, rows in store.items():
+        if rows.ndim not in (1, 2) or not rows.size or (pooled and rows.shape[-1] != len(pooled[0])):
+            raise ProtT5nvError(f"{store.path}: {key} has the shape {rows.shape}, which is not that of an embedding")
+        pooled.append(np.atleast_2d(rows).mean(axis=0, dtype=np.float32))
+        if not np.isfinite(pooled[-1]).all():
+            raise ProtT5nvError(f"{store.path}: {key} contains NaN or infinity")
+    return list(store), np.stack(pooled)
 
 
 def principal_components(pooled_ND: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -226,8 +226,8 @@ BIAS = "head/first.bias"
         (lambda file: file.create_group("other"), "it must have exactly the groups 'encoder' and 'head'"),
         (lambda file: file.create_dataset("head/other", data=[1.0]), "is not a tensor of this model"),
         (lambda file: file.__delitem__(BIAS), "head.first.bias is missing"),
-        (replace_dataset(BIAS, lambda file, name, shape: file.create_group(name)), "must be a dataset"),
-        (replace_dataset(BIAS, lambda file, name, shape: file.create_dataset(name, shape, "f8")), "must be a dataset"),
+        (replace_dataset(BIAS, lambda file, name, shape: file.create_group(name)), "expected a dataset"),
+        (replace_dataset(BIAS, lambda file, name, shape: file.create_dataset(name, shape, "f8")), "0 are stored"),
         (
             replace_dataset(BIAS, lambda file, name, shape: file.create_dataset(name, data=np.zeros(shape))),
             "head.first.bias is float64",
@@ -254,7 +254,7 @@ BIAS = "head/first.bias"
                 BIAS,
                 lambda file, name, shape: file.create_dataset(name, shape, "f4", external=[("other", 0, 16)]),
             ),
-            "must be a dataset that lies uncompressed in this file",
+            "has its values in other files, which are not opened",
         ),
         (
             replace_dataset(
