@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import argument_parser, describe_machine, matmul_rate, print_table, time_second_call
+from common import BLOSUM62, argument_parser, describe_machine, matmul_rate, print_table, time_second_call
 
 from prott5nv import Embedder, ModelConfig, ProtT5, limit_onednn_cache, score_variants
 from prott5nv.decoding.masking import AMINO_ACIDS
@@ -34,15 +34,6 @@ from prott5nv.flip.tasks import Task, load_task
 
 SITES, WILD_TYPE = (39, 40, 41, 54), "VDGV"
 
-# Rows of BLOSUM62 (Henikoff and Henikoff 1992) for the residues that GB1 has at these sites.
-BLOSUM62 = {
-    wild: dict(zip("ARNDCQEGHILKMFPSTWYV", scores, strict=True))
-    for wild, scores in {
-        "V": (0, -3, -3, -3, -1, -2, -2, -3, -3, 3, 1, -2, 1, -1, -2, -2, 0, -3, -1, 4),
-        "D": (-2, -2, 1, 6, -3, 0, 2, -1, -1, -3, -4, -1, -3, -3, -1, 0, -1, -4, -3, -3),
-        "G": (0, -2, 0, -1, -3, -2, -2, 6, -2, -4, -4, -2, -3, -3, -2, 0, -2, -2, -3, -3),
-    }.items()
-}
 # Percentage of each residue in Swiss-Prot, from its release statistics.
 COMPOSITION = {
     **{"A": 8.25, "R": 5.53, "N": 4.06, "D": 5.46, "C": 1.38, "Q": 3.93, "E": 6.72, "G": 7.07, "H": 2.27, "I": 5.91},
@@ -132,7 +123,7 @@ def benchmark_speed(length: int, substitutions: int) -> None:
 def measure_speed(name: str, model: ProtT5 | None, protein: str, positions: Sequence[int]) -> Sequence[str]:
     """Score one substitution at each of the positions and return the model's row of the table."""
     embedder = Embedder(model, device="cpu")
-    config, network = embedder.config, embedder.network
+    config, network = embedder.decoder_config, embedder.network
     variants = [Variant((i,), protein[i], "A") for i in positions]
     before = matmul_rate(config)
     rate = len(variants) * len(protein) / time_second_call(partial(score_variants, protein, variants, embedder))
