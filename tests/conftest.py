@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import random
 from pathlib import Path
 
 import hypothesis
 import pytest
+
+# The models of the tests are too small to profit from a second thread. On a busy machine, threads that wait for each
+# other make them many times slower. Child processes inherit this, and PyTorch reads it when it is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
