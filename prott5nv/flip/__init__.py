@@ -3,7 +3,7 @@
 Where things are:
 
 ==================================  =====================================================================
-From FLIP's files to one table      ``files.py`` (what FLIP offers), ``prepare.py`` (the table of a task)
+From FLIP's files to one table      ``files.py``, ``labelled_rows.py`` and ``prepare.py``
 From a table to a task              ``tasks.py``: proteins, targets and sets
 From proteins to rows of features   ``features.py``: one-hot, cached embeddings, or an encoder in training
 From rows to scores                 ``heads.py``; ``adapters.py`` selects what is trained in the encoder

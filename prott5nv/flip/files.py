@@ -4,52 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import io
+import lzma
 import os
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
-from typing import NamedTuple, cast
-from urllib.error import URLError
+from typing import TYPE_CHECKING, NamedTuple, cast
 from urllib.request import urlopen
 
 from prott5nv.errors import ProtT5nvError
-from prott5nv.io.cleaning import Cleaning, clean_labelled, refuse_missing, select
-from prott5nv.io.delimited import DelimitedTable
 from prott5nv.io.fasta import parse_fasta
 from prott5nv.io.record import Record
 from prott5nv.io.source import open_source
 
-# Names of the columns in FLIP's tables and in those of BioNeMo v1.
-TARGET_COLUMNS = ("target", "3state", "conservation", "label")
-MASK_COLUMNS = ("mask", "resolved")
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
 _ARCHIVE = "splits.zip"
-
-
-class LabelledRow(NamedTuple):
-    """One protein of a labelled file, unchanged.
-
-    Attributes
-    ----------
-    id : str
-    sequence : str
-        Empty if the file holds labels only.
-    target : str
-    set : str
-        ``train``, ``val`` or ``test``.
-    mask : str or None
-        One character per residue: ``1`` if its label is scored.
-    where : str
-        File and line for error messages.
-    """
-
-    id: str
-    sequence: str
-    target: str
-    set: str
-    mask: str | None = None
-    where: str = ""
+_ENCRYPTED = 1  # a bit of a zip member's flags
+MAX_SIZE = 1 << 28  # bytes of a file after unpacking; the largest ones of FLIP have about 1 << 25
 
 
 class FlipFile(NamedTuple):
@@ -80,10 +57,19 @@ class FlipFile(NamedTuple):
         """Open the file, uncompressed, for reading bytes."""
         if self.member is None:
             with open_source(self.path) as stream:
-                yield stream
+                yield io.BufferedReader(_Bounded(stream, self.name))
             return
-        with zipfile.ZipFile(self.path) as archive, archive.open(self.member) as stream:
-            yield io.BufferedReader(cast(io.RawIOBase, stream))
+        try:
+            with zipfile.ZipFile(self.path) as archive:
+                if archive.getinfo(self.member).flag_bits & _ENCRYPTED:
+                    raise ProtT5nvError(f"{self.name}: encrypted; unpack the archive and give the folder")
+                with archive.open(self.member) as member:
+                    yield io.BufferedReader(_Bounded(cast(io.BufferedReader, member), self.name))
+        except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:
+            # A RuntimeError is NotImplementedError, for a method of compression that is unknown.
+            if isinstance(error, ProtT5nvError):
+                raise
+            raise _unreadable(self.path, error) from None
 
     def records(self) -> Iterator[Record]:
         """Stream the FASTA records."""
@@ -94,6 +80,25 @@ class FlipFile(NamedTuple):
         """Return the hash that git computes for the file on disk, which identifies FLIP's own archives."""
         content = self.path.read_bytes()
         return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+class _Bounded(io.RawIOBase):
+    """A stream that ends with an error if it is far longer than FLIP's files, as the content of a bomb is."""
+
+    def __init__(self, stream: io.BufferedReader, name: str) -> None:
+        self._stream = stream
+        self._name = name
+        self._length = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        count = self._stream.readinto(buffer)
+        self._length += count
+        if self._length > MAX_SIZE:
+            raise ProtT5nvError(f"{self._name}: larger than {MAX_SIZE:,} bytes, and no file of FLIP is so large")
+        return count
 
 
 class FlipSource:
@@ -187,149 +192,29 @@ class FlipSource:
             path = folder / f"{task}-{stem}{suffix}"
             try:
                 with urlopen(address, timeout=60) as response:
-                    path.write_bytes(response.read())
+                    content = response.read(MAX_SIZE + 1)
+                    if len(content) > MAX_SIZE:
+                        raise ProtT5nvError(f"{address}: larger than {MAX_SIZE:,} bytes; no file of FLIP is so large")
+                    if response.length:  # bytes of the declared length that did not come
+                        raise ProtT5nvError(f"{address}: the connection was lost; give the command again")
+                path.write_bytes(content)
                 return FlipFile(path)
-            except URLError as error:
+            except (OSError, HTTPException) as error:
                 if getattr(error, "code", None) != 404:
                     raise ProtT5nvError(f"{address}: {error}; is the address right?") from None
         return None
 
 
-def read_labelled(file: FlipFile) -> Iterator[LabelledRow]:
-    """Stream the proteins of a FASTA file with ``TARGET= SET= VALIDATION=`` in its headers, or of FLIP's CSV.
-
-    If the headers have no ``TARGET``, the lines below them are labels, one letter per residue.
-
-    Parameters
-    ----------
-    file : FlipFile
-
-    Yields
-    ------
-    LabelledRow
-
-    Raises
-    ------
-    ProtT5nvError
-        If a record has no valid set; the message names file and line.
-    """
-    if file.is_table:
-        yield from read_table(file)
-        return
-    for record in file.records():
-        values = header_values(record.description)
-        if "SET" not in values:
-            raise ProtT5nvError(f"{file.name}: line {record.line}: {record.id} has no SET=train or SET=test")
-        if values["SET"] not in ("train", "test"):
-            raise ProtT5nvError(f"{file.name}: line {record.line}: SET={values['SET']} is neither train nor test")
-        part = _part(values["SET"], values.get("VALIDATION"))
-        where = f"{file.name}: line {record.line}"
-        if "TARGET" in values:
-            yield LabelledRow(record.id, record.sequence, values["TARGET"], part, where=where)
-        else:
-            yield LabelledRow(record.id, "", record.sequence, part, where=where)
-
-
-def read_table(file: FlipFile, part: str | None = None) -> Iterator[LabelledRow]:
-    """Stream the proteins of a CSV file.
-
-    Parameters
-    ----------
-    file : FlipFile
-        With the columns ``sequence``, the target and, unless `part` is given, ``set``.
-    part : str, optional
-        Set of all proteins in the file.
-
-    Yields
-    ------
-    LabelledRow
-
-    Raises
-    ------
-    ProtT5nvError
-        If a column is missing, in which case the message names the existing ones; or if a set is blank or unknown.
-    """
-    with file.open() as stream:
-        table = DelimitedTable(stream, file.name)
-        columns = table.columns
-        target = next((name for name in TARGET_COLUMNS if name in columns), None)
-        mask = next((name for name in MASK_COLUMNS if name in columns), None)
-        if target is None or "sequence" not in columns or (part is None and "set" not in columns):
-            expected = f"sequence, {' or '.join(TARGET_COLUMNS)}" + ("" if part else ", set")
-            raise ProtT5nvError(f"{file.name}: expected columns {expected}; found {', '.join(columns) or 'none'}")
-        rows = list(table.dictionaries())
-        if part is None:
-            refuse_missing(((f"{file.name}: line {line}", row["set"]) for line, row in rows), "set")
-        for number, (line, row) in enumerate(rows):
-            part_of_row = part or _part(row["set"].strip(), row.get("validation"))
-            if part_of_row not in ("train", "val", "test"):
-                raise ProtT5nvError(f"{file.name}: line {line}: set {row['set']!r}: expected one of train, val, test")
-            yield LabelledRow(
-                row.get("id") or f"Sequence{number}",
-                row["sequence"].strip(),
-                row[target].strip(),
-                part_of_row,
-                row[mask] if mask else None,
-                f"{file.name}: line {line}",
-            )
-
-
-def clean_rows(rows: list[LabelledRow], level: str, name: str, cleaning: Cleaning) -> list[LabelledRow]:
-    """Clean the sequences of rows; see :mod:`prott5nv.io.cleaning`. Targets and masks of residues are cleaned alike.
-
-    Parameters
-    ----------
-    rows : list of LabelledRow
-        Rows with a sequence.
-    level : str
-        ``residue`` if a target has one character per residue.
-    name : str
-        Name of the input in messages.
-    cleaning : Cleaning
-        What to do with gaps and nucleotides.
-
-    Returns
-    -------
-    list of LabelledRow
-
-    Raises
-    ------
-    ProtT5nvError
-        If a sequence or a target is missing, or a sequence cannot be used; the message names file, line and protein.
-    """
-    refuse_missing(((f"{row.where}: {row.id}", row.target) for row in rows), "target")
-    refuse_missing(((f"{row.where}: {row.id}", row.sequence) for row in rows), "sequence")
-    cleaned = []
-    sequences = clean_labelled([(f"{row.where}: {row.id}", row.sequence) for row in rows], name, cleaning)
-    for row, (sequence, kept) in zip(rows, sequences, strict=True):
-        if kept is not None:
-            length = len(row.sequence)
-            target = "".join(select(row.target, kept, length)) if level == "residue" else row.target
-            mask = row.mask and "".join(select(row.mask, kept, length))
-            row = row._replace(sequence=sequence, target=target, mask=mask)
-        cleaned.append(row)
-    return cleaned
-
-
-def header_values(description: str) -> dict[str, str]:
-    """Return the ``KEY=value`` words of a FASTA header.
-
-    >>> header_values("1es5-A SET=train VALIDATION=False")
-    {'SET': 'train', 'VALIDATION': 'False'}
-    """
-    return dict(word.split("=", 1) for word in description.split()[1:] if "=" in word)
-
-
-def _part(name: str, validation: str | None) -> str:
-    return "val" if name == "train" and (validation or "").lower() == "true" else name
+def _unreadable(archive: Path, error: Exception) -> ProtT5nvError:
+    return ProtT5nvError(f"{archive}: not a readable zip archive ({error}); copy or download it again")
 
 
 def _find_member(archive: Path, stem: str, suffixes: tuple[str, ...]) -> FlipFile | None:
     try:
         with zipfile.ZipFile(archive) as file:
             members = [name for name in file.namelist() if "__MACOSX" not in name]
-    except zipfile.BadZipFile as error:
-        raise ProtT5nvError(f"{archive}: not a readable zip archive ({error}); copy or download it again") from None
+    except (OSError, NotImplementedError, zipfile.BadZipFile) as error:
+        raise _unreadable(archive, error) from None
     for suffix in suffixes:
         for member in members:
             if Path(member).name == f"{stem}{suffix}":

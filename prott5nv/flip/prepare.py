@@ -11,12 +11,21 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from prott5nv.errors import ProtT5nvError
-from prott5nv.flip.files import FlipFile, FlipSource, LabelledRow, clean_rows, read_labelled, read_table
-from prott5nv.flip.tasks import LONG, SETS, description_file
-from prott5nv.io.atomic import write_text
+from prott5nv.flip.files import FlipFile, FlipSource
+from prott5nv.flip.labelled_rows import (
+    LabelledRow,
+    check_unique,
+    clean_rows,
+    read_labelled,
+    read_table,
+    unique_sequences,
+)
+from prott5nv.flip.tasks import LONG, SETS, description_file, file_sha256
+from prott5nv.io.atomic import whole_files, write_text
 from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning
 from prott5nv.io.output import check_outputs
 from prott5nv.io.table import write_table
+from prott5nv.io.text import counted
 
 _IDS_SHOWN = 5
 
@@ -125,6 +134,8 @@ class Prepared:
         Number of proteins that are longer than 512 residues. They are kept, and embedded by windows.
     differences : list of str
         All differences from the model card, and the proteins that were left out.
+    table_sha256 : str
+        SHA-256 hash of the table, without which the description is not used.
     """
 
     task: str
@@ -137,6 +148,7 @@ class Prepared:
     counts: dict[str, int] = field(default_factory=dict)
     longer_than_512: int = 0
     differences: list[str] = field(default_factory=list)
+    table_sha256: str = ""
 
     def __str__(self) -> str:
         counts = " / ".join(f"{self.counts.get(part, 0):,}" for part in SETS)
@@ -210,6 +222,24 @@ def prepare(
     return written
 
 
+def output_files(task: str, output: str | os.PathLike[str]) -> list[Path]:
+    """Return all files that :func:`prepare` can write for a task: the table and the description of each split.
+
+    Parameters
+    ----------
+    task : str
+        A key of `FLIP`.
+    output : str or PathLike
+        Folder to write to.
+
+    Returns
+    -------
+    list of Path
+    """
+    tables = [_table_file(Path(output), task, split) for split in FLIP[task].splits]
+    return [*tables, *map(description_file, tables)]
+
+
 def _find_split(source: FlipSource, task: str, split: Split) -> tuple[str, FlipFile] | None:
     """Return the first file of a split that exists, and how it differs from the official one."""
     for stem, note in split.files.items():
@@ -243,7 +273,7 @@ def _add_sequences(
     sequence_file = source.find(prepared.task, "sequences", (".fasta",))
     if sequence_file is None:
         raise ProtT5nvError(f"{prepared.source}: the file sequences.fasta, to which its labels belong, is missing")
-    sequences = {record.id: record.sequence for record in sequence_file.records()}
+    sequences = unique_sequences(sequence_file.records(), sequence_file.name)
     masks: dict[str, str] = {}
     if task.mask:
         mask_file = source.find(prepared.task, "mask", (".fasta",))
@@ -251,7 +281,7 @@ def _add_sequences(
             prepared.differences.append("mask.fasta is missing: residues without coordinates are scored, too")
         else:
             # A mask consists of digits, which the FASTA reader returns unchanged.
-            masks = {record.id: record.sequence for record in mask_file.records()}
+            masks = unique_sequences(mask_file.records(), mask_file.name)
     _note_difference(prepared, "sequences without labels", sequences.keys() - {row.id for row in labels})
     _note_difference(prepared, "labels without a sequence", {row.id for row in labels} - sequences.keys())
     if masks:
@@ -264,6 +294,7 @@ def _keep_consistent(
     rows: list[LabelledRow], task: FlipTask, prepared: Prepared, cleaning: Cleaning
 ) -> list[LabelledRow]:
     """Return the rows with one label, and one character of the mask, for each residue. Numbers must be finite."""
+    check_unique(rows)
     rows = clean_rows(rows, task.level, prepared.source, cleaning)
     if task.level == "protein":
         for row in rows if task.label == "number" else ():
@@ -306,13 +337,15 @@ def _write(rows: list[LabelledRow], split: Split, prepared: Prepared, output: Pa
     for part, expected in zip(SETS, split.card or (), strict=False):
         count = prepared.counts.get(part, 0)
         if count != expected:
-            prepared.differences.append(f"{part}: {count:,} proteins; the model card has {expected:,}")
+            prepared.differences.append(f"{part}: {counted(count, 'protein')}; the model card has {expected:,}")
             prepared.note = prepared.note or "not the card's proteins"
     if prepared.note:
         prepared.differences.append(f"note in results: {prepared.note}")
     path = _table_file(output, prepared.task, prepared.split)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(description_file(path), json.dumps(asdict(prepared), indent=1) + "\n")
     cells = ((row.id, row.sequence, row.target, row.set, row.mask or "") for row in rows)
-    write_table(path, ["id", "sequence", "target", "set", "mask"], cells)
+    with whole_files(path.parent) as temporary:
+        table = temporary / path.name
+        write_table(table, ["id", "sequence", "target", "set", "mask"], cells)
+        prepared.table_sha256 = file_sha256(table)
+        write_text(description_file(table), json.dumps(asdict(prepared), indent=1) + "\n")
     return prepared

@@ -7,6 +7,7 @@ Shapes: P proteins, L residues of a protein, R targets of a protein (L or 1).
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 from collections.abc import Sequence
@@ -21,7 +22,10 @@ from prott5nv.errors import ProtT5nvError
 from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning, clean_labelled, is_missing, refuse_missing, select
 from prott5nv.io.delimited import DelimitedTable
 from prott5nv.io.source import open_source
+from prott5nv.io.text import counted
 
+_BLOCK = 1 << 20
+_MAX_DESCRIPTION = 1 << 22  # bytes
 LEVELS = ("residue", "protein")
 LABELS = ("class", "number")
 SETS = ("train", "val", "test")
@@ -234,14 +238,41 @@ def description_file(path: Path) -> Path:
     return path.with_suffix(".json")
 
 
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 hash of a file as hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _beginning(path: Path) -> bytes:
+    """Return as much of a file as a description can have."""
+    with open(path, "rb") as file:
+        return file.read(_MAX_DESCRIPTION)
+
+
 def _read_description(path: Path) -> dict[str, Any]:
+    """Read the description that ``prepare`` wrote for exactly this table. A JSON file of another origin is ignored."""
     file = description_file(path)
     if not file.is_file():
         return {}
     try:
-        return dict(json.loads(file.read_text(encoding="utf-8")))
-    except ValueError as error:
+        values = json.loads(_beginning(file))
+    except OSError as error:
+        raise ProtT5nvError(f"{file}: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:
         raise ProtT5nvError(f"{file}: not the description of a table ({error}); prepare the task again") from None
+    if not isinstance(values, dict) or "table_sha256" not in values:
+        return {}
+    if values["table_sha256"] != file_sha256(path):
+        raise ProtT5nvError(f"{file}: describes another table than {path.name}; prepare the task again, or delete it")
+    texts = [values.get(name) for name in ("level", "label", "split", "note")]
+    classes = values.get("classes")
+    if not isinstance(classes, list) or not all(isinstance(value, str) for value in [*texts, *classes]):
+        raise ProtT5nvError(f"{file}: not the description of a table; prepare the task again")
+    return values
 
 
 class _Columns(NamedTuple):
@@ -287,7 +318,7 @@ def _read_rows(path: Path, columns: _Columns, skip_missing: bool) -> tuple[list[
     if skip_missing:
         kept = [row for row in rows if not any(is_missing(getattr(row, name)) for name in required)]
         skipped = len(rows) - len(kept)
-        return kept, f"left out {skipped:,} protein{'s' * (skipped > 1)} with missing values" if skipped else ""
+        return kept, f"left out {counted(skipped, 'protein')} with missing values" if skipped else ""
     for name in required:
         refuse_missing(((row.where, getattr(row, name)) for row in rows), name)
     return rows, ""
@@ -311,7 +342,7 @@ def _clean_rows(rows: list[_TableRow], level: str, label: str, path: Path, clean
 def _parse_target(cells: Sequence[str], label: str, classes: Sequence[str], expected: int, where: str) -> np.ndarray:
     """Turn the targets of a protein into class indices or numbers: ndarray, shape=(R,)."""
     if len(cells) != expected:
-        raise ProtT5nvError(f"{where} has {expected} residues and {len(cells)} labels")
+        raise ProtT5nvError(f"{where} has {counted(expected, 'residue')} and {counted(len(cells), 'label')}")
     if label == "number":
         with np.errstate(over="ignore"):  # a number beyond float32 becomes infinity, which is refused below
             try:

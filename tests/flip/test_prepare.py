@@ -151,6 +151,13 @@ def test_tables_of_bionemo(flip_source, flip_data, tmp_path):
         ("mixed_split.fasta", ">P1 TARGET=nan SET=train\nMKV\n", r"line 1: P1: the target is missing \('nan'"),
         ("mixed_split.fasta", ">P1 TARGET=inf SET=train\nMKV\n", "P1: the target 'inf' is not a finite number"),
         ("mixed_split.fasta", ">P1 TARGET=hot SET=train\nMKV\n", "P1: the target 'hot' is not a finite number"),
+        ("mixed_soft.fasta", ">P1 TARGET=N SET=train VALIDATION=5\nMKV\n", "line 1: VALIDATION=5 is neither True nor"),
+        (
+            "mixed_soft.fasta",
+            ">P1 TARGET=N SET=train\nMKV\n>P1 TARGET=M SET=train\nMKV\n",
+            r"line 3: P1 has another label in .*mixed_soft\.fasta: line 1",
+        ),
+        ("mixed_soft.csv", "id,sequence,target,set\na,MK,N,test\na,MK,N,test\n", "line 3: a has another label in"),
         ("splits.zip", "no archive", "not a readable zip archive"),
         ("other.txt", "", "nothing of scl is there"),
     ],
@@ -160,6 +167,71 @@ def test_error_for_a_malformed_file_is_one_line(tmp_path, name, content, message
     with pytest.raises(ProtT5nvError, match=message) as caught:
         prepare("meltome" if name == "mixed_split.fasta" else "scl", tmp_path, tmp_path / "out")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "part"), [("True", "val"), ("1", "val"), ("0", "train"), ("", "train"), ("nan", "train")]
+)
+def test_validation_flags(text, part, tmp_path):
+    (tmp_path / "mixed_split.csv").write_text(f"sequence,target,set,validation\nMKV,1,train,{text}\nMK,1,test,{text}\n")
+    prepare("meltome", tmp_path, tmp_path / "out")
+    assert [row["set"] for row in rows_of(tmp_path / "out", "meltome", "mixed_split")] == [part, "test"]
+
+
+def test_two_sequences_with_the_same_id_are_an_error(flip_source, tmp_path):
+    shutil.copytree(flip_source / "conservation", tmp_path / "conservation")
+    with open(tmp_path / "conservation" / "sequences.fasta", "a") as file:
+        file.write(">x\nMKV\n>x\nMKL\n")
+    with pytest.raises(ProtT5nvError, match=r"sequences\.fasta: line \d+: x is also on line \d+"):
+        prepare("conservation", tmp_path, tmp_path / "out")
+
+
+def zip_with(tmp_path, content, compression=zipfile.ZIP_DEFLATED):
+    with zipfile.ZipFile(tmp_path / "splits.zip", "w", compression) as archive:
+        archive.writestr("splits/mixed_split.csv", content)
+    return tmp_path / "splits.zip"
+
+
+def encrypt(data):
+    for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        data[data.index(signature) + offset] |= 1
+
+
+def break_data(data):
+    start = data.index(b"mixed_split.csv") + 20
+    data[start : start + 4] = b"\xff" * 4
+
+
+def use_unknown_method(data):
+    for signature, offset in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+        data[data.index(signature) + offset] = 77
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [(encrypt, "encrypted"), (break_data, "not a readable zip"), (use_unknown_method, "not a readable zip")],
+)
+def test_archives_that_cannot_be_read(change, message, tmp_path):
+    path = zip_with(tmp_path, "sequence,target,set\n" + "MKV,40,train\n" * 100)
+    data = bytearray(path.read_bytes())
+    change(data)
+    path.write_bytes(data)
+    with pytest.raises(ProtT5nvError, match=message) as caught:
+        prepare("meltome", tmp_path, tmp_path / "out")
+    assert "splits.zip" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["splits.zip", "mixed_split.csv.gz"])
+def test_bombs_are_refused(name, tmp_path, monkeypatch):
+    monkeypatch.setattr("prott5nv.flip.files.MAX_SIZE", 1 << 20)
+    content = "sequence,target,set\n" + "MKV,40,train\n" * 100_000
+    if name == "splits.zip":
+        zip_with(tmp_path, content)
+    else:
+        (tmp_path / name).write_bytes(gzip.compress(content.encode()))
+    with pytest.raises(ProtT5nvError, match="larger than 1,048,576 bytes"):
+        prepare("meltome", tmp_path, tmp_path / "out")
+    assert not list((tmp_path / "out").rglob("*.csv"))
 
 
 def test_genuine_files_have_the_counts_of_the_model_card(shared, tmp_path):

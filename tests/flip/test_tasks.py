@@ -55,6 +55,28 @@ def test_invalid_mask_set_and_description(tmp_path):
         load_task(path, name="own", level="protein", label="class")
 
 
+PLAIN_TABLE = "sequence,target,set\n" + "".join(f"MKV,H,{part}\nMKL,C,{part}\n" for part in ("train", "val", "test"))
+
+
+@pytest.mark.parametrize("content", ["[1, 2]", '{"level": "residue", "label": "number"}', '"text"'])
+def test_a_json_file_of_another_origin_is_ignored(content, tmp_path):
+    (tmp_path / "own.csv").write_text(PLAIN_TABLE)
+    (tmp_path / "own.json").write_text(content)
+    task = load_task(tmp_path / "own.csv", name="own", level="protein", label="class")
+    assert (task.level, task.classes, task.note) == ("protein", ("C", "H"), "")
+
+
+def test_a_description_is_used_only_for_the_table_that_it_was_made_for(tmp_path, flip_data):
+    for suffix in (".csv", ".json"):
+        content = (flip_data / "scl" / f"mixed_soft{suffix}").read_bytes()
+        (tmp_path / f"mixed_soft{suffix}").write_bytes(content)
+    path = tmp_path / "mixed_soft.csv"
+    assert load_task(path, name="scl").level == "protein"
+    path.write_text(PLAIN_TABLE)
+    with pytest.raises(ProtT5nvError, match=r"mixed_soft\.json: describes another table than mixed_soft\.csv"):
+        load_task(path, name="scl")
+
+
 TABLE = "id,sequence,target,set,mask\n" + "".join(
     f"{part}{i},{sequence},{target},{part},{mask}\n"
     for part in ("train", "val", "test")

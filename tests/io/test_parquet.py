@@ -41,6 +41,26 @@ def test_text_that_is_stored_as_bytes_is_decoded(tmp_path):
     assert list(read_records(path)) == [("a", "MKV", "a", 1)]
 
 
+@pytest.mark.parametrize("repeated", [["MKV", "LAG", "MKV", None], ["MKV", "MKV", None, "LAG"]])
+def test_texts_of_a_dictionary_are_read_in_order(repeated, tmp_path):
+    path = write(tmp_path, id=list("abcd"), sequence=pyarrow.array(repeated).dictionary_encode())
+    assert [record.sequence for record in read_parquet(path)] == [text or "" for text in repeated]
+
+
+def test_a_long_text_that_all_rows_share_is_held_once(tmp_path):
+    # The rows would be 100 GB if each had a text of its own.
+    shared = pyarrow.DictionaryArray.from_arrays(
+        pyarrow.array([0] * 10_000, "int32"), pyarrow.array(["A" * 10_000_000])
+    )
+    path = write(tmp_path, id=[str(number) for number in range(10_000)], sequence=shared)
+    assert sum(len(record.sequence) for record in read_parquet(path)) == 100_000_000_000
+
+
+def test_large_integers_are_not_rounded(tmp_path):
+    path = write(tmp_path, id=[2**63 - 1, 2**53 + 1], sequence=["MKV", "LAG"])
+    assert [record.id for record in read_parquet(path)] == [str(2**63 - 1), str(2**53 + 1)]
+
+
 def test_missing_sequences_are_empty(tmp_path):
     path = write(tmp_path, id=["a", "b"], sequence=["MKV", None])
     assert [record.sequence for record in read_parquet(path)] == ["MKV", ""]
@@ -53,6 +73,9 @@ def test_missing_sequences_are_empty(tmp_path):
         ({"id": ["a", "b"], "sequence": ["MKV", None]}, "line 2: b: there is no sequence"),
         ({"id": ["a", "b", "c"], "sequence": ["MKV", "nan", None]}, "line 2: b: there is no sequence ('nan' means"),
         ({"id": [1.0, float("nan")], "sequence": ["MKV", "LAG"]}, "row 1: the id is 1.0, not text"),
+        ({"id": [b"a\0\0"], "sequence": ["MKV"]}, "row 1: the id 'a\\x00\\x00' is not UTF-8 text"),
+        ({"id": [b"\xff\xfe"], "sequence": ["MKV"]}, "row 1: the id is not UTF-8 text"),
+        ({"id": [True], "sequence": ["MKV"]}, "row 1: the id is True, not text"),
         ({"id": ["a"], "sequence": [["M", "K"]]}, "row 1: the sequence of a is ['M', 'K'], not text"),
         ({"id": ["a"], "sequence": [b"\xff"]}, "row 1: the sequence of a is not UTF-8 text"),
         ({"id": ["a", None], "sequence": ["MKV", "LAG"]}, "row 2: the id is empty"),
