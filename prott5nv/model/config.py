@@ -340,6 +340,20 @@ class ModelConfig:  # numpydoc ignore=PR02
             )
 
     @property
+    def max_residues(self) -> int:
+        """Number of residues that the encoder accepts at once."""
+        return self.max_position_embeddings
+
+    @property
+    def activations_per_residue(self) -> int:
+        """Number of values that one layer holds at once for each residue.
+
+        They are the residual stream, a normalized copy, query, key and value, the attention output, and both
+        activations of the feed-forward network.
+        """
+        return 8 * self.hidden_size + 2 * self.ffn_hidden_size
+
+    @property
     def layers_per_stack(self) -> dict[str, int]:
         """Number of layers of ``"encoder"`` and of ``"decoder"``."""
         assert self.decoder_num_layers is not None, "__post_init__ replaces None"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from prott5nv.errors import ProtT5nvError
-from prott5nv.model.config import ModelConfig
+from prott5nv.model.encoder import EncoderConfig
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 DEVICES = ("auto", "cuda", "mps", "cpu")
@@ -98,15 +98,15 @@ def choose_hardware(device: str = "auto", precision: str = "auto") -> Hardware:
     return Hardware(chosen, "fp32", "the safe choice for this device")
 
 
-def residue_budget(config: ModelConfig, hardware: Hardware) -> int:
+def residue_budget(config: EncoderConfig, hardware: Hardware) -> int:
     """Choose the number of residues to compute at once.
 
     On a GPU, the activations of a batch take at most a quarter of the free memory, but a batch always has room for the
-    longest protein that the model accepts.
+    longest protein that the model accepts, if its length is limited.
 
     Parameters
     ----------
-    config : ModelConfig
+    config : EncoderConfig
         Architecture of the model.
     hardware : Hardware
         Device and precision.
@@ -119,12 +119,9 @@ def residue_budget(config: ModelConfig, hardware: Hardware) -> int:
         return _CPU_BUDGET
     if hardware.device.type != "cuda":
         return 4 * _CPU_BUDGET
-    # A layer holds at once: residual stream, normalized copy, query, key and value, attention output, and both
-    # activations of the feed-forward network.
-    values_per_residue = 8 * config.hidden_size + 2 * config.ffn_hidden_size
     free_bytes, _ = torch.cuda.mem_get_info(hardware.device)
-    residues = free_bytes // 4 // (values_per_residue * hardware.dtype.itemsize)
-    return max(config.max_position_embeddings, min(_GPU_BUDGET, residues))
+    residues = free_bytes // 4 // (config.activations_per_residue * hardware.dtype.itemsize)
+    return max(config.max_residues or 1, min(_GPU_BUDGET, residues))
 
 
 def _find_device(name: str) -> torch.device:

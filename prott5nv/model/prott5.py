@@ -10,10 +10,8 @@ C channels per head, V vocabulary size.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-from dataclasses import asdict
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -23,11 +21,13 @@ from prott5nv.errors import ProtT5nvError
 from prott5nv.model.attention import Packing, packed_attention
 from prott5nv.model.config import ModelConfig
 from prott5nv.model.dropout import dropout
+from prott5nv.model.encoder import Encoder
+from prott5nv.model.tokenizer import ProteinTokenizer
 
 _FUSED_GELU = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
-class ProtT5(nn.Module):
+class ProtT5(Encoder):
     """The encoder-decoder model.
 
     The constructor draws random initial weights as in pretraining. :func:`prott5nv.load` returns a model with the
@@ -47,9 +47,13 @@ class ProtT5(nn.Module):
     torch.Size([7, 64])
     """
 
+    config: ModelConfig
+    tokenizer: ProteinTokenizer
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.tokenizer = ProteinTokenizer()
         self.embedding = Embedding(config)
         self.encoder = Stack(config, config.layers_per_stack["encoder"], decoder=False)
         self.decoder = Stack(config, config.layers_per_stack["decoder"], decoder=True)
@@ -139,19 +143,9 @@ class ProtT5(nn.Module):
         """
         return F.linear(hidden_SD, self.embedding.word_embeddings.weight, self.tokens_head.bias)
 
-    def sha256(self) -> str:
-        """Compute a checksum of the configuration and all weights, as hexadecimal digits.
-
-        Returns
-        -------
-        str
-            SHA-256 hash. It depends on the data type of the weights, but not on their device.
-        """
-        digest = hashlib.sha256(json.dumps(asdict(self.config), sort_keys=True).encode())
-        for name, tensor in sorted(self.state_dict().items()):
-            digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
-        return digest.hexdigest()
+    def feed_forwards(self) -> Iterator[nn.Module]:
+        """Iterate over the feed-forward networks of the encoder, which ``torch.compile`` can fuse."""
+        return (module for module in self.encoder.modules() if isinstance(module, FeedForward))
 
     def _packing(self, cu_seqlens_B1: Tensor) -> Packing:
         packing = Packing(cu_seqlens_B1)
