@@ -31,6 +31,7 @@ EXTRAS: dict[str, dict[str, str]] = {
     "plot": {"plotly": "plotly", "matplotlib": "matplotlib"},
     "umap": {"umap-learn": "umap"},
     "parquet": {"pyarrow": "pyarrow"},
+    "hf": {"huggingface_hub": "huggingface_hub"},
 }
 
 

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import json
 import stat
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
 
@@ -26,11 +25,11 @@ _MAX_JSON = 1 << 22
 _MAX_HEADER = 1 << 22
 _MAX_SHARDS = 256
 
-_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+#: Data types of weights by their names in safetensors.
+DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
-@dataclass(frozen=True)
-class StoredTensor:
+class StoredTensor(NamedTuple):
     """Description of a tensor in a file.
 
     Attributes
@@ -69,7 +68,6 @@ class SafetensorsFolder:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._files: dict[str, Any] = {}
         self.tensors: dict[str, StoredTensor] = {}
         sharded = not (folder / WEIGHTS_FILE).exists() and (folder / INDEX_FILE).exists()
         index = self._read_index() if sharded else None
@@ -102,8 +100,8 @@ class SafetensorsFolder:
         if tensor is None:
             raise ProtT5nvError(f"{self._folder}: {name!r} is missing; expected every parameter of the model")
         where = f"{self._folder / tensor.file}: {name!r}"
-        if tensor.dtype not in _DTYPES:
-            raise ProtT5nvError(f"{where} is {tensor.dtype}; expected one of {', '.join(_DTYPES.values())}")
+        if tensor.dtype not in DTYPES:
+            raise ProtT5nvError(f"{where} is {tensor.dtype}; expected one of {', '.join(DTYPES.values())}")
         if tensor.shape != shape:
             raise ProtT5nvError(f"{where} has shape {tensor.shape}; expected {shape}")
         return tensor
@@ -124,10 +122,17 @@ class SafetensorsFolder:
         Raises
         ------
         ProtT5nvError
-            If a value is NaN or infinite.
+            If a value is NaN or infinite, or the file has changed since it was checked.
         """
-        file = self.tensors[name].file
-        tensor: torch.Tensor = self._files[file].get_tensor(name)
+        file, dtype, shape = self.tensors[name]
+        # The pages of a file stay in memory while it is open, so it is opened again for each tensor.
+        try:
+            with safe_open(self._folder / file, framework="pt") as opened:
+                tensor: torch.Tensor = opened.get_tensor(name)
+        except (OSError, SafetensorError) as error:
+            raise ProtT5nvError(f"{self._folder / file}: changed while it was read ({str(error)[:200]})") from None
+        if (str(tensor.dtype), tuple(tensor.shape)) != (f"torch.{DTYPES[dtype]}", shape):
+            raise ProtT5nvError(f"{self._folder / file}: changed while it was read")
         if not tensor.isfinite().all():
             raise ProtT5nvError(f"{self._folder / file}: {name!r} contains NaN or infinity; expected finite weights")
         return tensor
@@ -155,13 +160,12 @@ class SafetensorsFolder:
                 header = int.from_bytes(opened.read(8), "little")
             if header > _MAX_HEADER:
                 raise ProtT5nvError(f"{path}: a header of {header:,} bytes; at most {_MAX_HEADER:,} are read")
-            file = safe_open(path, framework="pt")
-            self._files[name] = file
-            for tensor in file.keys():  # noqa: SIM118 (the object is not iterable)
-                if tensor in self.tensors:
-                    raise ProtT5nvError(f"{path}: {tensor[:200]!r} is also in {self.tensors[tensor].file}")
-                part = file.get_slice(tensor)
-                self.tensors[tensor] = StoredTensor(name, part.get_dtype(), tuple(part.get_shape()))
+            with safe_open(path, framework="pt") as file:
+                for tensor in file.keys():  # noqa: SIM118 (the object is not iterable)
+                    if tensor in self.tensors:
+                        raise ProtT5nvError(f"{path}: {tensor[:200]!r} is also in {self.tensors[tensor].file}")
+                    part = file.get_slice(tensor)
+                    self.tensors[tensor] = StoredTensor(name, part.get_dtype(), tuple(part.get_shape()))
         except (OSError, SafetensorError) as error:
             raise ProtT5nvError(f"{path}: not a sound safetensors file ({str(error)[:200]})") from None
 

@@ -1,4 +1,4 @@
-"""Comparison of the SentencePiece file in a checkpoint with ProtT5nv's vocabulary.
+"""Reader of SentencePiece files, and comparison of the one in a checkpoint with ProtT5nv's vocabulary.
 
 A model that was trained with another vocabulary would give wrong results with ours. This module parses the file itself,
 because the SentencePiece library is native code that trusts its input.
@@ -33,22 +33,40 @@ def check_vocabulary(model: bytes, where: str) -> None:
         If the file is damaged or has another vocabulary. The message shows the first token that differs.
     """
     expected = VOCABULARY[: LAST_RESIDUE + 1]
-    try:
-        tokens = _read_tokens(model)
-    except (IndexError, UnicodeDecodeError):
-        raise ProtT5nvError(f"{where}: damaged; expected a SentencePiece model") from None
+    tokens = read_tokens(model, where)
     for i in range(max(len(expected), len(tokens))):
         theirs, ours = (repr(names[i][:40]) if i < len(names) else "no token" for names in (tokens, expected))
         if theirs != ours:
             raise ProtT5nvError(f"{where}: another vocabulary: token {i} is {theirs}, ProtT5nv's is {ours}")
 
 
-def _read_tokens(model: bytes) -> list[str]:
-    """Return the tokens of a SentencePiece model in the order of their ids."""
+def read_tokens(model: bytes, where: str) -> list[str]:
+    """Read the tokens of a SentencePiece model in the order of their ids.
+
+    Parameters
+    ----------
+    model : bytes
+        Content of the file, a serialized ``ModelProto``.
+    where : str
+        File and member for error messages.
+
+    Returns
+    -------
+    list of str
+
+    Raises
+    ------
+    ProtT5nvError
+        If the file is damaged.
+    """
     tokens = []
-    for field, message in _fields(model):
-        if field == _PIECE_FIELD:
-            tokens.append(next((bytes(text).decode() for part, text in _fields(message) if part == _PIECE_FIELD), ""))
+    try:
+        for field, message in _fields(model):
+            if field == _PIECE_FIELD:
+                texts = (bytes(text).decode() for part, text in _fields(message) if part == _PIECE_FIELD)
+                tokens.append(next(texts, ""))
+    except (IndexError, UnicodeDecodeError):
+        raise ProtT5nvError(f"{where}: damaged; expected a SentencePiece model") from None
     return tokens
 
 
