@@ -28,9 +28,10 @@ import numpy as np
 import torch
 from common import argument_parser, print_table, save_random_model, tar_members
 
-from prott5nv import ModelConfig, load, seqs_to_embedding
+from prott5nv import ModelConfig, seqs_to_embedding
 from prott5nv.checkpoint import read_nemo, save_nemo
 from prott5nv.checkpoint.huggingface import huggingface_to_nemo, nemo_to_huggingface
+from prott5nv.checkpoint.reader import load
 from prott5nv.model.attention import Packing
 
 WEIGHTS = "./model_weights.ckpt"

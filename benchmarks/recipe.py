@@ -35,7 +35,8 @@ from common import argument_parser, print_table
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
-from prott5nv import ProtT5, load
+from prott5nv import ProtT5
+from prott5nv.checkpoint.reader import load
 from prott5nv.data.dataset import PretrainingDataset
 from prott5nv.data.memmap import CSVDataset
 from prott5nv.model.tokenizer import FIRST_RESIDUE

@@ -22,7 +22,7 @@ from prott5nv.errors import ProtT5nvError
 from prott5nv.model.config import ModelConfig
 from prott5nv.model.device import Hardware
 from prott5nv.model.prott5 import ProtT5
-from prott5nv.model.tokenizer import PAD, ProteinTokenizer
+from prott5nv.model.tokenizer import PAD, ResidueTokenizer
 
 
 class ProtT5nvInference:
@@ -73,7 +73,7 @@ class ProtT5nvInference:
     @property
     def config(self) -> ModelConfig:
         """Architecture of the model."""
-        return self.embedder.config
+        return self.embedder.decoder_config
 
     @property
     def hardware(self) -> Hardware:
@@ -86,7 +86,7 @@ class ProtT5nvInference:
         return self.embedder.network
 
     @property
-    def tokenizer(self) -> ProteinTokenizer:
+    def tokenizer(self) -> ResidueTokenizer:
         """Converts residues to token ids."""
         return self.embedder.tokenizer
 

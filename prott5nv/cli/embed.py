@@ -52,6 +52,11 @@ _POOLING_HELP += " ".join(
               "residues for ProtT5nv). truncate embeds its first residues. window embeds all residues in overlapping "
               "windows and averages the rows where windows overlap. error stops the command before any protein is "
               "embedded. skip leaves the protein out.")  # fmt: skip
+@click.option("--max-length", type=click.IntRange(2), metavar="N", help="Apply --long to proteins of more than N residues. "
+              "The default is the limit of the model; T5 models, such as ProtT5-XL, have none.")  # fmt: skip
+@click.option("--input", "kind", type=click.Choice(["aa", "3di"]), default="aa", show_default=True,
+              help="Kind of the sequences: amino acids, or structural states of Foldseek, which only ProstT5 "
+              "takes.")  # fmt: skip
 @options.precision
 @options.device
 @click.option("--compile", is_flag=True, help="Let torch.compile fuse the feed-forward layers. This takes half a "
@@ -79,6 +84,8 @@ def command(
     model: str | None,
     pooling: str,
     long: str,
+    max_length: int | None,
+    kind: str,
     precision: str,
     device: str,
     compile: bool,
@@ -108,6 +115,7 @@ def command(
       prott5nv embed proteins.fasta -o proteins.h5
       prott5nv embed proteome.fasta.gz -o proteome.h5 --model prott5nv.nemo --pooling mean
       prott5nv embed table.parquet -o means.parquet --pooling mean
+      prott5nv embed proteins.fasta -o proteins.h5 --model Rostlab/prot_t5_xl_half_uniref50-enc
       prott5nv embed table.csv -o table.h5 --id-column entry --sequence-column aa --long window
       zcat *.fasta.gz | prott5nv embed - -o all.h5 --on-error skip
       prott5nv embed proteome.fasta -o proteome.h5 --workers 4
@@ -141,6 +149,8 @@ def command(
         device=device,
         precision=precision,
         compile=compile,
+        max_length=max_length,
+        input=kind,
         pooling=None if pooling == "none" else pooling,
         long=long,
         dtype=dtype,

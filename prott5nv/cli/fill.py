@@ -58,7 +58,7 @@ class Positions(click.ParamType):
               help="Seed of the random sampling, with --temperature above 0.")  # fmt: skip
 @options.on_error
 @options.overwrite
-@options.model
+@options.decoder_model
 @options.precision
 @options.device
 def command(
@@ -101,7 +101,7 @@ def command(
 
     import numpy as np
 
-    from prott5nv.checkpoint import read_nemo
+    from prott5nv.checkpoint.models import read_decoder_config
     from prott5nv.decoding.fill import choice_rule
     from prott5nv.decoding.inputs import gap_fault, read_proteins
     from prott5nv.decoding.tables import FILLED_COLUMNS, filled_rows
@@ -113,7 +113,7 @@ def command(
     # All options and input are checked before the weights are loaded. The model's configuration sets the limits.
     choice_rule(n, beams, temperature, top_p, np.random.default_rng(seed))
     skips = Skips(on_error == "skip")
-    config = read_nemo(model_file(model), weights=False).config
+    config = read_decoder_config(model_file(model))
     positions = masked or []
     if re.fullmatch(r"[A-Za-z?]*\?[A-Za-z?]*", source) and not Path(source).exists():
         record = Record("sequence", source, "", 1)

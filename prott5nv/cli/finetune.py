@@ -22,9 +22,7 @@ _TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")  # suffixes of a table of the u
 @click.command()
 @click.argument("task", metavar="TASK|TABLE")
 @click.argument("overrides", nargs=-1, metavar="[NAME=VALUE]...")
-@click.option(
-    "--model", metavar="FILE.nemo", help="Checkpoint with the encoder. By default the built-in model is used."
-)
+@options.model
 @click.option("--data", metavar="DIR", help="Folder that prott5nv prepare flip wrote.  [default: flip]")
 @click.option(
     "-o",

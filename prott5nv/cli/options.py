@@ -22,7 +22,15 @@ if TYPE_CHECKING:
 EXIT_SKIPPED = 3
 EXIT_INTERRUPTED = 130
 
-model = click.option("--model", metavar="FILE.nemo", help="Checkpoint to use. The default is the small built-in model.")
+model = click.option(
+    "--model",
+    metavar="MODEL",
+    help="Model to use: a .nemo file, the folder of a protein T5 model that transformers wrote, or its name on the Hugging "
+    "Face Hub, such as Rostlab/ProstT5 (needs the extra hf). The default is the small built-in model.",
+)
+decoder_model = click.option(
+    "--model", metavar="FILE.nemo", help="ProtT5nv checkpoint to use. The default is the small built-in model."
+)
 precision = click.option(
     "--precision",
     type=click.Choice(["auto", "fp32", "bf16", "fp16"]),

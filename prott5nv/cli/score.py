@@ -54,7 +54,7 @@ if TYPE_CHECKING:
               "picture (.png). It needs the extra plot.")  # fmt: skip
 @options.on_error
 @options.overwrite
-@options.model
+@options.decoder_model
 @options.precision
 @options.device
 def command(
@@ -113,14 +113,14 @@ def command(
     outputs = [output, table, plot, options.skip_list(output)]
     check_outputs(outputs, [source, variant_file, model], overwrite=overwrite)
 
-    from prott5nv.checkpoint import read_nemo
+    from prott5nv.checkpoint.models import read_decoder_config
     from prott5nv.decoding import inputs, tables
     from prott5nv.embedding.embedder import Embedder, model_file
     from prott5nv.embedding.skips import Skips
 
     # All input is checked before the weights are loaded. The model's configuration sets the limits.
     skips = Skips(on_error == "skip")
-    config = read_nemo(model_file(model), weights=False).config
+    config = read_decoder_config(model_file(model))
     proteins = inputs.read_proteins(source, skips, wanted, cleaning)
     if plot and len(proteins) != 1:
         raise click.UsageError(f"--plot draws one protein; {source} has {len(proteins)}: choose one with --protein")

@@ -148,7 +148,7 @@ def mask_gaps(sequence: str, embedder: Embedder, name: str) -> np.ndarray:
     if not indices:
         raise ProtT5nvError(f"{name} has no {GAP}: write one in place of each missing residue")
     tokens_L, _ = embedder.tokenizer.encode_batch([sequence.upper().replace(GAP, "X")], [name])
-    return mask_residues(tokens_L, indices, embedder.config, name)
+    return mask_residues(tokens_L, indices, embedder.decoder_config, name)
 
 
 def gaps(sequence: str) -> list[int]:

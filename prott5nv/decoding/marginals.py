@@ -70,9 +70,9 @@ def masked_log_probabilities(
         raise ProtT5nvError(f"{name} has no residues")
     embedder = as_embedder(model)
     (tokens_L, _) = embedder.tokenizer.encode_batch([sequence.upper()], [name])
-    groups = masking_groups(len(sequence), fraction, embedder.config)
+    groups = masking_groups(len(sequence), fraction, embedder.decoder_config)
     queries = [
-        MaskedQuery(mask_residues(tokens_L, indices_K, embedder.config, name), tokens_L[None, indices_K[:-1]])
+        MaskedQuery(mask_residues(tokens_L, indices_K, embedder.decoder_config, name), tokens_L[None, indices_K[:-1]])
         for indices_K in groups
     ]
     log_probabilities_LA = np.empty((len(sequence), len(AMINO_ACIDS)), dtype=np.float32)

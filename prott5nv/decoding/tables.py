@@ -53,7 +53,7 @@ def residues_to_encode(proteins: Mapping[str, Record], embedder: Embedder, fract
     int
         Total for a progress bar.
     """
-    config = embedder.config
+    config = embedder.decoder_config
     return sum(
         len(masking_groups(len(record.sequence), fraction, config))
         * min(len(record.sequence), config.max_position_embeddings)

@@ -99,9 +99,11 @@ def window_starts(length: int, limit: int) -> range:
     >>> list(window_starts(1100, 512)), list(window_starts(512, 512))
     ([0, 256, 512, 768], [0])
     """
+    if length <= limit:
+        return range(1)
     stride = limit // 2
     # The last window starts where more than one stride of residues remains, so it is never very short.
-    return range(0, max(1, length - stride), stride)
+    return range(0, length - stride, stride)
 
 
 def batches_of(items: Iterable[Item], length_of: Callable[[Item], int], max_tokens: int) -> Iterator[list[Item]]:

@@ -21,15 +21,16 @@ import numpy as np
 import torch
 
 from prott5nv.assets import BUILTIN_MODEL
-from prott5nv.checkpoint.reader import load_with_checksum
+from prott5nv.checkpoint.models import load_with_origin, no_span_decoder
 from prott5nv.embedding.batching import LongProteins, Window, batches_of, join, window_starts
 from prott5nv.embedding.pooling import POOLINGS
 from prott5nv.embedding.proteins import NamedSequence, Protein, named_sequences
 from prott5nv.errors import ProtT5nvError
+from prott5nv.model.config import ModelConfig
 from prott5nv.model.device import choose_hardware, residue_budget
+from prott5nv.model.encoder import Encoder
 from prott5nv.model.finite import check_finite
-from prott5nv.model.prott5 import FeedForward, ProtT5
-from prott5nv.model.tokenizer import ProteinTokenizer
+from prott5nv.model.prott5 import ProtT5
 
 LONG_RULES = ("truncate", "window", "error", "skip")
 
@@ -54,8 +55,9 @@ class Embedder:
 
     Parameters
     ----------
-    model : str, Path or ProtT5, optional
-        A ``.nemo`` file, or a model in memory, which is copied. The default is the small built-in model.
+    model : str, Path, ProtT5 or T5Encoder, optional
+        A ``.nemo`` file, the folder of a T5 model, its name on the Hugging Face Hub, or a model in memory, which is
+        copied. The default is the small built-in model.
     device : str
         ``auto`` chooses CUDA, otherwise MPS, otherwise the CPU. Any name that PyTorch knows, such as ``cuda:1``, is
         accepted.
@@ -66,18 +68,27 @@ class Embedder:
         Number of residues to compute at once. By default it is chosen for the hardware.
     compile : bool
         Whether ``torch.compile`` fuses the feed-forward layers. The first batch then takes about half a minute longer.
+    max_length : int, optional
+        Number of residues from which a protein counts as long; see the parameter `long` of :meth:`embed`. By default it
+        is what the model accepts at once, and no protein is long for a model without a limit.
+    input : {"aa", "3di"}
+        Kind of the sequences: amino acids, or structural states of Foldseek, which only ProstT5 takes.
 
     Attributes
     ----------
-    config : ModelConfig
+    config : EncoderConfig
         Architecture of the model.
     hardware : Hardware
         Device and precision, with the reason for the choice.
-    tokenizer : ProteinTokenizer
+    tokenizer : ResidueTokenizer
         Converts residues to token ids.
+    limit : int or None
+        Number of residues that are computed at once; None if there is no limit.
+    attributes : dict of str to str
+        What an output records about the model and its settings, besides the checksum.
     model_sha256 : str
-        Checksum of the model: of the whole checkpoint file, or of configuration and weights of a model in memory; see
-        :meth:`prott5nv.ProtT5.sha256`.
+        Checksum of the model: of its file or folder, or of configuration and weights of a model in memory; see
+        :meth:`prott5nv.model.encoder.Encoder.sha256`.
     max_tokens : int
         Number of residues to compute at once. It shrinks when a batch does not fit into memory.
 
@@ -102,32 +113,68 @@ class Embedder:
 
     def __init__(
         self,
-        model: str | os.PathLike[str] | ProtT5 | None = None,
+        model: str | os.PathLike[str] | Encoder | None = None,
         *,
         device: str = "auto",
         precision: str = "auto",
         max_tokens: int | None = None,
         compile: bool = False,
+        max_length: int | None = None,
+        input: str = "aa",
     ) -> None:
         if max_tokens is not None and max_tokens < 1:
             raise ProtT5nvError(f"max_tokens={max_tokens}: must be at least 1")
         self.hardware = choose_hardware(device, precision)
-        self.tokenizer = ProteinTokenizer()
         self._file: Path | None = None
-        if isinstance(model, ProtT5):
+        self.attributes: dict[str, str] = {}
+        network: Encoder
+        if isinstance(model, Encoder):
+            if input != "aa":
+                raise ProtT5nvError(f"input={input!r}: give the path of the model, because its vocabulary must be read")
             network = copy.deepcopy(model)
             self.model_sha256 = network.sha256()
         else:
-            self._file = model_file(model)
-            network, self.model_sha256 = load_with_checksum(self._file, self.hardware.dtype)
-            del network.decoder  # Embeddings need the encoder only, and the decoder takes more than half of the memory.
+            network, origin = load_with_origin(model_file(model), self.hardware.dtype, input=input)
+            self._file, self.model_sha256 = origin.path, origin.sha256
+            self.attributes |= origin.attributes
+            if isinstance(network, ProtT5):
+                del network.decoder  # Embeddings need the encoder only; the decoder takes more than half of the memory.
         self.config = network.config
-        self._network = network.to(self.hardware.device, self.hardware.dtype).eval()
+        self.tokenizer = network.tokenizer
+        self.limit = self._checked_limit(max_length)
+        self._network = network.place(self.hardware.device, self.hardware.dtype).eval()
         self.max_tokens = max_tokens or residue_budget(self.config, self.hardware)
         if compile:
-            for module in self._network.encoder.modules():
-                if isinstance(module, FeedForward):
-                    module.compile(dynamic=True)  # The number of residues differs from batch to batch.
+            for module in self._network.feed_forwards():
+                module.compile(dynamic=True)  # The number of residues differs from batch to batch.
+
+    def _checked_limit(self, max_length: int | None) -> int | None:
+        """Return the number of residues to compute at once, and record a choice that changes the embeddings."""
+        limit = self.config.max_residues
+        if max_length is None:
+            return limit
+        # Windows overlap by half of their length.
+        if max_length < 2 or (limit is not None and max_length > limit):
+            raise ProtT5nvError(
+                f"max_length={max_length}: must be at least 2"
+                + (f" and at most {limit} for this model" if limit else "")
+            )
+        if max_length != limit:
+            self.attributes["max_length"] = str(max_length)
+        return max_length
+
+    @property
+    def decoder_config(self) -> ModelConfig:
+        """Architecture of a model with a span decoder.
+
+        Raises
+        ------
+        ProtT5nvError
+            If the model has no span decoder, so that it can neither score nor fill.
+        """
+        if not isinstance(self.config, ModelConfig):
+            raise no_span_decoder(self._file or type(self._network).__name__)
+        return self.config
 
     @property
     def network(self) -> ProtT5:
@@ -136,11 +183,13 @@ class Embedder:
         Raises
         ------
         ProtT5nvError
-            If the checkpoint file has changed since the encoder was loaded.
+            If the model has no span decoder, or its file has changed since the encoder was loaded.
         """
+        if not isinstance(self._network, ProtT5):
+            raise no_span_decoder(self._file or type(self._network).__name__)
         if self._file is not None and not hasattr(self._network, "decoder"):
-            whole, sha256 = load_with_checksum(self._file, self.hardware.dtype)
-            if sha256 != self.model_sha256:
+            whole, origin = load_with_origin(self._file, self.hardware.dtype)
+            if origin.sha256 != self.model_sha256 or not isinstance(whole, ProtT5):
                 raise ProtT5nvError(f"{self._file} has changed since it was loaded: load the model again")
             self._network.decoder = whole.decoder.to(self.hardware.device).eval()
         return self._network
@@ -165,8 +214,8 @@ class Embedder:
             A name in :data:`prott5nv.embedding.pooling.POOLINGS`, such as ``"mean"``, for one row per protein. By
             default there is one row per residue.
         long : str
-            What to do with a protein of more than ``config.max_position_embeddings`` residues. ``truncate`` embeds its
-            first residues. ``window`` embeds all residues in overlapping windows and averages the rows where windows
+            What to do with a protein of more residues than the attribute `limit`. ``truncate`` embeds its first
+            residues. ``window`` embeds all residues in overlapping windows and averages the rows where windows
             overlap. ``error`` raises an error. ``skip`` leaves the protein out. A `LongProteinWarning` at the end
             counts and names the proteins that were truncated or skipped.
         on_error : callable, optional
@@ -208,6 +257,7 @@ class Embedder:
                 yield entry.protein, rows
         if shortened.count:
             self._warn(shortened, long)
+        self.tokenizer.warn_of_replaced()
 
     def _chunks(self, proteins: Iterable[Protein]) -> Iterator[list[NamedSequence[Protein]]]:
         """Cut the stream into chunks, whose proteins are sorted and computed together."""
@@ -224,11 +274,11 @@ class Embedder:
 
     def _windows(self, index: int, name: str, sequence: str, long: str, shortened: LongProteins) -> list[Window]:
         """Tokenize a protein and cut it into the windows that the model can compute at once."""
-        length, limit = len(sequence), self.config.max_position_embeddings
+        length, limit = len(sequence), self.limit
         if not length:
             raise ProtT5nvError(f"{name} has no residues")
         tokens_L, _ = self.tokenizer.encode_batch([sequence], [name])
-        if length <= limit:
+        if limit is None or length <= limit:
             return [Window(index, 0, tokens_L, name)]
         if long == "error":
             raise ProtT5nvError(
@@ -261,7 +311,7 @@ class Embedder:
         Parameters
         ----------
         windows : sequence of Window
-            Windows of at most ``config.max_position_embeddings`` tokens.
+            Windows of at most ``config.max_residues`` tokens.
 
         Returns
         -------
@@ -320,7 +370,7 @@ class Embedder:
         return [rows.copy() for rows in np.split(rows_TD, ends_B[:-1])]
 
     def _warn(self, shortened: LongProteins, long: str) -> None:
-        limit = self.config.max_position_embeddings
+        limit = self.limit
         action = f"truncated to their first {limit} residues" if long == "truncate" else "skipped"
         warnings.warn(
             f"proteins longer than {limit} residues, {action}: {shortened.count}, namely {shortened}; "
@@ -330,9 +380,9 @@ class Embedder:
         )
 
 
-#: Everything that a user may pass as a model: a checkpoint file, a model in memory, a loaded one, or None for the
+#: Everything that a user may pass as a model: a checkpoint, a model in memory, a loaded one, or None for the
 #: built-in model.
-Model: TypeAlias = str | os.PathLike[str] | ProtT5 | Embedder | HasEmbedder | None
+Model: TypeAlias = str | os.PathLike[str] | Encoder | Embedder | HasEmbedder | None
 
 
 def as_embedder(
@@ -342,7 +392,7 @@ def as_embedder(
 
     Parameters
     ----------
-    model : str, Path, ProtT5, Embedder, ProtT5nvInference or None
+    model : str, Path, ProtT5, T5Encoder, Embedder, ProtT5nvInference or None
         A model that is already loaded is returned as it is. None is the built-in model.
     device, precision, max_tokens
         See :class:`Embedder`.
@@ -356,15 +406,15 @@ def as_embedder(
     ProtT5nvError
         If the model cannot be read, or it is already loaded and one of the other options is given.
     """
-    if model is None or isinstance(model, str | os.PathLike | ProtT5):
+    if model is None or isinstance(model, str | os.PathLike | Encoder):
         return Embedder(model, device=device, precision=precision, max_tokens=max_tokens)
     if (device, precision, max_tokens) != ("auto", "auto", None):
         raise ProtT5nvError("this model is already loaded: give device, precision and max_tokens when loading it")
     return model if isinstance(model, Embedder) else model.embedder
 
 
-def model_file(model: str | os.PathLike[str] | None) -> Path:
-    """Return the path of a checkpoint; None stands for the built-in model.
+def model_file(model: str | os.PathLike[str] | None) -> str | Path:
+    """Return the path of a checkpoint, or its name on the Hugging Face Hub; None stands for the built-in model.
 
     Raises
     ------
@@ -372,7 +422,7 @@ def model_file(model: str | os.PathLike[str] | None) -> Path:
         If the built-in model is requested and this installation lacks it.
     """
     if model is not None:
-        return Path(model)
+        return model if isinstance(model, str) else Path(model)
     if not BUILTIN_MODEL.is_file():
         raise ProtT5nvError(f"this installation has no built-in model ({BUILTIN_MODEL}): give a .nemo file")
     return BUILTIN_MODEL

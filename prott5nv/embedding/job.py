@@ -77,7 +77,7 @@ def embed_file(
         HDF5 with one dataset per accession, such as ``P69905`` for ``sp|P69905|HBA_HUMAN``. Pooled vectors can also be
         written as ``.npz`` or ``.parquet``; see `prott5nv.embedding.formats`. Until the output is complete, finished
         proteins are kept beside it in ``<output>.partial/``.
-    model : str, Path, ProtT5, Embedder or ProtT5nvInference
+    model : str, Path, ProtT5, T5Encoder, Embedder or ProtT5nvInference
         The model. The output stores its checksum.
     pooling, long
         See :meth:`prott5nv.Embedder.embed`.
@@ -121,8 +121,16 @@ def embed_file(
     check_outputs([output], [source], overwrite=True)  # other content is found below
     embedder = as_embedder(model)
     settings = _settings(embedder, pooling, dtype, long)
-    limit = embedder.config.max_position_embeddings
-    proteins = CheckedProteins(source, limit, long, skip_errors, id_column, sequence_column, cleaning)
+    proteins = CheckedProteins(
+        source,
+        embedder.limit,
+        long,
+        skip_errors,
+        id_column,
+        sequence_column,
+        cleaning,
+        tokenizer=embedder.tokenizer,
+    )
     job = _Job(output, proteins, embedder, settings, pooling, on_progress)
     if is_read_once(source):
         check_outputs([output], overwrite=overwrite)
@@ -285,6 +293,7 @@ def _settings(embedder: Embedder, pooling: str | None, dtype: str, long: str) ->
         "precision": embedder.hardware.precision,
         "long": long,
         "prott5nv_version": __version__,
+        **embedder.attributes,
     }
 
 

@@ -30,8 +30,8 @@ class Request:
     output : Path
         File to write.
     model : str, optional
-        Checkpoint file; the default is the built-in model.
-    device, precision, compile
+        Checkpoint, its folder, or its name on the Hugging Face Hub; the default is the built-in model.
+    device, precision, compile, max_length, input
         See :class:`prott5nv.Embedder`.
     pooling, long, dtype, skip_errors, shard, id_column, sequence_column, cleaning, overwrite
         See :func:`prott5nv.embedding.job.embed_file`.
@@ -43,6 +43,8 @@ class Request:
     device: str = "auto"
     precision: str = "auto"
     compile: bool = False
+    max_length: int | None = None
+    input: str = "aa"
     pooling: str | None = None
     long: str = "truncate"
     dtype: str = "float32"
@@ -97,7 +99,14 @@ def run(request: Request, listener: Listener) -> Summary:
     with _warnings_sent_to(listener):
         # The survey reports long proteins before the work starts.
         warnings.simplefilter("ignore", LongProteinWarning)
-        embedder = Embedder(request.model, device=request.device, precision=request.precision, compile=request.compile)
+        embedder = Embedder(
+            request.model,
+            device=request.device,
+            precision=request.precision,
+            compile=request.compile,
+            max_length=request.max_length,
+            input=request.input,
+        )
         listener.on_start(f"{embedder.hardware}; up to {embedder.max_tokens} residues at once")
         return embed_file(
             request.source,

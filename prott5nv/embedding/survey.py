@@ -15,7 +15,7 @@ from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning, with_missing_counte
 from prott5nv.io.reader import read_records_and_faults
 from prott5nv.io.record import Record, accession
 from prott5nv.io.source import source_name
-from prott5nv.model.tokenizer import ProteinTokenizer
+from prott5nv.model.tokenizer import ProteinTokenizer, ResidueTokenizer
 
 _TOKENIZER = ProteinTokenizer()
 
@@ -77,8 +77,8 @@ class CheckedProteins:  # numpydoc ignore=PR02
     ----------
     source : str or PathLike
         Input file, or ``-`` for standard input, which can be iterated only once.
-    limit : int
-        Largest number of residues that the model accepts at once.
+    limit : int or None
+        Largest number of residues that are computed at once; None if there is no limit.
     long : str
         What to do with longer proteins; see :meth:`prott5nv.Embedder.embed`.
     skip_errors : bool
@@ -88,16 +88,19 @@ class CheckedProteins:  # numpydoc ignore=PR02
     extent_range : tuple of int, optional
         Yield only the records whose start, counted as in ``Survey.extent``, is in this half-open range; see
         :meth:`shard`.
+    tokenizer : ResidueTokenizer
+        Tokenizer of the model.
     """
 
     source: str | os.PathLike[str]
-    limit: int
+    limit: int | None
     long: str = "truncate"
     skip_errors: bool = False
     id_column: str | None = None
     sequence_column: str | None = None
     cleaning: Cleaning = DEFAULT_CLEANING
     extent_range: tuple[int, int] | None = None
+    tokenizer: ResidueTokenizer = _TOKENIZER
 
     @property
     def name(self) -> str:
@@ -116,8 +119,9 @@ class CheckedProteins:  # numpydoc ignore=PR02
         records = read_records_and_faults(
             self.source, id_column=self.id_column, sequence_column=self.sequence_column, cleaning=self.cleaning
         )
-        for checked in check(records, self.name, self.limit if self.long in ("error", "skip") else None):
-            skipped_on_request = self.long == "skip" and len(checked.record.sequence) > self.limit
+        limit = self.limit if self.long in ("error", "skip") else None
+        for checked in check(records, self.name, limit, self.tokenizer):
+            skipped_on_request = self.long == "skip" and self.is_long(checked.record)
             if checked.error and not self.skip_errors and not skipped_on_request:
                 raise with_missing_counted(checked.error, records)
             yield checked
@@ -125,7 +129,11 @@ class CheckedProteins:  # numpydoc ignore=PR02
     def residues(self, record: Record) -> int:
         """Return the number of residues of a record that are embedded."""
         length = len(record.sequence)
-        return length if self.long == "window" else min(length, self.limit)
+        return self.limit if self.limit is not None and self.long != "window" and length > self.limit else length
+
+    def is_long(self, record: Record) -> bool:
+        """Return whether a record has more residues than are computed at once."""
+        return self.limit is not None and len(record.sequence) > self.limit
 
     def survey(self) -> Survey:
         """Read the input once and count its proteins and residues.
@@ -149,7 +157,7 @@ class CheckedProteins:  # numpydoc ignore=PR02
                 continue
             survey.proteins += 1
             survey.residues += self.residues(record)
-            if len(record.sequence) > self.limit:
+            if self.is_long(record):
                 survey.long.add(record.id, len(record.sequence))
         survey.digest = digest.hex()
         return survey
@@ -174,7 +182,10 @@ class CheckedProteins:  # numpydoc ignore=PR02
 
 
 def check(
-    records: Iterable[tuple[Record, str | None]], source: str, limit: int | None = None
+    records: Iterable[tuple[Record, str | None]],
+    source: str,
+    limit: int | None = None,
+    tokenizer: ResidueTokenizer = _TOKENIZER,
 ) -> Iterator[CheckedRecord]:
     """Determine the key of each record, and the error that prevents embedding it.
 
@@ -189,13 +200,15 @@ def check(
         Name of the input in messages.
     limit : int, optional
         Largest allowed number of residues. By default there is no limit.
+    tokenizer : ResidueTokenizer
+        Tokenizer of the model.
 
     Yields
     ------
     CheckedRecord
         The records in order. Errors name file, line and id.
     """
-    tokenizer = ProteinTokenizer()
+    tokenizer = tokenizer.fresh()
     register = KeyRegister()
     for record, fault in records:
         key = accession(record.id)
@@ -204,7 +217,7 @@ def check(
         yield CheckedRecord(record, key, error)
 
 
-def _fault(record: Record, key: str, limit: int | None, tokenizer: ProteinTokenizer) -> str | None:
+def _fault(record: Record, key: str, limit: int | None, tokenizer: ResidueTokenizer) -> str | None:
     """Return why a record cannot be embedded, regardless of other records; None if it can."""
     if "/" in key or key == ".":
         return "HDF5 cannot use this id as a name; rename it, for example with '_' in place of '/'"
@@ -216,7 +229,7 @@ def _fault(record: Record, key: str, limit: int | None, tokenizer: ProteinTokeni
     return residue_fault(record.sequence, tokenizer)
 
 
-def residue_fault(sequence: str, tokenizer: ProteinTokenizer = _TOKENIZER) -> str | None:
+def residue_fault(sequence: str, tokenizer: ResidueTokenizer = _TOKENIZER) -> str | None:
     """Return which character of a sequence is not a residue; None if all are.
 
     >>> residue_fault("MK1")

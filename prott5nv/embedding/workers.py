@@ -113,9 +113,12 @@ def run_with_workers(request: Request, workers: int, listener: Listener) -> Summ
     A worker imports the main module of the program, as all processes that Python spawns do. A script that calls this
     function therefore needs ``if __name__ == "__main__":`` around the call.
     """
+    from prott5nv.checkpoint.hub import download, is_hub_name
     from prott5nv.embedding.job import Summary
     from prott5nv.embedding.merge import merge
 
+    if request.model is not None and is_hub_name(request.model):
+        request = replace(request, model=download(request.model).name)  # All workers open the same version.
     folder = workers_folder(request.output)
     folder.mkdir(exist_ok=True)
     shards = [folder / f"{number}-of-{workers}.h5" for number in range(1, workers + 1)]

@@ -10,16 +10,17 @@ import torch
 from prott5nv.checkpoint import load
 from prott5nv.errors import ProtT5nvError
 from prott5nv.flip.config import LoraConfig
+from prott5nv.model.encoder import Encoder
 from prott5nv.model.prott5 import ProtT5
 
 
-def load_trainable_encoder(model: Path, mode: str, lora: LoraConfig, seed: int) -> ProtT5:
+def load_trainable_encoder(model: str | Path, mode: str, lora: LoraConfig, seed: int) -> Encoder:
     """Load an encoder, and let only the parameters that the mode trains require gradients.
 
     Parameters
     ----------
-    model : Path
-        A ``.nemo`` file.
+    model : str or Path
+        See :func:`prott5nv.load`.
     mode : str
         ``frozen``, ``lora`` or ``full``.
     lora : LoraConfig
@@ -29,7 +30,7 @@ def load_trainable_encoder(model: Path, mode: str, lora: LoraConfig, seed: int) 
 
     Returns
     -------
-    ProtT5
+    ProtT5 or T5Encoder
         Without its decoder, in float32, on the CPU.
 
     Raises
@@ -38,7 +39,8 @@ def load_trainable_encoder(model: Path, mode: str, lora: LoraConfig, seed: int) 
         If the file cannot be read, or the encoder has none of ``lora.target_modules``.
     """
     encoder = load(model)
-    del encoder.decoder
+    if isinstance(encoder, ProtT5):
+        del encoder.decoder
     encoder.requires_grad_(mode == "full")
     if mode == "lora":
         import peft
@@ -54,7 +56,7 @@ def load_trainable_encoder(model: Path, mode: str, lora: LoraConfig, seed: int) 
     return encoder
 
 
-def merge_adapters(model: ProtT5) -> ProtT5:
+def merge_adapters(model: Encoder) -> Encoder:
     """Add the adapters to the weights that they adapt, in place, so that the model is a plain one again."""
     for module in model.modules():
         for name, child in list(module.named_children()):

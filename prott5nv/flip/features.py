@@ -21,8 +21,8 @@ from prott5nv.embedding.embedder import Embedder
 from prott5nv.errors import ProtT5nvError
 from prott5nv.flip.row_cache import DTYPE, open_rows, write_rows
 from prott5nv.io.record import Record
+from prott5nv.model.encoder import Encoder
 from prott5nv.model.finite import check_finite
-from prott5nv.model.prott5 import ProtT5
 from prott5nv.model.tokenizer import FIRST_RESIDUE, RESIDUES, ProteinTokenizer
 
 
@@ -116,7 +116,7 @@ class StoredRows:
 def stored_embeddings(
     names: Sequence[str],
     sequences: Sequence[str],
-    model: Path,
+    model: str | Path,
     folder: Path,
     *,
     pooled: bool,
@@ -135,8 +135,8 @@ def stored_embeddings(
     ----------
     names, sequences : sequence of str
         Names of the proteins for error messages, and their residues.
-    model : Path
-        A ``.nemo`` file.
+    model : str or Path
+        See :class:`prott5nv.embedding.embedder.Embedder`.
     folder : Path
         Folder of the cache. The name of a file in it is a hash of the model, the precision, the sequences and `pooled`.
     pooled : bool
@@ -198,28 +198,30 @@ class LiveEncoder(nn.Module):
 
     Parameters
     ----------
-    model : ProtT5
+    model : Encoder
         Used as it is, not copied.
     sequences : sequence of str
     """
 
-    def __init__(self, model: ProtT5, sequences: Sequence[str]):
+    def __init__(self, model: Encoder, sequences: Sequence[str]):
         super().__init__()
         self.model = model
         self.width = model.config.hidden_size
-        self._limit = model.config.max_position_embeddings
-        tokens_T, starts = ProteinTokenizer().encode_batch(sequences)
+        self._limit = model.config.max_residues
+        tokens_T, starts = model.tokenizer.encode_batch(sequences)
+        model.tokenizer.warn_of_replaced()
         self._tokens = np.split(tokens_T, starts[1:-1])
 
     def batch(self, indices: Sequence[int]) -> tuple[Tensor, list[int]]:
         """Return the concatenated rows of some proteins; see :meth:`Features.batch`."""
-        device = self.model.embedding.word_embeddings.weight.device
+        device = next(self.model.parameters()).device
         lengths = [len(self._tokens[i]) for i in indices]
         # A long protein is cut into the same windows as in inference; rows are averaged where windows overlap.
         windows, positions, first = [], [], 0
         for i, length in zip(indices, lengths, strict=True):
-            for start in window_starts(length, self._limit):
-                windows.append(self._tokens[i][start : start + self._limit])
+            limit = self._limit or length
+            for start in window_starts(length, limit):
+                windows.append(self._tokens[i][start : start + limit])
                 positions.append(np.arange(first + start, first + start + len(windows[-1])))
             first += length
         cu_seqlens_B1 = torch.tensor(np.cumsum([0, *map(len, windows)]), dtype=torch.int32, device=device)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from prott5nv.checkpoint import read_nemo
+from prott5nv.checkpoint.models import checksum, local_path
 from prott5nv.embedding.embedder import model_file
 from prott5nv.errors import ProtT5nvError
 from prott5nv.flip.adapters import load_trainable_encoder, merge_adapters
@@ -32,7 +32,7 @@ from prott5nv.io.atomic import whole_files, write_text
 from prott5nv.io.cleaning import Cleaning
 from prott5nv.io.output import check_outputs
 from prott5nv.model.device import choose_hardware
-from prott5nv.model.prott5 import ProtT5
+from prott5nv.model.encoder import Encoder
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class _Trained(NamedTuple):
     """Result of the training with one seed; the higher ``validation``, the better."""
 
     seed: int
-    encoder: ProtT5
+    encoder: Encoder
     head: Head
     history: list[dict[str, float]]
     validation: float
@@ -83,9 +83,12 @@ def finetune(config: FinetuneConfig) -> FinetuneRun:
         If the table or the model is missing or invalid, the head does not fit the task, results exist in the output
         folder, or NaN or infinity is computed.
     """
-    encoder_path = model_file(config.model.restore_encoder_path)
-    if not encoder_path.is_file():
-        raise ProtT5nvError(f"{encoder_path}: no such file; model.restore_encoder_path takes a .nemo file")
+    encoder_path, _ = local_path(model_file(config.model.restore_encoder_path))
+    if not encoder_path.exists():
+        raise ProtT5nvError(
+            f"{encoder_path}: no such file or folder; model.restore_encoder_path takes a .nemo file, or the folder of "
+            "a T5 model"
+        )
     folder = Path(config.output_dir)
     outputs = [folder / name for name in (MODEL_FILE, PREDICTIONS_FILE, RESULT_FILE)]
     check_outputs(outputs, [encoder_path, config.task.file], overwrite=config.overwrite)
@@ -107,7 +110,7 @@ def finetune(config: FinetuneConfig) -> FinetuneRun:
         cache = Path(config.cache_dir)
         results |= scored_baselines(task, config.task.head, config.task.training, config.seeds, cache)
 
-    sha256 = read_nemo(encoder_path, weights=False).sha256
+    sha256 = checksum(encoder_path)
     result = {
         **_task_facts(task),
         "mode": config.mode,

@@ -16,8 +16,11 @@ from prott5nv.flip.heads import Head, make_head
 from prott5nv.flip.predictor_file import PredictorParts, read_predictor
 from prott5nv.flip.predictor_hdf5 import is_hdf5, read_hdf5_predictor
 from prott5nv.io.record import Record
+from prott5nv.model.config import ModelConfig
 from prott5nv.model.finite import check_finite
+from prott5nv.model.encoder import Encoder
 from prott5nv.model.prott5 import ProtT5
+from prott5nv.model.t5 import T5Encoder
 
 MODEL_FILE = "model.safetensors"
 _HDF5_MODEL_FILE = "model.h5"
@@ -132,10 +135,15 @@ def _build_head(parts: PredictorParts) -> Head:
     return head.eval()
 
 
-def _build_encoder(parts: PredictorParts) -> ProtT5:
-    # The file has no decoder; building a deep one only to delete it would take time.
+def _build_encoder(parts: PredictorParts) -> Encoder:
+    model: Encoder
     with torch.device("meta"):
-        model = ProtT5(parts.config.replace(decoder_num_layers=1))
-    del model.decoder
+        if isinstance(parts.config, ModelConfig):
+            # The file has no decoder; building a deep one only to delete it would take time.
+            model = ProtT5(parts.config.replace(decoder_num_layers=1))
+            del model.decoder
+        else:
+            assert parts.vocabulary is not None, "only ProtT5nv files have no vocabulary"
+            model = T5Encoder(parts.config, parts.vocabulary)
     model.load_state_dict(parts.encoder, assign=True)
     return model

@@ -5,16 +5,17 @@ The metadata have the single key ``prott5nv``, a JSON object with these keys:
 ``format``
     Version of this layout, 2. Version 1 was an HDF5 file: see :mod:`prott5nv.flip.predictor_hdf5`.
 ``architecture``
-    Every field of :class:`prott5nv.model.config.ModelConfig`.
+    Every field of :class:`prott5nv.model.config.ModelConfig`, or for a T5 model every field of
+    :class:`prott5nv.model.t5.T5Config` and, as ``vocabulary``, of :class:`prott5nv.model.t5_tokenizer.T5Vocabulary`.
 ``head``
     ``name`` and the settings of the head.
 ``output``
     Every field of :class:`prott5nv.flip.tasks.OutputSpec`.
 ``encoder_sha256``
-    Hash of the ``.nemo`` file that training started from.
+    Hash of the model that training started from.
 
-Tensors are float32. Their names are those in ``ProtT5`` behind ``encoder.``, without the decoder, and those in the head
-behind ``head.``. A reader accepts exactly these keys and tensors; opening a file runs no code from it.
+Tensors are float32. Their names are those in ``ProtT5``, without the decoder, or in ``T5Encoder`` behind ``encoder.``,
+and those in the head behind ``head.``. A reader accepts exactly these keys and tensors; opening a file runs no code from it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, cast, get_type_hints
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -33,13 +34,16 @@ from torch import Tensor
 
 from prott5nv.checkpoint.parameter_names import parameter_shapes
 from prott5nv.checkpoint.safetensors_folder import write_safetensors
+from prott5nv.checkpoint.t5_names import encoder_sources
 from prott5nv.errors import ProtT5nvError
 from prott5nv.flip.config import HeadConfig, head_names
 from prott5nv.flip.heads import Head, make_head
 from prott5nv.flip.tasks import LABELS, LEVELS, OutputSpec
 from prott5nv.io.atomic import whole_file
 from prott5nv.model.config import ModelConfig
-from prott5nv.model.prott5 import ProtT5
+from prott5nv.model.encoder import Encoder
+from prott5nv.model.t5 import T5Config, T5Encoder
+from prott5nv.model.t5_tokenizer import T5Vocabulary
 
 FORMAT = 2
 MAX_METADATA = 1 << 20  # characters
@@ -56,7 +60,7 @@ class PredictorParts:
 
     Attributes
     ----------
-    config : ModelConfig
+    config : ModelConfig or T5Config
         Architecture of the encoder.
     head_settings : dict
         ``name`` and settings of the head.
@@ -64,22 +68,25 @@ class PredictorParts:
     encoder_sha256 : str or None
         Hash of the ``.nemo`` file that training started from; None in files of format 1, which do not record it.
     encoder : dict of str to Tensor
-        Parameters by their names in ``ProtT5``, without the decoder.
+        Parameters by their names in ``ProtT5``, without the decoder, or in ``T5Encoder``.
     head : dict of str to Tensor
         Parameters and buffers by their names in the head.
+    vocabulary : T5Vocabulary or None
+        Token ids of a T5 model; None for ProtT5nv, whose token ids are always the same.
     """
 
-    config: ModelConfig
+    config: ModelConfig | T5Config
     head_settings: dict[str, Any]
     output_spec: OutputSpec
     encoder_sha256: str | None
     encoder: dict[str, Tensor]
     head: dict[str, Tensor]
+    vocabulary: T5Vocabulary | None = None
 
 
 def save_predictor(
     path: Path,
-    model: ProtT5,
+    model: Encoder,
     head: Head,
     head_settings: Mapping[str, Any],
     output_spec: OutputSpec,
@@ -90,7 +97,7 @@ def save_predictor(
     Parameters
     ----------
     path : Path
-    model : ProtT5
+    model : ProtT5 or T5Encoder
         Its decoder, if it has one, is left out.
     head : Head
     head_settings : dict
@@ -106,7 +113,7 @@ def save_predictor(
     """
     metadata = {
         "format": FORMAT,
-        "architecture": asdict(model.config),
+        "architecture": _architecture(model),
         "head": dict(head_settings),
         "output": asdict(output_spec),
         "encoder_sha256": encoder_sha256,
@@ -151,7 +158,8 @@ def read_predictor(path: Path) -> PredictorParts:
             sha256 = values["encoder_sha256"]
             if not (isinstance(sha256, str) and re.fullmatch("[0-9a-f]{64}", sha256)):
                 raise ProtT5nvError("encoder_sha256 must be 64 hexadecimal digits")
-            config, head, output_spec = check_architecture(values["architecture"], values["head"], values["output"])
+            architecture, vocabulary = _split_vocabulary(values["architecture"])
+            config, head, output_spec = check_architecture(architecture, values["head"], values["output"], vocabulary)
             stored = {}
             for name in file.keys():  # noqa: SIM118 (a safe_open object is not iterable)
                 tensor = file.get_slice(name)
@@ -160,7 +168,23 @@ def read_predictor(path: Path) -> PredictorParts:
             encoder, head_state = read_tensors(stored, shapes, file.get_tensor)
     except SafetensorError as error:
         raise ProtT5nvError(f"not a sound safetensors file: {error}") from None
-    return PredictorParts(config, head, output_spec, sha256, encoder, head_state)
+    return PredictorParts(config, head, output_spec, sha256, encoder, head_state, vocabulary)
+
+
+def _architecture(model: Encoder) -> dict[str, Any]:
+    """Return the fields of the configuration, and of the vocabulary of a T5 model."""
+    architecture = asdict(cast(Any, model.config))
+    if isinstance(model, T5Encoder):
+        architecture["vocabulary"] = asdict(model.tokenizer.vocabulary)
+    return architecture
+
+
+def _split_vocabulary(architecture: Any) -> tuple[Any, T5Vocabulary | None]:
+    """Separate the vocabulary of a T5 model from its architecture."""
+    if not isinstance(architecture, dict) or "vocabulary" not in architecture:
+        return architecture, None
+    remaining = {name: value for name, value in architecture.items() if name != "vocabulary"}
+    return remaining, T5Vocabulary.from_dict(architecture["vocabulary"])
 
 
 def parse_metadata(text: str, keys: set[str]) -> dict[str, Any]:
@@ -175,17 +199,21 @@ def parse_metadata(text: str, keys: set[str]) -> dict[str, Any]:
     return dict(values)
 
 
-def check_architecture(architecture: Any, head: Any, output: Any) -> tuple[ModelConfig, dict[str, Any], OutputSpec]:
+def check_architecture(
+    architecture: Any, head: Any, output: Any, vocabulary: T5Vocabulary | None = None
+) -> tuple[ModelConfig | T5Config, dict[str, Any], OutputSpec]:
     """Turn parsed metadata into objects.
 
     Parameters
     ----------
     architecture, head, output : Any
         Parsed JSON, which may hold anything.
+    vocabulary : T5Vocabulary, optional
+        Token ids of a T5 model, which must fit its architecture. Without it, the architecture is ProtT5nv's.
 
     Returns
     -------
-    config : ModelConfig
+    config : ModelConfig or T5Config
     head : dict
         ``name`` and settings.
     output_spec : OutputSpec
@@ -195,8 +223,11 @@ def check_architecture(architecture: Any, head: Any, output: Any) -> tuple[Model
     ProtT5nvError
         If a key is missing or unknown, or a value is not valid.
     """
-    _check_keys("architecture", architecture, {field.name for field in fields(ModelConfig)})
-    config = ModelConfig(**architecture)
+    kind = ModelConfig if vocabulary is None else T5Config
+    _check_keys("architecture", architecture, {field.name for field in fields(kind)})
+    config = kind(**architecture)
+    if vocabulary and isinstance(config, T5Config) and max(vocabulary.all_ids) >= config.vocab_size:
+        raise ProtT5nvError(f"token {max(vocabulary.all_ids)}: the model has only {config.vocab_size} tokens")
     output_spec = _checked_output_spec(output)
     if not isinstance(head, dict) or head.get("name") not in head_names():
         raise ProtT5nvError(f"head.name must be one of {', '.join(head_names())}")
@@ -206,12 +237,17 @@ def check_architecture(architecture: Any, head: Any, output: Any) -> tuple[Model
 
 
 def predictor_shapes(
-    config: ModelConfig, head: Mapping[str, Any], output_spec: OutputSpec
+    config: ModelConfig | T5Config, head: Mapping[str, Any], output_spec: OutputSpec
 ) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Yield name and shape of every tensor; lazily, because hostile metadata may claim a million layers."""
-    for name, shape in takewhile(lambda item: not item[0].startswith("decoder."), parameter_shapes(config)):
-        yield f"encoder.{name}", shape
-    yield "encoder.tokens_head.bias", (config.padded_vocab_size,)
+    if isinstance(config, T5Config):
+        yield "encoder.embedding.weight", (config.vocab_size, config.d_model)
+        for name, parts, (rows, *columns) in encoder_sources(config):
+            yield f"encoder.{name}", (rows * len(parts), *columns)
+    else:
+        for name, shape in takewhile(lambda item: not item[0].startswith("decoder."), parameter_shapes(config)):
+            yield f"encoder.{name}", shape
+        yield "encoder.tokens_head.bias", (config.padded_vocab_size,)
     # The width has been found in the file by now. On the meta device, a head takes no memory.
     with torch.device("meta"):
         network = make_head(output_spec.level, config.hidden_size, output_spec.num_outputs, **head)
