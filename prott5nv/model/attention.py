@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from functools import cached_property
 from itertools import groupby
-from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -80,22 +79,7 @@ def packed_attention(
         Attention output of each query token.
     """
     if query_THC.is_cuda and query_THC.dtype != torch.float32 and torch.cuda.get_device_capability() >= (8, 0):
-        if dropout:
-            return _nested_attention(query_THC, key_SHC, value_SHC, query_packing, key_packing, causal, dropout)
-        # Imported here because older PyTorch releases lack this module and CPUs do not need it.
-        from torch.nn.attention.varlen import varlen_attn
-
-        attended = varlen_attn(
-            query_THC,
-            key_SHC,
-            value_SHC,
-            query_packing.cu_seqlens,
-            key_packing.cu_seqlens,
-            query_packing.max_length,
-            key_packing.max_length,
-            window_size=(-1, 0) if causal else (-1, -1),
-        )
-        return cast(Tensor, attended)  # a tuple only with `return_aux`
+        return _flash_attention(query_THC, key_SHC, value_SHC, query_packing, key_packing, causal, dropout)
     return _attention_by_length(query_THC, key_SHC, value_SHC, query_packing, key_packing, causal, dropout)
 
 
@@ -150,7 +134,7 @@ def _matmul_attention(query: Tensor, key: Tensor, value: Tensor, *, dropout_p: f
         return weights @ value
 
 
-def _nested_attention(
+def _flash_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -159,18 +143,20 @@ def _nested_attention(
     causal: bool,
     dropout: float,
 ) -> Tensor:
-    """Compute flash attention with dropout through nested jagged tensors; ``varlen_attn`` offers no dropout."""
+    """Compute attention of all proteins in one call of PyTorch's flash attention.
 
-    def jagged(x: Tensor, packing: Packing) -> Tensor:
-        return torch.nested.nested_tensor_from_jagged(
-            x, packing.cu_seqlens.long(), min_seqlen=min(packing.lengths), max_seqlen=packing.max_length
-        ).transpose(1, 2)
-
-    attended = F.scaled_dot_product_attention(
-        jagged(query, query_packing),
-        jagged(key, key_packing),
-        jagged(value, key_packing),
-        dropout_p=dropout,
-        is_causal=causal,
-    )
-    return attended.transpose(1, 2).values()
+    PyTorch's public function for packed sequences, ``varlen_attn``, calls the same operator but has no dropout.
+    """
+    attended: Tensor = torch.ops.aten._flash_attention_forward(
+        query,
+        key,
+        value,
+        query_packing.cu_seqlens,
+        key_packing.cu_seqlens,
+        query_packing.max_length,
+        key_packing.max_length,
+        dropout,
+        causal,
+        False,  # return the output only
+    )[0]
+    return attended

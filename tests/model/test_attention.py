@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prott5nv.model.attention import Packing, _nested_attention, packed_attention
+from prott5nv.model.attention import Packing, _flash_attention, packed_attention
 
 HEADS, CHANNELS = 2, 8
 LENGTHS = st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), min_size=1, max_size=6)
@@ -78,11 +78,48 @@ def test_dropout_keeps_the_mean_of_attention_weights():
     assert out.std() > 0.01 and abs(out.mean() - 1) < 0.02
 
 
-def test_nested_tensors_equal_the_reference():
-    query_lengths, key_lengths = (3, 9, 1), (20, 4, 7)
-    query, key, value = random_heads(query_lengths), random_heads(key_lengths), random_heads(key_lengths)
-    arguments = query, key, value, packing(query_lengths), packing(key_lengths)
-    torch.testing.assert_close(_nested_attention(*arguments, False, 0.0), reference(*arguments), atol=1e-5, rtol=1e-5)
+def test_the_operator_for_gpus_exists_and_is_differentiable():
+    """The device "meta" computes shapes only; the tests marked with "gpu" compare the values."""
+    query, key, value = (
+        torch.empty(tokens, HEADS, CHANNELS, dtype=torch.bfloat16, device="meta", requires_grad=True)
+        for tokens in (13, 31, 31)
+    )
+    out = _flash_attention(query, key, value, packing((3, 9, 1)), packing((20, 4, 7)), False, 0.1)
+    out.sum().backward()
+    assert out.shape == query.grad.shape == query.shape and key.grad.shape == value.grad.shape == key.shape
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("causal", [False, True])
+def test_a_gpu_computes_the_values_and_gradients_of_the_reference(causal):
+    ours = packing((5, 300, 1, 44))
+    query, key, value = (random_heads((5, 300, 1, 44)).bfloat16().requires_grad_() for _ in range(3))
+    on_gpu = [x.detach().cuda().requires_grad_() for x in (query, key, value)]
+    packed = Packing(ours.cu_seqlens.cuda())
+    out = packed_attention(*on_gpu, packed, packed, causal=causal)
+    expected = reference(query.float(), key.float(), value.float(), ours, ours, causal)
+    torch.testing.assert_close(out.float().cpu(), expected, atol=2e-2, rtol=2e-2)
+    weights = torch.randn_like(expected)
+    gradients = torch.autograd.grad((out.float() * weights.cuda()).sum(), on_gpu)
+    for gradient, expected_gradient in zip(
+        gradients, torch.autograd.grad((expected * weights).sum(), (query, key, value)), strict=True
+    ):
+        torch.testing.assert_close(gradient.float().cpu(), expected_gradient.float(), atol=5e-2, rtol=5e-2)
+
+
+@pytest.mark.gpu
+def test_dropout_on_a_gpu_has_its_probability_and_its_seed():
+    lengths = Packing(torch.tensor([0, 2000], dtype=torch.int32, device="cuda"))
+    query = torch.zeros(2000, 1, CHANNELS, dtype=torch.bfloat16, device="cuda")
+    value = torch.ones_like(query)
+
+    def drop(seed):
+        torch.manual_seed(seed)
+        return packed_attention(query, query, value, lengths, lengths, dropout=0.5).float()
+
+    out = drop(1)
+    assert out.std() > 0.01 and abs(out.mean() - 1) < 0.02
+    assert torch.equal(out, drop(1)) and not torch.equal(out, drop(2))
 
 
 def test_positions_restart_in_every_protein():
