@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,13 +11,14 @@ from typing import TYPE_CHECKING
 import click
 
 from prott5nv.cli import options
-from prott5nv.embedding.formats import SUFFIXES, check_suffix, skipped_listing, workers_folder
+from prott5nv.embedding.formats import DTYPES, SUFFIXES, check_suffix, skipped_listing, workers_folder
 from prott5nv.embedding.pooling import POOLINGS
-from prott5nv.embedding.run import Listener, Request, run
+from prott5nv.embedding.run import Listener, Request, check_shard, run
 from prott5nv.embedding.workers import run_with_workers
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.output import check_outputs
 from prott5nv.io.source import is_read_once
+from prott5nv.io.text import counted
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -61,7 +63,7 @@ _POOLING_HELP += " ".join(
 @options.device
 @click.option("--compile", is_flag=True, help="Let torch.compile fuse the feed-forward layers. This takes half a "
               "minute at the start and is worth it for long runs on a GPU.")  # fmt: skip
-@click.option("--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True,
+@click.option("--dtype", type=click.Choice(DTYPES), default="float32", show_default=True,
               help="Data type of the stored embeddings.")  # fmt: skip
 @click.option("--on-error", type=click.Choice(["stop", "skip"]), default="stop", show_default=True,
               help="What to do with a protein that cannot be embedded. stop ends the run. "
@@ -128,7 +130,7 @@ def command(
 
     If a run is killed or the disk is full, finished proteins stay in OUT.h5.partial/. Give the same command again to
     continue. OUT appears only when it is complete. If OUT exists with the same input and settings, nothing is computed.
-    If it holds anything else, it is replaced only with --overwrite.
+    If it holds anything else, the command refuses it. With --overwrite, OUT is computed again and replaced in any case.
 
     --on-error skip applies to single proteins. A damaged file, such as an incomplete gzip file or a table without the
     column, is always an error, because the missing proteins cannot be listed.
@@ -187,26 +189,30 @@ def _embed(request: Request, workers: int) -> None:
 
 def _report(output: Path, summary: Summary, workers: int) -> None:
     """Print the result of a finished run; exit with code 3 if proteins were skipped."""
-    counts = f"{summary.proteins:,} proteins, {summary.residues:,} residues"
+    counts = f"{counted(summary.proteins, 'protein')}, {counted(summary.residues, 'residue')}"
     if summary.complete_already:
         click.echo(f"{output}: already complete, {counts}")
     else:
-        resumed = f"; an earlier run had finished {summary.resumed:,} records" if summary.resumed else ""
+        resumed = f"; an earlier run had finished {counted(summary.resumed, 'record')}" if summary.resumed else ""
         by_workers = f" by {workers} workers" if workers > 1 else ""
         click.echo(f"{output}: {counts}{by_workers}{resumed}")
     if summary.skipped:
-        options.note(f"skipped {summary.skipped:,} proteins, which are listed in {skipped_listing(output)}")
-        sys.exit(options.EXIT_SKIPPED)
+        options.exit_skipped(summary.skipped, "protein", skipped_listing(output))
 
 
 def _shard(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, int] | None:
     """Read ``I/N``."""
     if value is None:
         return None
-    index, _, count = value.partition("/")
-    if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
+    match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", value)
+    if not match:
         raise click.BadParameter(f"{value!r}: write I/N with I from 1 to N, such as 2/4")
-    return int(index), int(count)
+    shard = int(match[1]), int(match[2])
+    try:
+        check_shard(shard)
+    except ProtT5nvError as error:
+        raise click.BadParameter(str(error)) from None
+    return shard
 
 
 class _Progress(Listener):
@@ -227,8 +233,8 @@ class _Progress(Listener):
         self._total = survey.residues
         if survey.long.count and self._long == "truncate":
             self.on_warning(
-                f"{survey.long.count} of {survey.proteins} proteins are longer than the model accepts and are "
-                f"truncated (--long window embeds all of their residues): {survey.long}"
+                f"longer than the model accepts: {survey.long.count:,} of {counted(survey.proteins, 'protein')}, "
+                f"truncated to their first residues (--long window embeds all of their residues): {survey.long}"
             )
 
     def on_progress(self, residues: int) -> None:

@@ -12,6 +12,7 @@ import click
 from prott5nv.cli import options
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.output import check_outputs, is_standard_output
+from prott5nv.io.text import counted
 
 if TYPE_CHECKING:
     from prott5nv.io.cleaning import Cleaning
@@ -115,7 +116,12 @@ def command(
     skips = Skips(on_error == "skip")
     config = read_decoder_config(model_file(model))
     positions = masked or []
-    if re.fullmatch(r"[A-Za-z?]*\?[A-Za-z?]*", source) and not Path(source).exists():
+    if re.fullmatch(r"[A-Za-z?]+", source) and not Path(source).exists():
+        if "?" not in source:
+            raise ProtT5nvError(
+                f"{source}: there is no file of this name, and a sequence needs a ? in place of each missing residue, "
+                "such as 'MKT?AYI'"
+            )
         record = Record("sequence", source, "", 1)
         if fault := gap_fault(record, positions, config):
             raise ProtT5nvError(fault)
@@ -128,5 +134,5 @@ def command(
     )
     count = write_table(output, FILLED_COLUMNS, rows)
     if not is_standard_output(output):
-        options.report_written(output, f"{count:,} proteins")
+        options.report_written(output, counted(count, "result"))
     options.finish(output, skips)

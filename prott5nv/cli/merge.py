@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 from prott5nv.cli import options
-from prott5nv.embedding.formats import SUFFIXES
+from prott5nv.embedding.formats import SUFFIXES, skipped_listing
+from prott5nv.io.text import counted
 
 
 @click.command()
@@ -19,7 +20,8 @@ def command(output: Path, shards: tuple[str, ...], overwrite: bool) -> None:
 
     OUT is the same file that a single process would have written. All shards are needed; their order does not matter.
     The shards must be HDF5 files. If they hold pooled vectors, OUT can also be .npz or .parquet.
-    Lists of skipped proteins beside the shards (SHARD.h5.skipped.tsv) are joined into one beside OUT.
+    Lists of skipped proteins beside the shards (SHARD.h5.skipped.tsv) are joined into one beside OUT, and the exit code
+    is then 3, as that of embed.
 
     \b
     Examples:
@@ -33,4 +35,7 @@ def command(output: Path, shards: tuple[str, ...], overwrite: bool) -> None:
     """
     from prott5nv.embedding.merge import merge
 
-    click.echo(f"{output}: {merge(shards, output, overwrite=overwrite):,} proteins from {len(shards)} shards")
+    merged = merge(shards, output, overwrite=overwrite)
+    click.echo(f"{output}: {counted(merged.proteins, 'protein')} from {counted(len(shards), 'shard')}")
+    if merged.skipped:
+        options.exit_skipped(merged.skipped, "protein", skipped_listing(output))

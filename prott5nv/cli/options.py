@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -15,6 +15,7 @@ from prott5nv.errors import ProtT5nvError
 from prott5nv.io.atomic import check_replaceable
 from prott5nv.io.cleaning import GAP_MODES, Cleaning
 from prott5nv.io.output import check_format, is_standard_output, is_stream
+from prott5nv.io.text import counted, printable
 
 if TYPE_CHECKING:
     from prott5nv.embedding.skips import Skips
@@ -140,16 +141,21 @@ def finish(output: Path, skips: Skips) -> None:
     if listing is None:
         for skipped in skips.records:
             note(f"skipped: {skipped.reason}")
-    else:
-        note(f"skipped {len(skips.records):,} records, which are listed in {listing}")
+        sys.exit(EXIT_SKIPPED)
+    exit_skipped(len(skips.records), "record", listing)
+
+
+def exit_skipped(count: int, noun: str, listing: Path) -> NoReturn:
+    """Print how many records or proteins an output lacks and where they are listed, and exit with code 3."""
+    note(f"skipped {counted(count, noun)}, listed in {listing}")
     sys.exit(EXIT_SKIPPED)
 
 
 def report_written(path: Path, summary: str = "") -> None:
     """Print the name of an output and what it holds: on standard error if the output itself is on standard output."""
-    click.echo(f"{path}: {summary}" if summary else str(path), err=is_standard_output(path))
+    click.echo(printable(f"{path}: {summary}" if summary else path), err=is_standard_output(path))
 
 
 def note(line: str) -> None:
     """Print one line for the user on standard error."""
-    click.echo(f"prott5nv: {line}", err=True)
+    click.echo(f"prott5nv: {printable(line)}", err=True)

@@ -9,6 +9,7 @@ import click
 
 from prott5nv.cli import options
 from prott5nv.io.output import check_outputs
+from prott5nv.io.text import counted
 
 if TYPE_CHECKING:
     from prott5nv.io.cleaning import Cleaning
@@ -65,5 +66,5 @@ def command(
 
     skips = Skips(on_error == "skip")
     count = predict_file(run, source, output, device=device, precision=precision, cleaning=cleaning, skips=skips)
-    options.report_written(output, f"{count:,} proteins")
+    options.report_written(output, counted(count, "protein"))
     options.finish(output, skips)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from prott5nv.cli import options
+from prott5nv.io.output import check_outputs
+from prott5nv.io.text import printable
 
 if TYPE_CHECKING:
     from prott5nv.io.cleaning import Cleaning
@@ -114,9 +116,12 @@ def flip(task: str, location: str, output: str, cleaning: Cleaning, overwrite: b
       prott5nv prepare flip all --from http://data.bioembeddings.com/public/FLIP/fasta -o flip/
       prott5nv prepare flip secondary_structure --from FLIP/splits -o flip/
     """
-    from prott5nv.flip.prepare import FLIP, prepare
+    from prott5nv.flip.prepare import FLIP, output_files, prepare
 
-    for name in FLIP if task == "all" else [task]:
+    # All names are checked before anything is downloaded or written.
+    names = list(FLIP) if task == "all" else [task]
+    check_outputs([path for name in names if name in FLIP for path in output_files(name, output)], overwrite=overwrite)
+    for name in names:
         for prepared in prepare(name, location, output, cleaning=cleaning, overwrite=overwrite):
-            click.echo(prepared)
+            click.echo("\n".join(map(printable, str(prepared).split("\n"))))
     click.echo(f"written to {output}")

@@ -10,6 +10,7 @@ import click
 
 from prott5nv.cli import options
 from prott5nv.io.output import check_outputs
+from prott5nv.io.text import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -84,14 +85,39 @@ def command(
     INPUT is a FASTA, CSV or TSV file, which may be gzipped. If it has several proteins, choose some with --protein, or
     add a column named protein to the file of variants.
 
-    OUT.csv has one row per variant, in the order of the file. score_additive is the sum of the scores of the single
-    substitutions, each with only its own residue masked. score_joint masks all substituted residues at once. Positions
-    count from 1.
+    OUT.csv has one row per variant, in the order of the file; with --mutations all, one row per substitution. Positions
+    count from 1. With several substitutions, a cell has one entry for each, separated by colons. The columns are:
+
+    \b
+      protein          accession of the protein
+      variant          the substitutions, such as D40G:V54L
+      positions        positions of the substituted residues
+      wild_type        residues of the wild type
+      mutant           residues of the mutant
+      score_additive   sum of the scores of the single substitutions,
+                       each with only its own residue masked
+      score_joint      score with all substituted residues masked at once
 
     With --perplexity, OUT.csv has one row per protein. A lower perplexity means that the model finds the protein more
     natural. It is 1 if the model predicts every residue with certainty, and 20 if it guesses among the 20 amino acids.
     Every residue is masked in turn, so a protein of L residues takes as long as embedding L proteins of its length;
-    --fraction shortens this. With --per-residue, OUT.csv has one row per residue.
+    --fraction shortens this. The columns are:
+
+    \b
+      protein            accession of the protein
+      residues           number of residues
+      residues_counted   number of those that are one of the 20 amino acids
+      perplexity         pseudo-perplexity; empty if no residue counts
+
+    With --perplexity --per-residue, OUT.csv has one row per residue. The columns are:
+
+    \b
+      protein       accession of the protein
+      position      position of the residue
+      residue       its letter
+      probability   probability of the residue, masked
+      perplexity    1 / probability
+      entropy       entropy of the 20 probabilities, in nats
 
     \b
     Examples:
@@ -101,7 +127,7 @@ def command(
       prott5nv score proteome.fasta --perplexity -o perplexity.csv --fraction 0.15
       prott5nv score protein.fasta --perplexity --per-residue -o residues.csv
 
-    Every output file appears only when it is complete.
+    Every output file appears only when it is complete. After Ctrl-C, nothing is written and the exit code is 130.
     """
     _check_options(mutations, perplexity, per_residue, fraction, table, plot)
     if plot:
@@ -159,15 +185,15 @@ def _write(
     total = tables.residues_to_encode(proteins, embedder, fraction) if variants is None else None
     with tqdm(total=total, unit=" residues", unit_scale=True, mininterval=0.5) as bar:
         if variants is not None:
-            return f"{tables.write_variants(output, proteins, variants, embedder, bar.update, skips):,} variants"
+            return counted(tables.write_variants(output, proteins, variants, embedder, bar.update, skips), "variant")
         if perplexity and per_residue:
             count = tables.write_residue_perplexities(output, proteins, embedder, bar.update, skips, fraction)
-            return f"{count:,} residues"
+            return counted(count, "residue")
         if perplexity:
             count = tables.write_perplexities(output, proteins, embedder, bar.update, skips, fraction)
-            return f"{count:,} proteins"
+            return counted(count, "protein")
         count = tables.write_substitutions(output, proteins, embedder, bar.update, skips, keep)
-        return f"{count:,} substitutions"
+        return counted(count, "substitution")
 
 
 def _check_options(

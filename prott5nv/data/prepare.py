@@ -24,6 +24,7 @@ from prott5nv.io.atomic import whole_folder
 from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning, clean_records
 from prott5nv.io.fasta import read_fasta
 from prott5nv.io.source import source_name
+from prott5nv.io.text import counted
 
 #: Named splits: number of validation and of test proteins. `card` is the split of ProtT5nv's model card.
 SPLITS = {"card": (4_350, 875_000)}
@@ -155,7 +156,7 @@ def describe(provenance: dict[str, Any]) -> str:
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in dropped.items() if count)
     because = f" ({reasons})" if reasons else ""
     lines = [
-        f"{provenance['records_read']:,} proteins read from {provenance['source']}, "
+        f"{counted(provenance['records_read'], 'protein')} read from {provenance['source']}, "
         f"{provenance['records_kept']:,} kept, {sum(dropped.values()):,} dropped{because}",
         f"{'split':6} {'proteins':>12} {'residues':>16}  files",
     ]

@@ -235,7 +235,7 @@ class Embedder:
             not a residue, is too long under ``long="error"``, does not fit into memory even on its own, or gives NaN or
             infinity, as fp16 can.
         """
-        _check_options(pooling, long)
+        check_options(pooling, long)
         shortened = LongProteins()
         for chunk in self._chunks(proteins):
             windows: list[Window] = []
@@ -428,7 +428,8 @@ def model_file(model: str | os.PathLike[str] | None) -> str | Path:
     return BUILTIN_MODEL
 
 
-def _check_options(pooling: str | None, long: str) -> None:
+def check_options(pooling: str | None, long: str) -> None:
+    """Raise an error if a pooling, or a rule for long proteins, does not exist; see :meth:`Embedder.embed`."""
     if pooling is not None and pooling not in POOLINGS:
         choices = ", ".join(map(repr, POOLINGS))
         raise ProtT5nvError(f"pooling={pooling!r}: choose {choices}, or None for one row per residue")

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 # Suffixes of the formats. Any other suffix means HDF5, unless it is that of another format.
 SUFFIXES = (".h5", ".hdf5", ".npz", ".parquet")
 
+DTYPES = ("float32", "float16")
+
 _PROTEINS_PER_ROW_GROUP = 1000
 
 

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from prott5nv import __version__
-from prott5nv.embedding.embedder import Embedder, Model, as_embedder
-from prott5nv.embedding.formats import check_suffix, read_attributes, workers_folder
+from prott5nv.embedding.embedder import Embedder, Model, as_embedder, check_options
+from prott5nv.embedding.formats import DTYPES, check_suffix, read_attributes, workers_folder
 from prott5nv.embedding.journal import Journal, fingerprint_of, partial_folder
+from prott5nv.embedding.run import check_shard
 from prott5nv.embedding.survey import CheckedProteins, CheckedRecord, Survey
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning
@@ -95,8 +96,8 @@ def embed_file(
     cleaning : Cleaning
         What to do with gaps and nucleotides; see :mod:`prott5nv.io.cleaning`.
     overwrite : bool, default False
-        Whether to replace an existing output with other content. One of the same input and settings is complete, and
-        stays as it is.
+        Whether to compute an existing output again and replace it. By default an output of the same input and settings
+        is complete and stays as it is, and any other is an error.
     on_survey : callable, optional
         Called with the counts of the input before any protein is embedded. It is not called for standard input or a
         pipe, which can be read only once, or if the output already exists.
@@ -116,6 +117,7 @@ def embed_file(
     OSError
         If the disk is full. Call the function again when there is room.
     """
+    _check_arguments(pooling, long, dtype, shard)
     output = Path(output)
     check_suffix(output, pooling, shard=shard is not None)
     check_outputs([output], [source], overwrite=True)  # other content is found below
@@ -131,13 +133,14 @@ def embed_file(
         cleaning,
         tokenizer=embedder.tokenizer,
     )
-    job = _Job(output, proteins, embedder, settings, pooling, on_progress)
+    job = _Job(output, proteins, embedder, settings, pooling, on_progress, overwrite)
     if is_read_once(source):
         check_outputs([output], overwrite=overwrite)
         _check_read_once(proteins.name, shard)
         return job.run()
     survey = job.survey_input(shard)
-    if output.exists() and job.is_complete(overwrite):
+    if output.exists() and not overwrite:
+        job.check_complete()
         return Summary(survey.proteins, survey.residues, skipped=survey.skipped, complete_already=True)
     on_survey(survey)
     return job.run()
@@ -163,6 +166,7 @@ class _Job:
     settings: dict[str, str]
     pooling: str | None
     on_progress: Callable[[int], None]
+    overwrite: bool = False
     survey: Survey | None = None
     fingerprint: str | None = None
     attributes: dict[str, str] = field(default_factory=dict)
@@ -180,7 +184,7 @@ class _Job:
 
     def run(self) -> Summary:
         """Embed all records that an interrupted run has not finished, and write the output."""
-        journal = Journal(self.output, self.settings, self.embedder.config.hidden_size)
+        journal = Journal(self.output, self.settings, self.embedder.config.hidden_size, overwrite=self.overwrite)
         try:
             resumed = journal.records
             remaining = iter(self.proteins)
@@ -203,20 +207,8 @@ class _Job:
             journal.close()
         return Summary(journal.proteins, journal.residues, resumed, journal.skipped)
 
-    def is_complete(self, overwrite: bool) -> bool:
-        """Return whether the existing output has the settings and the input of this run.
-
-        If it has not and may not be replaced, an error is raised.
-        """
-        try:
-            self._check_complete()
-        except ProtT5nvError:
-            if not overwrite:
-                raise
-            return False
-        return True
-
-    def _check_complete(self) -> None:
+    def check_complete(self) -> None:
+        """Raise an error if the existing output has other settings than this run, or another input."""
         existing = read_attributes(self.output)
         expected = {**self.settings, **self.attributes}
         differing = [
@@ -229,7 +221,7 @@ class _Job:
         if differing:
             raise ProtT5nvError(
                 f"{self.output} exists and holds other embeddings ({'; '.join(differing)}): choose another "
-                "name, or replace it with --overwrite"
+                "name, delete it, or replace it with --overwrite"
             )
         # A run that was killed after it had named the output may not have removed these folders.
         for folder in partial_folder(self.output), workers_folder(self.output):
@@ -295,6 +287,14 @@ def _settings(embedder: Embedder, pooling: str | None, dtype: str, long: str) ->
         "prott5nv_version": __version__,
         **embedder.attributes,
     }
+
+
+def _check_arguments(pooling: str | None, long: str, dtype: str, shard: tuple[int, int] | None) -> None:
+    check_options(pooling, long)
+    if dtype not in DTYPES:
+        raise ProtT5nvError(f"dtype={dtype!r}: choose {' or '.join(DTYPES)}")
+    if shard is not None:
+        check_shard(shard)
 
 
 def _check_read_once(name: str, shard: tuple[int, int] | None) -> None:

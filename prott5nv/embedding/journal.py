@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
+import sys
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -28,6 +30,7 @@ from prott5nv.errors import ProtT5nvError
 from prott5nv.io.atomic import publish
 from prott5nv.io.record import Record
 from prott5nv.io.table import tsv_line
+from prott5nv.io.text import counted
 
 # A kill loses at most this much work, in addition to the batches being computed.
 _SECONDS_BETWEEN_COMMITS = 0.25
@@ -55,6 +58,8 @@ class Journal:
         output, and an unfinished run with other settings is not resumed.
     hidden_size : int
         Number of columns of every row.
+    overwrite : bool, default False
+        Whether to replace an existing output.
 
     Attributes
     ----------
@@ -67,7 +72,8 @@ class Journal:
     Raises
     ------
     ProtT5nvError
-        If another run writes to the same output, or an unfinished run has other settings or a damaged first line.
+        If another run writes to the same output or has finished it, or an unfinished run has other settings or a
+        damaged first line.
 
     Warns
     -----
@@ -75,20 +81,20 @@ class Journal:
         If files of the unfinished run are damaged, so that proteins after the damage are embedded again.
     """
 
-    def __init__(self, output: Path, settings: dict[str, str], hidden_size: int) -> None:
+    def __init__(self, output: Path, settings: dict[str, str], hidden_size: int, *, overwrite: bool = False) -> None:
         self.output = output
+        self.overwrite = overwrite
         self.settings = settings
         self.dtype = np.dtype(settings["dtype"])
         self.folder = partial_folder(output)
-        self.folder.mkdir(exist_ok=True)
         self._hidden_size = hidden_size
         self._digest = InputDigest()
         self._uncommitted: list[tuple] = []
         self._uncommitted_skips: list[Skipped] = []
         self.records = self.proteins = self.residues = self.skipped = 0
-        self._journal = open(self.folder / "journal.jsonl", "a+b")  # noqa: SIM115 (closed by `close`)
+        self._journal = _open_locked(self.folder / "journal.jsonl")
         try:
-            _lock(self._journal, self.folder)
+            self._check_output()
             self._last = self._read()
             self._rows = open(self.folder / "rows.bin", "ab")  # noqa: SIM115 (closed by `close`)
         except BaseException:
@@ -203,9 +209,12 @@ class Journal:
         fingerprint = fingerprint or fingerprint_of(self.settings, self.digest)
         write_output(assembled, self._stored(), {**self.settings, "fingerprint": fingerprint, **attributes})
         self._list_skipped()
+        self._check_output()
         publish(assembled, self.output)
-        self._journal.close()
+        if sys.platform == "win32":  # It cannot remove an open file.
+            self._journal.close()
         shutil.rmtree(self.folder)
+        self._journal.close()  # This releases the lock.
 
     def close(self) -> None:
         """Close the files without finishing. Everything that was committed stays in the partial folder."""
@@ -213,6 +222,14 @@ class Journal:
             self._rows.close()  # On a full disk, flushing the rest raises an error here.
         finally:
             self._journal.close()
+
+    def _check_output(self) -> None:
+        """Refuse to replace an output that another run has finished since this run began, unless it is requested."""
+        if not self.overwrite and self.output.exists():
+            raise ProtT5nvError(
+                f"{self.output}: another run has written this file in the meantime; choose another name, or replace it "
+                "with --overwrite"
+            )
 
     def _next(self, record: Record) -> None:
         self.records += 1
@@ -227,7 +244,7 @@ class Journal:
 
     def _read(self) -> dict[str, Any]:
         """Return the last sound commit and remove everything after it. A new journal gets its first line."""
-        last: dict[str, Any] = {"records": 0, "residues": 0, "bytes": 0, "digest": InputDigest().hex()}
+        last = _NOTHING_COMMITTED
         self._journal.seek(0)
         line = self._journal.readline()
         if not line.endswith(b"\n"):  # The journal is new, or the run was killed while it wrote the first line.
@@ -264,8 +281,8 @@ class Journal:
         self.records, self.residues = last["records"], last["residues"]
         if damaged:
             warnings.warn(
-                f"{self.folder / damaged} of the unfinished run is damaged: the run continues after its first "
-                f"{self.records} records, which are sound",
+                f"{self.folder / damaged} of the unfinished run is damaged: the run continues after the first "
+                f"{counted(self.records, 'record')}",
                 stacklevel=3,
             )
         return last
@@ -274,7 +291,7 @@ class Journal:
         """Return whether a line of the journal is a valid commit that follows the commit `last`."""
         try:
             shapes = [(*length, self._hidden_size) for _, _, _, *length in entry["proteins"]]
-            size = sum(int(np.prod(shape)) for shape in shapes) * self.dtype.itemsize
+            size = sum(map(math.prod, shapes)) * self.dtype.itemsize
             records = len(shapes) + len([Skipped(*skipped) for skipped in entry["skipped"]])
             return (
                 entry["bytes"] == last["bytes"] + size
@@ -297,11 +314,15 @@ class Journal:
     def _commits(self) -> Iterator[dict[str, Any]]:
         self._journal.seek(0)
         next(self._journal)  # The first line holds the settings.
+        last = _NOTHING_COMMITTED
         for line in self._journal:
             entry = _parse(line)
-            if entry is None:
+            if entry is None or not self._is_commit_after(last, entry):
                 raise self._damaged_during_the_run("journal.jsonl")
             yield entry
+            last = entry
+        if last["records"] != self.records:
+            raise self._damaged_during_the_run("journal.jsonl")
 
     def _stored(self) -> Iterator[StoredProtein]:
         try:
@@ -313,7 +334,7 @@ class Journal:
                 crc32 = 0
                 for key, original_id, truncated_from, *length in commit["proteins"]:
                     shape = (*length, self._hidden_size)
-                    size = int(np.prod(shape)) * self.dtype.itemsize
+                    size = math.prod(shape) * self.dtype.itemsize
                     content = rows.read(size)
                     if len(content) < size:
                         raise self._damaged_during_the_run("rows.bin")
@@ -362,6 +383,9 @@ def fingerprint_of(settings: dict[str, str], digest: str) -> str:
     return hashlib.sha256(json.dumps([sorted(settings.items()), digest]).encode()).hexdigest()
 
 
+_NOTHING_COMMITTED: dict[str, Any] = {"records": 0, "residues": 0, "bytes": 0, "digest": InputDigest().hex()}
+
+
 def partial_folder(output: Path) -> Path:
     """Return the folder in which an unfinished run keeps its results."""
     return output.with_name(output.name + ".partial")
@@ -391,6 +415,26 @@ def _crc32_of_next(file: BinaryIO, size: int) -> int | None:
         crc32 = zlib.crc32(block, crc32)
         size -= len(block)
     return crc32
+
+
+def _open_locked(path: Path) -> BinaryIO:
+    """Open a journal, and its folder if there is none, for this process only."""
+    while True:
+        path.parent.mkdir(exist_ok=True)
+        try:
+            file = open(path, "a+b")  # noqa: SIM115 (closed by the caller)
+        except FileNotFoundError:  # Another run has finished and removed the folder.
+            continue
+        try:
+            _lock(file, path.parent)
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                return file
+        except FileNotFoundError:  # The other run removed the file after it was opened here, so the lock is of no use.
+            pass
+        except BaseException:
+            file.close()
+            raise
+        file.close()
 
 
 def _lock(file: BinaryIO, folder: Path) -> None:

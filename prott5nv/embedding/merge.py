@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 from prott5nv.embedding.formats import check_suffix, skipped_listing, write_output
 from prott5nv.embedding.store import EmbeddingStore, StoredProtein
@@ -13,8 +15,19 @@ from prott5nv.errors import ProtT5nvError
 from prott5nv.io.atomic import whole_file
 from prott5nv.io.output import check_outputs
 
+_SHARDS_NAMED = 10
 
-def merge(shards: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str], *, overwrite: bool = False) -> int:
+
+class Merged(NamedTuple):
+    """The result of a merge: numbers of proteins in the output, and of proteins in its list of skipped ones."""
+
+    proteins: int
+    skipped: int
+
+
+def merge(
+    shards: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str], *, overwrite: bool = False
+) -> Merged:
     """Join the files that ``prott5nv embed --shard 1/N`` to ``N/N`` wrote.
 
     Parameters
@@ -30,8 +43,7 @@ def merge(shards: Sequence[str | os.PathLike[str]], output: str | os.PathLike[st
 
     Returns
     -------
-    int
-        Number of proteins in the output.
+    Merged
 
     Raises
     ------
@@ -44,14 +56,15 @@ def merge(shards: Sequence[str | os.PathLike[str]], output: str | os.PathLike[st
     with ExitStack() as stack:
         stores = _in_order([stack.enter_context(EmbeddingStore(path)) for path in shards])
         check_suffix(output, stores[0].attributes["pooling"])
-        merge_skipped([skipped_listing(store.path) for store in stores], skipped_listing(output))
+        skipped = merge_skipped([skipped_listing(store.path) for store in stores], skipped_listing(output))
         attributes = {name: value for name, value in stores[0].attributes.items() if name != "shard"}
         with whole_file(output) as temporary:
             write_output(temporary, _proteins(stores), attributes)
-        return sum(len(store) for store in stores)
+            check_outputs([output], overwrite=overwrite)  # another merge may have finished in the meantime
+        return Merged(sum(len(store) for store in stores), skipped)
 
 
-def merge_skipped(listings: Iterable[Path], output: Path) -> None:
+def merge_skipped(listings: Iterable[Path], output: Path) -> int:
     """Join the tables of skipped proteins of several shards.
 
     Parameters
@@ -61,6 +74,11 @@ def merge_skipped(listings: Iterable[Path], output: Path) -> None:
     output : Path
         Table to write. If no shard has a table, a table of an earlier run at this path is removed.
 
+    Returns
+    -------
+    int
+        Number of skipped proteins.
+
     Raises
     ------
     ProtT5nvError
@@ -69,14 +87,18 @@ def merge_skipped(listings: Iterable[Path], output: Path) -> None:
     existing = [listing for listing in listings if listing.exists()]
     if not existing:
         output.unlink(missing_ok=True)
-        return
+        return 0
+    count = 0
     with whole_file(output) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
         for number, listing in enumerate(existing):
             with open(listing, encoding="utf-8", newline="") as part:
                 header = next(part)
                 if number == 0:
                     file.write(header)
-                file.writelines(part)
+                for line in part:
+                    file.write(line)
+                    count += 1
+    return count
 
 
 def _in_order(stores: list[EmbeddingStore]) -> list[EmbeddingStore]:
@@ -99,9 +121,14 @@ def _in_order(stores: list[EmbeddingStore]) -> list[EmbeddingStore]:
             raise ProtT5nvError(
                 f"{store.path} and {stores[0].path} are shards of runs with different numbers of shards"
             )
-    missing = [f"{number}/{count}" for number in range(1, count + 1) if number not in numbered]
-    if missing or not count:
-        raise ProtT5nvError(f"shards are missing: {', '.join(missing) or 'all'}")
+    if not count:
+        raise ProtT5nvError("shards are missing: all")
+    if len(numbered) < count:
+        # There can be millions of them, so not all are named.
+        missing = (f"{number}/{count}" for number in range(1, count + 1) if number not in numbered)
+        named = ", ".join(islice(missing, _SHARDS_NAMED))
+        more = count - len(numbered) - _SHARDS_NAMED
+        raise ProtT5nvError(f"shards are missing: {named}{f' and {more:,} more' if more > 0 else ''}")
     return [numbered[number] for number in sorted(numbered)]
 
 

@@ -5,6 +5,7 @@ Importing this module imports no PyTorch, so that a worker process can limit its
 
 from __future__ import annotations
 
+import operator
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from prott5nv.errors import ProtT5nvError
 from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning
 
 if TYPE_CHECKING:
@@ -124,6 +126,27 @@ def run(request: Request, listener: Listener) -> Summary:
             on_survey=listener.on_survey,
             on_progress=listener.on_progress,
         )
+
+
+def check_shard(shard: tuple[int, int]) -> None:
+    """Check the number of a shard and the number of shards.
+
+    Parameters
+    ----------
+    shard : tuple of int
+        Number of a shard, counted from 1, and number of shards.
+
+    Raises
+    ------
+    ProtT5nvError
+        If these are not two integers in order.
+    """
+    try:
+        number, count = map(operator.index, shard)
+    except (TypeError, ValueError):
+        raise ProtT5nvError(f"shard={shard!r}: give two integers, such as (2, 4) for the second of four") from None
+    if not 1 <= number <= count:
+        raise ProtT5nvError(f"shard={number}/{count}: choose I/N with I from 1 to N")
 
 
 @contextmanager

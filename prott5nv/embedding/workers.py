@@ -135,13 +135,13 @@ def run_with_workers(request: Request, workers: int, listener: Listener) -> Summ
             worker.receiver.close()
     _raise_failures(running, folder)
     summaries = [worker.result for worker in running if isinstance(worker.result, Summary)]
-    proteins = merge(shards, request.output, overwrite=request.overwrite)
+    merged = merge(shards, request.output, overwrite=request.overwrite)
     shutil.rmtree(folder)
     return Summary(
-        proteins,
+        merged.proteins,
         sum(summary.residues for summary in summaries),
         resumed=sum(summary.resumed for summary in summaries),
-        skipped=sum(summary.skipped for summary in summaries),
+        skipped=merged.skipped,
     )
 
 
@@ -160,7 +160,8 @@ def _start(request: Request, shards: list[Path], running: list[_Worker]) -> None
         for number, shard in enumerate(shards, 1):
             device = f"cuda:{(number - 1) % gpus}" if gpus else request.device
             receiver, sender = context.Pipe(duplex=False)
-            job = replace(request, output=shard, shard=(number, count), device=device)
+            # A shard that an interrupted run has finished is kept, also with --overwrite.
+            job = replace(request, output=shard, shard=(number, count), device=device, overwrite=False)
             process = context.Process(target=_work, args=(job, threads, sender), name=f"prott5nv worker {number}")
             process.start()
             sender.close()  # The worker has its own copy. With this one open, its end would go unnoticed.

@@ -12,4 +12,5 @@ Writing:
 
 - ``atomic``: every output file and folder is written with it, so it appears under its final name only when complete.
 - ``table``: CSV files and lines of TSV.
+- ``text``: wording of messages.
 """

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.record import Record
+from prott5nv.io.text import counted
 
 GAP_MODES = ("error", "keep", "remove")
 NO_SEQUENCE = "there is no sequence"
@@ -151,7 +152,7 @@ def sequence_fault(sequence: str, gaps: str) -> str | None:
         return "the sequence consists of gaps only"
     if gaps == "error" and (count := count_gaps(sequence)):
         return (
-            f"{count:,} gap{'s' * (count > 1)} ('-' or '.'), as in an alignment: remove them with --gaps remove, or "
+            f"{counted(count, 'gap')} ('-' or '.'), as in an alignment: remove them with --gaps remove, or "
             "keep each as a position with --gaps keep"
         )
     return None
@@ -200,15 +201,12 @@ def warn_of_changes(name: str, with_stop: int, with_gaps: int, gaps: str) -> Non
         What was done with the gaps.
     """
     if with_stop:
-        warnings.warn(f"{name}: removed '*' from the end of {counted(with_stop)}", InputWarning, stacklevel=2)
+        warnings.warn(
+            f"{name}: removed '*' from the end of {counted(with_stop, 'sequence')}", InputWarning, stacklevel=2
+        )
     if with_gaps:
         done = "removed" if gaps == "remove" else "kept as positions"
-        warnings.warn(f"{name}: {done} the gaps of {counted(with_gaps)}", InputWarning, stacklevel=2)
-
-
-def counted(number: int) -> str:
-    """Return a number of sequences in words: ``1 sequence`` or ``2 sequences``."""
-    return f"{number:,} sequence{'s' * (number != 1)}"
+        warnings.warn(f"{name}: {done} the gaps of {counted(with_gaps, 'sequence')}", InputWarning, stacklevel=2)
 
 
 def refuse_missing(cells: Iterable[tuple[str, str | None]], what: str) -> None:
@@ -231,7 +229,7 @@ def refuse_missing(cells: Iterable[tuple[str, str | None]], what: str) -> None:
         where, cell = missing[0]
         value = f" ({cell!r} means a missing value)" if cell else ""
         more = len(missing) - 1
-        others = f", as in {more:,} more row{'s' * (more > 1)}" if more else ""
+        others = f", as in {counted(more, 'more row')}" if more else ""
         raise ProtT5nvError(f"{where}: the {what} is missing{value}{others}")
 
 

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from prott5nv.data.dataset import GlobalBatchSampler, PretrainingDataset
 from prott5nv.data.memmap import CSVDataset
 from prott5nv.errors import ProtT5nvError
+from prott5nv.io.text import counted
 from prott5nv.model.config import ModelConfig
 
 logger = logging.getLogger(__name__)
@@ -154,7 +155,8 @@ def check_records(records: CSVDataset, split: str) -> None:
     raise_together(error)
     if rank == 0:
         rate = residues / max(time.monotonic() - started, 1e-6)
-        logger.info("checked %s records of %s: %s residues/s on each rank", f"{len(records):,}", split, f"{rate:,.0f}")
+        number = counted(len(records), "record")
+        logger.info("checked %s of %s: %s residues/s on each rank", number, split, f"{rate:,.0f}")
 
 
 def raise_together(error: ProtT5nvError | None) -> None:

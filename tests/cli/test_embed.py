@@ -89,7 +89,7 @@ def test_pooling_and_dtype(run, tmp_path):
 def test_long_proteins_follow_the_chosen_rule(run, tmp_path):
     (tmp_path / "p.fasta").write_text(f">short\nMSLKR\n>long\n{'MSLKRACDEF' * 60}\n")
     done = run("p.fasta", "-o", "cut.h5")
-    assert "1 of 2 proteins are longer than the model accepts" in done.stderr
+    assert "longer than the model accepts: 1 of 2 proteins, truncated" in done.stderr
     assert "long (600)" in done.stderr
     cut = EmbeddingStore(tmp_path / "cut.h5")
     assert (len(cut["long"]), cut.truncated_from("long"), cut.truncated_from("short")) == (512, 600, None)
@@ -312,8 +312,14 @@ def test_outputs_follow_one_rule(run, tmp_path):
         assert "input.h5: this file is also an input" in run("input.h5", "-o", "input.h5", *option, code=2).stderr
     run("p.fasta", "-o", "out.h5")
     before = (tmp_path / "out.h5").stat()
-    assert "already complete" in run("p.fasta", "-o", "out.h5", "--overwrite").stdout
-    assert (tmp_path / "out.h5").stat().st_mtime_ns == before.st_mtime_ns
+    for workers in "1", "2":
+        assert "already complete" in run("p.fasta", "-o", "out.h5", "--workers", workers).stdout
+        assert (tmp_path / "out.h5").stat().st_mtime_ns == before.st_mtime_ns
+    for workers in "1", "2":
+        before = (tmp_path / "out.h5").stat()
+        done = run("p.fasta", "-o", "out.h5", "--overwrite", "--workers", workers)
+        assert done.stdout.startswith("out.h5: 1 protein, 3 residues")
+        assert (tmp_path / "out.h5").stat().st_mtime_ns > before.st_mtime_ns
     assert "replace it with --overwrite" in run("q.fasta", "-o", "out.h5", code=2).stderr
     assert list(EmbeddingStore(tmp_path / "out.h5")) == ["A"]
     (tmp_path / "link.h5").symlink_to(tmp_path / "out.h5")
@@ -340,3 +346,25 @@ def test_merge_follows_the_same_rule(run, tmp_path):
     assert (tmp_path / "out.h5").read_text() == "mine"
     run("out.h5", *shards, "--overwrite", **merge)
     assert list(EmbeddingStore(tmp_path / "out.h5")) == ["A", "B"]
+
+
+def test_merge_reports_the_skipped_proteins_of_its_shards(run, tmp_path):
+    (tmp_path / "p.fasta").write_text(">A\nMKV\n>B\nM1\n>C\nMS\n>D\n5\n")
+    shards = [f"{number}.h5" for number in (1, 2, 3)]
+    for number, shard in enumerate(shards, 1):
+        skips = number > 1
+        run("p.fasta", "-o", shard, "--shard", f"{number}/3", "--on-error", "skip", code=3 if skips else 0)
+    done = run("out.h5", *shards, command=["merge"], code=3)
+    assert done.stdout == "out.h5: 2 proteins from 3 shards\n"
+    assert "skipped 2 proteins, listed in out.h5.skipped.tsv" in done.stderr
+    whole = run("p.fasta", "-o", "whole.h5", "--on-error", "skip", code=3)
+    assert "skipped 2 proteins, listed in whole.h5.skipped.tsv" in whole.stderr
+
+
+def test_a_shard_of_very_many_is_one_line(run, tmp_path):
+    (tmp_path / "p.fasta").write_text(">A\nMKV\n")
+    assert run("p.fasta", "-o", "1.h5", "--shard", "1/10000000").stdout == "1.h5: 0 proteins, 0 residues\n"
+    done = run("out.h5", "1.h5", command=["merge"], code=2)
+    assert "and 9,999,989 more" in done.stderr and done.stderr.count("\n") == 1 and len(done.stderr) < 300
+    for shard in "0/2", "3/2", "1/0", "2", "1/2/3", "-1/2", "1/99999999999":
+        assert "shard" in run("p.fasta", "-o", "2.h5", "--shard", shard, code=2).stderr

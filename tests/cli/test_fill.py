@@ -51,7 +51,7 @@ def test_files_masked_positions_and_samples(filled, tmp_path):
         ("P1", rows(filled("MKT???AYI").stdout)[0]["sequence"])
     ]
     options = ["whole.fasta", "--mask", "10, 45-50", "-n", "4", "--temperature", "1", "--top-p", "0.9", "--seed", "3"]
-    assert filled(*options, "-o", "out.csv").stdout == "out.csv: 4 proteins\n"
+    assert filled(*options, "-o", "out.csv").stdout == "out.csv: 4 results\n"
     text = (tmp_path / "out.csv").read_text()
     assert rows(text) == rows(filled(*options).stdout)
     for row in rows(text):
@@ -67,7 +67,8 @@ def test_errors_name_the_cause(filled, tmp_path):
         ("whole.fasta", "--mask", "77"): "P0CG47 has no residue 77, only 1 to 76",
         ("whole.fasta", "--mask", "5-3"): "'5-3': write positions from 1",
         ("whole.fasta", "--mask", "0"): "'0': write positions from 1",
-        ("MSLKR",): "MSLKR: No such file",
+        ("MSLKR",): "MSLKR: there is no file of this name, and a sequence needs a ? in place of each missing residue",
+        ("none.fasta",): "none.fasta: No such file",
         ("MS?", "-n", "3", "--beams", "2"): "beams at least n",
         ("MS?", "-o", "no/out.csv"): "the folder no does not exist",
     }

@@ -199,7 +199,7 @@ def test_a_variant_beyond_the_model_is_found_before_the_model_is_loaded(score, t
 def test_records_that_cannot_be_used_are_skipped_and_listed(score, tmp_path):
     (tmp_path / "bad.fasta").write_text(">P1\nMQIF\n>P2\nMK1V\n>P3\n>P1\nMS\n>P4\nMS\n")
     done = score("bad.fasta", "--perplexity", "--on-error", "skip", "-o", "out.csv", code=3)
-    assert "skipped 3 records, which are listed in out.csv.skipped.tsv" in done.stderr
+    assert "skipped 3 records, listed in out.csv.skipped.tsv" in done.stderr
     assert [row["protein"] for row in read(tmp_path / "out.csv")] == ["P1", "P4"]
     lines = (tmp_path / "out.csv.skipped.tsv").read_text().splitlines()
     assert lines[0] == "line\tid\treason" and [line.split("\t")[:2] for line in lines[1:]] == [

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import os
+import re
 
+import numpy as np
 import pytest
 import torch
 
@@ -138,3 +141,30 @@ def test_outputs_with_similar_names_have_their_own_lists_of_skipped_proteins(emb
     lists = sorted(path.name for path in tmp_path.glob("*.tsv"))
     assert lists == ["run.h5.skipped.tsv", "run.v1.skipped.tsv", "run.v2.skipped.tsv"]
     assert all("\tb\t" in (tmp_path / name).read_text() for name in lists)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dtype": "int8"}, "dtype='int8': choose float32 or float16"),
+        ({"dtype": np.float16}, "dtype=<class 'numpy.float16'>: choose"),
+        ({"pooling": "median"}, "pooling='median': choose"),
+        ({"long": "cut"}, "long='cut': choose truncate"),
+        ({"shard": (0, 2)}, "shard=0/2: choose I/N with I from 1 to N"),
+        ({"shard": (3, 2)}, "shard=3/2"),
+        ({"shard": "1/2"}, "shard='1/2': give two integers"),
+        ({"shard": 1}, "shard=1: give two integers"),
+    ],
+)
+def test_arguments_are_checked_before_the_model_is_loaded(tmp_path, fasta, options, message):
+    with pytest.raises(ProtT5nvError, match=re.escape(message)):
+        embed_file(fasta, tmp_path / "out.h5", "no such file", **options)
+    assert os.listdir(tmp_path) == ["p.fasta"]
+
+
+def test_overwrite_computes_the_output_again(embedder, tmp_path, fasta):
+    embed_file(fasta, tmp_path / "out.h5", embedder)
+    before = (tmp_path / "out.h5").stat().st_mtime_ns
+    summary = embed_file(fasta, tmp_path / "out.h5", embedder, overwrite=True)
+    assert (summary.proteins, summary.complete_already) == (1, False)
+    assert (tmp_path / "out.h5").stat().st_mtime_ns > before

@@ -262,7 +262,7 @@ def test_a_damaged_run_continues_after_its_last_sound_commit(tmp_path, kind):
     damage, records = DAMAGES[kind]
     damage(*unfinished(tmp_path))
     unterminated = kind in ("NULs to the end", "NULs after the end")  # like a line that a kill cut off
-    with nullcontext() if unterminated else pytest.warns(UserWarning, match=f"continues after its first {records} rec"):
+    with nullcontext() if unterminated else pytest.warns(UserWarning, match=f"continues after the first {records} rec"):
         resumed = open_journal(tmp_path)
     assert (resumed.records, resumed.proteins) == (records, records)
     remaining = iter(RECORDS)
@@ -305,3 +305,85 @@ def test_a_resumed_run_that_adds_no_rows_records_the_right_number_of_bytes(tmp_p
     resumed = open_journal(tmp_path)
     assert resumed.records == 5
     resumed.close()
+
+
+def commit_each(tmp_path) -> Journal:
+    """A journal with one commit for each record, of which every second one is skipped."""
+    journal = open_journal(tmp_path)
+    for number, record in enumerate(RECORDS):
+        journal.skip(record, "reason") if number % 2 else add(journal, [record])
+        journal.commit()
+    return journal
+
+
+CHANGES = {
+    "swapped": lambda lines: [*lines[:3], lines[4], lines[3], *lines[5:]],
+    "missing": lambda lines: [*lines[:3], *lines[4:]],
+    "missing skip": lambda lines: [*lines[:4], *lines[5:]],
+    "twice": lambda lines: [*lines[:4], lines[3], *lines[4:]],
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_lines_that_do_not_follow_each_other_are_cut_off(tmp_path, change):
+    journal = commit_each(tmp_path)
+    journal.close()
+    path = journal.folder / "journal.jsonl"
+    path.write_bytes(b"".join(CHANGES[change](path.read_bytes().splitlines(keepends=True))))
+    with pytest.warns(UserWarning, match=r"journal.jsonl of the unfinished run is damaged"):
+        resumed = open_journal(tmp_path)
+    assert resumed.records == (2 if change in ("swapped", "missing") else 3)
+    resumed.close()
+
+
+@pytest.mark.parametrize("change", [*CHANGES, "shorter"])
+def test_lines_that_change_during_the_run_end_it(tmp_path, change):
+    journal = commit_each(tmp_path)
+    path = journal.folder / "journal.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:-1] if change == "shorter" else CHANGES[change](lines)))
+    with pytest.raises(ProtT5nvError, match=r"was damaged while the run went on"):
+        journal.finish()
+    journal.close()
+    assert not (tmp_path / "out.h5").exists()
+
+
+def test_rows_of_another_run_are_embedded_again(tmp_path):
+    journal = commit_each(tmp_path)
+    journal.close()
+    rows = journal.folder / "rows.bin"
+    rows.write_bytes(bytes(rows.stat().st_size))
+    with pytest.warns(UserWarning, match=r"rows.bin of the unfinished run is damaged: .* the first 0 records"):
+        open_journal(tmp_path).close()
+
+
+def test_a_finished_output_is_not_replaced_by_a_later_start(tmp_path):
+    journal = open_journal(tmp_path)
+    add(journal, RECORDS)
+    (tmp_path / "out.h5").write_text("of another run")
+    with pytest.raises(ProtT5nvError, match=r"out.h5: another run has written this file in the meantime"):
+        journal.finish()
+    journal.close()
+    with pytest.raises(ProtT5nvError, match=r"out.h5: another run has written this file in the meantime"):
+        open_journal(tmp_path)
+    assert (tmp_path / "out.h5").read_text() == "of another run"
+    second = Journal(tmp_path / "out.h5", SETTINGS, 4, overwrite=True)
+    second.resume(iter(RECORDS))
+    second.finish()
+    check_output(tmp_path)
+
+
+def test_a_journal_that_another_run_removed_is_opened_again(tmp_path, monkeypatch):
+    lock = journal_module._lock
+    finished = open_journal(tmp_path)
+    add(finished, RECORDS)
+
+    def finish_first(file, folder):
+        monkeypatch.setattr(journal_module, "_lock", lock)
+        finished.finish()  # removes the file that has just been opened
+        lock(file, folder)
+
+    monkeypatch.setattr(journal_module, "_lock", finish_first)
+    journal = Journal(tmp_path / "out.h5", SETTINGS, 4, overwrite=True)
+    assert journal.records == 0 and (journal.folder / "journal.jsonl").exists()
+    journal.close()

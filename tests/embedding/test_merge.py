@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from prott5nv import EmbeddingStore, ProtT5nvError
+from prott5nv.embedding.formats import write_output
 from prott5nv.embedding.merge import merge, merge_skipped
 from prott5nv.embedding.store import StoredProtein, write_embeddings
 
@@ -21,7 +22,7 @@ def write_shard(folder, shard: str | None, keys: str, **attributes: str):
 
 def test_shards_are_joined_in_the_order_of_their_numbers(tmp_path):
     shards = [write_shard(tmp_path, f"{n}/3", keys) for n, keys in [(3, "a"), (1, "zy"), (2, "m")]]
-    assert merge(shards, tmp_path / "out.h5") == 4
+    assert merge(shards, tmp_path / "out.h5") == (4, 0)
     with EmbeddingStore(tmp_path / "out.h5") as store:
         assert list(store) == ["z", "y", "m", "a"]
         assert store.attributes == {"pooling": "mean", "fingerprint": "f"}
@@ -36,10 +37,22 @@ def test_shards_can_be_merged_into_another_format(tmp_path):
         assert list(archive) == ["a", "b"]
 
 
+def test_an_output_that_appears_during_the_merge_is_not_replaced(tmp_path, monkeypatch):
+    def write_and_interfere(path, *arguments):
+        write_output(path, *arguments)
+        (tmp_path / "out.h5").write_text("of another merge")
+
+    monkeypatch.setattr("prott5nv.embedding.merge.write_output", write_and_interfere)
+    with pytest.raises(ProtT5nvError, match=r"out\.h5: exists already"):
+        merge([write_shard(tmp_path, "1/1", "a")], tmp_path / "out.h5")
+    assert (tmp_path / "out.h5").read_text() == "of another merge"
+
+
 @pytest.mark.parametrize(
     ("shards", "message"),
     [
         ([("1/3", "a"), ("3/3", "c")], "shards are missing: 2/3"),
+        ([("2/10000000", "b")], r"^shards are missing: 1/10000000, 3/.*, 11/10000000 and 9,999,989 more$"),
         ([("1/2", "a"), ("1/2", "b")], "are both shard 1"),
         ([("1/2", "a"), ("2/3", "b")], "different numbers of shards"),
         ([("1/2", "a"), (None, "b")], r"b\.h5 is not a shard"),
@@ -68,9 +81,9 @@ def test_an_existing_output_is_not_replaced(tmp_path):
 def test_lists_of_skipped_proteins_are_joined_under_one_header(tmp_path):
     parts = [tmp_path / f"{n}.tsv" for n in range(4)]
     parts[1].write_text("line\tid\treason\n1\ta\tempty\n")
-    parts[3].write_text('line\tid\treason\n5\tb\t"two\nlines"\n9\tc\tempty\n')
-    merge_skipped(parts, tmp_path / "out.tsv")
-    assert (tmp_path / "out.tsv").read_text() == 'line\tid\treason\n1\ta\tempty\n5\tb\t"two\nlines"\n9\tc\tempty\n'
+    parts[3].write_text("line\tid\treason\n5\tb\ttwo lines\n9\tc\tempty\n")
+    assert merge_skipped(parts, tmp_path / "out.tsv") == 3
+    assert (tmp_path / "out.tsv").read_text() == "line\tid\treason\n1\ta\tempty\n5\tb\ttwo lines\n9\tc\tempty\n"
 
 
 def test_without_skipped_proteins_an_old_list_is_removed(tmp_path):
@@ -83,7 +96,7 @@ def test_merging_shards_joins_their_lists_in_the_order_of_the_shards(tmp_path):
     shards = [write_shard(tmp_path, f"{n}/3", keys) for n, keys in [(3, "c"), (1, "a"), (2, "b")]]
     (tmp_path / "c.h5.skipped.tsv").write_text("line\tid\treason\n9\tz\tempty\n")
     (tmp_path / "a.h5.skipped.tsv").write_text("line\tid\treason\n1\tx\tempty\n")
-    merge(shards, tmp_path / "out.h5")
+    assert merge(shards, tmp_path / "out.h5") == (3, 2)
     listing = tmp_path / "out.h5.skipped.tsv"
     assert listing.read_text() == "line\tid\treason\n1\tx\tempty\n9\tz\tempty\n"
 

@@ -92,8 +92,8 @@ def test_an_error_in_the_input_is_raised_once_for_all_workers(request_for, tmp_p
 
 def test_any_other_error_is_raised_with_its_traceback(request_for, tmp_path):
     random_fasta(tmp_path / "p.fasta", 4)
-    with pytest.raises(RuntimeError, match=r"(?s)worker 1, 2 of 2 failed.*Traceback.*data type .no such type."):
-        run_with_workers(request_for("out.h5", dtype="no such type"), 2, Listener())
+    with pytest.raises(RuntimeError, match=r"(?s)worker 1, 2 of 2 failed.*Traceback.*AttributeError"):
+        run_with_workers(request_for("out.h5", cleaning="no cleaning"), 2, Listener())
 
 
 def test_a_script_with_a_guarded_main_can_use_workers(request_for, tmp_path):

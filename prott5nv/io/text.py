@@ -1,0 +1,48 @@
+"""Wording of messages."""
+
+from __future__ import annotations
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, which is in the plural unless the number is 1.
+
+    Parameters
+    ----------
+    number : int
+        How many there are.
+    noun : str
+        A noun in the singular whose plural ends in s.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> counted(1, "protein"), counted(0, "protein"), counted(2500, "residue")
+    ('1 protein', '0 proteins', '2,500 residues')
+    """
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+def printable(text: object) -> str:
+    r"""Return a text in one line with control characters as escapes, so that they cannot control a terminal.
+
+    Parameters
+    ----------
+    text : object
+        A message, which may contain names from a stranger's file.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> print(printable("P1\x1b[2J\nP2 é"))
+    P1\x1b[2J\nP2 é
+    """
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape", "surrogatepass").decode()
+        for character in str(text)
+    )
