@@ -11,6 +11,7 @@ import click
 from prott5nv import __version__
 from prott5nv.cli import options
 from prott5nv.errors import ProtT5nvError
+from prott5nv.io.text import printable
 from prott5nv.model.onednn import limit_onednn_cache
 
 COMMANDS = {
@@ -86,7 +87,7 @@ def command(context: click.Context) -> None:
 
 
 def _print_warning(message: Warning | str, *_: object, **__: object) -> None:
-    click.echo(f"prott5nv: warning: {message}", err=True)
+    click.echo(f"prott5nv: warning: {printable(message)}", err=True)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -104,5 +105,5 @@ def main(arguments: list[str] | None = None) -> None:
             warnings.showwarning = _print_warning
             command(arguments, prog_name="prott5nv")
     except ProtT5nvError as error:
-        click.echo(f"prott5nv: error: {error}", err=True)
+        click.echo(f"prott5nv: error: {printable(error)}", err=True)
         sys.exit(2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from prott5nv.cli import options
@@ -45,4 +47,4 @@ def command(context: click.Context, source: str, target: str, output: str, overw
         huggingface_to_nemo(source, options.NewFile(".nemo").convert(output, None, context), overwrite=overwrite)
     else:
         nemo_to_huggingface(source, output, encoder_only=target == "hf-encoder", overwrite=overwrite)
-    click.echo(output)
+    options.report_written(Path(output))

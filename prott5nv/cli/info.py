@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from prott5nv.io.text import printable
 
 if TYPE_CHECKING:
     from prott5nv.checkpoint import NemoFile
@@ -19,6 +22,9 @@ if TYPE_CHECKING:
 )
 def command(file: str | None, verify: bool) -> None:
     """Describe a checkpoint.
+
+    FILE is a .nemo file, the folder of a protein T5 model that transformers wrote, or the name of such a model on the
+    Hugging Face Hub (needs the extra hf).
 
     The command prints the architecture, the number of parameters, the data type of the weights, the tokenizer and the
     SHA-256 hash of FILE. If there is a model card next to FILE (the same name with the suffix .md), it prints the card,
@@ -33,17 +39,25 @@ def command(file: str | None, verify: bool) -> None:
       prott5nv info
       prott5nv info prott5nv.nemo
       prott5nv info prott5nv.nemo --verify
+      prott5nv info prot_t5_xl_half_uniref50-enc
     """
     from prott5nv.assets import BUILTIN_MODEL
     from prott5nv.checkpoint import read_nemo
+    from prott5nv.checkpoint.models import local_path
 
-    checkpoint = read_nemo(file or BUILTIN_MODEL, weights=False)
+    path, _ = local_path(file or BUILTIN_MODEL)
+    if path.is_dir():
+        if verify:
+            raise click.UsageError("--verify compares a .nemo file with NVIDIA's public checkpoint")
+        _describe_t5_folder(path)
+        return
+    checkpoint = read_nemo(path, weights=False)
     for key, value in _properties(checkpoint):
-        click.echo(f"{key:<11}{value}")
+        click.echo(printable(f"{key:<11}{value}"))
     card = checkpoint.path.with_suffix(".md")
     if card.is_file():
         text = card.read_text(encoding="utf-8", errors="replace").rstrip()
-        click.echo("\n" + "\n".join(map(_printable, text.splitlines())))
+        click.echo("\n" + "\n".join(map(printable, text.splitlines())))
     if verify:
         click.echo()
         _verify(checkpoint)
@@ -51,7 +65,7 @@ def command(file: str | None, verify: bool) -> None:
 
 def _properties(checkpoint: NemoFile) -> Iterator[tuple[str, object]]:
     config = checkpoint.config
-    written = {key: _printable(checkpoint.raw_config.get(key))[:200] for key in ("target", "nemo_version")}
+    written = {key: printable(checkpoint.raw_config.get(key))[:200] for key in ("target", "nemo_version")}
     gelu = "tanh" if config.bias_activation_fusion else "erf"
     widths = f"hidden size {config.hidden_size}, feed-forward {config.ffn_hidden_size}"
     digest = hashlib.sha256(checkpoint.tokenizer_model or b"").hexdigest()
@@ -69,9 +83,30 @@ def _properties(checkpoint: NemoFile) -> Iterator[tuple[str, object]]:
     )
 
 
-def _printable(value: object) -> str:
-    """Replace control characters in text from the file, because they could control the terminal."""
-    return "".join(character if character.isprintable() else "?" for character in str(value))
+def _describe_t5_folder(path: Path) -> None:
+    from prott5nv.checkpoint.t5_folder import read_t5_folder
+    from prott5nv.io.text import printable
+
+    folder = read_t5_folder(path)
+    config, vocabulary = folder.config, folder.vocabulary
+    widths = f"hidden size {config.d_model}, feed-forward {config.d_ff}, {config.num_heads} heads of {config.d_kv}"
+    gate = "gated " * config.gated
+    buckets = f"{config.relative_attention_num_buckets} buckets up to {config.relative_attention_max_distance} residues"
+    decoder = f"{folder.decoder_layers} layers in the files, which are not read" if folder.decoder_layers else "none"
+    around = f"before a protein {list(vocabulary.prefix)}, behind it {list(vocabulary.suffix)}"
+    properties = {
+        "folder": f"{path} ({sum(file.stat().st_size for file in folder.files) / 1e6:.1f} MB)",
+        "sha256": folder.sha256(),
+        "written as": "T5 model of transformers",
+        "encoder": f"{config.num_layers} layers, {widths}, {gate}{config.activation}",
+        "decoder": decoder,
+        "positions": f"no limit; relative, {buckets}",
+        "parameters": f"{config.num_parameters:,} (encoder)",
+        "weights": ", ".join(sorted(folder.dtypes)),
+        "tokenizer": f"{config.vocab_size} tokens; {around}",
+    }
+    for key, value in properties.items():
+        click.echo(printable(f"{key:<11}{value}"))
 
 
 def _verify(checkpoint: NemoFile) -> None:

@@ -9,6 +9,7 @@ import click
 from prott5nv.cli import options
 from prott5nv.extras import require_extra
 from prott5nv.io.output import check_outputs
+from prott5nv.io.text import counted
 
 
 @click.command()
@@ -65,4 +66,4 @@ def command(store: str, output: Path | None, color_by: str | None, method: str, 
         write_png(output, points_N2, axes, labels)
     else:
         write_html(output, keys, points_N2, axes, labels)
-    click.echo(f"{output}: {len(keys):,} proteins")
+    options.report_written(output, counted(len(keys), "protein"))

@@ -30,4 +30,4 @@ def command(folder: Path, overwrite: bool) -> None:
     from prott5nv.flip.report import report
 
     for path in report(folder, overwrite=overwrite):
-        click.echo(path)
+        options.report_written(path)

@@ -6,7 +6,9 @@ import base64
 import html
 import io
 import json
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -33,6 +35,7 @@ _FURTHER = {
     "accuracy": ("accuracy_per_protein", "macro_f1", "mcc", "recall"),
     "mse": ("rmse", "spearman", "r2"),
 }
+_MARKDOWN = re.compile(r"[\\`*\[\]!|~]|://|(?<!\w)_|_(?!\w)")
 _TEMPLATE = "report.html.j2"
 _RESULT_KEYS = {
     "task", "split", "note", "level", "label", "classes", "metric", "mode", "model", "proteins", "longer_than_512",
@@ -64,11 +67,11 @@ def report(folder: Path, *, overwrite: bool = False) -> list[Path]:
     check_outputs(written, overwrite=overwrite)
     runs = read_runs(folder)
     rows = comparison(runs)
-    figure = overview(runs)
+    page = html_page(runs, rows, figure := overview(runs))
     with whole_files(folder) as temporary:
         (temporary / "report.md").write_text(markdown(runs, rows), encoding="utf-8")
         (temporary / "report.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-        (temporary / "report.html").write_text(html_page(runs, rows, figure), encoding="utf-8")
+        (temporary / "report.html").write_text(page, encoding="utf-8")
         figure.savefig(temporary / "report.png", dpi=130)
     return written
 
@@ -100,6 +103,10 @@ def read_runs(folder: Path) -> list[Run]:
             problem = f"{min(missing)!r} is missing" if isinstance(run, dict) else "expected a JSON object"
             raise ProtT5nvError(f"{path}: not a result of prott5nv finetune ({problem})")
         runs.append({**run, "folder": path.parent})
+        with _checked(runs[-1]):
+            for row in comparison(runs[-1:]):
+                _cells(row)
+            _summary(runs[-1])
     if not runs:
         raise ProtT5nvError(f"{folder}: no {RESULT_FILE} in it or below; prott5nv finetune writes them")
     order = list(PUBLISHED)
@@ -148,7 +155,9 @@ def markdown(runs: Sequence[Run], rows: Sequence[Row]) -> str:
     -------
     str
     """
-    lines = _markdown_table(_COLUMNS, [[_bold_if_ours(cell, row) for cell in _cells(row)] for row in rows])
+    lines = _markdown_table(
+        _COLUMNS, [[_bold_if_ours(_markdown_text(cell), row) for cell in _cells(row)] for row in rows]
+    )
     lines += ["", *(f"- {_markdown_text(f'{_title(run)}: {_summary(run)}')}" for run in runs)]
     lines += ["", "Published scores:", "", *_markdown_table(*_published_table())]
     return "\n".join(lines) + "\n"
@@ -178,8 +187,26 @@ def html_page(runs: Sequence[Run], rows: Sequence[Row], figure: Figure) -> str:
         rows=[{"kind": row["kind"], "cells": _cells(row)} for row in rows],
         published_columns=published_columns,
         published_rows=[{"kind": "", "cells": cells} for cells in published_rows],
-        runs=[{"title": _title(run), "summary": _summary(run), "plots": _data_url(run_plots(run))} for run in runs],
+        runs=[{"title": _title(run), "summary": _summary(run), "plots": _plots(run)} for run in runs],
     )
+
+
+@contextmanager
+def _checked(run: Run) -> Iterator[None]:
+    """Convert errors that the content of a ``result.json`` causes to one that names the file."""
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, ProtT5nvError):
+            raise
+        path = Path(run["folder"]) / RESULT_FILE
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise ProtT5nvError(f"{path}: not a result of prott5nv finetune ({reason})") from None
+
+
+def _plots(run: Run) -> str:
+    with _checked(run):
+        return _data_url(run_plots(run))
 
 
 def _title(run: Run) -> str:
@@ -202,13 +229,14 @@ def _bold_if_ours(cell: str, row: Row) -> str:
 
 
 def _markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Return the lines of a table whose cells are Markdown."""
     lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
-    return lines + ["| " + " | ".join(map(_markdown_text, cells)) + " |" for cells in rows]
+    return lines + ["| " + " | ".join(cells) + " |" for cells in rows]
 
 
 def _markdown_text(text: str) -> str:
-    """Return a text in which Markdown finds neither HTML nor the end of a table cell."""
-    return html.escape(text, quote=False).replace("|", "\\|")
+    """Return a text in which Markdown finds no HTML, link, picture, emphasis or code, and no end of a line or cell."""
+    return _MARKDOWN.sub(r"\\\g<0>", html.escape(" ".join(text.split()), quote=False))
 
 
 def _row(run: Run, split: str, model: str, mode: str, kind: str, scores: dict[str, Any]) -> Row:

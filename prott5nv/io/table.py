@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import sys
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TextIO
@@ -12,7 +14,11 @@ from typing import TextIO
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.atomic import whole_file
 from prott5nv.io.output import is_standard_output, is_stream
+from prott5nv.io.source import source_name
+from prott5nv.io.text import counted
 
+# Cells that a spreadsheet program computes. A sign without a call or a reference, as in -0.5 and -HHE, is harmless.
+_FORMULA = re.compile(r"[=@]|[+-].*[(|!=]")
 _NOT_IN_TSV = str.maketrans("\t\r\n", "   ")
 
 
@@ -32,7 +38,8 @@ def write_table(path: str | os.PathLike[str], columns: Sequence[str], rows: Iter
     Returns
     -------
     int
-        Number of rows, without the header line.
+        Number of rows, without the header line. Texts are written unchanged, so that ids stay the same. There is a
+        warning if a spreadsheet program would compute some of them as formulas.
 
     Raises
     ------
@@ -46,13 +53,23 @@ def write_table(path: str | os.PathLike[str], columns: Sequence[str], rows: Iter
     ...     write_table(f"{folder}/scores.csv", ["id", "score"], [["P1", 0.5], ["P2", 0.25]])
     2
     """
-    count = 0
+    count, formulas, first = 0, 0, ""
     with _opened(path) as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(columns)
         for row in rows:
             table.writerow(row)
             count += 1
+            for cell in row:
+                if isinstance(cell, str) and _FORMULA.match(cell):
+                    formulas += 1
+                    first = first or cell
+    if formulas:
+        warnings.warn(
+            f"{source_name(path)}: a spreadsheet program would compute {counted(formulas, 'cell')} of this table, "
+            f"such as {first[:40]!r}; import all columns as text there",
+            stacklevel=2,
+        )
     return count
 
 

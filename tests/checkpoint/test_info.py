@@ -39,8 +39,8 @@ def test_the_card_is_printed_and_escape_codes_are_not(minute_members, tmp_path):
     (tmp_path / "model.md").write_bytes(b"# A demonstration\n\n" + b"long " * 100 + b"\x1b[31m \xff\n")
     output = info(path).stdout
     assert (
-        output.endswith("# A demonstration\n\n" + "long " * 100 + "?[31m \ufffd\n")
-        and "NeMo 1?[31m" in output
+        output.endswith("# A demonstration\n\n" + "long " * 100 + "\\x1b[31m \ufffd\n")
+        and "NeMo 1\\x1b[31m" in output
         and "\x1b" not in output
     )
 

@@ -85,6 +85,46 @@ def test_names_are_escaped_in_page_and_markdown(odd_run):
     assert "<script" not in text and "&lt;script&gt;alert(1)&amp;\\|.nemo" in text
 
 
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("![x](http://a.b/c)", r"\!\[x\](http\://a.b/c)"),
+        ("`code` *x* _y_ a_b", r"\`code\` \*x\* \_y\_ a_b"),
+        ("two\nlines | cell", r"two lines \| cell"),
+        ("<!--<script>", "&lt;\\!--&lt;script&gt;"),
+    ],
+)
+def test_markdown_finds_nothing_in_names(name, shown, odd_run):
+    path = odd_run / "scl-frozen" / "result.json"
+    result = json.loads(path.read_text())
+    path.write_text(json.dumps({**result, "note": name}))
+    report(odd_run)
+    assert f"mixed_soft ({shown})" in (odd_run / "report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"proteins": {}},
+        {"proteins": 5},
+        {"results": {"encoder": {"all": {}}}},
+        {"metric": ["accuracy"]},
+        {"history": None},
+        {"seconds": {"a": "b"}},
+        {"model": {"path": 5}},
+        {"confusion": "x"},
+        {"classes": [1, 2]},
+        {"task": {}},
+    ],
+)
+def test_a_result_with_other_content_is_one_line(change, odd_run):
+    path = odd_run / "scl-frozen" / "result.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(ProtT5nvError, match=r"scl-frozen.*not a result of prott5nv finetune") as caught:
+        report(odd_run)
+    assert "\n" not in str(caught.value)
+
+
 def test_dollar_signs_in_figures_are_not_mathematics(odd_run):
     (run,) = read_runs(odd_run)
     for figure in (overview([run]), run_plots(run)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import threading
+import warnings
 
 import pytest
 
@@ -78,3 +79,18 @@ def test_tsv_is_read_back_with_quotes(tmp_path):
     with open_source(path) as stream:
         assert [row.cells for row in DelimitedTable(stream, "skipped.tsv")] == rows
     assert tsv_line(["a\tb", "c\r\nd"]) == "a b\tc  d\n"
+
+
+def test_cells_that_a_spreadsheet_would_compute_are_unchanged_and_counted(tmp_path):
+    formulas = ["=1+1", "@SUM(A1)", "-2+3+cmd|' /C calc'!A0", "+HYPERLINK(1)"]
+    harmless = ["-0.5", "+3", "-HHE-", "P1=2", "a@b.c", -1.5]
+    with pytest.warns(UserWarning, match=r"compute 4 cells of this table, such as '=1\+1'; import all columns as text"):
+        write_table(tmp_path / "out.csv", ["id"], [[cell] for cell in formulas + harmless])
+    with open(tmp_path / "out.csv", newline="") as file:
+        assert [row[0] for row in csv.reader(file)][1:] == [str(cell) for cell in formulas + harmless]
+
+
+def test_harmless_cells_cause_no_warning(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        write_table(tmp_path / "out.csv", ["id", "score"], [["P1", "-0.5"], ["-HHE-", -1]])

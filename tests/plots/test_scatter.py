@@ -13,7 +13,20 @@ from prott5nv.plots.labels import UNKNOWN, Labels
 from prott5nv.plots.scatter import write_html, write_png
 
 AXES = ["PC1", "PC2"]
-ODD_TEXTS = ["</script>", "<b>bold</b>", "$x_1$", r"$\bad{$", "${name}", "$title", "a & b", "%{x}", '"', "\\", "é"]
+ODD_TEXTS = [
+    "</script>",
+    "<!--<script>",
+    "<b>bold</b>",
+    "$x_1$",
+    r"$\bad{$",
+    "${name}",
+    "$title",
+    "a & b",
+    "%{x}",
+    '"',
+    "\\",
+    "é",
+]
 
 
 def write(path, texts, columns=None, keys=None):
