@@ -107,3 +107,7 @@ def main(arguments: list[str] | None = None) -> None:
     except ProtT5nvError as error:
         click.echo(f"prott5nv: error: {printable(error)}", err=True)
         sys.exit(2)
+    except OSError as error:  # such as a full disk, or a file without permission to read
+        where = f"{error.filename}: " if error.filename else ""
+        click.echo(f"prott5nv: error: {printable(f'{where}{error.strerror or error}')}", err=True)
+        sys.exit(2)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 from prott5nv.embedding.formats import check_suffix, skipped_listing, write_output
+from prott5nv.embedding.keys import KeyRegister, Owner
 from prott5nv.embedding.store import EmbeddingStore, StoredProtein
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.atomic import whole_file
@@ -53,15 +54,13 @@ def merge(
     """
     output = Path(output)
     check_outputs([output], shards, overwrite=overwrite)
-    with ExitStack() as stack:
-        stores = _in_order([stack.enter_context(EmbeddingStore(path)) for path in shards])
-        check_suffix(output, stores[0].attributes["pooling"])
-        skipped = merge_skipped([skipped_listing(store.path) for store in stores], skipped_listing(output))
-        attributes = {name: value for name, value in stores[0].attributes.items() if name != "shard"}
-        with whole_file(output) as temporary:
-            write_output(temporary, _proteins(stores), attributes)
-            check_outputs([output], overwrite=overwrite)  # another merge may have finished in the meantime
-        return Merged(sum(len(store) for store in stores), skipped)
+    ordered = _in_order([_describe(Path(path)) for path in shards])
+    check_suffix(output, ordered[0].attributes["pooling"])
+    skipped = merge_skipped([skipped_listing(shard.path) for shard in ordered], skipped_listing(output))
+    with whole_file(output) as temporary:
+        write_output(temporary, _proteins(ordered), ordered[0].attributes)
+        check_outputs([output], overwrite=overwrite)  # another merge may have finished in the meantime
+    return Merged(sum(shard.proteins for shard in ordered), skipped)
 
 
 def merge_skipped(listings: Iterable[Path], output: Path) -> int:
@@ -101,38 +100,73 @@ def merge_skipped(listings: Iterable[Path], output: Path) -> int:
     return count
 
 
-def _in_order(stores: list[EmbeddingStore]) -> list[EmbeddingStore]:
+class _Shard(NamedTuple):
+    """What a shard is, without its embeddings. Thousands of shards are merged, so they are not kept open.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    number, count : int
+        Number of the shard, counted from 1, and number of shards.
+    attributes : dict
+        Attributes of the merged file.
+    proteins : int
+        Number of proteins.
+    """
+
+    path: Path
+    number: int
+    count: int
+    attributes: dict[str, str]
+    proteins: int
+
+
+def _describe(path: Path) -> _Shard:
+    with EmbeddingStore(path) as store:
+        attributes = dict(store.attributes)
+        shard = attributes.pop("shard", None)
+        if shard is None:
+            raise ProtT5nvError(f"{path} is not a shard: it was not written with --shard")
+        match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", str(shard))
+        is_text = all(isinstance(value, str) for value in attributes.values())
+        if match is None or not 1 <= int(match[1]) <= int(match[2]) or not is_text or "pooling" not in attributes:
+            raise ProtT5nvError(f"{path} is not a shard that prott5nv embed wrote")
+        return _Shard(path, int(match[1]), int(match[2]), attributes, len(store))
+
+
+def _in_order(shards: list[_Shard]) -> list[_Shard]:
     """Sort shards by their number, after checking that they are complete and belong together."""
-    numbered: dict[int, EmbeddingStore] = {}
-    count = 0
-    for store in stores:
-        if "shard" not in store.attributes:
-            raise ProtT5nvError(f"{store.path} is not a shard: it was not written with --shard")
-        number, count = (int(part) for part in store.attributes["shard"].split("/"))
-        if number in numbered:
-            raise ProtT5nvError(f"{store.path} and {numbered[number].path} are both shard {number}: give each once")
-        numbered[number] = store
-        for name in stores[0].attributes.keys() - {"shard"}:
-            if store.attributes.get(name) != stores[0].attributes[name]:
-                raise ProtT5nvError(
-                    f"{store.path} and {stores[0].path} differ in {name}: they are not shards of one run"
-                )
-        if count != int(stores[0].attributes["shard"].split("/")[1]):
-            raise ProtT5nvError(
-                f"{store.path} and {stores[0].path} are shards of runs with different numbers of shards"
-            )
-    if not count:
+    if not shards:
         raise ProtT5nvError("shards are missing: all")
-    if len(numbered) < count:
+    first = shards[0]
+    numbered: dict[int, _Shard] = {}
+    for shard in shards:
+        if shard.number in numbered:
+            raise ProtT5nvError(
+                f"{shard.path} and {numbered[shard.number].path} are both shard {shard.number}: give each once"
+            )
+        numbered[shard.number] = shard
+        for name in first.attributes.keys() | shard.attributes.keys():
+            if shard.attributes.get(name) != first.attributes.get(name):
+                raise ProtT5nvError(f"{shard.path} and {first.path} differ in {name}: they are not shards of one run")
+        if shard.count != first.count:
+            raise ProtT5nvError(f"{shard.path} and {first.path} are shards of runs with different numbers of shards")
+    if len(numbered) < first.count:
         # There can be millions of them, so not all are named.
-        missing = (f"{number}/{count}" for number in range(1, count + 1) if number not in numbered)
+        missing = (f"{number}/{first.count}" for number in range(1, first.count + 1) if number not in numbered)
         named = ", ".join(islice(missing, _SHARDS_NAMED))
-        more = count - len(numbered) - _SHARDS_NAMED
+        more = first.count - len(numbered) - _SHARDS_NAMED
         raise ProtT5nvError(f"shards are missing: {named}{f' and {more:,} more' if more > 0 else ''}")
     return [numbered[number] for number in sorted(numbered)]
 
 
-def _proteins(stores: list[EmbeddingStore]) -> Iterator[StoredProtein]:
-    for store in stores:
-        for key, rows in store.items():
-            yield StoredProtein(key, store.original_id(key), store.truncated_from(key), rows)
+def _proteins(shards: list[_Shard]) -> Iterator[StoredProtein]:
+    """Yield the proteins of all shards. An accession that occurs twice is an error."""
+    register = KeyRegister()
+    for shard in shards:
+        with EmbeddingStore(shard.path) as store:
+            for line, (key, rows) in enumerate(store.items(), 1):
+                if register.claim(key, Owner(str(shard.path), line)) is not None:
+                    raise ProtT5nvError(f"{shard.path}: {key} is in an earlier shard as well; embed this shard again")
+                yield StoredProtein(key, store.original_id(key), store.truncated_from(key), rows)

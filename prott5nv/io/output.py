@@ -2,7 +2,7 @@
 
 - An existing output is replaced only on request.
 - An output that is also an input is refused, and so is a name that is given for two outputs.
-- A folder or a device in place of a file is refused.
+- A folder or a device in place of a file is refused, and so is a file in a folder without permission to write.
 - A suffix that means another format is refused.
 - Tables in CSV can be written to standard output or to a pipe.
 
@@ -67,7 +67,8 @@ def check_outputs(
     Raises
     ------
     ProtT5nvError
-        If an output is a folder or a device, is also an input, is given twice, or exists and `overwrite` is false.
+        If an output is a folder or a device, is also an input, is given twice, exists and `overwrite` is false, or is
+        in a folder without permission to write.
     """
     read = [Path(path) for path in inputs if path is not None and os.path.exists(path)]
     names: set[str] = set()
@@ -78,6 +79,11 @@ def check_outputs(
         if (name := os.path.realpath(output)) in names:
             raise ProtT5nvError(f"{output}: this name is given for two outputs; choose another for one of them")
         names.add(name)
+        folder = os.path.dirname(name)
+        if os.path.isdir(folder) and not os.access(
+            folder, os.W_OK, effective_ids=os.access in os.supports_effective_ids
+        ):
+            raise ProtT5nvError(f"{output}: you have no permission to write to the folder {folder}")
         if not os.path.exists(output):
             continue
         if any(os.path.samefile(output, path) for path in read):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 import re
 import sys
@@ -77,6 +78,8 @@ def write_table(path: str | os.PathLike[str], columns: Sequence[str], rows: Iter
 def _opened(path: str | os.PathLike[str]) -> Iterator[TextIO]:
     """Open standard output, a pipe, or a temporary file that is moved to its name at the end."""
     if is_standard_output(path):
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(encoding="utf-8", errors="strict")  # as in a file, whatever the locale is
         yield sys.stdout
         sys.stdout.flush()
     elif is_stream(path):

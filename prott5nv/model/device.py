@@ -133,6 +133,8 @@ def _find_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise ProtT5nvError(f"device={name!r}: choose {', '.join(DEVICES)} or a numbered GPU such as cuda:1") from None
+    if device.type == "meta":
+        raise ProtT5nvError(f"device={name!r}: this device computes nothing; choose {', '.join(DEVICES)}")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ProtT5nvError(f"device={name!r}: PyTorch finds {torch.cuda.device_count()} CUDA devices here; try cpu")
     if device.type == "mps" and not torch.backends.mps.is_available():

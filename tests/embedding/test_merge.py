@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import resource
+
+import h5py
 import numpy as np
 import pytest
 
@@ -56,6 +60,10 @@ def test_an_output_that_appears_during_the_merge_is_not_replaced(tmp_path, monke
         ([("1/2", "a"), ("1/2", "b")], "are both shard 1"),
         ([("1/2", "a"), ("2/3", "b")], "different numbers of shards"),
         ([("1/2", "a"), (None, "b")], r"b\.h5 is not a shard"),
+        ([("1/2", "a"), ("2/2", "ba")], r"ba\.h5: a is in an earlier shard as well"),
+        ([("one/2", "a")], r"a\.h5 is not a shard that prott5nv embed wrote"),
+        ([("3/2", "a")], r"a\.h5 is not a shard that prott5nv embed wrote"),
+        ([("0/0", "a")], r"a\.h5 is not a shard that prott5nv embed wrote"),
     ],
 )
 def test_shards_that_do_not_belong_together_are_an_error(tmp_path, shards, message):
@@ -106,3 +114,23 @@ def test_merging_shards_without_lists_removes_only_the_list_of_the_output(tmp_pa
         (tmp_path / name).write_text("old")
     merge([write_shard(tmp_path, "1/1", "a")], tmp_path / "out.h5")
     assert sorted(path.name for path in tmp_path.glob("*.tsv")) == ["out.npz.skipped.tsv", "out.skipped.tsv"]
+
+
+@pytest.mark.parametrize("attributes", [{"shard": "1/1"}, {"shard": 1.5}, {"shard": "1/1", "pooling": [1, 2]}])
+def test_files_of_other_programs_are_an_error(tmp_path, attributes):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.attrs.update(attributes)
+        file["a"] = np.zeros(4)
+    with pytest.raises(ProtT5nvError, match=r"a\.h5 is not a shard that prott5nv embed wrote"):
+        merge([tmp_path / "a.h5"], tmp_path / "out.h5")
+
+
+def test_few_shards_are_open_at_once(tmp_path):
+    shards = [write_shard(tmp_path, f"{number + 1}/40", chr(ord("0") + number)) for number in range(40)]
+    open_files = len(os.listdir("/proc/self/fd"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (open_files + 20, hard))
+    try:
+        assert merge(shards, tmp_path / "out.h5") == (40, 0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -46,6 +46,15 @@ def test_folders_and_devices_are_refused_even_with_overwrite(tmp_path):
             check_outputs([path], overwrite=True)
 
 
+def test_a_folder_without_permission_is_refused_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda folder, mode, **options: folder != str(tmp_path))
+    (tmp_path / "link.csv").symlink_to(tmp_path / "open" / "scores.csv")
+    (tmp_path / "open").mkdir()
+    check_outputs([tmp_path / "link.csv", tmp_path / "open" / "scores.csv2"])
+    with pytest.raises(ProtT5nvError, match=r"scores.csv: you have no permission to write to the folder"):
+        check_outputs([tmp_path / "scores.csv"])
+
+
 def test_streams_need_no_overwrite(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     streams = ["-", "/dev/stdout", tmp_path / "pipe"]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
+import sys
 import threading
 import warnings
 
@@ -94,3 +96,9 @@ def test_harmless_cells_cause_no_warning(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         write_table(tmp_path / "out.csv", ["id", "score"], [["P1", "-0.5"], ["-HHE-", -1]])
+
+
+def test_standard_output_is_utf8_in_every_locale(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "ascii"))
+    write_table("-", ["id"], [["größer"]])
+    assert sys.stdout.buffer.getvalue().decode() == "id\ngrößer\n"

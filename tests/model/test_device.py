@@ -59,6 +59,7 @@ def test_a_requested_device_and_precision_are_used(machine):
         ("cuda:3", "auto", "device='cuda:3'"),
         ("mps", "auto", "finds no Apple GPU"),
         ("tpu", "auto", "choose auto, cuda, mps, cpu"),
+        ("meta", "auto", "device='meta': this device computes nothing; choose auto, cuda, mps, cpu"),
         ("cpu", "int8", "choose auto, fp32, bf16, fp16"),
     ],
 )
