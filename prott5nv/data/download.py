@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import gzip
 import hashlib
 import http.client
 import os
 import re
+import sys
 import time
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPResponse
 from pathlib import Path
 from typing import NamedTuple
 from urllib.error import HTTPError
@@ -16,9 +24,10 @@ from urllib.request import Request, urlopen
 from tqdm import tqdm
 
 from prott5nv.errors import ProtT5nvError
-from prott5nv.io.atomic import publish
+from prott5nv.io.atomic import lock_folder, publish, unlock_folder, write_text
 
 _BLOCK = 1 << 20
+_METALINK = "RELEASE.metalink"
 _TIMEOUT = 60  # seconds without any data
 _ATTEMPTS = 6  # number of consecutive attempts without new data
 _FIRST_PAUSE = 1.0  # seconds after such an attempt; doubled each time
@@ -32,10 +41,27 @@ class Download(NamedTuple):
     path : Path
     release : str or None
         Name of the release if the publisher gives one, such as ``2026_03`` for UniProt.
+    md5 : str or None
+        The publisher's checksum, with which the file agrees; None if the publisher gives none.
     """
 
     path: Path
     release: str | None
+    md5: str | None
+
+
+class _Published(NamedTuple):
+    """What the publisher states about a file, beside it."""
+
+    release: str | None = None
+    md5: str | None = None
+
+
+class _Version(NamedTuple):
+    """The version of a file on the server: its strong ETag or its date, and its size in bytes, where they are known."""
+
+    validator: str | None
+    size: int | None
 
 
 def is_address(source: str | os.PathLike) -> bool:
@@ -55,8 +81,8 @@ def download(address: str, folder: Path) -> Download:
     The file gets its name when it is complete and its checksum is correct. Until then it is ``NAME.partial``. The same
     call resumes such a file, also after a kill, if the server still has the same version. If the connection breaks, the
     download reconnects and continues. UniProt publishes checksums and the release beside its files, in
-    ``RELEASE.metalink``; for other servers, only the size is checked. An existing file of the final name is used as it
-    is.
+    ``RELEASE.metalink``. For other servers there is a warning; then only the size is checked, or the end of the gzip
+    data if the server does not state the size. An existing file of the final name is checked in the same way.
 
     Parameters
     ----------
@@ -71,30 +97,57 @@ def download(address: str, folder: Path) -> Download:
     Raises
     ------
     ProtT5nvError
-        If the server refuses, the connection keeps breaking, or the checksum is wrong.
+        If the server refuses, the connection keeps breaking, the checksum is wrong, an existing file is not the
+        server's, or another process downloads the same file.
     """
-    name = Path(urlsplit(address).path).name
+    url_path = urlsplit(address).path
+    name = Path(url_path).name
+    if not name or url_path.endswith("/"):
+        raise ProtT5nvError(f"{address}: this is the address of a folder; give that of a file")
     path, partial = folder / name, folder / f"{name}.partial"
     try:
-        metalink = _metalink(address)
-        if not path.exists():
+        published = _read_metalink(address)
+        if path.exists():
+            _check_existing(address, path, published)
+        else:
             folder.mkdir(parents=True, exist_ok=True)
-            _fetch(address, partial)
-            _check(address, partial, metalink)
-            publish(partial, path)
-            _validator_file(partial).unlink(missing_ok=True)
+            with _locked(partial):
+                _fetch(address, partial)
+                _check(address, partial, published)
+                publish(partial, path)
+                _version_file(partial).unlink(missing_ok=True)
     except HTTPError as error:
         raise ProtT5nvError(f"{address}: the server answers {error.code} {error.reason}") from None
     except OSError as error:
         raise ProtT5nvError(f"{error.filename or address}: {error.strerror or error}") from None
-    release = re.search(r"<version>\s*([^<\s]+)\s*</version>", metalink)
-    return Download(path, release and release[1])
+    return Download(path, *published)
+
+
+@contextmanager
+def _locked(partial: Path) -> Iterator[None]:
+    """Create the partial file if it is missing, and lock it, so that two processes do not write to it."""
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+    try:
+        os.close(os.open(partial, flags, 0o666))
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise ProtT5nvError(f"{partial}: this is a symbolic link; delete it") from None
+        raise
+    if not partial.is_file():
+        raise ProtT5nvError(f"{partial}: this is not a file; delete it")
+    lock = lock_folder(partial)
+    if lock is None and sys.platform != "win32":
+        raise ProtT5nvError(f"{partial}: another process downloads this file")
+    try:
+        yield
+    finally:
+        unlock_folder(lock)
 
 
 def _fetch(address: str, partial: Path) -> None:
     pause, failures = _FIRST_PAUSE, 0
+    largest = partial.stat().st_size  # a part of another version is deleted, which is no progress
     while True:
-        before = partial.stat().st_size if partial.exists() else 0
         try:
             if _fetch_rest(address, partial):
                 return
@@ -109,8 +162,8 @@ def _fetch(address: str, partial: Path) -> None:
             if error.errno is not None:  # an error of our disk; network errors have a reason instead
                 raise
             reason = str(getattr(error, "reason", error))
-        if partial.exists() and partial.stat().st_size > before:
-            pause, failures = _FIRST_PAUSE, 0
+        if (size := partial.stat().st_size) > largest:
+            pause, failures, largest = _FIRST_PAUSE, 0, size
             continue
         failures += 1
         if failures == _ATTEMPTS:
@@ -121,66 +174,155 @@ def _fetch(address: str, partial: Path) -> None:
 
 def _fetch_rest(address: str, partial: Path) -> bool:
     """Append the missing part, and return whether the file is complete."""
-    validator_file = _validator_file(partial)
-    start = partial.stat().st_size if partial.exists() and validator_file.exists() else 0
+    start, known = partial.stat().st_size, _read_version(partial)
     headers = {}
-    if start:
+    if start and known.validator:
         # If the file on the server has changed, the server answers with the whole new file.
-        headers = {"Range": f"bytes={start}-", "If-Range": validator_file.read_text()}
+        headers = {"Range": f"bytes={start}-", "If-Range": known.validator}
     try:
         response = urlopen(Request(address, headers=headers), timeout=_TIMEOUT)
     except HTTPError as error:
         size = re.fullmatch(r"bytes \*/(\d+)", error.headers.get("Content-Range", ""))
-        if error.code == 416 and size and int(size[1]) == start:  # the file is complete
+        if error.code == 416 and size and int(size[1]) == start == (known.size or start):  # the file is complete
             return True
+        if error.code == 416:  # the file on the server is shorter now
+            partial.write_bytes(b"")
+            return False
         raise
     with response:
+        version, first = _version_of(response)
+        if response.status == 206 and (first != start or not _is_same(version, known)):
+            partial.write_bytes(b"")  # this is a part of another version
+            return False
         if response.status != 206:
             start = 0
-        if validator := response.headers.get("ETag") or response.headers.get("Last-Modified"):
-            validator_file.write_text(validator)
-        else:
-            validator_file.unlink(missing_ok=True)
-        length = response.headers.get("Content-Length")
-        total = start + int(length) if length else None
+            # Without the old version, nobody appends to what the old file leaves if this process is killed now.
+            _version_file(partial).unlink(missing_ok=True)
+        total = version.size
         with (
             open(partial, "ab" if start else "wb") as file,
             tqdm(total=total, initial=start, unit="B", unit_scale=True, desc=partial.stem, disable=None) as progress,
         ):
+            if not start:
+                _write_version(partial, version)
             while block := response.read(_BLOCK):
                 file.write(block)
                 progress.update(len(block))
             file.flush()
             os.fsync(file.fileno())
-            return total is None or file.tell() == total
+            size_now = file.tell()
+        if total is not None:
+            return size_now == total
+        return not _is_cut_gzip(partial)
 
 
-def _validator_file(partial: Path) -> Path:
+def _version_of(response: HTTPResponse) -> tuple[_Version, int]:
+    """Return the version of the file in a response, and the position of the response's first byte in the file."""
+    etag = response.headers.get("ETag", "")
+    validator = etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified")
+    if response.status == 206:
+        part = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
+        return _Version(validator, int(part[2]) if part else None), int(part[1]) if part else -1
+    length = response.headers.get("Content-Length")
+    return _Version(validator, int(length) if length and length.isdecimal() else None), 0
+
+
+def _is_same(version: _Version, known: _Version) -> bool:
+    """Return whether a response belongs to the version of a partial file."""
+    same_size = known.size is None or version.size == known.size
+    return version.validator == known.validator and version.size is not None and same_size
+
+
+def _is_cut_gzip(path: Path) -> bool:
+    """Return whether gzip data end too early. Other data are never cut as far as anybody can tell."""
+    with open(path, "rb") as file:
+        if file.read(2) != b"\x1f\x8b":
+            return False
+    try:
+        with gzip.open(path) as stream:
+            while stream.read(_BLOCK):
+                pass
+    except (EOFError, OSError, zlib.error):
+        return True
+    return False
+
+
+def _version_file(partial: Path) -> Path:
     """Return the file that holds the server's version of a partial file."""
     return partial.with_name(f"{partial.name}.version")
 
 
-def _metalink(address: str) -> str:
-    """Read UniProt's list of files and checksums beside this file; return an empty text if there is none."""
+def _write_version(partial: Path, version: _Version) -> None:
+    lines = [version.validator or "", "" if version.size is None else str(version.size)]
+    write_text(_version_file(partial), "\n".join(lines))
+
+
+def _read_version(partial: Path) -> _Version:
     try:
-        with urlopen(urljoin(address, "RELEASE.metalink"), timeout=_TIMEOUT) as response:
-            return response.read(_BLOCK).decode("utf-8", errors="replace")
-    except (OSError, http.client.HTTPException):
-        return ""
+        validator, _, size = _version_file(partial).read_text(encoding="utf-8").partition("\n")
+    except (OSError, UnicodeDecodeError):
+        return _Version(None, None)
+    return _Version(validator or None, int(size) if size.isdecimal() else None)
 
 
-def _check(address: str, partial: Path, metalink: str) -> None:
-    name = re.escape(Path(urlsplit(address).path).name)
-    entry = re.search(rf'<file name="{name}">.*?<hash type="md5">\s*([0-9a-f]{{32}})\s*</hash>', metalink, re.DOTALL)
+def _read_metalink(address: str) -> _Published:
+    """Read UniProt's list of files and checksums beside this file; a warning says if there is none."""
+    name = Path(urlsplit(address).path).name
+    try:
+        with urlopen(urljoin(address, _METALINK), timeout=_TIMEOUT) as response:
+            text = response.read(_BLOCK).decode("utf-8", errors="replace")
+    except (OSError, http.client.HTTPException) as error:
+        reason = f"{_METALINK} cannot be read: {getattr(error, 'reason', None) or error}"
+        text = ""
+    else:
+        reason = f"{_METALINK} does not list it"
+    entry = re.search(
+        rf'<file name="{re.escape(name)}">(?:(?!</file>).)*?<hash type="md5">\s*([0-9a-fA-F]{{32}})\s*</hash>',
+        text,
+        re.DOTALL,
+    )
+    release = re.search(r"<version>\s*([^<\s]+)\s*</version>", text)
     if entry is None:
-        return
+        warnings.warn(
+            f"{address}: there is no checksum of this file ({reason}); only its length is checked", stacklevel=3
+        )
+    return _Published(release and release[1], entry and entry[1].lower())
+
+
+def _md5(path: Path) -> str:
     checksum = hashlib.md5(usedforsecurity=False)
-    with open(partial, "rb") as file:
+    with open(path, "rb") as file:
         while block := file.read(_BLOCK):
             checksum.update(block)
-    if checksum.hexdigest() != entry[1]:
-        partial.unlink()
+    return checksum.hexdigest()
+
+
+def _check(address: str, partial: Path, published: _Published) -> None:
+    """Delete a download whose checksum is not the publisher's."""
+    if published.md5 is None or (md5 := _md5(partial)) == published.md5:
+        return
+    partial.unlink()
+    raise ProtT5nvError(
+        f"{address}: the checksum of the downloaded file is {md5}, but the publisher gives "
+        f"{published.md5}; the same command downloads it again"
+    )
+
+
+def _check_existing(address: str, path: Path, published: _Published) -> None:
+    """Refuse a file that was there before, unless it is the server's."""
+    if published.md5 is not None:
+        if (md5 := _md5(path)) != published.md5:
+            raise ProtT5nvError(
+                f"{path}: exists already with the checksum {md5}, but the publisher gives {published.md5}, perhaps "
+                "because there is a new release; delete or rename the file"
+            )
+        return
+    with urlopen(Request(address, method="HEAD"), timeout=_TIMEOUT) as response:
+        size = _version_of(response)[0].size
+    if size is not None and size != path.stat().st_size:
         raise ProtT5nvError(
-            f"{address}: the checksum of the downloaded file is {checksum.hexdigest()}, but the publisher gives "
-            f"{entry[1]}; the same command downloads it again"
+            f"{path}: exists already with {path.stat().st_size:,} bytes, and the file on the server has {size:,}; "
+            "delete or rename it"
         )
+    if size is None and _is_cut_gzip(path):
+        raise ProtT5nvError(f"{path}: exists already, and its gzip data are incomplete; delete it")

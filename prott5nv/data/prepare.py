@@ -122,10 +122,10 @@ def prepare(
     _check_options(options)
     output = Path(os.path.abspath(output))
     _check_output(output, overwrite, fasta)
-    address = release = None
+    address = release = md5 = None
     if is_address(fasta):
         address = str(fasta)
-        fasta, release = download(address, output.parent)
+        fasta, release, md5 = download(address, output.parent)
     with whole_folder(output, replace=overwrite) as folder:
         splits = _write_splits(fasta, folder, options, cleaning)
         provenance = {
@@ -133,6 +133,7 @@ def prepare(
             "source_sha256": splits.pop("source_sha256"),
             "source_address": address,
             "release": release,
+            "publisher_md5": md5,
             **splits,
             "prott5nv_version": __version__,
         }
