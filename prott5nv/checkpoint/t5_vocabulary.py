@@ -56,8 +56,8 @@ def read_vocabulary(folder: Path, input: str, end: int) -> T5Vocabulary:
         found[SENTENCEPIECE] = _read_sentencepiece(folder)
     if not found:
         raise ProtT5nvError(
-            f"{folder}: has neither {TOKENIZER} nor {SENTENCEPIECE}, which hold the vocabulary; copy one from where the "
-            "model comes from"
+            f"{folder}: has neither {TOKENIZER} nor {SENTENCEPIECE}, which hold the vocabulary; copy one of them from "
+            "where the model comes from"
         )
     vocabularies = {name: _choose(tokens, input, end, f"{folder / name}") for name, tokens in found.items()}
     vocabulary, *others = vocabularies.values()

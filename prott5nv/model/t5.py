@@ -7,19 +7,15 @@ and is shared by all layers. There are no position embeddings, so the length of 
 The residual stream is float32 in every precision, because T5's activations are large: fp16 would overflow, and bf16
 would lose digits. With fp16, the last matmul of each feed-forward network is float32 as well, as in transformers.
 
-Shapes: B proteins, T packed residues, S packed tokens (with those before and behind each protein), L tokens of a
-protein, N proteins of the same length, D hidden size, F feed-forward size, H heads, C channels per head, R distances
-between two tokens.
+Shapes: B proteins, T packed residues, S packed tokens (with those before and behind each protein), D hidden size,
+F feed-forward size, H heads, C channels per head.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
-from functools import cache, cached_property
-from itertools import groupby
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +25,7 @@ from prott5nv.errors import ProtT5nvError
 from prott5nv.model.attention import Packing
 from prott5nv.model.dropout import dropout
 from prott5nv.model.encoder import Encoder
+from prott5nv.model.t5_attention import Attention, AttentionByLength, FlexAttention, PositionBias
 from prott5nv.model.t5_tokenizer import T5Tokenizer, T5Vocabulary
 
 if TYPE_CHECKING:
@@ -43,8 +40,6 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 _MAX_SIZE = 1 << 20
-# Off the CPU, the bias of this many attention scores is held in memory at once.
-_MAX_BIAS = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -297,7 +292,9 @@ class Stack(nn.Module):
     def __init__(self, config: T5Config) -> None:
         super().__init__()
         self.dropout = config.dropout_rate
-        self.position_bias = PositionBias(config)
+        self.position_bias = PositionBias(
+            config.relative_attention_num_buckets, config.num_heads, config.relative_attention_max_distance
+        )
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_layers))
         self.final_layernorm = RMSNorm(config)
 
@@ -308,62 +305,6 @@ class Stack(nn.Module):
             x_SD = layer(x_SD, attention)
         x_TD = self.final_layernorm(x_SD[residues_T])
         return dropout(x_TD, self.dropout) if self.training else x_TD
-
-
-class PositionBias(nn.Embedding):
-    """Table of the bias that is added to an attention score, by bucket of distances and head."""
-
-    def __init__(self, config: T5Config) -> None:
-        super().__init__(config.relative_attention_num_buckets, config.num_heads)
-        self.max_distance = config.relative_attention_max_distance
-
-    def by_distance(self, length: int) -> Tensor:
-        """Return the bias at the distances ``1 - length`` to ``length - 1`` of a key behind its query.
-
-        Parameters
-        ----------
-        length : int
-            Number of tokens of the longest protein, L.
-
-        Returns
-        -------
-        Tensor, shape=(H, 2 * L - 1)
-        """
-        buckets_R = distance_buckets(torch.arange(1 - length, length), self.num_embeddings, self.max_distance)
-        return self(buckets_R.to(self.weight.device)).T.contiguous()
-
-
-def distance_buckets(distances_R: Tensor, num_buckets: int, max_distance: int) -> Tensor:
-    """Return the row of the bias table for distances between two tokens.
-
-    Half of the rows are for keys behind the query, and half for the others. In each half, one half of the rows are for
-    one distance each; in the other, the logarithm of the distance determines the row.
-
-    Parameters
-    ----------
-    distances_R : Tensor, shape=(R,), dtype=int64
-        Position of the key minus that of the query.
-    num_buckets : int
-        Number of rows of the table.
-    max_distance : int
-        Larger distances share the last row.
-
-    Returns
-    -------
-    Tensor, shape=(R,), dtype=int64
-
-    Examples
-    --------
-    >>> distance_buckets(torch.tensor([-1000, -8, -1, 0, 1, 7, 8, 1000]), 32, 128).tolist()
-    [15, 8, 1, 0, 17, 23, 24, 31]
-    """
-    half = num_buckets // 2
-    exact = half // 2
-    far_R = distances_R.abs()
-    # These are the float32 operations of transformers. Others would round differently at the limits of a bucket.
-    logarithm_R = torch.log(far_R.clamp(min=1).float() / exact) / math.log(max_distance / exact)
-    shared_R = (exact + (logarithm_R * (half - exact)).long()).clamp(max=half - 1)
-    return torch.where(far_R < exact, far_R, shared_R) + half * (distances_R > 0)
 
 
 class Layer(nn.Module):
@@ -425,104 +366,3 @@ class FeedForward(nn.Module):
         if self.training:
             x_SF = dropout(x_SF, self.dropout)
         return self.dense_4h_to_h(x_SF.to(self.dense_4h_to_h.weight.dtype))
-
-
-class Attention:
-    """Attention within each protein of a packed batch, created once for a batch and used by every layer.
-
-    Parameters
-    ----------
-    position_bias : PositionBias
-        The bias that all layers share.
-    packing : Packing
-        Boundaries of the proteins.
-    """
-
-    def __init__(self, position_bias: PositionBias, packing: Packing) -> None:
-        self.packing = packing
-        self.bias_HR = position_bias.by_distance(max(1, packing.max_length))
-
-    def __call__(self, q_SHC: Tensor, k_SHC: Tensor, v_SHC: Tensor, dropout: float) -> Tensor:
-        """Attend from each token to the tokens of its protein: Tensor, shape=(S, H, C)."""
-        raise NotImplementedError
-
-
-class AttentionByLength(Attention):
-    """One call of PyTorch's attention for each run of consecutive proteins of equal length.
-
-    This needs neither a mask nor padding, and works on every device and in every precision.
-    """
-
-    @cached_property
-    def runs(self) -> list[tuple[int, int]]:
-        """Number of proteins, and number of tokens of each, of every run."""
-        return [(len(list(run)), length) for length, run in groupby(self.packing.lengths)]
-
-    def __call__(self, q_SHC: Tensor, k_SHC: Tensor, v_SHC: Tensor, dropout: float) -> Tensor:
-        """Attend from each token to the tokens of its protein: Tensor, shape=(S, H, C)."""
-        tokens = [count * length for count, length in self.runs]
-        out = []
-        for (count, length), q, k, v in zip(
-            self.runs, q_SHC.split(tokens), k_SHC.split(tokens), v_SHC.split(tokens), strict=True
-        ):
-            q_NHLC, k_NHLC, v_NHLC = (x.unflatten(0, (count, length)).transpose(1, 2) for x in (q, k, v))
-            out_NHLC = self._attend(q_NHLC, k_NHLC, v_NHLC, length, dropout)
-            out.append(out_NHLC.transpose(1, 2).flatten(0, 1))
-        return torch.cat(out) if out else q_SHC
-
-    def _attend(self, q_NHLC: Tensor, k_NHLC: Tensor, v_NHLC: Tensor, length: int, dropout: float) -> Tensor:
-        """Attend within proteins of one length."""
-        # Entry (i, j) of the bias depends on j - i only. With the keys in reverse order it depends on i + j, so that
-        # the matrix of a head is a view of a vector, and takes no memory however long the protein is.
-        middle = self.bias_HR.shape[1] // 2
-        reversed_HR = self.bias_HR[:, middle - length + 1 : middle + length].flip(1)
-        bias_HLL = reversed_HR.unfold(1, length, 1)
-        k_NHLC, v_NHLC = k_NHLC.flip(2), v_NHLC.flip(2)
-        if q_NHLC.device.type == "cpu":
-            return _biased_attention(q_NHLC, k_NHLC, v_NHLC, bias_HLL, dropout)
-        # Other kernels may need a bias in ordinary memory. Blocks of queries limit its size.
-        block = max(1, _MAX_BIAS // (len(bias_HLL) * length))
-        parts = zip(q_NHLC.split(block, dim=2), bias_HLL.split(block, dim=1), strict=True)
-        out = [_biased_attention(q, k_NHLC, v_NHLC, bias.contiguous(), dropout) for q, bias in parts]
-        return torch.cat(out, dim=2)
-
-
-def _biased_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, dropout: float) -> Tensor:
-    return F.scaled_dot_product_attention(query, key, value, bias[None], dropout_p=dropout, scale=1.0)
-
-
-class FlexAttention(Attention):
-    """One call of PyTorch's FlexAttention for all proteins. It has no dropout, and has not run on a GPU yet."""
-
-    def __init__(self, position_bias: PositionBias, packing: Packing) -> None:
-        super().__init__(position_bias, packing)
-        from torch.nn.attention.flex_attention import create_block_mask
-
-        lengths = packing.cu_seqlens.diff().long()
-        self._protein_S = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
-        tokens = len(self._protein_S)
-        self._mask = create_block_mask(self._same_protein, None, None, tokens, tokens, device=lengths.device.type)
-
-    def _same_protein(self, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        return self._protein_S[query] == self._protein_S[key]
-
-    def _add_bias(self, score: Tensor, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        # Tokens of different proteins can be farther apart than the table is wide. Their scores are masked.
-        last = self.bias_HR.shape[1] - 1
-        return score + self.bias_HR[head, (key - query + last // 2).clamp(0, last)]
-
-    def __call__(self, q_SHC: Tensor, k_SHC: Tensor, v_SHC: Tensor, dropout: float) -> Tensor:
-        """Attend from each token to the tokens of its protein: Tensor, shape=(S, H, C)."""
-        if dropout:
-            raise ProtT5nvError("FlexAttention has no dropout: set flex_attention to False for training")
-        query, key, value = (x.transpose(0, 1)[None] for x in (q_SHC, k_SHC, v_SHC))
-        attended = _compiled_flex()(query, key, value, score_mod=self._add_bias, block_mask=self._mask, scale=1.0)
-        return cast(Tensor, attended)[0].transpose(0, 1)
-
-
-@cache
-def _compiled_flex() -> Any:
-    """Return PyTorch's FlexAttention, compiled for batches of changing size."""
-    from torch.nn.attention.flex_attention import flex_attention
-
-    return torch.compile(flex_attention, dynamic=True)
