@@ -3,8 +3,9 @@
 Shapes: B proteins, T packed tokens of the proteins, E packed encoder tokens, S packed decoder tokens, M masked
 residues. A suffix ``_B1`` marks B + 1 cumulative lengths. A name without a suffix is a scalar.
 
-All random numbers of a sample are hashes of ``seed + sample number`` and a position. There is no random generator with
-a state. A sample is therefore the same alone and in any batch, on any rank, and a whole batch can be computed at once.
+All random numbers of a sample are hashes of the seed, the sample number and a position. There is no random generator
+with a state. A sample is therefore the same alone and in any batch, on any rank, and a whole batch can be computed at
+once.
 """
 
 from __future__ import annotations
@@ -88,8 +89,11 @@ def sample_keys(seed: int, numbers: np.ndarray, stream: int) -> np.ndarray:
     >>> bool(together[1] == sample_keys(1, np.array([8]), COUNT)[0])
     True
     """
-    seeded = (np.asarray(numbers, dtype=np.int64) + seed).astype(np.uint64)
-    return hash64(hash64(seeded * _GOLDEN) ^ np.uint64(stream + 1))
+    # The hash of the seed is added, so that the streams of neighbouring seeds have no numbers in common.
+    offset = hash64(np.uint64(seed % 2**64) + _GOLDEN)
+    return hash64(
+        hash64(np.asarray(numbers, dtype=np.int64).astype(np.uint64) * _GOLDEN + offset) ^ np.uint64(stream + 1)
+    )
 
 
 def corrupt_spans(

@@ -1,7 +1,7 @@
 """Builds the micro-batches of an optimizer step from records, with the same samples on any number of ranks.
 
 An epoch has N records. Sample n is position ``n mod N`` of epoch ``n div N``. A seeded permutation of the epoch maps
-the position to a record, and ``seed + n`` determines the corruption. Step s takes the G samples from
+the position to a record, and the seed and n determine the corruption. Step s takes the G samples from
 ``s * G`` on, where G is the number of proteins in a global batch. Everything follows from the sample number, so the
 step is the only state to save.
 

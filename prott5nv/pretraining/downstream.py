@@ -62,7 +62,7 @@ class DownstreamValidation(Callback):
 
 
 def probe(path: Path, task: Task, config: DownstreamDataConfig, device: torch.device) -> float:
-    """Train a head on the frozen embeddings of a model, and score it on the task's test set.
+    """Train a head on the frozen embeddings of a model, and score it on the task's validation set.
 
     Parameters
     ----------
@@ -83,13 +83,13 @@ def probe(path: Path, task: Task, config: DownstreamDataConfig, device: torch.de
         patience=5,
         batch_size=config.batch_size,
         lr=config.optim.lr,
-        encoder_lr=0.0,
+        encoder_lr=0.0,  # the encoder is frozen
         weight_decay=0.01,
         warmup=0.1,
         balanced=False,
         max_tokens=16384,
     )
-    test = task.indices("test")
+    validation = task.indices("val")  # the test set stays unseen, since the score may decide which checkpoint is used
     features = stored_embeddings(
         task.ids, task.sequences, path, path.parent, pooled=task.level == "protein", device=str(device)
     )
@@ -102,7 +102,7 @@ def probe(path: Path, task: Task, config: DownstreamDataConfig, device: torch.de
         torch.manual_seed(config.random_seed)
         head = make_head(task.level, features.width, task.num_outputs, **HEADS[task.level]).to(device)
         fit(head, features, task, training, config.random_seed)
-        return selection_score(task, predict(head, features, task, test, training.max_tokens), test)
+        return selection_score(task, predict(head, features, task, validation, training.max_tokens), validation)
 
 
 def _load_task(config: DownstreamDataConfig) -> Task:

@@ -171,7 +171,7 @@ def random_numbers_of_rank(device: torch.device) -> Iterator[None]:
         return
     seed = int(torch.randint(2**62, ()))  # the same on all ranks
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(seed + group.rank())
+        torch.manual_seed(hash((seed, group.rank())))
         yield
 
 
