@@ -10,8 +10,8 @@ Every setting in conf/finetune.yaml and conf/task/ can be overridden by its dott
 
 from prott5nv import limit_onednn_cache
 from prott5nv.cli import finetune, hydra_app
-from prott5nv.flip.config import register_configs
+from prott5nv.flip.config import FinetuneConfig, register_configs
 
 if __name__ == "__main__":
     limit_onednn_cache()
-    hydra_app.run(finetune.run, "finetune", register_configs)
+    hydra_app.run(finetune.run, "finetune", register_configs, FinetuneConfig, folder="output_dir")

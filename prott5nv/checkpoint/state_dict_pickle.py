@@ -21,6 +21,9 @@ STORAGES = {
     "torch BFloat16Storage": ("bfloat16", 2),
     "torch DoubleStorage": ("float64", 8),
     "torch ByteStorage": ("uint8", 1),
+    "torch LongStorage": ("int64", 8),
+    "torch IntStorage": ("int32", 4),
+    "torch BoolStorage": ("bool", 1),
 }
 _ORDERED_DICT = "collections OrderedDict"
 _TENSOR = "torch._utils _rebuild_tensor_v2"

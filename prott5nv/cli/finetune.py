@@ -103,7 +103,8 @@ def command(
     from omegaconf.errors import OmegaConfBaseException
 
     from prott5nv.cli.hydra_app import config_folder, configure_logging, describe
-    from prott5nv.flip.config import register_configs
+    from prott5nv.cli.overrides import quote, quote_texts, text_settings
+    from prott5nv.flip.config import FinetuneConfig, register_configs
 
     settings = {
         "mode": mode,
@@ -131,24 +132,30 @@ def command(
         raise ProtT5nvError(
             f"no task {task!r}: choose {', '.join(tasks)}, or a table whose name ends in {' or '.join(_TABLES)}"
         )
-    settings_given = [f"{name}={_quote(value)}" for name, value in settings.items() if value is not None]
+    settings_given = [f"{name}={quote(value)}" for name, value in settings.items() if value is not None]
     register_configs()
     configure_logging()
     try:
         with initialize_config_dir(str(config_folder()), version_base="1.3"):
-            cfg = compose("finetune", [f"task={task}", *settings_given, *overrides])
+            changed = quote_texts(overrides, text_settings(FinetuneConfig))
+            cfg = compose("finetune", [f"task={task}", *settings_given, *changed])
         run(cfg)
     except (HydraException, OmegaConfBaseException) as error:
         raise ProtT5nvError(describe(error, "docs/reference/settings.md lists all settings")) from None
 
 
-def run(cfg: DictConfig) -> None:
+def run(cfg: DictConfig) -> float:
     """Fine-tune with a composed configuration and print the scores; ``scripts/finetune.py`` does the same.
 
     Parameters
     ----------
     cfg : DictConfig
         ``conf/finetune.yaml`` with overrides.
+
+    Returns
+    -------
+    float
+        Mean score on the validation set; the higher, the better. A sweep maximizes it.
 
     Raises
     ------
@@ -167,6 +174,7 @@ def run(cfg: DictConfig) -> None:
     for name, scores in finished.result["results"].items():
         click.echo(f"{name:>16}: {_format_scores(scores['all'])}")
     click.echo(f"results written to {finished.folder}")
+    return finished.validation
 
 
 def _task_names() -> list[str]:
@@ -183,9 +191,3 @@ def _format_scores(scores: dict[str, dict[str, Any]]) -> str:
         for name in _SHOWN_METRICS
         if name in scores
     )
-
-
-def _quote(value: str) -> str:
-    """Quote a text that may contain anything for Hydra's grammar of overrides."""
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"

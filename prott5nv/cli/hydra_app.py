@@ -1,4 +1,4 @@
-"""Runs a function with a Hydra configuration: folder of the configuration, log output, errors in one line."""
+"""Runs a function with a Hydra configuration: its folder, quoting of values, log output, errors in one line."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
+from prott5nv.cli.overrides import differs_between_jobs, quote_texts, text_settings
 from prott5nv.errors import ProtT5nvError
+from prott5nv.io.text import printable
 
 
 def config_folder() -> Path:
@@ -25,12 +29,17 @@ def config_folder() -> Path:
 
 
 def run(
-    function: Callable[[DictConfig], None],
+    function: Callable[[DictConfig], float | None],
     config_name: str,
     register: Callable[[], None],
+    config: type,
+    folder: str,
     arguments: Sequence[str] | None = None,
 ) -> None:
     """Run a function with the configuration that the command line composes.
+
+    Settings of text, such as paths, take any text without quoting for Hydra. Each job of ``--multirun`` writes to its
+    own folder.
 
     A user's error ends the process with exit code 2 and one line on standard error. ``HYDRA_FULL_ERROR=1`` shows the
     traceback instead. Ctrl-C ends it with exit code 130 and one line.
@@ -38,11 +47,15 @@ def run(
     Parameters
     ----------
     function : callable
-        Takes the composed configuration.
+        Takes the composed configuration. What it returns is the result of a job, which Hydra's sweepers optimize.
     config_name : str
         File in :func:`config_folder`, without its suffix.
     register : callable
         Registers the types of the configuration in Hydra's ``ConfigStore``.
+    config : type
+        Dataclass of all settings.
+    folder : str
+        Name of the setting that decides the folder of the results.
     arguments : sequence of str, optional
         Overrides and flags for Hydra, instead of those in ``sys.argv``.
     """
@@ -51,23 +64,26 @@ def run(
     show_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints its errors itself, over many lines
     process_arguments = sys.argv
+    given = sys.argv[1:] if arguments is None else list(arguments)
 
-    def guarded(cfg: DictConfig | None = None) -> None:
+    def guarded(cfg: DictConfig | None = None) -> float | None:
         try:
             if cfg is None:
                 main()
-            else:
-                # Lightning starts the processes of further devices with the command line of this one.
-                sys.argv = process_arguments
-                configure_logging()
-                refuse_missing_values(cfg)
-                OmegaConf.to_container(cfg, resolve=True)
-                function(cfg)
+                return None
+            # Lightning starts the processes of further devices with the command line of this one.
+            sys.argv = process_arguments
+            configure_logging()
+            refuse_missing_values(cfg)
+            if HydraConfig.get().mode == RunMode.MULTIRUN and not differs_between_jobs(given, folder):
+                OmegaConf.update(cfg, folder, f"{OmegaConf.select(cfg, folder)}-{HydraConfig.get().job.num}")
+            OmegaConf.to_container(cfg, resolve=True)
+            return function(cfg)
         except (ProtT5nvError, HydraException, OmegaConfBaseException) as error:
             if show_traceback:
                 raise
             if _is_first_process_of_machine():
-                print(f"prott5nv: error: {describe(error)}", file=sys.stderr)
+                print(f"prott5nv: error: {printable(describe(error))}", file=sys.stderr)
             sys.exit(2)
         except KeyboardInterrupt:
             if _is_first_process_of_machine():
@@ -76,8 +92,7 @@ def run(
 
     main = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=config_name)(guarded)
     try:
-        if arguments is not None:
-            sys.argv = [sys.argv[0], *arguments]  # Hydra reads nothing else
+        sys.argv = [sys.argv[0], *quote_texts(given, text_settings(config))]  # Hydra reads nothing else
         guarded()
     finally:
         sys.argv = process_arguments
@@ -136,11 +151,19 @@ def configure_logging() -> None:
     logger.propagate = False
     logger.setLevel(logging.INFO)
     information = logging.StreamHandler(sys.stdout)
+    information.setFormatter(_PrintableFormatter())
     information.addFilter(lambda record: record.levelno < logging.WARNING)
     warning = logging.StreamHandler(sys.stderr)
     warning.setLevel(logging.WARNING)
-    warning.setFormatter(logging.Formatter("warning: %(message)s"))
+    warning.setFormatter(_PrintableFormatter("warning: %(message)s"))
     logger.handlers = [information, warning] if _is_first_process() else [logging.NullHandler()]
+
+
+class _PrintableFormatter(logging.Formatter):
+    """Formats messages so that names from a file cannot control the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n".join(map(printable, super().format(record).split("\n")))
 
 
 def quiet() -> None:

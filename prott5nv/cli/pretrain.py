@@ -27,7 +27,7 @@ def command(overrides: tuple[str, ...]) -> None:
 
     The training data are a folder that `prott5nv prepare uniref50` wrote from a FASTA file. Name the folder with
     model.data.dataset_path. NAME=VALUE changes a setting; `--cfg job` prints all settings with their values and exits.
-    The command needs the extra train.
+    Paths need no quotes beyond those of the shell. The command needs the extra train.
 
     \b
     Most important settings:
@@ -44,13 +44,15 @@ def command(overrides: tuple[str, ...]) -> None:
       model.optim.lr=X                    peak learning rate
       restore_from_path=FILE.nemo         start from the weights of this file
 
-    Results are in EXP_DIR/NAME: NAME.nemo (the model), curves.png, TensorBoard files, and checkpoints/, which holds
-    the newest and the best checkpoints. The same command again continues from the newest checkpoint.
+    Results are in EXP_DIR/NAME: NAME.nemo (the model), curves.png, settings.json, logs/ (for TensorBoard), and
+    checkpoints/, which holds the newest and the best checkpoints. The same command again continues from the newest
+    checkpoint. A command with other settings that change the result needs another name.
 
     \b
     Hydra's flags:
       --cfg job         print the settings and exit
-      -m, --multirun    one run for each of several values, one after another on one device; give each its own name
+      -m, --multirun    one run for each of several values, one after another on one device; the runs are named
+                        NAME-0, NAME-1, ... unless the name differs by itself
 
     \b
     Examples:
@@ -62,17 +64,18 @@ def command(overrides: tuple[str, ...]) -> None:
     """
     require_extra("train", "pretraining")
     from prott5nv.cli.hydra_app import run
-    from prott5nv.pretraining.config import register
+    from prott5nv.pretraining.config import PretrainConfig, register
 
     # Hydra's parser expects its flags before the overrides; the order within both stays.
-    run(_pretrain, "pretrain", register, sorted(overrides, key=_is_override))
+    arguments = sorted(overrides, key=_is_override)
+    run(_pretrain, "pretrain", register, PretrainConfig, folder="name", arguments=arguments)
 
 
 def _is_override(argument: str) -> bool:
     return not argument.startswith("-") and ("=" in argument or argument.startswith("~"))
 
 
-def _pretrain(cfg: DictConfig) -> None:
+def _pretrain(cfg: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
@@ -87,4 +90,4 @@ def _pretrain(cfg: DictConfig) -> None:
     # NeMo takes seconds to import, so a wrong setting is reported before.
     from prott5nv.pretraining.trainer import pretrain
 
-    pretrain(cfg)
+    return pretrain(cfg).validation_perplexity

@@ -46,10 +46,13 @@ class FinetuneRun(NamedTuple):
         Folder with ``model.safetensors``, ``predictions.csv`` of the test set and ``result.json``.
     result : dict
         The content of ``result.json``.
+    validation : float
+        Mean score on the validation set over the seeds; the higher, the better.
     """
 
     folder: Path
     result: dict[str, Any]
+    validation: float
 
 
 class _Trained(NamedTuple):
@@ -127,7 +130,7 @@ def finetune(config: FinetuneConfig) -> FinetuneRun:
         save_predictor(temporary / MODEL_FILE, encoder, best.head, head, task.output_spec, sha256)
         _write_test_predictions(temporary / PREDICTIONS_FILE, task, best.outputs)
         write_text(temporary / RESULT_FILE, json.dumps(result, indent=1) + "\n")
-    return FinetuneRun(folder, result)
+    return FinetuneRun(folder, result, sum(one.validation for one in trained) / len(trained))
 
 
 def _load_table(config: TaskConfig, data: Path) -> Task:

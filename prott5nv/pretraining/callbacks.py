@@ -19,7 +19,16 @@ from lightning.pytorch.trainer.states import TrainerFn
 from megatron.core import parallel_state
 from torch import Tensor
 
-from prott5nv.pretraining.checkpoint_files import METRIC, best_first, checkpoint_name, superseded, write_checkpoint
+from prott5nv.errors import ProtT5nvError
+from prott5nv.pretraining.checkpoint_files import (
+    METRIC,
+    NotWrittenError,
+    best_first,
+    checkpoint_name,
+    read_checkpoint,
+    superseded,
+    write_checkpoint,
+)
 from prott5nv.pretraining.flops import matmul_peak, training_flops
 from prott5nv.pretraining.model import NotFiniteError, ProtT5nvModel
 
@@ -99,11 +108,22 @@ def peak_memory_bytes(device: torch.device) -> int:
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
-    """Writes Lightning's checkpoints atomically; Lightning's own writer can leave an incomplete file."""
+    """Writes Lightning's checkpoints atomically, and reads them without running code of the file.
+
+    Lightning's own writer can leave an incomplete file, and its reader runs whatever the file contains.
+    """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write a checkpoint; see :func:`~prott5nv.pretraining.checkpoint_files.write_checkpoint`."""
-        write_checkpoint(checkpoint, path)
+        """Write a checkpoint, or log a warning if the disk does not take it, since the run can go on without it."""
+        try:
+            write_checkpoint(checkpoint, path)
+        except NotWrittenError as error:
+            logger.warning("%s", error)
+
+    def load_checkpoint(self, path: str | Path, map_location: Any = None) -> dict[str, Any]:
+        """Read a checkpoint; see :func:`~prott5nv.pretraining.checkpoint_files.read_checkpoint`."""
+        # Lightning reads this entry before anything is checked.
+        return {**read_checkpoint(path), "pytorch-lightning_version": pl.__version__}
 
 
 class Checkpoints(Callback):
@@ -140,7 +160,9 @@ class Checkpoints(Callback):
         self, trainer: pl.Trainer, model: ProtT5nvModel, outputs: Any, batch: MicroBatches, batch_idx: int
     ) -> None:
         """Save if a signal stops the run after this step, or if it is the turn of a run without validation."""
-        if model.stopping or (self.interval and trainer.global_step % self.interval == 0):
+        # After the last step, the validation or the end of training saves.
+        stops_early = model.stopping and trainer.global_step != trainer.max_steps
+        if stops_early or (self.interval and trainer.global_step % self.interval == 0):
             self._save(trainer, model)
 
     def on_train_end(self, trainer: pl.Trainer, model: ProtT5nvModel) -> None:
@@ -159,14 +181,26 @@ class Checkpoints(Callback):
     def _save(self, trainer: pl.Trainer, model: ProtT5nvModel, perplexity: float | None = None) -> None:
         path = self.folder / checkpoint_name(trainer.global_step, perplexity)
         trainer.save_checkpoint(path)
+        if not trainer.strategy.broadcast(path.exists()):
+            if model.stopping:
+                raise ProtT5nvError(f"{path}: not written; the same command continues from the checkpoint before it")
+            return
         self._saved_step = trainer.global_step
         best = best_first(self.folder) if trainer.is_global_zero else []
         is_best = path in best if self.keep_best == -1 else path in best[: self.keep_best]
         if self.export_best and trainer.strategy.broadcast(is_best):
-            model.save_to(path.with_suffix(".nemo"))
+            _export(model, path.with_suffix(".nemo"))
         if trainer.is_global_zero:
             for old in superseded(self.folder, self.keep_best):
                 old.unlink(missing_ok=True)
+
+
+def _export(model: ProtT5nvModel, path: Path) -> None:
+    """Write a ``.nemo`` file, or log a warning if that fails, since the run can go on without it."""
+    try:
+        model.save_to(path)
+    except ProtT5nvError as error:  # only the first rank writes
+        logger.warning("%s; training goes on without this file", error)
 
 
 class StopOnSignal(Callback):

@@ -56,6 +56,10 @@ def one_of(*choices: str | None) -> Any:
     return field(metadata={"choices": choices})
 
 
+#: Metadata of a field that takes a text, which the command line passes on literally, or a list of texts.
+TEXT_OR_LIST = {"text": True}
+
+
 @dataclass(kw_only=True)
 class Section:
     """Base class of the sections: checks each value against what its field declares.
@@ -88,9 +92,9 @@ class SplitFilesConfig(Section):
 
     path: ClassVar[str] = "model.data.dataset."
 
-    train: Any
-    val: Any
-    test: Any
+    train: Any = field(metadata=TEXT_OR_LIST)
+    val: Any = field(metadata=TEXT_OR_LIST)
+    test: Any = field(metadata=TEXT_OR_LIST)
 
 
 @dataclass(kw_only=True)
@@ -310,7 +314,7 @@ class ExperimentConfig(Section):
 
     path: ClassVar[str] = "exp_manager."
 
-    exp_dir: str | None
+    exp_dir: str
     name: str
     create_tensorboard_logger: bool
     create_wandb_logger: bool
@@ -331,6 +335,7 @@ class PretrainConfig(Section):
     do_training: bool
     do_testing: bool
     restore_from_path: str | None
+    callbacks: dict[str, Any]
     model: ModelTrainingConfig
     trainer: TrainerConfig
     exp_manager: ExperimentConfig

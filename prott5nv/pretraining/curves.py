@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from prott5nv.io.atomic import whole_file
+
 PANELS = (
     ("Loss over target tokens", {"loss": "training", "val_loss": "validation"}),
     ("Residue perplexity", {"train_residue_perplexity": "training", "val_residue_perplexity": "validation"}),
@@ -12,12 +14,12 @@ PANELS = (
 UNIGRAM_PERPLEXITY = 18.1  # of a model that has learnt only the amino acid composition of UniRef50
 
 
-def read_scalars(log_dir: Path) -> dict[str, list[tuple[int, float]]]:
+def read_scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
     """Read all scalars below a folder, including those of earlier parts of a resumed run.
 
     Parameters
     ----------
-    log_dir : Path
+    folder : Path
 
     Returns
     -------
@@ -30,27 +32,27 @@ def read_scalars(log_dir: Path) -> dict[str, list[tuple[int, float]]]:
     )
 
     points: dict[str, dict[int, float]] = {}
-    for file in sorted(log_dir.rglob("events.out.tfevents.*"), key=lambda path: path.stat().st_mtime):
+    for file in sorted(folder.rglob("events.out.tfevents.*"), key=lambda path: path.stat().st_mtime):
         events = EventAccumulator(str(file), size_guidance={"scalars": 0}).Reload()
         for tag in events.Tags()["scalars"]:
             points.setdefault(tag, {}).update({event.step: event.value for event in events.Scalars(tag)})
     return {tag: sorted(by_step.items()) for tag, by_step in points.items()}
 
 
-def plot_curves(log_dir: Path) -> Path | None:
+def plot_curves(folder: Path) -> Path | None:
     """Plot loss, residue perplexity, residue accuracy and the scores of downstream validation against the step.
 
     Parameters
     ----------
-    log_dir : Path
-        Folder to which NeMo's exp_manager logs.
+    folder : Path
+        Folder of a run.
 
     Returns
     -------
     Path or None
         ``curves.png`` in that folder, or None if nothing was logged.
     """
-    scalars = read_scalars(log_dir)
+    scalars = read_scalars(folder)
     if not scalars.get("loss"):
         return None
     import matplotlib
@@ -74,7 +76,8 @@ def plot_curves(log_dir: Path) -> Path | None:
             axis.set_ylim(0.9 * min(limits), min(axis.get_ylim()[1], 1.3 * max(limits)))
         axis.set(title=title, xlabel="optimizer step")
         axis.legend(frameon=False)
-    path = log_dir / "curves.png"
-    figure.savefig(path, dpi=150)
+    path = folder / "curves.png"
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, dpi=150)
     plt.close(figure)
     return path

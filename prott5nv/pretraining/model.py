@@ -13,11 +13,12 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast, overload
 
 import lightning.pytorch as pl
 import torch
 import torch.distributed as dist
+from lightning.pytorch.trainer.states import TrainerFn
 from megatron.core import parallel_state
 from nemo.core.classes import ModelPT
 from omegaconf import DictConfig, OmegaConf
@@ -28,6 +29,7 @@ from prott5nv.checkpoint import read_nemo, save_nemo
 from prott5nv.checkpoint.parameter_names import megatron_to_prott5, prott5_to_megatron
 from prott5nv.data.dataset import PretrainingDataset
 from prott5nv.errors import ProtT5nvError
+from prott5nv.pretraining.checkpoint_files import plain
 from prott5nv.pretraining.config import architecture, as_dict
 from prott5nv.pretraining.initialization import mimetic
 from prott5nv.pretraining.loader import check_records, raise_together, split_dataset, step_loader
@@ -35,8 +37,8 @@ from prott5nv.pretraining.losses import SUMS, LossSpikes, metrics_from_sums, tok
 from prott5nv.pretraining.megatron import MegatronProtT5, initialize_parallel
 from prott5nv.pretraining.optimizers import make_optimizer, make_schedule, parameter_groups
 from prott5nv.pretraining.parallel import all_reduce_gradients, clip_gradients, gather_lists
-from prott5nv.pretraining.resume import check_resumable
-from prott5nv.pretraining.tensor_parallel import gather_shards, map_optimizer_state, map_state, own_shard
+from prott5nv.pretraining.resume import check_resumable, check_training_state, loops_at, read_model, tensor_shapes
+from prott5nv.pretraining.tensor_parallel import gather_shards, map_optimizer_state, map_state, own_shard, whole_shape
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +74,7 @@ class ProtT5nvModel(ModelPT):
         self._validation_error: ProtT5nvError | None = None  # of this rank only
         deviations = self.cfg.get("skip_loss_spikes")
         self._spikes = LossSpikes(math.inf if deviations is None else float(deviations))
+        self._validated_step: int | None = None
         self.stop_requested = False  # a signal has reached this rank
         self.stopping = False  # all ranks have agreed to stop
         self.encoder_tokens = 0  # of the last step, over all ranks
@@ -208,11 +211,17 @@ class ProtT5nvModel(ModelPT):
         self.log_dict(metrics)
 
     def on_train_start(self) -> None:
-        """Set Lightning's counters to the step, since their saved values depend on when a checkpoint was saved."""
+        """Set Lightning's counters to the step, and let a validation follow that the last step has missed."""
         super().on_train_start()
-        loop, step = self.trainer.fit_loop.epoch_loop, self.trainer.global_step
-        loop._batches_that_stepped = step
+        trainer, loop, step = self.trainer, self.trainer.fit_loop.epoch_loop, self.trainer.global_step
         loop.batch_progress.total.ready = loop.batch_progress.total.completed = step
+        # A run that had to stop may have missed the validation of its last step. A loop that is restarting begins with
+        # it, and logs it at the step before. Without this, Lightning would validate each such step again.
+        is_due = trainer.enable_validation and step > 0 and step % trainer.val_check_batch == 0
+        is_due = is_due and self._validated_step != step
+        loop.restarting = is_due
+        loop.val_loop.restarting = False
+        loop._batches_that_stepped = step - is_due
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Clip the gradients, which a gradient scaler has unscaled by now."""
@@ -232,6 +241,8 @@ class ProtT5nvModel(ModelPT):
     def on_validation_epoch_end(self) -> None:
         """Log the metrics of the validation split."""
         self._log_split("val")
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            self._validated_step = self.trainer.global_step
 
     def on_test_epoch_end(self) -> None:
         """Log the metrics of the test split."""
@@ -313,26 +324,40 @@ class ProtT5nvModel(ModelPT):
     # ------------------------------------------------------------------ checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Gather the tensor-parallel shards, and add what :meth:`on_load_checkpoint` compares and restores."""
+        """Gather the tensor-parallel shards, add what resuming needs, and leave only tensors and plain data."""
         self._map_tensors(checkpoint, gather_shards)
-        checkpoint["prott5nv"] = {**self._description(), "recent_losses": list(self._spikes.recent)}
+        for name in ("loops", "hparams_name", "hparams_type"):  # the step determines the loops
+            checkpoint.pop(name, None)
+        checkpoint["hyper_parameters"] = {"cfg": as_dict(self.cfg)}
+        checkpoint["prott5nv"] = {
+            **self._description(),
+            "recent_losses": list(self._spikes.recent),
+            "validated_step": self._validated_step,
+        }
+        content = plain(checkpoint)
+        checkpoint.clear()
+        checkpoint.update(content)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another model or data stream, and extend the schedule to the new ``max_steps``.
+        """Refuse a checkpoint that does not fit, and extend the schedule to the new ``max_steps``.
 
         The saved schedule ends at the old ``max_steps``, after which the learning rate would be zero.
         """
-        saved = checkpoint["prott5nv"]
-        check_resumable(saved, self._description())
-        for state in checkpoint.get("lr_schedulers", []):
+        shapes = {name: whole_shape(parameter) for name, parameter in self.named_parameters()}
+        check_resumable(checkpoint, self._description(), shapes)
+        [optimizer], [schedule] = self.configure_optimizers()
+        optimized = [whole_shape(parameter) for group in self._parameter_groups() for parameter in group]
+        check_training_state(checkpoint, optimizer, schedule["scheduler"], optimized, self.trainer.precision_plugin)
+        checkpoint["loops"] = loops_at(self.trainer, checkpoint["global_step"])
+        for state in checkpoint["lr_schedulers"]:
             state["max_steps"] = self.trainer.max_steps
         self._map_tensors(checkpoint, own_shard)
-        self._spikes.recent.extend(saved.get("recent_losses", ()))
+        self._spikes.recent.extend(checkpoint["prott5nv"]["recent_losses"])
+        self._validated_step = checkpoint["prott5nv"].get("validated_step")
 
     def _description(self) -> dict[str, Any]:
-        """Return what a run must have in common with a checkpoint to resume from it."""
+        """Return what a run must have in common with a checkpoint to resume from it, beside the model."""
         return {
-            "config": self.config.to_nemo(),
             "optimizer": self.cfg.optim.name,
             "stream": {  # decides, together with the step, which samples a step takes
                 "model.seed": self.cfg.seed,
@@ -367,18 +392,80 @@ class ProtT5nvModel(ModelPT):
         parameters = dict(self.built.named_parameters())
         return megatron_to_prott5(map_state(self.built.state_dict(), parameters, gather_shards))
 
+    @overload
+    @classmethod
+    def restore_from(
+        cls,
+        restore_path: str | Path,
+        trainer: pl.Trainer | None = ...,
+        override_config: Mapping[str, Any] | None = ...,
+        return_config: Literal[False] = ...,
+    ) -> ProtT5nvModel: ...
+
+    @overload
+    @classmethod
+    def restore_from(
+        cls,
+        restore_path: str | Path,
+        trainer: pl.Trainer | None = ...,
+        override_config: Mapping[str, Any] | None = ...,
+        *,
+        return_config: Literal[True],
+    ) -> DictConfig: ...
+
     @classmethod
     def restore_from(
         cls,
         restore_path: str | Path,
         trainer: pl.Trainer | None = None,
         override_config: Mapping[str, Any] | None = None,
-    ) -> ProtT5nvModel:
+        return_config: bool = False,
+    ) -> ProtT5nvModel | DictConfig:
         """Build a model from a ``.nemo`` file of this package or of NeMo 1.x, with the strict reader.
 
         Parameters
         ----------
         restore_path : str or Path
+        trainer : lightning.pytorch.Trainer, optional
+        override_config : mapping, optional
+            Training settings that replace those of the file.
+        return_config : bool, default False
+            Whether to return only the configuration, as NeMo's own method does. The weights are then not read.
+
+        Returns
+        -------
+        ProtT5nvModel or DictConfig
+
+        Raises
+        ------
+        ProtT5nvError
+            If the file is not a valid checkpoint.
+        """
+        checkpoint = read_nemo(restore_path, weights=not return_config)
+        # to_nemo() nests some fields of the architecture under other keys, so they are added by their own names.
+        values = {**checkpoint.config.to_nemo(), **asdict(checkpoint.config)}
+        cfg = cast(DictConfig, OmegaConf.merge(OmegaConf.create(values), override_config or {}))
+        if return_config:
+            return cfg
+        model = cls(cfg, trainer)
+        model.configure_model()
+        model.load_weights(checkpoint.state_dict)
+        return model
+
+    @classmethod
+    def load_from_checkpoint(
+        cls,
+        checkpoint_path: str | Path,
+        *,
+        trainer: pl.Trainer | None = None,
+        override_config: Mapping[str, Any] | None = None,
+    ) -> ProtT5nvModel:
+        """Build a model from a checkpoint of pretraining. No code of the file is run.
+
+        Parameters
+        ----------
+        checkpoint_path : str or Path
+            A ``.ckpt`` file.
         trainer : lightning.pytorch.Trainer, optional
         override_config : mapping, optional
             Training settings that replace those of the file.
@@ -392,13 +479,13 @@ class ProtT5nvModel(ModelPT):
         ProtT5nvError
             If the file is not a valid checkpoint.
         """
-        checkpoint = read_nemo(restore_path)
-        # to_nemo() nests some fields of the architecture under other keys, so they are added by their own names.
-        values = {**checkpoint.config.to_nemo(), **asdict(checkpoint.config)}
-        cfg = OmegaConf.merge(OmegaConf.create(values), override_config or {})
-        model = cls(cast(DictConfig, cfg), trainer)
+        cfg, state = read_model(checkpoint_path, override_config or {})
+        model = cls(cfg, trainer)
         model.configure_model()
-        model.load_weights(checkpoint.state_dict)
+        parameters = dict(model.named_parameters())
+        if tensor_shapes(state) != {name: whole_shape(parameter) for name, parameter in parameters.items()}:
+            raise ProtT5nvError(f"{checkpoint_path}: its weights do not fit its configuration")
+        model.load_state_dict(map_state(state, parameters, own_shard))
         return model
 
     def load_weights(self, state_dict: dict[str, Tensor]) -> None:

@@ -57,6 +57,14 @@ def own_shard(tensor: Tensor, parameter: nn.Parameter) -> Tensor:
     return tensor.chunk(group.size(), dim=_sharded_dim(parameter))[group.rank()].clone()
 
 
+def whole_shape(parameter: nn.Parameter) -> tuple[int, ...]:
+    """Return the shape of a parameter with the shards of all tensor-parallel ranks."""
+    shape = list(parameter.shape)
+    if is_sharded(parameter):
+        shape[_sharded_dim(parameter)] *= parallel_state.get_tensor_model_parallel_group().size()
+    return tuple(shape)
+
+
 def is_sharded(parameter: nn.Parameter) -> bool:
     """Return whether each tensor-parallel rank holds only a shard of this parameter."""
     return bool(getattr(parameter, "tensor_model_parallel", False))
@@ -90,7 +98,10 @@ def map_optimizer_state(
     dict
     """
     moments = {
-        index: {key: function(value, parameters[index]) if value.ndim else value for key, value in values.items()}
+        index: {
+            key: function(value, parameters[index]) if isinstance(value, Tensor) and value.ndim else value
+            for key, value in values.items()
+        }
         for index, values in state["state"].items()
     }
     return {**state, "state": moments}

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import logging
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
 import torch
+from hydra.errors import HydraException
+from hydra.utils import instantiate
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from nemo.utils import logging as nemo_logging
 from nemo.utils.exp_manager import exp_manager
+from nemo.utils.get_rank import is_global_rank_zero
 from omegaconf import DictConfig
 
 from prott5nv.checkpoint import warm_start_weights
@@ -23,17 +28,36 @@ from prott5nv.pretraining.callbacks import (
     Throughput,
     WholeCheckpointIO,
 )
-from prott5nv.pretraining.checkpoint_files import find_checkpoint
+from prott5nv.pretraining.checkpoint_files import checkpoint_step, find_checkpoint, last_validation
 from prott5nv.pretraining.config import PretrainConfig, as_dict, checked
 from prott5nv.pretraining.curves import plot_curves
 from prott5nv.pretraining.downstream import DownstreamValidation
 from prott5nv.pretraining.model import ProtT5nvModel
 from prott5nv.pretraining.parallel import MegatronStrategy
+from prott5nv.pretraining.run_folder import LOGS, check_settings, deciding_settings, exclusive, write_settings
 
 logger = logging.getLogger(__name__)
 
 
-def pretrain(cfg: DictConfig) -> Path:
+class PretrainingRun(NamedTuple):
+    """A finished run.
+
+    Attributes
+    ----------
+    folder : Path
+        Folder of the run.
+    model : Path or None
+        The ``.nemo`` file with the last weights; None if nothing was trained.
+    validation_perplexity : float or None
+        Perplexity over residues of the last validation; None if there was none.
+    """
+
+    folder: Path
+    model: Path | None
+    validation_perplexity: float | None
+
+
+def pretrain(cfg: DictConfig) -> PretrainingRun:
     """Train, test and export a model.
 
     Parameters
@@ -43,43 +67,96 @@ def pretrain(cfg: DictConfig) -> Path:
 
     Returns
     -------
-    Path
-        The ``.nemo`` file with the last weights.
+    PretrainingRun
 
     Raises
     ------
     ProtT5nvError
-        If data are missing, or a setting cannot be used.
+        If data are missing, a setting cannot be used, or the folder belongs to a run with other settings.
     """
     config = checked(cfg)
+    if not config.do_training and not config.do_testing:
+        raise ProtT5nvError(
+            "do_training=false and do_testing=false: there is nothing to do; `prott5nv prepare uniref50` prepares data"
+        )
     nemo_logging.setLevel(nemo_logging.ERROR)
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    folder = Path(config.exp_manager.exp_dir) / config.exp_manager.name
+    with exclusive(folder) if is_global_rank_zero() else nullcontext():
+        return _run(cfg, config, folder)
+
+
+def _run(cfg: DictConfig, config: PretrainConfig, folder: Path) -> PretrainingRun:
+    checkpoints = folder / "checkpoints"
+    checkpoint = _checkpoint_to_continue(cfg, config, folder)
     trainer = build_trainer(cfg)
     if config.model.dwnstr_task_validation.enabled:
         trainer.callbacks.append(DownstreamValidation(config.model.dwnstr_task_validation.dataset))
-    # NeMo's checkpoint callback can leave a run that it cannot resume, so ours replaces it.
-    log_dir = Path(exp_manager(trainer, {**as_dict(cfg.exp_manager), "create_checkpoint_callback": False}))
+    exp_manager(trainer, _exp_manager_settings(cfg, checkpoint))
     kept = config.exp_manager.checkpoint_callback_params
-    checkpoints = log_dir / "checkpoints"
     interval = None if config.trainer.limit_val_batches else config.trainer.val_check_interval
     trainer.callbacks.append(Checkpoints(checkpoints, kept.save_top_k, kept.always_save_nemo, interval))
     model = ProtT5nvModel(cfg.model, trainer)
-    if config.restore_from_path is not None:
+    if config.restore_from_path is not None and not (config.do_training and checkpoint):
         _take_weights(model, config.restore_from_path)
+        checkpoint = None
+    exported = None
     if config.do_training:
-        checkpoint = find_checkpoint(checkpoints) if config.exp_manager.resume_if_exists else None
         if checkpoint:
             logger.info("resuming from %s", checkpoint)
         trainer.fit(model, ckpt_path=checkpoint)
     if config.do_testing:
-        trainer.test(model)
-    exported = log_dir / f"{config.name}.nemo"
-    model.save_to(exported)
-    logger.info("\nmodel:  %s", exported)
-    if trainer.is_global_zero and config.exp_manager.create_tensorboard_logger and (curves := plot_curves(log_dir)):
+        trainer.test(model, ckpt_path=None if config.do_training else checkpoint)
+    if config.do_training:
+        exported = folder / f"{config.name}.nemo"
+        model.save_to(exported)
+        logger.info("\nmodel:  %s", exported)
+    if trainer.is_global_zero and config.exp_manager.create_tensorboard_logger and (curves := plot_curves(folder)):
         logger.info("curves: %s", curves)
-    return exported
+    return PretrainingRun(folder, exported, last_validation(checkpoints))
+
+
+def _checkpoint_to_continue(cfg: DictConfig, config: PretrainConfig, folder: Path) -> Path | None:
+    """Return the checkpoint to resume from or to test, after a check that it belongs to a run with these settings."""
+    checkpoint = find_checkpoint(folder / "checkpoints")
+    if not config.do_training:
+        if checkpoint is None and config.restore_from_path is None:
+            raise ProtT5nvError(f"do_training=false: {folder} has no checkpoint to test; set restore_from_path=FILE")
+        return checkpoint
+    if checkpoint is None:
+        if config.exp_manager.resume_if_exists and not config.exp_manager.resume_ignore_no_checkpoint:
+            raise ProtT5nvError(
+                f"{folder}: no checkpoint; start a run with exp_manager.resume_ignore_no_checkpoint=true"
+            )
+        settings = deciding_settings(cfg)
+        if is_global_rank_zero():
+            write_settings(folder, settings)
+        return None
+    if not config.exp_manager.resume_if_exists:
+        raise ProtT5nvError(
+            f"{folder}: a run with checkpoints exists; choose another name=, or continue it with "
+            "exp_manager.resume_if_exists=true"
+        )
+    check_settings(folder, deciding_settings(cfg))
+    return checkpoint
+
+
+def _exp_manager_settings(cfg: DictConfig, checkpoint: Path | None) -> dict[str, Any]:
+    """Return the arguments of NeMo's exp_manager.
+
+    It writes to a subfolder, because it moves all other files in its folder to a new one whenever a run continues. The
+    subfolder is the same for all parts of a run, so TensorBoard shows them as one curve.
+    """
+    settings = as_dict(cfg.exp_manager)
+    # NeMo's checkpoint callback can leave a run that it cannot resume, so ours replaces it.
+    settings["create_checkpoint_callback"] = False
+    settings |= {"version": LOGS, "resume_if_exists": True, "resume_ignore_no_checkpoint": True}
+    if checkpoint:
+        # TensorBoard then drops what an interrupted run logged after this checkpoint, so the curve is continuous.
+        writer = settings.get("summary_writer_kwargs") or {}
+        settings["summary_writer_kwargs"] = {"purge_step": checkpoint_step(checkpoint), **writer}
+    return settings
 
 
 def _take_weights(model: ProtT5nvModel, path: str) -> None:
@@ -121,7 +198,7 @@ def build_trainer(cfg: DictConfig) -> pl.Trainer:
     settings["val_check_interval"] = min(config.trainer.val_check_interval, config.trainer.max_steps)
     if _uses_several_processes(config):
         settings["strategy"] = MegatronStrategy()
-    callbacks = [Throughput(), StopOnSignal()]
+    callbacks = [Throughput(), StopOnSignal(), *_own_callbacks(config)]
     if config.trainer.enable_progress_bar:
         callbacks.append(StepProgressBar())
     try:
@@ -138,6 +215,20 @@ def build_trainer(cfg: DictConfig) -> pl.Trainer:
         )
     except (TypeError, ValueError, RuntimeError, MisconfigurationException) as error:  # how Lightning refuses a setting
         raise ProtT5nvError(f"trainer: {error} (precision={precision})") from None
+
+
+def _own_callbacks(config: PretrainConfig) -> list[pl.Callback]:
+    """Build the callbacks that the configuration adds."""
+    callbacks = []
+    for name, arguments in config.callbacks.items():
+        try:
+            callback = instantiate(arguments)
+        except HydraException as error:
+            raise ProtT5nvError(f"callbacks.{name}: {str(error.__cause__ or error).splitlines()[0]}") from None
+        if not isinstance(callback, pl.Callback):
+            raise ProtT5nvError(f"callbacks.{name}: _target_ must name a subclass of lightning.pytorch.Callback")
+        callbacks.append(callback)
+    return callbacks
 
 
 def _uses_several_processes(config: PretrainConfig) -> bool:

@@ -2,6 +2,7 @@
 
 import lightning.pytorch as pl
 
+from prott5nv.pretraining.callbacks import WholeCheckpointIO
 from prott5nv.pretraining.model import ProtT5nvModel
 
 
@@ -26,6 +27,7 @@ def fit(cfg, ckpt_path=None, **settings):
         enable_model_summary=False,
         use_distributed_sampler=False,
         limit_val_batches=0,
+        plugins=[WholeCheckpointIO()],
     )
     trainer = pl.Trainer(**{**usual, **settings})
     model = ProtT5nvModel(cfg.model, trainer)

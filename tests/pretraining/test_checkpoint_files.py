@@ -26,15 +26,9 @@ def run(tmp_path):
 
 def test_the_newest_is_found_by_step_not_by_name_or_time(run, caplog):
     write({}, run / checkpoint_name(10))
-    write({}, run / "not-finite-step=12.ckpt")
+    write({}, run / "not-finite-step12.ckpt")
     os.utime(run / checkpoint_name(10), (0, 0))
-    assert find_checkpoint(run).name == "step=10.ckpt" and not caplog.messages
-
-
-def test_checkpoints_of_nemos_callback_are_found(tmp_path, caplog):
-    for name in ("step=100-val_residue_perplexity=18.266.ckpt", "step=200-val_residue_perplexity=18.185-last.ckpt"):
-        write({}, tmp_path / name)
-    assert "step=200" in find_checkpoint(tmp_path).name and not caplog.messages
+    assert find_checkpoint(run).name == "step10.ckpt" and not caplog.messages
 
 
 @pytest.mark.parametrize("damage", ["cut short", "a flipped bit", "empty"])
@@ -49,7 +43,7 @@ def test_a_damaged_checkpoint_is_skipped_with_a_warning(run, damage, caplog):
 
 
 def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_again(tmp_path):
-    (tmp_path / "step=3.ckpt").write_bytes(b"PK")
+    (tmp_path / "step3.ckpt").write_bytes(b"PK")
     with pytest.raises(ProtT5nvError, match="every checkpoint is damaged"):
         find_checkpoint(tmp_path)
 
@@ -60,13 +54,13 @@ def test_no_checkpoint(tmp_path, caplog):
 
 
 def test_the_newest_two_and_the_best_stay(run):
-    (run / "step=1-val_residue_perplexity=18.000.nemo").touch()
-    assert [path.name[:6] for path in best_first(run)] == ["step=2", "step=4", "step=5", "step=3", "step=1"]
+    (run / "step1-perplexity18.000.nemo").touch()
+    assert [path.name[:5] for path in best_first(run)] == ["step2", "step4", "step5", "step3", "step1"]
     old = sorted(path.name for path in superseded(run, keep_best=1))
     assert old == [
-        "step=1-val_residue_perplexity=18.000.ckpt",
-        "step=1-val_residue_perplexity=18.000.nemo",
-        "step=3-val_residue_perplexity=17.000.ckpt",
+        "step1-perplexity18.000.ckpt",
+        "step1-perplexity18.000.nemo",
+        "step3-perplexity17.000.ckpt",
     ]
     assert superseded(run, keep_best=-1) == []
 

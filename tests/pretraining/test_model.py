@@ -7,10 +7,12 @@ import torch.nn.functional as F
 pytest.importorskip("nemo", reason="needs the train extra")
 
 from helpers.fitting import Losses, fit
+from lightning.pytorch.callbacks import EarlyStopping
 from omegaconf import OmegaConf
 from torch.utils.checkpoint import checkpoint
 
 from prott5nv import ProtT5nvError, load
+from prott5nv.pretraining.checkpoint_files import read_checkpoint, write_checkpoint
 from prott5nv.pretraining.model import ProtT5nvModel
 from prott5nv.pretraining.trainer import build_trainer, choose_precision
 
@@ -129,6 +131,50 @@ def test_nemo_file_round_trip(cfg, tmp_path):
         decoded = plain.decode(batch["dec_tokens"], batch["dec_cu_seqlens"], hidden, batch["enc_cu_seqlens"])
         logits = plain.logits(decoded)
     assert (logits - model(batch)).abs().max() <= 1e-5 * logits.abs().max()
+
+
+def test_a_training_checkpoint_opens_without_running_code(cfg, tmp_path):
+    trainer, model = fit(cfg)
+    path = tmp_path / "three.ckpt"
+    trainer.save_checkpoint(path)
+    plain = torch.load(path, weights_only=True)
+    weights = {name: weight for name, weight in model.state_dict().items() if weight is not None}
+    assert all(torch.equal(plain["state_dict"][name], weight) for name, weight in weights.items())
+    assert plain["hyper_parameters"]["cfg"]["optim"]["lr"] == 1e-3 and plain["global_step"] == 3
+
+    loaded = ProtT5nvModel.load_from_checkpoint(path, override_config={"optim": {"lr": 0.5}})
+    assert all(torch.equal(loaded.state_dict()[name], weight) for name, weight in weights.items())
+    assert loaded.cfg.optim.lr == 0.5 and loaded.cfg.num_layers == 2
+
+    content = read_checkpoint(path)
+    content["hyper_parameters"]["cfg"]["num_layers"] = 5
+    write_checkpoint(content, path)
+    with pytest.raises(ProtT5nvError, match=r"three.ckpt: its weights do not fit its configuration"):
+        ProtT5nvModel.load_from_checkpoint(path)
+    write_checkpoint({"state_dict": {}}, path)
+    with pytest.raises(ProtT5nvError, match=r"three.ckpt: its configuration cannot be read"):
+        ProtT5nvModel.load_from_checkpoint(path)
+
+
+def test_the_configuration_of_a_nemo_file(tiny_checkpoint):
+    cfg = ProtT5nvModel.restore_from(tiny_checkpoint, return_config=True)
+    assert (cfg.num_layers, cfg.hidden_size) == (2, 64)
+
+
+def test_callbacks_come_from_the_configuration(cfg):
+    stopping = {"_target_": "lightning.pytorch.callbacks.EarlyStopping", "monitor": "val_loss", "patience": 7}
+    OmegaConf.update(cfg, "callbacks.stop", stopping, force_add=True)
+    callbacks = build_trainer(cfg).callbacks
+    assert [each.patience for each in callbacks if isinstance(each, EarlyStopping)] == [7]
+    for wrong, message in (
+        ({"_target_": "builtins.dict"}, "callbacks.stop: _target_ must name a subclass of"),
+        ({"_target_": "nowhere.Callback"}, "callbacks.stop: .*nowhere"),
+        ({**stopping, "patiently": 1}, "callbacks.stop: .*patiently"),
+    ):
+        cfg.callbacks.stop = wrong
+        with pytest.raises(ProtT5nvError, match=message) as caught:
+            build_trainer(cfg)
+        assert "\n" not in str(caught.value)
 
 
 def test_this_machine_cannot_train_in_16_bit_floats():

@@ -211,7 +211,7 @@ def two_devices(training_data, tmp_path):
 def test_a_killed_run_of_two_processes_resumes_to_a_model_that_embeds(cfg, two_devices, tmp_path, examples):
     arguments = (*two_devices, "do_testing=true")
     process = subprocess.Popen(command(*arguments), start_new_session=True, stderr=subprocess.PIPE, text=True)
-    wait_until(lambda: process.poll() is not None or list((tmp_path / "two" / "checkpoints").glob("step=2-*.ckpt")))
+    wait_until(lambda: process.poll() is not None or list((tmp_path / "two" / "checkpoints").glob("step2-*.ckpt")))
     process.kill()
     assert process.wait() == -signal.SIGKILL, process.stderr.read()
     wait_until(lambda: not alive(process.pid))  # the process that it started ends too

@@ -32,7 +32,7 @@ def test_ids_that_prepare_accepts_train_without_validation(cfg, folder, tmp_path
     assert len(losses.values) == 3
     assert sorted(model._dataset("train", shuffle=False).record_names(range(len(IDS)))) == sorted(IDS)
     assert "checked 8 records of train: " in caplog.text and "residues/s" in caplog.text
-    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step=2.ckpt", "step=3.ckpt"]
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step2.ckpt", "step3.ckpt"]
 
 
 def test_a_bad_record_stops_the_run_before_the_first_step(cfg, folder):

@@ -1,0 +1,129 @@
+"""Quoting of overrides for Hydra's grammar, so that a setting of text takes any text, such as a path."""
+
+from __future__ import annotations
+
+import os
+import re
+import types
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+_OVERRIDE = re.compile(r"(\+{0,2})([\w.]+)=(.*)", re.DOTALL)
+_SWEEP = re.compile(r"(choice|range|interval|glob|shuffle|sort|tag)\(.*\)", re.DOTALL)
+_HYDRA_FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
+
+
+def text_settings(config: type) -> set[str]:
+    """Return the names of the settings that take any text, as they are written on the command line.
+
+    Parameters
+    ----------
+    config : type
+        Dataclass of all settings. These are its fields of type str, and those with ``text`` in their metadata.
+
+    Returns
+    -------
+    set of str
+        Names such as ``model.data.dataset_path``, and those of Hydra's own folders.
+    """
+    return {*_text_fields(config, ""), *_HYDRA_FOLDERS}
+
+
+def quote_texts(arguments: Sequence[str], settings: Collection[str]) -> list[str]:
+    """Quote the values of some settings, so that Hydra reads every character literally.
+
+    A leading ``~`` becomes the home folder. ``null``, a list, a value that is already quoted and interpolations
+    (``${...}``) keep their meaning. With ``--multirun``, a comma separates values.
+
+    Parameters
+    ----------
+    arguments : sequence of str
+        Overrides and flags for Hydra.
+    settings : collection of str
+        Names of the settings whose values are quoted.
+
+    Returns
+    -------
+    list of str
+
+    Examples
+    --------
+    >>> quote_texts(["data_dir=a (1), b=2", "seeds=[1,2]"], {"data_dir"})
+    ["data_dir='a (1), b=2'", 'seeds=[1,2]']
+    """
+    multirun = is_multirun(arguments)
+    quoted = []
+    for argument in arguments:
+        match = _OVERRIDE.fullmatch(argument)
+        if match is None or match[2] not in settings:
+            quoted.append(argument)
+            continue
+        value = match[3]
+        if multirun and not _SWEEP.fullmatch(value):
+            value = ",".join(_quote_unless_special(part) for part in _split(value))
+        elif not multirun:
+            value = _quote_unless_special(value)
+        quoted.append(f"{match[1]}{match[2]}={value}")
+    return quoted
+
+
+def quote(text: str) -> str:
+    """Quote a text that may contain anything for Hydra's grammar of overrides.
+
+    Examples
+    --------
+    >>> print(quote("it's"))
+    'it\\'s'
+    """
+    # A backslash is special only in front of a quote, which includes the closing one.
+    escaped = re.sub(r"(\\*)('|\Z)", lambda match: 2 * match[1] + ("\\'" if match[2] else ""), text)
+    return f"'{escaped}'"
+
+
+def is_multirun(arguments: Sequence[str]) -> bool:
+    """Return whether Hydra's flag for several jobs is among the arguments."""
+    return any(argument in ("-m", "--multirun") for argument in arguments)
+
+
+def differs_between_jobs(arguments: Sequence[str], setting: str) -> bool:
+    """Return whether the command line gives a setting another value for each job of ``--multirun``.
+
+    Parameters
+    ----------
+    arguments : sequence of str
+        Arguments of the command.
+    setting : str
+        Name of the setting.
+    """
+    matches = [match for match in map(_OVERRIDE.fullmatch, arguments) if match and match[2] == setting]
+    return any("${" in match[3] or len(_split(match[3])) > 1 or _SWEEP.fullmatch(match[3]) for match in matches)
+
+
+def _quote_unless_special(value: str) -> str:
+    is_quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+    if value in ("", "null", "???") or is_quoted or value.startswith("["):
+        return value
+    return quote(os.path.expanduser(value))
+
+
+def _split(value: str) -> list[str]:
+    """Split at commas, but not within quotes or brackets."""
+    parts = re.findall(r"(?:'[^']*'|\"[^\"]*\"|\[[^\]]*\]|\$\{[^}]*\}|[^,])+", value)
+    return parts or [value]
+
+
+def _text_fields(config: type, prefix: str) -> Iterator[str]:
+    hints = get_type_hints(config)
+    for field in fields(config):
+        hint = hints[field.name]
+        if isinstance(hint, type) and is_dataclass(hint):
+            yield from _text_fields(hint, f"{prefix}{field.name}.")
+        elif _is_text(hint) or field.metadata.get("text"):
+            yield prefix + field.name
+
+
+def _is_text(hint: Any) -> bool:
+    if get_origin(hint) in (Union, types.UnionType):
+        return set(get_args(hint)) == {str, type(None)}
+    return hint is str

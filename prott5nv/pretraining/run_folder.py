@@ -1,0 +1,221 @@
+"""The folder of a run: only one process writes to it, and its settings stay the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from prott5nv.checkpoint import read_nemo
+from prott5nv.data.memmap import CSVDataset
+from prott5nv.errors import ProtT5nvError
+from prott5nv.io.atomic import write_text
+from prott5nv.pretraining.config import as_dict
+
+if sys.platform != "win32":
+    import fcntl
+
+logger = logging.getLogger(__name__)
+
+SETTINGS_FILE = "settings.json"
+LOGS = "logs"  # TensorBoard files, and what NeMo's exp_manager writes
+
+#: Settings that may differ when a run continues, because they do not decide its result: a name stands for all settings
+#: below it. All others must stay the same.
+FREE_SETTINGS = (
+    "name",
+    "do_training",
+    "do_testing",
+    "trainer.devices",
+    "trainer.num_nodes",
+    "trainer.accelerator",
+    "trainer.max_steps",
+    "trainer.val_check_interval",
+    "trainer.log_every_n_steps",
+    "trainer.enable_progress_bar",
+    "model.micro_batch_size",
+    "model.tensor_model_parallel_size",
+    "model.activations_checkpoint_granularity",
+    "model.data.num_workers",
+    "model.data.tokens_per_micro_batch",
+    "model.data.dataset.test",
+    "model.dwnstr_task_validation",
+    "exp_manager.exp_dir",
+    "exp_manager.name",
+    "exp_manager.create_tensorboard_logger",
+    "exp_manager.create_wandb_logger",
+    "exp_manager.wandb_logger_kwargs",
+    "exp_manager.summary_writer_kwargs",
+    "exp_manager.resume_if_exists",
+    "exp_manager.resume_ignore_no_checkpoint",
+    "exp_manager.seconds_to_sleep",
+    "exp_manager.log_step_timing",
+    "exp_manager.log_tflops_per_sec_per_gpu",
+    "exp_manager.checkpoint_callback_params",
+)
+
+_LOCK_SECONDS = 15.0  # data loader workers of a killed run live on for some seconds and hold its lock
+_MAX_SETTINGS = 1 << 24  # bytes
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Create the folder of a run, and keep other runs out of it until the block ends or the process dies.
+
+    Parameters
+    ----------
+    folder : Path
+
+    Raises
+    ------
+    ProtT5nvError
+        If another run uses the folder, or it cannot be created.
+    """
+    try:
+        # The run folder itself is locked for a moment whenever a file is written into it.
+        (folder / LOGS).mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder / LOGS, os.O_RDONLY) if sys.platform != "win32" else -1
+    except OSError as error:
+        raise ProtT5nvError(f"{folder}: {error.strerror}; name another folder with exp_manager.exp_dir=DIR") from None
+    try:
+        if sys.platform != "win32":
+            _lock(descriptor, folder)
+        yield
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def _lock(descriptor: int, folder: Path) -> None:
+    deadline = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise ProtT5nvError(
+                    f"{folder}: another run is using this folder; wait until it ends, or choose another name="
+                ) from None
+            time.sleep(0.2)
+        except OSError as error:
+            logger.warning(
+                "%s: this file system has no locks (%s), so make sure that no other run uses the folder",
+                folder,
+                error.strerror,
+            )
+            return None
+
+
+def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Refuse to continue a run with other settings.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of a run that has checkpoints.
+    settings : mapping
+        As :func:`deciding_settings` returns them.
+
+    Raises
+    ------
+    ProtT5nvError
+        If a setting differs, which the message names, or the settings of the run cannot be read.
+    """
+    path = folder / SETTINGS_FILE
+    remedy = "choose another name=, or delete the folder"
+    try:
+        with open(path, encoding="utf-8") as file:
+            saved = json.loads(file.read(_MAX_SETTINGS))
+        if not isinstance(saved, dict):
+            raise ValueError
+    except FileNotFoundError:
+        raise ProtT5nvError(f"{path}: no such file, but the folder has checkpoints; {remedy}") from None
+    except (OSError, ValueError, RecursionError):
+        raise ProtT5nvError(f"{path}: the settings of the run cannot be read; {remedy}") from None
+    for name in sorted(settings.keys() | saved.keys()):
+        if saved.get(name) == settings.get(name):
+            continue
+        raise ProtT5nvError(
+            f"{folder}: the run has {name}={_shown(saved.get(name))}, and this command {_shown(settings.get(name))}; "
+            "set it back, or choose another name= (restore_from_path=FILE.nemo starts from the weights of this run)"
+        )
+
+
+def write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Write the settings that decide the result of a run to its folder.
+
+    Parameters
+    ----------
+    folder : Path
+    settings : mapping
+        As :func:`deciding_settings` returns them.
+
+    Raises
+    ------
+    ProtT5nvError
+        If the file cannot be written.
+    """
+    write_text(folder / SETTINGS_FILE, json.dumps(settings, indent=1) + "\n")
+
+
+def deciding_settings(cfg: DictConfig) -> dict[str, Any]:
+    """Return the settings that decide the result of a run.
+
+    Parameters
+    ----------
+    cfg : DictConfig
+        The configuration of :func:`prott5nv.pretraining.trainer.pretrain`.
+
+    Returns
+    -------
+    dict
+        Values by their names on the command line, without `FREE_SETTINGS`. A checksum stands for the training data and
+        for the file of initial weights, so that these can be moved but not exchanged.
+
+    Raises
+    ------
+    ProtT5nvError
+        If the data or the file of initial weights are missing.
+    """
+    settings = dict(_flat(as_dict(cfg), ""))
+    splits = ["train", "val"] if cfg.trainer.limit_val_batches else ["train"]
+    settings["model.data.dataset_path"] = _data_checksum(cfg.model.data, splits)
+    if cfg.restore_from_path is not None:
+        settings["restore_from_path"] = f"model {read_nemo(cfg.restore_from_path, weights=False).sha256}"
+    # JSON has no tuples, so the values are compared as they are read back.
+    comparable: dict[str, Any] = json.loads(json.dumps(settings, default=str))
+    return comparable
+
+
+def _flat(section: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in section.items():
+        name = f"{prefix}{key}"
+        if name in FREE_SETTINGS:
+            continue
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{name}.")
+        else:
+            yield name, value
+
+
+def _data_checksum(data: DictConfig, splits: list[str]) -> str:
+    """Return a checksum of the names and sizes of the data files, which is quick also for many gigabytes."""
+    checksum = hashlib.sha256()
+    for split in splits:
+        for path in CSVDataset(data.dataset_path, split, data.dataset[split]).paths:
+            checksum.update(f"{split}/{path.name} {path.stat().st_size}\n".encode())
+    return f"data {checksum.hexdigest()}"
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 100 else f"{text[:100]}..."

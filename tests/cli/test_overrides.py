@@ -1,0 +1,121 @@
+"""Settings on the command line: any path without quoting for Hydra, a folder and a result for each job of a sweep."""
+
+import logging
+import sys
+from typing import ClassVar
+
+import pytest
+
+pytest.importorskip("hydra", reason="needs the train extra")
+
+from hydra import compose, initialize_config_dir
+from hydra.experimental.callback import Callback
+from omegaconf import OmegaConf
+
+from prott5nv.cli import finetune, hydra_app
+from prott5nv.cli.overrides import quote_texts, text_settings
+from prott5nv.flip.config import FinetuneConfig, register_configs
+from prott5nv.flip.finetune import FinetuneRun
+from prott5nv.pretraining.config import PretrainConfig, register
+
+PATHS = [
+    "runs (2), new/a=1.nemo",
+    "größe/ö{x}[000..049]~",
+    "it's/back\\slash",
+    "a\\\\b\\",
+    'say "hi" #1 & $HOME; 50%',
+    " leading: space",
+]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_paths_are_taken_literally(path):
+    register()
+    names = ("restore_from_path", "exp_manager.exp_dir", "model.data.dataset_path", "model.data.dataset.train")
+    arguments = quote_texts([f"{name}={path}" for name in names], text_settings(PretrainConfig))
+    with initialize_config_dir(str(hydra_app.config_folder()), version_base="1.3"):
+        cfg = compose("pretrain", arguments)
+    assert [OmegaConf.select(cfg, name) for name in names] == [path] * 4
+
+
+def test_special_values_keep_their_meaning(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    register()
+    arguments = [
+        "restore_from_path=null",
+        "exp_manager.exp_dir=~/runs",
+        "model.data.dataset.train=[a,b]",
+        "model.data.dataset.val='c d'",
+        "model.data.dataset_path=${name}/data",
+        "model.optim.lr=0.5",
+        "+trainer.fast_dev_run=true",
+    ]
+    with initialize_config_dir(str(hydra_app.config_folder()), version_base="1.3"):
+        cfg = compose("pretrain", quote_texts(arguments, text_settings(PretrainConfig)))
+    assert cfg.restore_from_path is None and cfg.exp_manager.exp_dir == "/home/me/runs"
+    assert cfg.model.data.dataset.train == ["a", "b"] and cfg.model.data.dataset.val == "c d"
+    assert cfg.model.data.dataset_path == "prott5nv_pretraining/data"
+    assert cfg.model.optim.lr == 0.5 and cfg.trainer.fast_dev_run is True
+
+
+def test_the_settings_of_text_include_paths_and_names_but_no_numbers():
+    settings = text_settings(FinetuneConfig)
+    assert {"model.restore_encoder_path", "data_dir", "cache_dir", "output_dir", "task.file", "task.level"} <= settings
+    assert not {"seeds", "proteins_per_set", "task.training.lr", "task.head.mlp"} & settings
+
+
+class Results(Callback):
+    """Records what the jobs of a sweep return to Hydra's sweepers."""
+
+    values: ClassVar[list[float]] = []
+
+    def on_job_end(self, config, job_return, **kwargs):
+        self.values.append(job_return.return_value)
+
+
+def sweep(monkeypatch, tmp_path, *arguments):
+    """Return the output folders of the jobs, and what they returned; the job of a test returns its learning rate."""
+    folders = []
+
+    def job(cfg):
+        folders.append(cfg.output_dir)
+        return cfg.task.training.lr
+
+    monkeypatch.setattr(Results, "values", [])
+    monkeypatch.setitem(sys.modules, "results_of_jobs", sys.modules[__name__])
+    fixed = [
+        "task=gb1",
+        f"hydra.sweep.dir={tmp_path}/sweep (1)",
+        "+hydra.callbacks.results._target_=results_of_jobs.Results",
+    ]
+    command = ["--multirun", *fixed, *arguments]
+    package = logging.getLogger("prott5nv")
+    handlers, propagate = package.handlers, package.propagate
+    try:
+        hydra_app.run(job, "finetune", register_configs, FinetuneConfig, folder="output_dir", arguments=command)
+    finally:
+        package.handlers, package.propagate = handlers, propagate
+    return folders, Results.values
+
+
+def test_each_job_has_its_own_folder_and_returns_its_result(monkeypatch, tmp_path):
+    folders, values = sweep(monkeypatch, tmp_path, "task.training.lr=0.1,0.2")
+    assert folders == ["results/finetune/gb1-two_vs_rest-frozen-0", "results/finetune/gb1-two_vs_rest-frozen-1"]
+    assert values == [0.1, 0.2]
+
+
+def test_a_folder_that_differs_by_itself_stays(monkeypatch, tmp_path):
+    lr = "task.training.lr=0.1,0.2"
+    folders, _ = sweep(monkeypatch, tmp_path, lr, "output_dir=out (x)/lr ${task.training.lr}")
+    assert folders == ["out (x)/lr 0.1", "out (x)/lr 0.2"]
+    folders, _ = sweep(monkeypatch, tmp_path, "output_dir='a, b',c (d)")
+    assert folders == ["a, b", "c (d)"]
+
+
+def test_fine_tuning_returns_its_validation_score(monkeypatch):
+    finished = FinetuneRun(folder="out", result={"results": {}}, validation=-0.25)
+    monkeypatch.setattr("prott5nv.flip.finetune.finetune", lambda config: finished)
+    register_configs()
+    with initialize_config_dir(str(hydra_app.config_folder()), version_base="1.3"):
+        cfg = compose("finetune", ["task=gb1"])
+    assert finetune.run(cfg) == -0.25
