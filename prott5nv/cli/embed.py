@@ -12,6 +12,7 @@ import click
 
 from prott5nv.cli import options
 from prott5nv.embedding.formats import DTYPES, SUFFIXES, check_suffix, skipped_listing, workers_folder
+from prott5nv.embedding.keys import KEYS
 from prott5nv.embedding.pooling import POOLINGS
 from prott5nv.embedding.run import Listener, Request, check_shard, run
 from prott5nv.embedding.workers import run_with_workers
@@ -78,6 +79,8 @@ _POOLING_HELP += " ".join(
               "column has no usual name, such as id or accession.")  # fmt: skip
 @click.option("--sequence-column", metavar="NAME", help="Column that holds the sequences in a table. It is needed only "
               "if the column has no usual name, such as sequence.")  # fmt: skip
+@click.option("--key", type=click.Choice(list(KEYS)), default="accession", show_default=True,
+              help="Name of each dataset. " + " ".join(f"{name}: {inspect.getdoc(make)}" for name, make in KEYS.items()))  # fmt: skip
 @options.cleaning
 @options.overwrite
 def command(
@@ -97,6 +100,7 @@ def command(
     workers: int,
     id_column: str | None,
     sequence_column: str | None,
+    key: str,
     cleaning: Cleaning,
     overwrite: bool,
 ) -> None:
@@ -109,8 +113,8 @@ def command(
     A * at the end of a sequence is removed. An empty sequence, or a word such as NA or null in its place, is an error.
 
     OUT contains one dataset per protein, in input order. The name of a dataset is the accession: P69905 for
-    sp|P69905|HBA_HUMAN, and the first word of any other header. The unchanged first word is stored as the attribute
-    original_id.
+    sp|P69905|HBA_HUMAN, and the first word of any other header; --key chooses another name. The unchanged first word is
+    stored as the attribute original_id.
 
     \b
     Examples:
@@ -161,6 +165,7 @@ def command(
         id_column=id_column,
         sequence_column=sequence_column,
         cleaning=cleaning,
+        key=key,
         overwrite=overwrite,
     )
     _embed(request, workers if several else 1)

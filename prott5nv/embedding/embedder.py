@@ -164,6 +164,15 @@ class Embedder:
         return max_length
 
     @property
+    def name(self) -> str:
+        """Name of the model for people: that of its file or folder, or of its class for a model in memory."""
+        if self._file is None:
+            return type(self._network).__name__
+        if self._file.parent.name == "snapshots":  # a copy from the Hugging Face Hub in the cache of its library
+            return self._file.parent.parent.name.removeprefix("models--").replace("--", "/")
+        return self._file.name.removesuffix(".nemo")
+
+    @property
     def decoder_config(self) -> ModelConfig:
         """Architecture of a model with a span decoder.
 

@@ -123,19 +123,10 @@ def read_attributes(path: Path) -> dict[str, str]:
     ProtT5nvError
         If the file cannot be read.
     """
-    if path.suffix not in (".npz", ".parquet"):
-        from prott5nv.embedding.store import EmbeddingStore
+    from prott5nv.embedding.store import EmbeddingStore
 
-        with EmbeddingStore(path) as store:
-            return store.attributes
-    try:
-        if path.suffix == ".npz":
-            with zipfile.ZipFile(path) as archive:
-                return json.loads(archive.comment)
-        metadata = pyarrow_parquet().read_schema(path).metadata or {}
-        return {name.decode(): value.decode() for name, value in metadata.items()}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise ProtT5nvError(f"{path}: not a file of embeddings ({error}); delete it or choose another name") from None
+    with EmbeddingStore(path) as store:
+        return store.attributes
 
 
 def _write_npz(path: Path, proteins: Iterable[StoredProtein], attributes: Mapping[str, str]) -> None:

@@ -15,6 +15,7 @@ from prott5nv import __version__
 from prott5nv.embedding.embedder import Embedder, Model, as_embedder, check_options
 from prott5nv.embedding.formats import DTYPES, check_suffix, read_attributes, workers_folder
 from prott5nv.embedding.journal import Journal, fingerprint_of, partial_folder
+from prott5nv.embedding.keys import KEYS
 from prott5nv.embedding.run import check_shard
 from prott5nv.embedding.survey import CheckedProteins, CheckedRecord, Survey
 from prott5nv.errors import ProtT5nvError
@@ -64,6 +65,7 @@ def embed_file(
     id_column: str | None = None,
     sequence_column: str | None = None,
     cleaning: Cleaning = DEFAULT_CLEANING,
+    key: str = "accession",
     overwrite: bool = False,
     on_survey: Callable[[Survey], None] = lambda survey: None,
     on_progress: Callable[[int], None] = lambda residues: None,
@@ -95,6 +97,9 @@ def embed_file(
         Columns of a table; see :func:`prott5nv.io.reader.read_records`.
     cleaning : Cleaning
         What to do with gaps and nucleotides; see :mod:`prott5nv.io.cleaning`.
+    key : str
+        Name of each dataset: ``accession``; ``safe`` for the accession with ``_`` in place of ``/``, which HDF5 does
+        not allow; or ``biotrainer`` for biotrainer's hash of the sequence.
     overwrite : bool, default False
         Whether to compute an existing output again and replace it. By default an output of the same input and settings
         is complete and stays as it is, and any other is an error.
@@ -117,12 +122,12 @@ def embed_file(
     OSError
         If the disk is full. Call the function again when there is room.
     """
-    _check_arguments(pooling, long, dtype, shard)
+    _check_arguments(pooling, long, dtype, shard, key)
     output = Path(output)
     check_suffix(output, pooling, shard=shard is not None)
     check_outputs([output], [source], overwrite=True)  # other content is found below
     embedder = as_embedder(model)
-    settings = _settings(embedder, pooling, dtype, long)
+    settings = _settings(embedder, pooling, dtype, long, key)
     proteins = CheckedProteins(
         source,
         embedder.limit,
@@ -132,6 +137,8 @@ def embed_file(
         sequence_column,
         cleaning,
         tokenizer=embedder.tokenizer,
+        key=key,
+        allow_slash=output.suffix == ".parquet",
     )
     job = _Job(output, proteins, embedder, settings, pooling, on_progress, overwrite)
     if is_read_once(source):
@@ -202,7 +209,7 @@ class _Job:
                 raise ProtT5nvError(
                     f"{self.proteins.source} was changed while it was read: delete {journal.folder} and start again"
                 )
-            journal.finish(self.fingerprint, **self.attributes)
+            journal.finish(self.fingerprint, model_name=self.embedder.name, **self.attributes)
         finally:
             journal.close()
         return Summary(journal.proteins, journal.residues, resumed, journal.skipped)
@@ -275,7 +282,7 @@ class _Job:
         return None
 
 
-def _settings(embedder: Embedder, pooling: str | None, dtype: str, long: str) -> dict[str, str]:
+def _settings(embedder: Embedder, pooling: str | None, dtype: str, long: str, key: str) -> dict[str, str]:
     """Return everything except the input that determines the embeddings."""
     return {
         "model_sha256": embedder.model_sha256,
@@ -286,13 +293,16 @@ def _settings(embedder: Embedder, pooling: str | None, dtype: str, long: str) ->
         "long": long,
         "prott5nv_version": __version__,
         **embedder.attributes,
+        **({} if key == "accession" else {"key": key}),
     }
 
 
-def _check_arguments(pooling: str | None, long: str, dtype: str, shard: tuple[int, int] | None) -> None:
+def _check_arguments(pooling: str | None, long: str, dtype: str, shard: tuple[int, int] | None, key: str) -> None:
     check_options(pooling, long)
     if dtype not in DTYPES:
         raise ProtT5nvError(f"dtype={dtype!r}: choose {' or '.join(DTYPES)}")
+    if key not in KEYS:
+        raise ProtT5nvError(f"key={key!r}: choose {', '.join(KEYS)}")
     if shard is not None:
         check_shard(shard)
 

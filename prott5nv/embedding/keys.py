@@ -1,11 +1,33 @@
-"""Detection of duplicate keys among any number of proteins, in a few megabytes of memory."""
+"""Keys under which embeddings are stored, and detection of duplicates among any number of them in little memory."""
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
+from collections.abc import Callable
 from typing import NamedTuple
 
 from prott5nv.errors import ProtT5nvError
+from prott5nv.io.record import Record, accession
+
+
+def _accession(record: Record) -> str:
+    """P69905 for sp|P69905|HBA_HUMAN, and the first word of any other header."""
+    return accession(record.id)
+
+
+def _safe(record: Record) -> str:
+    """The same with _ in place of /, which HDF5 does not allow in a name."""
+    return accession(record.id).replace("/", "_")
+
+
+def _biotrainer(record: Record) -> str:
+    """The hash that biotrainer computes of a sequence and its length."""
+    return hashlib.sha256(f"{record.sequence}_{len(record.sequence)}".encode()).hexdigest()
+
+
+#: Functions that make the key of a protein, by name. The docstrings are part of the command's help.
+KEYS: dict[str, Callable[[Record], str]] = {"accession": _accession, "safe": _safe, "biotrainer": _biotrainer}
 
 
 class Owner(NamedTuple):

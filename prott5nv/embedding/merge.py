@@ -107,7 +107,7 @@ class _Shard(NamedTuple):
     ----------
     path : Path
         The file.
-    number, count : int
+    number, total : int
         Number of the shard, counted from 1, and number of shards.
     attributes : dict
         Attributes of the merged file.
@@ -117,7 +117,7 @@ class _Shard(NamedTuple):
 
     path: Path
     number: int
-    count: int
+    total: int
     attributes: dict[str, str]
     proteins: int
 
@@ -147,16 +147,17 @@ def _in_order(shards: list[_Shard]) -> list[_Shard]:
                 f"{shard.path} and {numbered[shard.number].path} are both shard {shard.number}: give each once"
             )
         numbered[shard.number] = shard
-        for name in first.attributes.keys() | shard.attributes.keys():
+        # The same model can have another name on another machine; its checksum is what counts.
+        for name in (first.attributes.keys() | shard.attributes.keys()) - {"model_name"}:
             if shard.attributes.get(name) != first.attributes.get(name):
                 raise ProtT5nvError(f"{shard.path} and {first.path} differ in {name}: they are not shards of one run")
-        if shard.count != first.count:
+        if shard.total != first.total:
             raise ProtT5nvError(f"{shard.path} and {first.path} are shards of runs with different numbers of shards")
-    if len(numbered) < first.count:
+    if len(numbered) < first.total:
         # There can be millions of them, so not all are named.
-        missing = (f"{number}/{first.count}" for number in range(1, first.count + 1) if number not in numbered)
+        missing = (f"{number}/{first.total}" for number in range(1, first.total + 1) if number not in numbered)
         named = ", ".join(islice(missing, _SHARDS_NAMED))
-        more = first.count - len(numbered) - _SHARDS_NAMED
+        more = first.total - len(numbered) - _SHARDS_NAMED
         raise ProtT5nvError(f"shards are missing: {named}{f' and {more:,} more' if more > 0 else ''}")
     return [numbered[number] for number in sorted(numbered)]
 

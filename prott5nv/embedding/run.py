@@ -35,7 +35,7 @@ class Request:
         Checkpoint, its folder, or its name on the Hugging Face Hub; the default is the built-in model.
     device, precision, compile, max_length, input
         See :class:`prott5nv.Embedder`.
-    pooling, long, dtype, skip_errors, shard, id_column, sequence_column, cleaning, overwrite
+    pooling, long, dtype, skip_errors, shard, id_column, sequence_column, cleaning, key, overwrite
         See :func:`prott5nv.embedding.job.embed_file`.
     """
 
@@ -55,6 +55,7 @@ class Request:
     id_column: str | None = None
     sequence_column: str | None = None
     cleaning: Cleaning = DEFAULT_CLEANING
+    key: str = "accession"
     overwrite: bool = False
 
 
@@ -122,6 +123,7 @@ def run(request: Request, listener: Listener) -> Summary:
             id_column=request.id_column,
             sequence_column=request.sequence_column,
             cleaning=request.cleaning,
+            key=request.key,
             overwrite=request.overwrite,
             on_survey=listener.on_survey,
             on_progress=listener.on_progress,

@@ -1,4 +1,4 @@
-"""The HDF5 file of embeddings: one dataset per protein, named by its accession, as in UniProt's own files.
+"""Embeddings on the disk: the writer of HDF5 files, with one dataset per accession, and the reader of all formats.
 
 The datasets are not compressed. In a measurement, gzip saved 7 % of the size and made writing 35 times slower.
 """
@@ -6,6 +6,7 @@ The datasets are not compressed. In a measurement, gzip saved 7 % of the size an
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import ItemsView, Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -14,8 +15,12 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 
+from prott5nv.embedding.pooled_files import EmbeddingFile, NpzFile, ParquetFile
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.hdf5 import Dataset, HDF5File
+from prott5nv.io.hdf5_writing import new_hdf5_file
+from prott5nv.io.parquet import is_parquet
+from prott5nv.io.source import require_file
 
 _METADATA_BYTES = 1 << 20
 _PROTEINS_PER_REQUEST = 200
@@ -61,8 +66,7 @@ def write_embeddings(
     OSError
         If the disk is full. The file at `path` is then incomplete.
     """
-    # Without track_order, readers would see the proteins in alphabetical order.
-    with h5py.File(path, "w", track_order=True) as file:
+    with new_hdf5_file(path) as (file, check):
         _limit_metadata_cache(file)
         file.attrs.update(attributes)
         for protein in proteins:
@@ -70,6 +74,7 @@ def write_embeddings(
             dataset.attrs["original_id"] = protein.original_id
             if protein.truncated_from is not None:
                 dataset.attrs["truncated_from"] = protein.truncated_from
+            check()
 
 
 def _limit_metadata_cache(file: h5py.File) -> None:
@@ -82,14 +87,16 @@ def _limit_metadata_cache(file: h5py.File) -> None:
 
 
 class EmbeddingStore(Mapping[str, np.ndarray]):
-    """Embeddings in an HDF5 file, by accession. Each access reads one protein from the disk.
+    """Embeddings in an HDF5, ``.npz`` or ``.parquet`` file, by accession. Each access reads one protein from the disk.
+
+    A store can be pickled, for example for the worker processes of a ``DataLoader``. The copy opens the file again.
 
     The file may come from anyone: see :mod:`prott5nv.io.hdf5`. A store can be pickled and used in several processes.
 
     Parameters
     ----------
     path : str or PathLike
-        A file that ``prott5nv embed`` wrote, or any HDF5 file with one dataset per protein.
+        A file that ``prott5nv embed`` wrote, or any HDF5 or uncompressed ``.npz`` file with one array per protein.
 
     Attributes
     ----------
@@ -116,7 +123,7 @@ class EmbeddingStore(Mapping[str, np.ndarray]):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self._file = HDF5File(path)
+        self._file = _open(self.path)
         self.attributes = self._file.attributes
         self._described: dict[str, Dataset | None] = {}  # the latest descriptions
 
@@ -188,6 +195,16 @@ class EmbeddingStore(Mapping[str, np.ndarray]):
                 f"{self.path}: {accession}: {name} is {str(value)[:40]!r}, which is not {expected.__name__}"
             )
         return value
+
+
+def _open(path: Path) -> EmbeddingFile:
+    """Open a file in the format that its first bytes tell."""
+    require_file(path)
+    if is_parquet(path):
+        return ParquetFile(path)
+    if zipfile.is_zipfile(path):
+        return NpzFile(path)
+    return HDF5File(path)
 
 
 class _Items(ItemsView[str, np.ndarray]):

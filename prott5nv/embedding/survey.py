@@ -9,15 +9,17 @@ from typing import NamedTuple
 
 from prott5nv.embedding.batching import LongProteins
 from prott5nv.embedding.journal import InputDigest
-from prott5nv.embedding.keys import KeyRegister, Owner
+from prott5nv.embedding.keys import KEYS, KeyRegister, Owner
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning, with_missing_counted
 from prott5nv.io.reader import read_records_and_faults
-from prott5nv.io.record import Record, accession
+from prott5nv.io.record import Record
 from prott5nv.io.source import source_name
+from prott5nv.io.text import shortened
 from prott5nv.model.tokenizer import ProteinTokenizer, ResidueTokenizer
 
 _TOKENIZER = ProteinTokenizer()
+_LONGEST_ID = 64_000  # bytes; HDF5 and zip archives allow little more
 
 
 class CheckedRecord(NamedTuple):
@@ -90,6 +92,10 @@ class CheckedProteins:  # numpydoc ignore=PR02
         :meth:`shard`.
     tokenizer : ResidueTokenizer
         Tokenizer of the model.
+    key : str
+        A name in :data:`prott5nv.embedding.keys.KEYS`.
+    allow_slash : bool
+        Whether the format of the output allows ``/`` in keys.
     """
 
     source: str | os.PathLike[str]
@@ -101,6 +107,8 @@ class CheckedProteins:  # numpydoc ignore=PR02
     cleaning: Cleaning = DEFAULT_CLEANING
     extent_range: tuple[int, int] | None = None
     tokenizer: ResidueTokenizer = _TOKENIZER
+    key: str = "accession"
+    allow_slash: bool = False
 
     @property
     def name(self) -> str:
@@ -120,7 +128,7 @@ class CheckedProteins:  # numpydoc ignore=PR02
             self.source, id_column=self.id_column, sequence_column=self.sequence_column, cleaning=self.cleaning
         )
         limit = self.limit if self.long in ("error", "skip") else None
-        for checked in check(records, self.name, limit, self.tokenizer):
+        for checked in check(records, self.name, limit, self.tokenizer, self.key, self.allow_slash):
             skipped_on_request = self.long == "skip" and self.is_long(checked.record)
             if checked.error and not self.skip_errors and not skipped_on_request:
                 raise with_missing_counted(checked.error, records)
@@ -186,11 +194,13 @@ def check(
     source: str,
     limit: int | None = None,
     tokenizer: ResidueTokenizer = _TOKENIZER,
+    key: str = "accession",
+    allow_slash: bool = False,
 ) -> Iterator[CheckedRecord]:
     """Determine the key of each record, and the error that prevents embedding it.
 
-    A record has an error if cleaning found a fault, if HDF5 cannot use its id as a name, if its id or accession
-    occurred before, if its sequence is too long, or if it contains a character that is not a residue.
+    A record has an error if cleaning found a fault, if its id cannot be stored, if its id or key occurred before, if
+    its sequence is too long, or if it contains a character that is not a residue.
 
     Parameters
     ----------
@@ -202,6 +212,10 @@ def check(
         Largest allowed number of residues. By default there is no limit.
     tokenizer : ResidueTokenizer
         Tokenizer of the model.
+    key : str
+        A name in :data:`prott5nv.embedding.keys.KEYS`.
+    allow_slash : bool
+        Whether the format of the output allows ``/`` in keys.
 
     Yields
     ------
@@ -210,17 +224,33 @@ def check(
     """
     tokenizer = tokenizer.fresh()
     register = KeyRegister()
+    make_key = KEYS[key]
     for record, fault in records:
-        key = accession(record.id)
-        reason = fault or _fault(record, key, limit, tokenizer) or _conflict(record, key, register)
-        error = ProtT5nvError(f"{source}: line {record.line}: {record.id}: {reason}") if reason else None
-        yield CheckedRecord(record, key, error)
+        stored_key = make_key(record)
+        reason = (
+            fault
+            or _key_fault(record.id, stored_key, allow_slash)
+            or _fault(record, limit, tokenizer)
+            or _conflict(record, stored_key, register, key)
+        )
+        error = ProtT5nvError(f"{source}: line {record.line}: {shortened(record.id)}: {reason}") if reason else None
+        yield CheckedRecord(record, stored_key, error)
 
 
-def _fault(record: Record, key: str, limit: int | None, tokenizer: ResidueTokenizer) -> str | None:
+def _key_fault(record_id: str, key: str, allow_slash: bool) -> str | None:
+    """Return why a protein cannot be stored under its id; None if it can."""
+    if (size := len(record_id.encode())) > _LONGEST_ID:
+        return f"its id has {size:,} bytes, and at most {_LONGEST_ID:,} can be stored; shorten it"
+    if not allow_slash and ("/" in key or key == "."):
+        return (
+            "HDF5 cannot use this id as a name; write '_' in place of '/' with --key safe, choose an output that ends "
+            "in .parquet, or rename the protein"
+        )
+    return None
+
+
+def _fault(record: Record, limit: int | None, tokenizer: ResidueTokenizer) -> str | None:
     """Return why a record cannot be embedded, regardless of other records; None if it can."""
-    if "/" in key or key == ".":
-        return "HDF5 cannot use this id as a name; rename it, for example with '_' in place of '/'"
     if limit and len(record.sequence) > limit:
         return (
             f"{len(record.sequence)} residues, but the model accepts at most {limit} at once; choose --long window or "
@@ -242,13 +272,15 @@ def residue_fault(sequence: str, tokenizer: ResidueTokenizer = _TOKENIZER) -> st
     return None
 
 
-def _conflict(record: Record, key: str, register: KeyRegister) -> str | None:
+def _conflict(record: Record, key: str, register: KeyRegister, rule: str) -> str | None:
     """Register the key of a record; return an error message if an earlier record has the same key."""
     first = register.claim(key, Owner(record.id, record.line))
     if first is None:
         return None
     if first.id == record.id:
         return f"this id is already used on line {first.line}; give each protein its own id"
+    if rule == "biotrainer":
+        return f"its sequence, and so its key, is also that of {first.id} on line {first.line}; keep one of them"
     return f"its accession {key} is also that of {first.id} on line {first.line}; give one of them another id"
 
 

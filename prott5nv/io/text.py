@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+_LONGEST_NAME = 100
+
 
 def counted(number: int, noun: str) -> str:
     """Return a number with its noun, which is in the plural unless the number is 1.
@@ -23,6 +25,17 @@ def counted(number: int, noun: str) -> str:
     ('1 protein', '0 proteins', '2,500 residues')
     """
     return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+def shortened(text: str) -> str:
+    """Return a name for a message, without the end of a very long one.
+
+    Examples
+    --------
+    >>> shortened("P69905"), len(shortened(1000 * "x"))
+    ('P69905', 103)
+    """
+    return text if len(text) <= _LONGEST_NAME else f"{text[:_LONGEST_NAME]}..."
 
 
 def printable(text: object) -> str:

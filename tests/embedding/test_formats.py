@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
+import random
+
 import numpy as np
 import pytest
 
@@ -28,6 +31,86 @@ def test_attributes_are_read_as_they_were_written(tmp_path, suffix):
     path = tmp_path / f"out.{suffix}"
     write_output(path, proteins(3), ATTRIBUTES)
     assert read_attributes(path) == ATTRIBUTES
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("suffix", ["h5", "npz", "parquet"])
+def test_the_store_opens_every_format(tmp_path, suffix, dtype):
+    if suffix == "parquet":
+        pytest.importorskip("pyarrow")
+    written = [protein._replace(rows=protein.rows.astype(dtype)) for protein in proteins(1003)]
+    write_output(tmp_path / f"out.{suffix}", written, ATTRIBUTES)
+    with EmbeddingStore(tmp_path / f"out.{suffix}") as store:
+        assert list(store) == [protein.key for protein in written] and "P3" in store and "P1003" not in store
+        copy = pickle.loads(pickle.dumps(store))
+        for opened in store, copy:
+            assert opened.attributes == ATTRIBUTES
+            for protein, (key, rows) in zip(written, opened.items(), strict=True):
+                assert key == protein.key and rows.dtype == dtype
+                np.testing.assert_array_equal(rows, protein.rows)
+        np.testing.assert_array_equal(store["P1"], written[1].rows)
+        if suffix != "npz":  # which holds only the vectors
+            assert (store.original_id("P1"), store.truncated_from("P1"), store.truncated_from("P2")) == (
+                "sp|P1|X",
+                600,
+                None,
+            )
+        with pytest.raises(KeyError, match="has no protein 'P1003'"):
+            store["P1003"]
+
+
+def test_numpy_archives_of_other_programs_can_be_read(tmp_path):
+    np.savez(tmp_path / "own.npz", P1=np.ones(3))
+    assert EmbeddingStore(tmp_path / "own.npz")["P1"].tolist() == [1, 1, 1]
+    np.savez_compressed(tmp_path / "compressed.npz", P1=np.zeros(1_000_000))
+    np.savez(tmp_path / "objects.npz", P1=np.array([{}], dtype=object))
+    for name, message in ("compressed", "P1 is compressed"), ("objects", "P1 is not an array of plain numbers"):
+        with pytest.raises(ProtT5nvError, match=rf"{name}\.npz: {message}"):
+            EmbeddingStore(tmp_path / f"{name}.npz")["P1"]
+
+
+@pytest.mark.parametrize("shape", ["(4000000000,)", "(-1,)", "(True,)", "(3, 3)"])
+def test_an_array_that_declares_another_size_is_refused(tmp_path, shape):
+    np.savez(tmp_path / "own.npz", P1=np.ones(3))
+    content = (tmp_path / "own.npz").read_bytes()
+    old = b"'shape': (3,), }" + b" " * 30
+    assert content.count(old) == 1
+    new = f"'shape': {shape}, }}".encode().ljust(len(old))
+    (tmp_path / "own.npz").write_bytes(content.replace(old, new))
+    with pytest.raises(ProtT5nvError, match=r"own\.npz: "):
+        EmbeddingStore(tmp_path / "own.npz")["P1"]
+
+
+@pytest.mark.parametrize("suffix", ["npz", "parquet"])
+def test_damaged_files_end_in_one_line(tmp_path, suffix):
+    if suffix == "parquet":
+        pytest.importorskip("pyarrow")
+    path = tmp_path / f"out.{suffix}"
+    write_output(path, proteins(5), ATTRIBUTES)
+    content = path.read_bytes()
+    generator = random.Random(0)
+    refused = 0
+    for _ in range(200):
+        damaged = bytearray(content)
+        for _ in range(generator.randrange(1, 4)):
+            damaged[generator.randrange(len(damaged))] = generator.randrange(256)
+        path.write_bytes(damaged[: generator.choice([len(damaged), generator.randrange(len(damaged))])])
+        try:
+            with EmbeddingStore(path) as store:
+                dict(store.items())
+        except ProtT5nvError as error:
+            assert "\n" not in str(error)
+            refused += 1
+    assert refused > 100
+
+
+@pytest.mark.parametrize("column", ["accession", "original_id", "truncated_from", "embedding"])
+def test_parquet_files_of_other_programs_are_an_error(tmp_path, column):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    write_output(tmp_path / "out.parquet", proteins(3), ATTRIBUTES)
+    parquet.write_table(parquet.read_table(tmp_path / "out.parquet").drop_columns([column]), tmp_path / "out.parquet")
+    with pytest.raises(ProtT5nvError, match=rf"no column {column} of the expected type"):
+        EmbeddingStore(tmp_path / "out.parquet")
 
 
 def test_hdf5_is_the_format_of_any_other_suffix(tmp_path):

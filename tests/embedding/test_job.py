@@ -150,6 +150,7 @@ def test_outputs_with_similar_names_have_their_own_lists_of_skipped_proteins(emb
         ({"dtype": np.float16}, "dtype=<class 'numpy.float16'>: choose"),
         ({"pooling": "median"}, "pooling='median': choose"),
         ({"long": "cut"}, "long='cut': choose truncate"),
+        ({"key": "name"}, "key='name': choose accession, safe, biotrainer"),
         ({"shard": (0, 2)}, "shard=0/2: choose I/N with I from 1 to N"),
         ({"shard": (3, 2)}, "shard=3/2"),
         ({"shard": "1/2"}, "shard='1/2': give two integers"),
@@ -168,3 +169,48 @@ def test_overwrite_computes_the_output_again(embedder, tmp_path, fasta):
     summary = embed_file(fasta, tmp_path / "out.h5", embedder, overwrite=True)
     assert (summary.proteins, summary.complete_already) == (1, False)
     assert (tmp_path / "out.h5").stat().st_mtime_ns > before
+
+
+def test_the_output_names_the_model_for_people(embedder, tiny_checkpoint, tmp_path, fasta):
+    embed_file(fasta, tmp_path / "file.h5", embedder)
+    embed_file(fasta, tmp_path / "memory.h5", ProtT5(ModelConfig.preset("tiny")))
+    names = [EmbeddingStore(tmp_path / f"{name}.h5").attributes["model_name"] for name in ("file", "memory")]
+    assert names == [tiny_checkpoint.stem, "ProtT5"]
+
+
+def test_keys_can_be_chosen(embedder, tmp_path):
+    pytest.importorskip("pyarrow")
+    fasta = tmp_path / "p.fasta"
+    fasta.write_text(">sp|P1|X\nMSLKR\n>a/b\nMKV\n>.\nMS\n")
+    embed_file(fasta, tmp_path / "out.parquet", embedder, pooling="mean")
+    store = EmbeddingStore(tmp_path / "out.parquet")
+    assert list(store) == ["P1", "a/b", "."] and store["a/b"].shape == (64,)
+
+    fasta.write_text(">sp|P1|X\nMSLKR\n>a/b\nMKV\n")
+    embed_file(fasta, tmp_path / "safe.h5", embedder, key="safe")
+    with EmbeddingStore(tmp_path / "safe.h5") as store:
+        assert list(store) == ["P1", "a_b"] and store.original_id("a_b") == "a/b"
+    embed_file(fasta, tmp_path / "biotrainer.h5", embedder, key="biotrainer")
+    with EmbeddingStore(tmp_path / "biotrainer.h5") as store:
+        expected = [hashlib.sha256(text).hexdigest() for text in (b"MSLKR_5", b"MKV_3")]
+        assert list(store) == expected and store.original_id(expected[0]) == "sp|P1|X"
+    with pytest.raises(ProtT5nvError, match="holds other embeddings"):
+        embed_file(fasta, tmp_path / "biotrainer.h5", embedder, key="safe")
+
+    fasta.write_text(">a/b\nMK\n>a_b\nMKV\n")
+    with pytest.raises(ProtT5nvError, match="line 3: a_b: its accession a_b is also that of a/b on line 1"):
+        embed_file(fasta, tmp_path / "out.h5", embedder, key="safe")
+    fasta.write_text(">a\nMK\n>b\nMK\n")
+    with pytest.raises(ProtT5nvError, match="line 3: b: its sequence, and so its key, is also that of a on line 1"):
+        embed_file(fasta, tmp_path / "out.h5", embedder, key="biotrainer")
+
+
+@pytest.mark.parametrize("suffix", ["h5", "npz", "parquet"])
+def test_very_long_ids_are_an_error_in_every_format(embedder, tmp_path, suffix):
+    fasta = tmp_path / "p.fasta"
+    fasta.write_text(f">{'i' * 64_000}\nMSLKR\n")
+    embed_file(fasta, tmp_path / f"out.{suffix}", embedder, pooling="mean")
+    assert list(EmbeddingStore(tmp_path / f"out.{suffix}")) == ["i" * 64_000]
+    fasta.write_text(f">{'i' * 64_001}\nMSLKR\n")
+    with pytest.raises(ProtT5nvError, match=r"line 1: i{100}\.\.\.: its id has 64,001 bytes, and at most 64,000"):
+        embed_file(fasta, tmp_path / f"other.{suffix}", embedder, pooling="mean")

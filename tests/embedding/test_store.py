@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+
 import h5py
 import numpy as np
 import pytest
@@ -60,3 +62,12 @@ def test_errors_name_the_file(path, tmp_path):
     (tmp_path / "text.h5").write_text("text")
     with pytest.raises(ProtT5nvError, match=r"text\.h5: not a readable HDF5 file"):
         EmbeddingStore(tmp_path / "text.h5")
+
+
+def _shape_of(store):
+    return store["Z9"].shape
+
+
+def test_a_spawned_process_opens_the_store_again(path):
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.map(_shape_of, [EmbeddingStore(path)]) == [(3, 4)]
