@@ -214,11 +214,19 @@ def write_safetensors(path: Path, tensors: dict[str, torch.Tensor], metadata: di
         Contiguous tensors by name. Their data must not overlap.
     metadata : dict of str to str
         Texts for the header of the file.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written, for example because the disk is full.
     """
     from safetensors.torch import save_file
 
     # safetensors itself creates files that only their owner can read.
     path.touch()
     mode = stat.S_IMODE(path.stat().st_mode)
-    save_file(tensors, path, metadata=metadata)
+    try:
+        save_file(tensors, path, metadata=metadata)
+    except SafetensorError as error:
+        raise OSError(f"cannot be written ({' '.join(str(error).split())})") from None
     path.chmod(mode)

@@ -52,13 +52,14 @@ def save_nemo(
     settings : mapping, optional
         Further settings for ``model_config.yaml``, such as those of the optimizer.
     verify : bool, default False
-        Whether to read the file with :func:`prott5nv.checkpoint.read_nemo` before it gets its name, for weights from an
-        untrusted source. A file that would be refused is not kept.
+        Whether to read the file with :func:`prott5nv.checkpoint.read_nemo` before it gets its name, for settings from
+        an untrusted source. A file that would be refused is not kept.
 
     Raises
     ------
     ProtT5nvError
-        If the parameters do not fit `config`, the file cannot be written, or it is refused.
+        If the parameters do not fit `config` or are not finite in `dtype`, the file cannot be written, or it is
+        refused.
     """
     import torch
 
@@ -112,6 +113,9 @@ def _checked(
     tensors = {}
     for name in shapes:
         tensor = state_dict[name].detach().to("cpu", dtype).contiguous()
+        if not tensor.isfinite().all():
+            kind = str(dtype).removeprefix("torch.")
+            raise ProtT5nvError(f"the parameter {name!r} contains NaN or infinity as {kind}; expected finite weights")
         # For a view, torch.save would write the whole storage.
         if tensor.untyped_storage().nbytes() != tensor.nbytes:
             tensor = tensor.clone()
@@ -136,7 +140,11 @@ def _write_weights(file: BinaryIO, state: dict[str, torch.Tensor]) -> None:
 
     start = file.tell()
     file.write(bytes(BLOCK))
-    torch.save(state, cast(BinaryIO, _Appender(file)))
+    appender = _Appender(file)
+    try:
+        torch.save(state, cast(BinaryIO, appender))
+    except RuntimeError:  # the way in which PyTorch reports that the disk is full
+        raise appender.error or OSError("the weights cannot be written") from None
     size = file.tell() - start - BLOCK
     file.write(bytes(-size % BLOCK))
     end = file.tell()
@@ -150,9 +158,14 @@ class _Appender(io.RawIOBase):
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
+        self.error: OSError | None = None
 
     def writable(self) -> bool:
         return True
 
     def write(self, data: ReadableBuffer) -> int:
-        return self._file.write(data)
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = error
+            raise

@@ -84,6 +84,17 @@ def test_wrong_parameters_are_refused_and_leave_no_file(minute_model, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("value", "dtype"), [(float("nan"), None), (float("inf"), torch.bfloat16), (1e39, None), (1e6, torch.float16)]
+)
+def test_weights_that_are_not_finite_are_never_written(value, dtype, minute_model, tmp_path):
+    state = {name: tensor.double() for name, tensor in minute_model.state_dict().items()}
+    state["tokens_head.bias"][3] = value
+    with pytest.raises(ProtT5nvError, match=r"'tokens_head\.bias' contains NaN or infinity as (float|bfloat)"):
+        save_nemo(tmp_path / "model.nemo", minute_model.config, state, dtype=dtype)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.slow
 def test_a_failed_write_keeps_the_older_file(minute_model, tmp_path):
     """The process may write at most 4 kB to a file, as on a full disk."""

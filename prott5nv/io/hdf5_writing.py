@@ -1,0 +1,124 @@
+"""Writing of HDF5 files that ends in an error, and not in a crash, if the disk is full.
+
+The HDF5 library crashes when a write fails while it closes a file. Therefore it writes through :class:`_File`, which
+never fails: it keeps the first error, which is raised after HDF5 has closed the file.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import h5py
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer, WriteableBuffer
+
+
+@contextmanager
+def new_hdf5_file(path: str | os.PathLike[str]) -> Iterator[tuple[h5py.File, Callable[[], None]]]:
+    """Create an HDF5 file. Readers will see its members in the order of their creation.
+
+    Parameters
+    ----------
+    path : str or PathLike
+        File to write.
+
+    Yields
+    ------
+    file : h5py.File
+        The empty file.
+    check : callable
+        Raises the error of the first write that failed, if there is one. Call it from time to time, because HDF5 goes
+        on after such an error.
+
+    Raises
+    ------
+    OSError
+        If a write failed, for example because the disk is full. The file is then incomplete.
+    """
+    target = _File(path)
+    try:
+        with h5py.File(target, "w", track_order=True) as file:
+            yield file, target.check
+        target.check()
+    finally:
+        target.close()
+
+
+class _File(io.RawIOBase):
+    """A file for h5py whose writes do not fail.
+
+    What is written after the first error is kept in memory, because HDF5 may read it before it closes the file.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._file = open(path, "w+b", buffering=0)  # noqa: SIM115 (closed by `close`)
+        self._position = 0
+        self._error: OSError | None = None
+        self._unwritten: list[tuple[int, bytes]] = []
+
+    def check(self) -> None:
+        """Raise the error of the first write that failed."""
+        if self._error is not None:
+            raise self._error
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Set the position."""
+        if whence == os.SEEK_END:
+            ends = (start + len(data) for start, data in self._unwritten)
+            offset += max(self._file.seek(0, os.SEEK_END), *ends, 0)
+        elif whence == os.SEEK_CUR:
+            offset += self._position
+        self._position = offset
+        return offset
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._position
+
+    def write(self, data: ReadableBuffer) -> int:
+        """Write all of the data, or keep them."""
+        view = memoryview(data).cast("B")
+        done = 0
+        try:
+            while done < len(view) and self._error is None:
+                self._file.seek(self._position + done)
+                done += self._file.write(view[done:])
+        except OSError as error:
+            self._error = error
+        if done < len(view):
+            self._unwritten.append((self._position + done, bytes(view[done:])))
+        self._position += len(view)
+        return len(view)
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        """Read what has been written, or kept."""
+        view = memoryview(buffer).cast("B")
+        view[:] = bytes(len(view))
+        self._file.seek(self._position)
+        self._file.readinto(view)
+        for start, data in self._unwritten:
+            first, last = max(start, self._position), min(start + len(data), self._position + len(view))
+            if first < last:
+                view[first - self._position : last - self._position] = data[first - start : last - start]
+        self._position += len(view)
+        return len(view)
+
+    def truncate(self, size: int | None = None) -> int:
+        """Set the size of the file."""
+        size = self._position if size is None else size
+        try:
+            if self._error is None:
+                self._file.truncate(size)
+        except OSError as error:
+            self._error = error
+        return size
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+        super().close()
