@@ -85,13 +85,11 @@ def load_with_origin(
         As for :func:`load`, and if the model does not take the kind of input.
     """
     path, attributes = local_path(model)
-    if input != AMINO_ACIDS:
-        attributes["input"] = input
     if path.is_dir():
         from prott5nv.checkpoint.t5_folder import load_t5, read_t5_folder
 
         encoder = load_t5(path, dtype, input=input)
-        return encoder, Origin(path, read_t5_folder(path, input=input).sha256(), attributes)
+        return encoder, Origin(path, read_t5_folder(path).sha256(), attributes | {"input": input})
     if input != AMINO_ACIDS:
         raise ProtT5nvError(f"{path}: takes amino acids only; of the models that can be opened, ProstT5 takes {input}")
     nemo, sha256 = reader.load_with_checksum(path, dtype)

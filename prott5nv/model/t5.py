@@ -79,7 +79,7 @@ class T5Config:  # numpydoc ignore=PR02
     Examples
     --------
     >>> T5Config(vocab_size=128, d_model=1024, d_kv=128, d_ff=16384, num_layers=24, num_heads=32).num_parameters
-    1208142848
+    1208141824
     """
 
     vocab_size: int

@@ -70,12 +70,15 @@ def converted(model, vocabulary: T5Vocabulary = VOCABULARY) -> T5Encoder:
 
 def tokenizer(family: str):
     """Return a tokenizer of transformers with the vocabulary of ``ProtT5``, ``ProstT5`` or ``Ankh``."""
+    from tokenizers import pre_tokenizers
     from transformers import T5Tokenizer
 
     start, extra = ("", 116) if family == "Ankh" else (WORD_START, 100)
     tokens = ["<pad>", "</s>", "<unk>", *(start + letter for letter in LETTERS)]
     tokens += [f"<extra_id_{number}>" for number in range(extra - 1, -1, -1)]
     built = T5Tokenizer(vocab=[(token, 0.0 if "<" in token else -2.0) for token in tokens], extra_ids=extra)
+    if family == "Ankh":  # its vocabulary has no marks of spaces
+        built.backend_tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     if family == "ProstT5":
         built.add_tokens([*STATES, "<fold2AA>", "<AA2fold>"])
     return built
