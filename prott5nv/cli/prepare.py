@@ -56,6 +56,12 @@ def command() -> None:
     help="Use the sizes of ProtT5nv's model card: 4,350 validation and 875,000 test proteins.",
 )
 @click.option("--group-by", metavar="KEY", help="Keep proteins with the same KEY=value in the header in the same set.")
+@click.option(
+    "--groups",
+    metavar="TSV",
+    help="Keep the proteins of a cluster in the same set. TSV is the table that MMseqs2 and DIAMOND write: "
+    "representative and member, with a tab between them.",
+)
 @click.option("--seed", default=42, show_default=True, help="Seed of the random split.")
 @click.option("--records-per-file", default=1_000_000, show_default=True, help="Maximum number of rows in a CSV file.")
 @options.cleaning
@@ -83,6 +89,7 @@ def uniref50(
       prott5nv prepare uniref50 uniref50.fasta.gz -o uniref50/ --split card
       prott5nv prepare uniref50 proteins.fasta -o data/ --val 500 --test 500
       prott5nv prepare uniref50 corpus.fasta.gz -o data/ --group-by c50 --val 0.01 --test 0.01
+      prott5nv prepare uniref50 corpus.fasta.gz -o data/ --groups corpus_cluster.tsv
       prott5nv prepare uniref50 https://ftp.uniprot.org/pub/databases/uniprot/uniref/uniref50/uniref50.fasta.gz \\
         -o uniref50/ --split card
     """

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import string
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from tqdm import tqdm
 
 from prott5nv import __version__
 from prott5nv.data.download import download, is_address
+from prott5nv.data.groups import ClusterTable, Groups, HeaderGroups
 from prott5nv.data.splits import Splitter
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.atomic import whole_folder
@@ -45,6 +47,7 @@ def prepare(
     test: int | float = 0.01,
     split: str | None = None,
     group_by: str | None = None,
+    groups: str | os.PathLike[str] | None = None,
     seed: int = 42,
     records_per_file: int = 1_000_000,
     cleaning: Cleaning = DEFAULT_CLEANING,
@@ -72,6 +75,9 @@ def prepare(
         A key in the headers, such as ``c50`` for ``c50=G0SA20``. Proteins with the same value are in the same split. A
         protein without the key belongs to the group that is named like its id. The sizes must be fractions, here of
         the groups.
+    groups : str or PathLike, optional
+        A table of clusters whose proteins stay together, instead of `group_by`; see
+        :class:`prott5nv.data.groups.ClusterTable`. A protein that is in no cluster is an error.
     seed : int, default 42
         The same seed, options and source give bitwise the same files.
     records_per_file : int, default 1_000_000
@@ -114,6 +120,7 @@ def prepare(
         "test": test,
         "split": split,
         "group_by": group_by,
+        "groups": groups and Path(source_name(groups)).name,
         "seed": seed,
         "records_per_file": records_per_file,
         "gaps": cleaning.gaps,
@@ -121,17 +128,23 @@ def prepare(
     }
     _check_options(options)
     output = Path(os.path.abspath(output))
-    _check_output(output, overwrite, fasta)
+    _check_output(output, overwrite, [fasta, groups])
+    if groups and str(groups) == str(fasta):
+        raise ProtT5nvError(f"{source_name(groups)}: this is both the input and the table of clusters")
     address = release = md5 = None
     if is_address(fasta):
         address = str(fasta)
         fasta, release, md5 = download(address, output.parent)
+    table = ClusterTable(groups) if groups else None
     with whole_folder(output, replace=overwrite) as folder:
-        splits = _write_splits(fasta, folder, options, cleaning)
+        splits = _write_splits(
+            fasta, folder, options, table or (HeaderGroups(group_by) if group_by else None), cleaning
+        )
         provenance = {
             "source": Path(source_name(fasta)).name,
             "source_sha256": splits.pop("source_sha256"),
             "source_address": address,
+            "groups_sha256": table and table.sha256,
             "release": release,
             "publisher_md5": md5,
             **splits,
@@ -168,13 +181,15 @@ def describe(provenance: dict[str, Any]) -> str:
 
 
 def _write_splits(
-    fasta: str | os.PathLike, folder: Path, options: dict[str, Any], cleaning: Cleaning
+    fasta: str | os.PathLike, folder: Path, options: dict[str, Any], groups: Groups | None, cleaning: Cleaning
 ) -> dict[str, Any]:
     """Write the CSV files, and return the part of the provenance that describes them."""
     checksum = hashlib.sha256()
-    names = ("validation", "test", "group_by", "seed", "records_per_file")
-    splitter = Splitter(folder, **{name: options[name] for name in names})
+    names = ("validation", "test", "seed", "records_per_file")
+    splitter = Splitter(folder, groups=groups, **{name: options[name] for name in names})
     counts = _stream(fasta, splitter, checksum, options["max_length"], cleaning)
+    if groups:
+        groups.check(source_name(fasta))
     _check_size(source_name(fasta), counts["records_kept"], splitter, options)
     splitter.finish()
     return {
@@ -189,13 +204,16 @@ def _check_options(options: dict[str, Any]) -> None:
     for name in ("max_length", "records_per_file"):
         if options[name] < 1:
             raise ProtT5nvError(f"{name} must be at least 1, not {options[name]}")
-    group_by, sizes = options["group_by"], [options["validation"], options["test"]]
+    if options["group_by"] and options["groups"]:
+        raise ProtT5nvError("give either group_by or groups (--group-by or --groups), not both")
+    grouping = next((f"{name}={options[name]}" for name in ("group_by", "groups") if options[name]), None)
+    sizes = [options["validation"], options["test"]]
     for name, size in zip(("validation", "test"), sizes, strict=True):
         if size < 0 or (isinstance(size, float) and size >= 1):
             raise ProtT5nvError(f"{name} must be a count (an integer) or a fraction below 1, not {size}")
-        if group_by and isinstance(size, int) and size > 0:
+        if grouping and isinstance(size, int) and size > 0:
             raise ProtT5nvError(
-                f"{name}={size} cannot be exact when whole groups are kept together (group_by={group_by}); "
+                f"{name}={size} cannot be exact when whole groups are kept together ({grouping}); "
                 "give a fraction such as 0.01"
             )
     fraction = sum(size for size in sizes if isinstance(size, float))
@@ -210,9 +228,6 @@ def _check_options(options: dict[str, Any]) -> None:
 
 
 def _check_size(name: str, num_kept: int, splitter: Splitter, options: dict[str, Any]) -> None:
-    group_by = options["group_by"]
-    if num_kept and group_by and not splitter.num_with_group:
-        raise ProtT5nvError(f"{name}: no header has {group_by}=...; check group_by (--group-by {group_by})")
     if splitter.num_offered <= splitter.reservoir_size and splitter.reservoir_size:
         raise ProtT5nvError(
             f"{name}: {num_kept:,} usable proteins are too few for an exact split of {options['validation']:,} "
@@ -221,7 +236,7 @@ def _check_size(name: str, num_kept: int, splitter: Splitter, options: dict[str,
         )
 
 
-def _check_output(output: Path, overwrite: bool, source: str | os.PathLike) -> None:
+def _check_output(output: Path, overwrite: bool, sources: Iterable[str | os.PathLike | None]) -> None:
     if not output.exists():
         return
     if not output.is_dir():
@@ -232,8 +247,11 @@ def _check_output(output: Path, overwrite: bool, source: str | os.PathLike) -> N
         raise ProtT5nvError(f"{output}: the folder is not empty; choose another name, or replace it with --overwrite")
     if not (output / PROVENANCE_FILE).is_file():  # `-o ~ --overwrite` must not delete a home directory
         raise ProtT5nvError(f"{output}: not made by prepare (it has no {PROVENANCE_FILE}), so it is not replaced")
-    if os.path.exists(source) and Path(source).resolve().is_relative_to(output.resolve()):
-        raise ProtT5nvError(f"{source}: this input is inside the folder to replace, {output}; choose another output")
+    for source in sources:
+        if source and os.path.exists(source) and Path(source).resolve().is_relative_to(output.resolve()):
+            raise ProtT5nvError(
+                f"{source}: this input is inside the folder to replace, {output}; choose another output"
+            )
 
 
 def _stream(

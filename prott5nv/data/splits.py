@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from prott5nv.data import CSV_HEADER
+from prott5nv.data.groups import Groups
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.record import Record
 
@@ -79,8 +80,8 @@ class Splitter:
         Gets a folder for each set.
     validation, test : int or float
         A count or a fraction; 0 leaves the set out.
-    group_by : str, optional
-        Key in the headers whose value names the group of a protein.
+    groups : Groups, optional
+        Groups of proteins that stay together.
     seed : int
     records_per_file : int
         Maximum number of rows in a CSV file.
@@ -91,8 +92,6 @@ class Splitter:
         By the names of the sets: ``train``, ``val``, ``test``.
     num_offered : int
         Number of proteins that the reservoir has been offered.
-    num_with_group : int
-        Number of proteins whose header has the key.
     """
 
     def __init__(
@@ -100,7 +99,7 @@ class Splitter:
         folder: Path,
         validation: int | float,
         test: int | float,
-        group_by: str | None,
+        groups: Groups | None,
         seed: int,
         records_per_file: int,
     ):
@@ -115,8 +114,7 @@ class Splitter:
         self.reservoir_size = self.validation_count + (test if isinstance(test, int) else 0)
         self.reservoir: list[bytes] = []
         self.num_offered = 0
-        self.num_with_group = 0
-        self._marker = f" {group_by}=" if group_by else None
+        self._groups = groups
         self._key = b"%d " % seed
         self._generator = random.Random(seed)
 
@@ -130,7 +128,7 @@ class Splitter:
             Its row in a CSV file.
         """
         if self.held_out_fraction:
-            number = self._generator.random() if self._marker is None else self._hash_of_group(record, self._marker)
+            number = self._generator.random() if self._groups is None else self._hash(self._groups.group_of(record))
             if number < self.held_out_fraction:
                 self.files["val" if number < self.validation_fraction else "test"].write(row)
                 return
@@ -144,11 +142,8 @@ class Splitter:
                 row, self.reservoir[position] = self.reservoir[position], row
         self.files["train"].write(row)
 
-    def _hash_of_group(self, record: Record, marker: str) -> float:
-        """Return a number in [0, 1) that depends only on the seed and the name of the group."""
-        words = record.description.partition(marker)[2].split(None, 1)
-        self.num_with_group += len(words) > 0
-        group = words[0] if words else record.id
+    def _hash(self, group: str) -> float:
+        """Return a number in [0, 1) that depends only on the seed and the name of a group."""
         digest = hashlib.blake2b(self._key + group.encode(), digest_size=8).digest()
         return int.from_bytes(digest, "big") / 2**64
 

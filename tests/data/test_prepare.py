@@ -121,6 +121,66 @@ def test_protein_without_the_key_joins_the_group_named_after_it(tmp_path):
     assert any(where[f"r{n + 1}"] != where[f"k{n}"] for n in range(299))
 
 
+@pytest.fixture
+def clustered(tmp_path):
+    """400 proteins with the headers of UniProt, NCBI and others, and a table of 100 clusters with shortened ids."""
+    kinds = [("sp|Q{0}|N{0}", "Q{0}"), ("ref|NP_{0}.1|", "NP_{0}.1"), ("UniRef50_{0}", "UniRef50_{0}"), ("{0}", "{0}")]
+    fasta, lines = [], []
+    for number in range(400):
+        header, short = (text.format(number) for text in kinds[number // 100])
+        fasta.append(f">{header} protein\n{protein(number)}\n")
+        lines.append(f"{kinds[0][1].format(number % 100)}\t{short}\n")
+    (tmp_path / "clustered.fasta").write_text("".join(fasta))
+    (tmp_path / "clusters.tsv").write_text("".join(lines) + lines[0])  # a line may occur twice
+    return tmp_path / "clustered.fasta", tmp_path / "clusters.tsv"
+
+
+def test_clusters_stay_together(clustered, tmp_path):
+    fasta, table = clustered
+    provenance = prepare(fasta, tmp_path / "out", groups=table, validation=0.2, test=0.2)
+    sets = {}
+    for split in ("train", "val", "test"):
+        for row in rows(tmp_path / "out", split):
+            assert sets.setdefault(int(row["record_id"]) % 100, split) == split
+    assert len(sets) == 100 and set(sets.values()) == {"train", "val", "test"}
+    assert provenance["options"]["groups"] == "clusters.tsv"
+    assert provenance["groups_sha256"] == hashlib.sha256(table.read_bytes()).hexdigest()
+
+
+def test_proteins_without_a_cluster_are_an_error_with_their_number(clustered, tmp_path):
+    fasta, table = clustered
+    table.write_text("".join(table.read_text().splitlines(keepends=True)[3:-1]))
+    with pytest.raises(ProtT5nvError, match=r"clusters.tsv: 3 of 400 proteins of .* in no cluster, sp\|Q0\|N0 first"):
+        prepare(fasta, tmp_path / "out", groups=table)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("Q0", "line 402: not two ids with a tab"),
+        ("Q0\t", "line 402: not two ids with a tab"),
+        ("Q0\tQ1\tQ2", "line 402: not two ids with a tab"),
+        ("Q5\tNP_100.1", "line 402: NP_100.1 is also a member of the cluster of Q0"),
+    ],
+)
+def test_a_malformed_table_of_clusters_is_an_error(clustered, tmp_path, line, message):
+    fasta, table = clustered
+    table.write_text(table.read_text() + line + "\n")
+    with pytest.raises(ProtT5nvError, match=message):
+        prepare(fasta, tmp_path / "out", groups=table)
+
+
+def test_groups_need_fractions_and_one_source(clustered, tmp_path):
+    fasta, table = clustered
+    with pytest.raises(ProtT5nvError, match=r"kept together \(groups=clusters.tsv\)"):
+        prepare(fasta, tmp_path / "out", groups=table, validation=5)
+    with pytest.raises(ProtT5nvError, match="either group_by or groups"):
+        prepare(fasta, tmp_path / "out", groups=table, group_by="c50")
+    with pytest.raises(ProtT5nvError, match="both the input and the table"):
+        prepare("-", tmp_path / "out", groups="-")
+
+
 def test_dropped_proteins_are_counted(tmp_path):
     path = tmp_path / "source.fasta.gz"
     kept = [("a", "MKV"), ("x,y", "mkvx"), ("edge", "M" * 512), ("j", "MJBZUOX"), ("stop", "MLV*")]
