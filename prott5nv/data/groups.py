@@ -96,8 +96,8 @@ class ClusterTable:
                     self._add(line, number)
         except sqlite3.OperationalError as error:
             raise ProtT5nvError(
-                f"{self._name}: no room for this table in the folder of temporary files ({error}): set SQLITE_TMPDIR to "
-                "a folder with more space"
+                f"{self._name}: no room for this table in the folder of temporary files ({error}): set SQLITE_TMPDIR "
+                "to a folder with more space"
             ) from None
         self.sha256 = checksum.hexdigest()
 

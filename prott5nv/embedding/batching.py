@@ -140,6 +140,50 @@ def batches_of(items: Iterable[Item], length_of: Callable[[Item], int], max_toke
         yield batch
 
 
+class TokenBudget:
+    """Number of tokens of a batch, which shrinks when a batch does not fit into memory and grows again afterwards.
+
+    Other programs may have used the memory for a while. After a number of batches that fit, the budget is doubled. The
+    number doubles with each failure, so that a budget that is too large is not tried again and again.
+
+    Parameters
+    ----------
+    tokens : int
+        The budget at the beginning, which is also its upper limit.
+
+    Attributes
+    ----------
+    tokens : int
+        The current budget.
+
+    Examples
+    --------
+    >>> budget = TokenBudget(1000)
+    >>> budget.failed(fitting=400)
+    >>> for _ in range(32):
+    ...     budget.succeeded()
+    >>> budget.tokens
+    800
+    """
+
+    def __init__(self, tokens: int) -> None:
+        self.tokens = self._most = tokens
+        self._successes, self._patience = 0, 16
+
+    def succeeded(self) -> None:
+        """Note that a batch fitted into memory."""
+        self._successes += 1
+        if self.tokens < self._most and self._successes >= self._patience:
+            self.tokens = min(self._most, 2 * self.tokens)
+            self._successes = 0
+
+    def failed(self, fitting: int) -> None:
+        """Note that a batch did not fit, and that one of `fitting` tokens will be tried."""
+        self.tokens = min(self.tokens, fitting)
+        self._successes = 0
+        self._patience *= 2
+
+
 def join(parts: list[tuple[int, np.ndarray]]) -> np.ndarray:
     """Join the rows of a protein's windows. Where windows overlap, their rows are averaged.
 

@@ -22,7 +22,7 @@ import torch
 
 from prott5nv.assets import BUILTIN_MODEL
 from prott5nv.checkpoint.models import load_with_origin, no_span_decoder
-from prott5nv.embedding.batching import LongProteins, Window, batches_of, join, window_starts
+from prott5nv.embedding.batching import LongProteins, TokenBudget, Window, batches_of, join, window_starts
 from prott5nv.embedding.pooling import POOLINGS
 from prott5nv.embedding.proteins import NamedSequence, Protein, named_sequences
 from prott5nv.errors import ProtT5nvError
@@ -90,7 +90,7 @@ class Embedder:
         Checksum of the model: of its file or folder, or of configuration and weights of a model in memory; see
         :meth:`prott5nv.model.encoder.Encoder.sha256`.
     max_tokens : int
-        Number of residues to compute at once. It shrinks when a batch does not fit into memory.
+        Number of residues to compute at once. It shrinks when a batch does not fit into memory, and grows again later.
 
     Raises
     ------
@@ -143,7 +143,7 @@ class Embedder:
         self.tokenizer = network.tokenizer
         self.limit = self._checked_limit(max_length)
         self._network = network.place(self.hardware.device, self.hardware.dtype).eval()
-        self.max_tokens = max_tokens or residue_budget(self.config, self.hardware)
+        self._budget = TokenBudget(max_tokens or residue_budget(self.config, self.hardware))
         if compile:
             for module in self._network.feed_forwards():
                 module.compile(dynamic=True)  # The number of residues differs from batch to batch.
@@ -162,6 +162,15 @@ class Embedder:
         if max_length != limit:
             self.attributes["max_length"] = str(max_length)
         return max_length
+
+    @property
+    def max_tokens(self) -> int:
+        """Number of residues to compute at once."""
+        return self._budget.tokens
+
+    @max_tokens.setter
+    def max_tokens(self, tokens: int) -> None:
+        self._budget = TokenBudget(tokens)
 
     @property
     def name(self) -> str:
@@ -344,6 +353,7 @@ class Embedder:
         """Return the rows of each window. A batch that does not fit into memory is halved until it does."""
         try:
             rows = self._forward([window.tokens_T for window in batch])
+            self._budget.succeeded()
             return [self._checked(window, rows_TD) for window, rows_TD in zip(batch, rows, strict=True)]
         except (RuntimeError, MemoryError) as error:
             if not _is_out_of_memory(error):
@@ -354,7 +364,7 @@ class Embedder:
         if len(batch) == 1:
             return [ProtT5nvError(f"{batch[0].name}: not enough memory for its {batch[0].length} residues alone")]
         half = len(batch) // 2
-        self.max_tokens = min(self.max_tokens, sum(window.length for window in batch[:half]))
+        self._budget.failed(sum(window.length for window in batch[:half]))
         return [*self._encode(batch[:half]), *self._encode(batch[half:])]
 
     def _checked(self, window: Window, rows_TD: np.ndarray) -> np.ndarray | ProtT5nvError:

@@ -79,7 +79,7 @@ class FlipFile(NamedTuple):
     def git_hash(self) -> str:
         """Return the hash that git computes for the file on disk, which identifies FLIP's own archives."""
         content = self.path.read_bytes()
-        return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+        return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
 class _Bounded(io.RawIOBase):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 
@@ -82,6 +84,8 @@ def choose_hardware(device: str = "auto", precision: str = "auto") -> Hardware:
     if precision not in ("auto", *PRECISIONS):
         raise ProtT5nvError(f"precision={precision!r}: choose auto, {', '.join(PRECISIONS)}")
     chosen = _find_device(device)
+    if chosen.type == "cpu":
+        _allow_forks()
     if precision != "auto":
         return Hardware(chosen, precision, "requested")
     if chosen.type == "cuda":
@@ -122,6 +126,16 @@ def residue_budget(config: EncoderConfig, hardware: Hardware) -> int:
     free_bytes, _ = torch.cuda.mem_get_info(hardware.device)
     residues = free_bytes // 4 // (config.activations_per_residue * hardware.dtype.itemsize)
     return max(config.max_residues or 1, min(_GPU_BUDGET, residues))
+
+
+@cache
+def _allow_forks() -> None:
+    """Let processes that are forked from now on compute, with one thread each.
+
+    The threads of OpenMP do not exist in a forked process, and PyTorch would wait for them forever.
+    """
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
 def _find_device(name: str) -> torch.device:

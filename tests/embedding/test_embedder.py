@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import warnings
@@ -384,3 +385,47 @@ embed_file("p.fasta", "stopped.h5", embedder)
     reason = "p.fasta: line 3: large: not enough memory for its 10000 residues alone"
     assert f"3\tlarge\t{reason}\n" in (tmp_path / "out.h5.skipped.tsv").read_text()
     assert f"ProtT5nvError: {reason}" in out.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_process_that_is_forked_after_threaded_use_computes(tmp_path):
+    code = """
+import os, torch
+from prott5nv import Embedder, ModelConfig, ProtT5, seqs_to_embedding
+torch.set_num_threads(2)
+embedder = Embedder(ProtT5(ModelConfig.preset("tiny")), device="cpu")
+sequences = ["ACDEFGHIKLMNPQRSTVWY" * 20] * 8
+expected = seqs_to_embedding(sequences, embedder)
+if os.fork() == 0:
+    same = all((a - b).max() < 1e-5 for a, b in zip(seqs_to_embedding(sequences, embedder), expected))
+    os._exit(0 if same else 1)
+print(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        assert process.communicate(timeout=120)[0] == "0\n"
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_the_budget_grows_again_after_a_failure(monkeypatch):
+    embedder = Embedder(ProtT5(ModelConfig.preset("tiny")), precision="fp32", max_tokens=40)
+    forward = embedder._forward
+    largest = [0]
+
+    def limited(tokens):
+        largest.append(sum(map(len, tokens)))
+        if len(largest) < 4 and largest[-1] > 20:
+            raise MemoryError
+        return forward(tokens)
+
+    monkeypatch.setattr(embedder, "_forward", limited)
+    assert len(list(embedder.embed(["MSLKRMSLKR"] * 8))) == 8
+    assert embedder.max_tokens == 20
+    assert len(list(embedder.embed(["MSLKRMSLKR"] * 400))) == 400
+    assert embedder.max_tokens == max(largest[-20:]) == 40
+    embedder.max_tokens = 30
+    assert len(list(embedder.embed(["MSLKRMSLKR"] * 400))) == 400
+    assert embedder.max_tokens == 30
