@@ -118,6 +118,8 @@ def _linear(task: Task, *, pooled: bool) -> list[np.ndarray]:
         rows = np.stack([features.batch([i])[0].numpy().ravel() for i in indices])
         sets[part] = rows, np.concatenate([task.targets[i] for i in indices])
     varying = sets["train"][0].std(0) > 0
+    if not varying.any():  # sequences of equal composition: only the intercept is left
+        return _constant(task)
     sets = {part: (rows[:, varying], targets) for part, (rows, targets) in sets.items()}
     best_score, best_model = -np.inf, make_pipeline()
     for penalty in _RIDGE_PENALTIES if task.label == "number" else _LOGISTIC_PENALTIES:

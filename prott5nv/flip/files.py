@@ -9,11 +9,11 @@ import os
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 from urllib.request import urlopen
 
 from prott5nv.errors import ProtT5nvError
@@ -24,9 +24,12 @@ from prott5nv.io.source import open_source
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
+T = TypeVar("T")
+
 _ARCHIVE = "splits.zip"
 _ENCRYPTED = 1  # a bit of a zip member's flags
-MAX_SIZE = 1 << 28  # bytes of a file after unpacking; the largest ones of FLIP have about 1 << 25
+MAX_SIZE = 1 << 26  # bytes of a file after unpacking; the largest ones of FLIP have about 1 << 24
+MAX_RECORDS = 200_000  # proteins in a file; the largest ones of FLIP have about 30,000
 
 
 class FlipFile(NamedTuple):
@@ -74,12 +77,20 @@ class FlipFile(NamedTuple):
     def records(self) -> Iterator[Record]:
         """Stream the FASTA records."""
         with self.open() as stream:
-            yield from parse_fasta(stream, self.name)
+            yield from counted_records(parse_fasta(stream, self.name), self.name)
 
     def git_hash(self) -> str:
         """Return the hash that git computes for the file on disk, which identifies FLIP's own archives."""
         content = self.path.read_bytes()
         return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
+def counted_records(records: Iterable[T], name: str) -> Iterator[T]:
+    """Stream records, and raise an error if there are far more of them than in FLIP's files."""
+    for number, record in enumerate(records, 1):
+        if number > MAX_RECORDS:
+            raise ProtT5nvError(f"{name}: more than {MAX_RECORDS:,} proteins, and no file of FLIP has so many")
+        yield record
 
 
 class _Bounded(io.RawIOBase):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +22,7 @@ from prott5nv.errors import ProtT5nvError
 from prott5nv.flip.adapters import load_trainable_encoder, merge_adapters
 from prott5nv.flip.baselines import scored_baselines
 from prott5nv.flip.config import PREDICTIONS_FILE, RESULT_FILE, FinetuneConfig, TaskConfig
+from prott5nv.flip.exclusive import exclusive_folder
 from prott5nv.flip.features import Features, LiveEncoder, stored_embeddings
 from prott5nv.flip.heads import HEADS, POOLED, Head, make_head
 from prott5nv.flip.metrics import confusions, scores_by_length
@@ -84,7 +87,7 @@ def finetune(config: FinetuneConfig) -> FinetuneRun:
     ------
     ProtT5nvError
         If the table or the model is missing or invalid, the head does not fit the task, results exist in the output
-        folder, or NaN or infinity is computed.
+        folder, another process writes to it, NaN or infinity is computed, or the disk is full.
     """
     encoder_path, _ = local_path(model_file(config.model.restore_encoder_path))
     if not encoder_path.exists():
@@ -92,12 +95,28 @@ def finetune(config: FinetuneConfig) -> FinetuneRun:
             f"{encoder_path}: no such file or folder; model.restore_encoder_path takes a .nemo file, or the folder of "
             "a T5 model"
         )
-    folder = Path(config.output_dir)
+    folder = Path(os.path.realpath(config.output_dir))
     outputs = [folder / name for name in (MODEL_FILE, PREDICTIONS_FILE, RESULT_FILE)]
-    check_outputs(outputs, [encoder_path, config.task.file], overwrite=config.overwrite)
+    # Two runs side by side would mix their files. The lock is beside the folder, which appears when it is complete.
+    lock = folder.with_name(f"{folder.name}.partial")
+    try:
+        with exclusive_folder(lock, f"results to {folder}", wait=False):
+            check_outputs(outputs, [encoder_path, config.task.file], overwrite=config.overwrite)
+            try:
+                return _finetune(config, encoder_path, folder)
+            finally:
+                with suppress(OSError):  # files of the user are in it
+                    lock.rmdir()
+    except OSError as error:
+        raise ProtT5nvError(f"{error.filename or folder}: {error.strerror or error}") from None
+
+
+def _finetune(config: FinetuneConfig, encoder_path: Path, folder: Path) -> FinetuneRun:
+    """Train and score the heads, and write the results."""
     task = _load_table(config.task, Path(config.data_dir))
     if config.proteins_per_set is not None:
         task = task.subset(config.proteins_per_set)
+    _check_learnable(task, config.task.file)
     head = config.task.head.settings(config.task.head.name)
     make_head(task.level, 1, 1, **head)  # reports a head that does not fit the task before the work begins
     logger.info(_describe(task))
@@ -152,6 +171,21 @@ def _load_table(config: TaskConfig, data: Path) -> Task:
         cleaning=Cleaning(config.gaps, config.allow_nucleotides),
         skip_missing=config.skip_missing,
     )
+
+
+def _check_learnable(task: Task, table: str) -> None:
+    """Refuse a task from which nothing can be learnt, before any work begins."""
+    for part in SETS:
+        if not any(task.scored(i).any() for i in task.indices(part)):
+            raise ProtT5nvError(f"{table}: no target of the {part} set is scored")
+    train = task.indices("train")
+    if task.level == "protein" and len({task.sequences[i] for i in train}) == 1:
+        raise ProtT5nvError(f"{table}: all proteins of the train set have the same sequence; nothing can be learnt")
+    if task.label == "class":
+        present = {target for i in train for target in task.targets[i][task.scored(i)].tolist()}
+        if len(present) == 1:
+            name = task.classes[present.pop()]
+            raise ProtT5nvError(f"{table}: all targets of the train set are {name!r}; nothing can be learnt")
 
 
 def _describe(task: Task) -> str:

@@ -21,6 +21,7 @@ from prott5nv.model.dropout import dropout as cheap_dropout
 # Lower limits relative to the average column or direction, so that one that barely varies (such as a rare letter) is
 # not amplified.
 _MIN_RELATIVE_STD = 0.25
+_MIN_RELATIVE_TO_VALUE = 1e-6
 _MIN_RELATIVE_VARIANCE = 1e-4
 
 
@@ -159,7 +160,13 @@ class _ProteinHead(Head):
 
     def set_scale(self, rows: Tensor) -> None:
         std_D = rows.std(0, correction=0)
-        self.feature_std.copy_(std_D.clamp(min=_MIN_RELATIVE_STD * float(std_D.mean())).clamp(min=torch.finfo().tiny))
+        # Below the last of these limits, differences between rows are rounding errors.
+        smallest = max(
+            torch.finfo().tiny,
+            _MIN_RELATIVE_STD * float(std_D.mean()),
+            _MIN_RELATIVE_TO_VALUE * float(rows.abs().max()),
+        )
+        self.feature_std.copy_(std_D.clamp(min=smallest))
 
     def rescale(self, rows: Tensor) -> Tensor:
         return rows / self.feature_std

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from prott5nv.errors import ProtT5nvError
-from prott5nv.flip.files import FlipFile
+from prott5nv.flip.files import FlipFile, counted_records
 from prott5nv.io.cleaning import Cleaning, clean_labelled, is_missing, refuse_missing, select
 from prott5nv.io.delimited import DelimitedTable
 from prott5nv.io.record import Record
@@ -107,7 +107,7 @@ def read_table(file: FlipFile, part: str | None = None) -> Iterator[LabelledRow]
         if target is None or "sequence" not in columns or (part is None and "set" not in columns):
             expected = f"sequence, {' or '.join(TARGET_COLUMNS)}" + ("" if part else ", set")
             raise ProtT5nvError(f"{file.name}: expected columns {expected}; found {', '.join(columns) or 'none'}")
-        rows = list(table.dictionaries())
+        rows = list(counted_records(table.dictionaries(), file.name))
         if part is None:
             refuse_missing(((f"{file.name}: line {line}", row["set"]) for line, row in rows), "set")
         for number, (line, row) in enumerate(rows):

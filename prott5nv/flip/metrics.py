@@ -113,7 +113,7 @@ def selection_score(task: Task, outputs: Sequence[np.ndarray], indices: Sequence
         total_KK = confusions(task, indices, outputs).sum(0)
         return float(np.trace(total_KK) / max(1, total_KK.sum()))
     measured = np.concatenate([task.targets[i] for i in indices])
-    return float(np.nanmean((np.concatenate(outputs) - measured) ** 2))
+    return float(np.nanmean((np.concatenate(outputs).astype(np.float64) - measured) ** 2))
 
 
 def confusions(task: Task, indices: Sequence[int] | np.ndarray, outputs: Sequence[np.ndarray]) -> np.ndarray:

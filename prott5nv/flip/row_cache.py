@@ -11,9 +11,8 @@ from __future__ import annotations
 import io
 import logging
 import os
-import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 from typing import BinaryIO
@@ -21,7 +20,8 @@ from typing import BinaryIO
 import numpy as np
 
 from prott5nv.errors import ProtT5nvError
-from prott5nv.io.atomic import lock_folder, publish, unlock_folder
+from prott5nv.flip.exclusive import exclusive_folder
+from prott5nv.io.atomic import publish
 
 logger = logging.getLogger(__name__)
 
@@ -82,11 +82,14 @@ def write_rows(path: Path, lengths: Sequence[int], width: int, embed: Callable[[
     """
     folder = path.with_name(f"{path.name}.partial")
     try:
-        with _exclusive(path, folder):
+        with exclusive_folder(folder, str(path), wait=True):
             if not path.is_file():
                 _write_partial(folder, lengths, width, embed)
                 publish(folder / "rows.npy", path)
-            shutil.rmtree(folder)
+            for name in ("rows.npy", "journal.txt"):
+                (folder / name).unlink(missing_ok=True)
+            with suppress(OSError):  # files of the user are in it
+                folder.rmdir()
     except OSError as error:
         raise ProtT5nvError(
             f"{path}: {error.strerror or error}; finished embeddings are kept in {folder}: give the same command again"
@@ -146,22 +149,3 @@ def _header(shape: tuple[int, int]) -> bytes:
         header, {"descr": np.lib.format.dtype_to_descr(DTYPE), "fortran_order": False, "shape": shape}
     )
     return header.getvalue()
-
-
-@contextmanager
-def _exclusive(path: Path, folder: Path) -> Iterator[None]:
-    """Create and lock the partial folder. Wait for another process that has locked it."""
-    while True:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = lock_folder(folder)
-        if lock is None:
-            logger.info("waiting for another process that may be writing %s", path)
-            lock = lock_folder(folder, wait=True)
-        # The other process removes the folder when it has finished.
-        if lock is None or (folder.exists() and os.path.samestat(os.fstat(lock), folder.stat())):
-            break
-        unlock_folder(lock)
-    try:
-        yield
-    finally:
-        unlock_folder(lock)

@@ -25,6 +25,7 @@ from prott5nv.io.source import open_source
 from prott5nv.io.text import counted
 
 _BLOCK = 1 << 20
+_MAX_TARGET = 1e15  # sums of its square are finite in float32
 _MAX_DESCRIPTION = 1 << 22  # bytes
 LEVELS = ("residue", "protein")
 LABELS = ("class", "number")
@@ -352,6 +353,11 @@ def _parse_target(cells: Sequence[str], label: str, classes: Sequence[str], expe
         if not np.isfinite(numbers).all():
             cell = cells[int(np.argmin(np.isfinite(numbers)))]
             raise ProtT5nvError(f"{where}: the target {cell!r} is not a finite number")
+        if (largest := float(np.abs(numbers).max(initial=0))) > _MAX_TARGET:
+            raise ProtT5nvError(
+                f"{where}: a target of {largest:g} is larger than {_MAX_TARGET:g}; rescale the targets, for example by "
+                "taking their logarithm"
+            )
         return numbers
     index = {name: i for i, name in enumerate(classes)}
     try:

@@ -86,6 +86,8 @@ def fit(head: Head, features: Features, task: Task, config: TrainingConfig, seed
             optimizer.zero_grad()
             schedule.step()
         score = selection_score(task, predict(head, features, task, val, config.max_tokens), val)
+        if not np.isfinite(score):
+            raise ProtT5nvError(f"seed {seed}, epoch {epoch}: the validation score is {score}; lower task.training.lr")
         history.append({"epoch": epoch, "loss": loss / steps_per_epoch, task.metric: score})
         logger.info("seed %d, epoch %d, loss %.4f, %s %.4f", seed, epoch, loss / steps_per_epoch, task.metric, score)
         higher_is_better = score if task.label == "class" else -score

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from prott5nv import ProtT5nvError
 from prott5nv.cli import command
+from prott5nv.flip.exclusive import exclusive_folder
 from prott5nv.flip.predict import predict_file
 from prott5nv.flip.predictor import Predictor
 from prott5nv.flip.prepare import FLIP
@@ -233,3 +234,54 @@ def test_predict_checks_its_input_first_and_skips_on_request(finetune, tmp_path,
     overflow.calls = [0, 1]
     assert run("--overwrite", "--on-error", "skip").exit_code == 3
     assert [row["id"] for row in table(output)] == ["P2"] and "P1" in listing.read_text()
+
+
+ROWS = {part: ["MSLK,1", "MSLR,2", "MKLK,3"] for part in ("train", "val", "test")}
+
+
+@pytest.mark.parametrize(
+    ("label", "train", "message"),
+    [
+        ("number", ["MSLK,1", "MSLK,2", "MSLK,3"], "all proteins of the train set have the same sequence"),
+        ("class", ["MSLK,1", "MSLR,1", "MKLK,1"], "all targets of the train set are '1'"),
+        ("number", ["MSLK,1e20", "MSLR,1", "MKLK,1"], "line 2: row 1: a target of 1e+20 is larger than 1e+15"),
+        ("number", ["MSLK,1e39", "MSLR,1", "MKLK,1"], "line 2: row 1: the target '1e39' is not a finite number"),
+    ],
+)
+def test_a_table_from_which_nothing_can_be_learnt_is_one_line(label, train, message, tiny_checkpoint, tmp_path):
+    rows = [f"{row},{part}" for part, lines in {**ROWS, "train": train}.items() for row in lines]
+    (tmp_path / "own.csv").write_text("\n".join(["sequence,target,set", *rows]))
+    options = ["--model", str(tiny_checkpoint), "-o", str(tmp_path / "run")]
+    arguments = [str(tmp_path / "own.csv"), "--level", "protein", "--label", label, f"cache_dir={tmp_path}/cache"]
+    with pytest.raises(ProtT5nvError) as caught:
+        CliRunner().invoke(command, ["finetune", *arguments, *options], catch_exceptions=False)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != tiny_checkpoint.name) == ["own.csv"]
+
+
+def test_sequences_of_equal_composition_have_a_constant_baseline(finetune, tmp_path):
+    train = ["MSLK,1", "MLSK,2", "MKSLMKSL,3"]
+    rows = [f"{row},{part}" for part, lines in {**ROWS, "train": train}.items() for row in lines]
+    (tmp_path / "own.csv").write_text("\n".join(["sequence,target,set", *rows]))
+    settings = ["--level", "protein", "--label", "number", "task.training.epochs=1", "seeds=[1]"]
+    _, result = finetune(tmp_path / "own.csv", *settings)
+    results = result["results"]
+    assert results["composition"]["all"]["mse"]["mean"] == results["constant"]["all"]["mse"]["mean"]
+
+
+def test_a_second_run_into_the_same_folder_is_refused(tiny_checkpoint, flip_data, tmp_path):
+    (tmp_path / "run.partial").mkdir()
+    (tmp_path / "run.partial" / "mine").touch()
+    options = ["--model", str(tiny_checkpoint), "--data", str(flip_data), "-o", str(tmp_path / "run")]
+    settings = ["gb1", "seeds=[1]", "task.training.epochs=1", "baselines=false", f"cache_dir={tmp_path}/cache"]
+
+    def run():
+        return CliRunner().invoke(command, ["finetune", *settings, *options], catch_exceptions=False)
+
+    message = r"another process is writing results to .*run; wait for it"
+    other = exclusive_folder(tmp_path / "run.partial", "something", wait=False)
+    with other, pytest.raises(ProtT5nvError, match=message):
+        run()
+    assert not (tmp_path / "run").exists()
+    assert run().exit_code == 0
+    assert (tmp_path / "run.partial" / "mine").exists()

@@ -234,6 +234,18 @@ def test_bombs_are_refused(name, tmp_path, monkeypatch):
     assert not list((tmp_path / "out").rglob("*.csv"))
 
 
+def test_too_many_records_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("prott5nv.flip.files.MAX_RECORDS", 3)
+    for name, content in (
+        ("mixed_split.csv", "sequence,target,set\n" + "MKV,40,train\n" * 4),
+        ("mixed_split.fasta", "".join(f">P{number} TARGET=1 SET=train\nMKV\n" for number in range(4))),
+    ):
+        (tmp_path / name).write_text(content)
+        with pytest.raises(ProtT5nvError, match="more than 3 proteins"):
+            prepare("meltome", tmp_path, tmp_path / "out")
+        (tmp_path / name).unlink()
+
+
 def test_genuine_files_have_the_counts_of_the_model_card(shared, tmp_path):
     for task in ("secondary_structure", "conservation", "gb1"):
         for prepared in prepare(task, shared / "data" / "flip", tmp_path):
