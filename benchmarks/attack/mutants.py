@@ -114,7 +114,10 @@ def attack(
 
 
 def outcome_of(load: Callable[[], bool], path: Path) -> tuple[str, str]:
-    """Run `load`, which returns whether the numbers are right, and return how it ended with the message."""
+    """Run `load`, which returns whether the numbers are right, and return how it ended with the message.
+
+    A message is clear if it is one line that names the file at `path`.
+    """
     try:
         return (RIGHT if load() else CHANGED), ""
     except ProtT5nvError as error:
