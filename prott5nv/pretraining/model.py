@@ -343,17 +343,24 @@ class ProtT5nvModel(ModelPT):
 
         The saved schedule ends at the old ``max_steps``, after which the learning rate would be zero.
         """
-        shapes = {name: whole_shape(parameter) for name, parameter in self.named_parameters()}
-        check_resumable(checkpoint, self._description(), shapes)
         [optimizer], [schedule] = self.configure_optimizers()
         optimized = [whole_shape(parameter) for group in self._parameter_groups() for parameter in group]
-        check_training_state(checkpoint, optimizer, schedule["scheduler"], optimized, self.trainer.precision_plugin)
+        try:
+            check_resumable(checkpoint, self._description(), self._whole_shapes())
+            check_training_state(checkpoint, optimizer, schedule["scheduler"], optimized, self.trainer.precision_plugin)
+        except ProtT5nvError as error:
+            raise ProtT5nvError(f"{self.trainer.ckpt_path}: {error}") from None
         checkpoint["loops"] = loops_at(self.trainer, checkpoint["global_step"])
         for state in checkpoint["lr_schedulers"]:
             state["max_steps"] = self.trainer.max_steps
         self._map_tensors(checkpoint, own_shard)
         self._spikes.recent.extend(checkpoint["prott5nv"]["recent_losses"])
         self._validated_step = checkpoint["prott5nv"].get("validated_step")
+
+    def _whole_shapes(self) -> dict[str, tuple[int, ...] | None]:
+        """Return the shapes of the entries of the state dict, without tensor-parallel shards."""
+        shapes = {name: whole_shape(parameter) for name, parameter in self.named_parameters()}
+        return {name: shapes.get(name) for name in self.state_dict()}
 
     def _description(self) -> dict[str, Any]:
         """Return what a run must have in common with a checkpoint to resume from it, beside the model."""
@@ -381,11 +388,20 @@ class ProtT5nvModel(ModelPT):
         Parameters
         ----------
         save_path : str or Path
+
+        Raises
+        ------
+        ProtT5nvError
+            On the first rank, if the file cannot be written.
         """
         weights = self._whole_weights()
         if dist.get_rank() == 0:
-            Path(save_path).parent.mkdir(parents=True, exist_ok=True)
-            save_nemo(save_path, self.config, weights)
+            try:
+                Path(save_path).parent.mkdir(parents=True, exist_ok=True)
+                save_nemo(save_path, self.config, weights)
+            except (OSError, RuntimeError) as error:  # PyTorch raises RuntimeError if the disk is full
+                reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+                raise ProtT5nvError(f"{save_path}: the model cannot be written: {reason}") from None
 
     def _whole_weights(self) -> dict[str, Tensor]:
         """Return the weights by the names of :class:`prott5nv.ProtT5`; all ranks call this together."""
@@ -482,10 +498,9 @@ class ProtT5nvModel(ModelPT):
         cfg, state = read_model(checkpoint_path, override_config or {})
         model = cls(cfg, trainer)
         model.configure_model()
-        parameters = dict(model.named_parameters())
-        if tensor_shapes(state) != {name: whole_shape(parameter) for name, parameter in parameters.items()}:
+        if tensor_shapes(state) != model._whole_shapes():
             raise ProtT5nvError(f"{checkpoint_path}: its weights do not fit its configuration")
-        model.load_state_dict(map_state(state, parameters, own_shard))
+        model.load_state_dict(map_state(state, dict(model.named_parameters()), own_shard))
         return model
 
     def load_weights(self, state_dict: dict[str, Tensor]) -> None:

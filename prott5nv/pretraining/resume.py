@@ -18,8 +18,16 @@ from prott5nv.errors import ProtT5nvError
 from prott5nv.pretraining.checkpoint_files import read_checkpoint
 from prott5nv.pretraining.config import architecture, as_dict
 
-Shapes = Mapping[str, tuple[int, ...]]
+#: Shapes of tensors by name. Megatron's layers have entries that are no tensors.
+Shapes = Mapping[str, tuple[int, ...] | None]
 
+# What the optimizers keep for each parameter. Muon's matrices, which have only a momentum, come first.
+_MOMENTS = {
+    "fused_adam": {"step", "exp_avg", "exp_avg_sq"},
+    "muon": {"step", "exp_avg", "exp_avg_sq"},
+    "apex_fused_adam": {"exp_avg", "exp_avg_sq"},
+}
+_MOMENTS_OF_MATRICES = {**_MOMENTS, "muon": {"momentum_buffer"}}
 _REMEDY = "choose another name=, or delete the folder"
 
 
@@ -34,7 +42,7 @@ def check_resumable(checkpoint: Mapping[str, Any], current: Mapping[str, Any], s
         Description of this run: ``stream`` (values by their settings' names) and ``optimizer``. The checkpoint has that
         of its run as ``prott5nv``.
     shapes : mapping
-        Shapes of the parameters of this run's model, by their names in the checkpoint.
+        Shapes of the entries of this run's state dict, with None for those that are no tensors.
 
     Raises
     ------
@@ -44,16 +52,19 @@ def check_resumable(checkpoint: Mapping[str, Any], current: Mapping[str, Any], s
     state_dict = _section(checkpoint, "state_dict")
     saved = _section(checkpoint, "prott5nv")
     stream = _section(saved, "stream")
+    optimizer = saved.get("optimizer")
+    if not isinstance(optimizer, str) or not all(type(value) in (int, str) for value in stream.values()):
+        raise _unfit("prott5nv")
     different = [name for name, value in current["stream"].items() if stream.get(name) != value]
     if tensor_shapes(state_dict) != shapes:
         reason = "it is of another model"
     elif different:
         reason = f"it was trained with another {', '.join(different)}, so its position in the data does not apply"
-    elif saved.get("optimizer") != current["optimizer"]:
-        reason = f"its optimizer state is of model.optim.name={str(saved.get('optimizer'))[:100]}"
+    elif optimizer != current["optimizer"]:
+        reason = f"its optimizer state is of model.optim.name={optimizer[:100]!r}"
     else:
         return
-    raise ProtT5nvError(f"cannot resume from the checkpoint in the experiment's folder: {reason}; {_REMEDY}")
+    raise ProtT5nvError(f"a run cannot resume from this checkpoint: {reason}; {_REMEDY}")
 
 
 def check_training_state(
@@ -85,15 +96,24 @@ def check_training_state(
     """
     states = checkpoint.get("optimizer_states")
     expected = {"state": dict, "param_groups": optimizer.state_dict()["param_groups"]}
+    kind = checkpoint["prott5nv"]["optimizer"]
+    if kind == "apex_fused_adam" and checkpoint.get("global_step"):
+        for group in expected["param_groups"]:
+            group["step"] = 1  # apex adds it in the first step
     check_form(states, [expected], "optimizer_states")
     assert states is not None
+    for saved_group, group in zip(states[0]["param_groups"], expected["param_groups"], strict=True):
+        if saved_group["params"] != group["params"]:
+            raise _unfit("optimizer_states/param_groups")
+    matrices = expected["param_groups"][0]["params"]
     for index, moments in states[0]["state"].items():
         name = f"optimizer_states/{index}"
         if type(index) is not int or not 0 <= index < len(shapes) or not isinstance(moments, dict):
             raise _unfit(name)
+        if moments.keys() != (_MOMENTS_OF_MATRICES if index in matrices else _MOMENTS)[kind]:
+            raise _unfit(name)
         for key, moment in moments.items():
-            is_number = type(moment) in (int, float)
-            if not is_number and not (isinstance(moment, Tensor) and tuple(moment.shape) in ((), shapes[index])):
+            if not isinstance(moment, Tensor) or tuple(moment.shape) != (() if key == "step" else shapes[index]):
                 raise _unfit(f"{name}/{key}")
     check_form(checkpoint.get("lr_schedulers"), [scheduler.state_dict()], "lr_schedulers")
     scaler = type(precision).__qualname__
@@ -188,14 +208,17 @@ def read_model(path: str | Path, override_config: Mapping[str, Any]) -> tuple[Di
             raise ProtT5nvError(f"{path}: {error}") from None
         raise ProtT5nvError(f"{path}: its configuration cannot be read") from None
     # This is compared before the model is built, which could otherwise take any amount of memory.
-    if not isinstance(state, dict) or sum(map(math.prod, tensor_shapes(state).values())) != config.num_parameters:
+    sizes = (
+        [] if not isinstance(state, dict) else [math.prod(shape) for shape in tensor_shapes(state).values() if shape]
+    )
+    if not isinstance(state, dict) or sum(sizes) != config.num_parameters:
         raise ProtT5nvError(f"{path}: its weights do not fit its configuration")
     return cast(DictConfig, cfg), state
 
 
-def tensor_shapes(state_dict: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of the tensors in a state dict."""
-    return {name: tuple(tensor.shape) for name, tensor in state_dict.items() if isinstance(tensor, Tensor)}
+def tensor_shapes(state_dict: Mapping[str, Any]) -> dict[str, tuple[int, ...] | None]:
+    """Return the shapes of the tensors in a state dict; None for what is no tensor."""
+    return {name: tuple(value.shape) if isinstance(value, Tensor) else None for name, value in state_dict.items()}
 
 
 def _section(checkpoint: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -206,7 +229,4 @@ def _section(checkpoint: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def _unfit(name: str) -> ProtT5nvError:
-    return ProtT5nvError(
-        f"cannot resume from the checkpoint in the experiment's folder: {name[:200]!r} is not as this program writes "
-        f"it; {_REMEDY}"
-    )
+    return ProtT5nvError(f"a run cannot resume from this checkpoint: {name[:200]!r} is not as expected; {_REMEDY}")

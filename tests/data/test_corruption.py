@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prott5nv.data.corruption import corrupt_spans, restore_spans
+from prott5nv.data.corruption import COUNT, SHUFFLE, corrupt_spans, restore_spans, sample_keys
 from prott5nv.errors import ProtT5nvError
 from prott5nv.model.tokenizer import BOS, EOS, FIRST_SENTINEL, NUM_SENTINELS, ProteinTokenizer
 
@@ -173,3 +173,10 @@ def test_the_target_of_another_protein_is_an_error():
     targets = split(batch.dec_labels, batch.dec_cu_seqlens)
     with pytest.raises(ProtT5nvError, match="not the same proteins"):
         restore_spans(inputs[0], targets[1])
+
+
+@pytest.mark.parametrize("stream", [COUNT, SHUFFLE])
+def test_neighbouring_seeds_share_no_random_numbers(stream):
+    numbers = np.arange(2000)
+    keys = [sample_keys(seed, numbers, stream) for seed in (-1, 0, 1, 1234, 1235, 2**63)]
+    assert len(np.unique(keys)) == 6 * 2000

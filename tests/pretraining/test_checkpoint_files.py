@@ -4,13 +4,21 @@ import os
 import resource
 import subprocess
 import sys
+from collections import deque
 from pathlib import Path
 
 import pytest
 import torch
 
 from prott5nv import ProtT5nvError
-from prott5nv.pretraining.checkpoint_files import best_first, checkpoint_name, find_checkpoint, superseded
+from prott5nv.pretraining.checkpoint_files import (
+    _append_checksum,
+    best_first,
+    checkpoint_name,
+    find_checkpoint,
+    read_checkpoint,
+    superseded,
+)
 from prott5nv.pretraining.checkpoint_files import write_checkpoint as write
 
 BENCHMARK = Path(__file__).resolve().parents[2] / "benchmarks" / "kill_while_saving.py"
@@ -40,6 +48,50 @@ def test_a_damaged_checkpoint_is_skipped_with_a_warning(run, damage, caplog):
     last.write_bytes(content[: {"cut short": 5000, "empty": 0}.get(damage)])
     assert find_checkpoint(run).name == checkpoint_name(4, 13.0)
     assert len(caplog.messages) == 1 and str(last) in caplog.messages[0]
+
+
+class Code:
+    """Makes a folder if it is unpickled by Python's own rules."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.folder),)
+
+
+def test_code_in_a_checkpoint_does_not_run(tmp_path):
+    path = tmp_path / checkpoint_name(1)
+    torch.save({"state_dict": {}, "callbacks": Code(tmp_path / "made")}, path)
+    _append_checksum(path)
+    with pytest.raises(ProtT5nvError, match=r"step1.ckpt: contains 'posix.mkdir'; .* nothing in it was run"):
+        read_checkpoint(path)
+    assert os.listdir(tmp_path) == [path.name]
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_data_that_are_nested_in_themselves_are_refused(tmp_path, twice):
+    outer = [[1]]
+    outer.append(outer[0] if twice else outer)
+    path = tmp_path / checkpoint_name(1)
+    torch.save({"x": outer}, path)
+    _append_checksum(path)
+    with pytest.raises(ProtT5nvError, match=r"step1.ckpt: '/x/.' is nested in itself or too deeply"):
+        read_checkpoint(path)
+
+
+def test_a_checkpoint_holds_only_plain_data(tmp_path):
+    content = {
+        "a": (1, 2.5, None, True, "x"),
+        3: [torch.arange(3), {"b": torch.zeros(2, 3).T}],
+        "numbers": deque([1.0]),
+    }
+    write(content, tmp_path / "step1.ckpt")
+    read = read_checkpoint(tmp_path / "step1.ckpt")
+    assert read["a"] == content["a"] and read["numbers"] == [1.0]
+    assert torch.equal(read[3][0], torch.arange(3)) and read[3][1]["b"].shape == (3, 2)
+    with pytest.raises(ProtT5nvError, match=r"step1.ckpt: the state of the run or of a callback contains set, which"):
+        write({"a": {1}}, tmp_path / "step1.ckpt")
 
 
 def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_again(tmp_path):

@@ -1,8 +1,11 @@
 """Downstream validation: it adds a score after each validation and does not change the run otherwise."""
 
+import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("nemo", reason="needs the train extra")
 
@@ -10,7 +13,7 @@ from helpers.fitting import Losses, fit
 
 from prott5nv import ProtT5nvError
 from prott5nv.pretraining.config import checked
-from prott5nv.pretraining.downstream import DownstreamValidation
+from prott5nv.pretraining.downstream import DownstreamValidation, probe
 from prott5nv.pretraining.parallel import MegatronStrategy
 
 
@@ -45,6 +48,18 @@ def test_a_probe_scores_the_weights_and_does_not_change_the_run(cfg, dataset, on
     scores = [metrics.pop("secondary_structure/accuracy") for _, metrics in ranks]
     assert scores[0] == scores[1] and 0.5 < scores[0] < 1  # always answering helix would score 0.4
     assert ranks[0] == (plain, without)
+
+
+def test_the_score_is_that_of_the_validation_set(dataset, tiny_checkpoint, tmp_path):
+    path = shutil.copy(tiny_checkpoint, tmp_path / "model.nemo")
+    task = DownstreamValidation(replace(dataset, num_epochs=1)).task
+    score = probe(path, task, dataset, torch.device("cpu"))
+    for part, changes in (("test", False), ("val", True)):
+        targets = list(task.targets)
+        for index in task.indices(part):
+            targets[index] = np.roll(targets[index], 1)
+        changed = replace(task, targets=targets)
+        assert (probe(path, changed, dataset, torch.device("cpu")) != score) == changes
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,9 @@ def test_inverse_square_root_schedule_is_the_published_one(cfg):
     assert rates[5:] == pytest.approx([(5 / (step + 1)) ** 0.5 for step in range(5, 12)])
 
 
-def test_a_longer_run_resumes_with_a_learning_rate_above_zero(cfg, tmp_path):
+@pytest.mark.parametrize("optimizer", ["fused_adam", "muon"])
+def test_a_longer_run_resumes_with_a_learning_rate_above_zero(cfg, tmp_path, optimizer):
+    cfg.model.optim.name = optimizer
     trainer, _ = fit(cfg)
     trainer.save_checkpoint(tmp_path / "three.ckpt")
     cfg.trainer.max_steps = 6
