@@ -136,13 +136,13 @@ def skip_list(output: Path) -> Path | None:
 def finish(output: Path, skips: Skips) -> None:
     """List the skipped records beside the output, or on standard error; exit with code 3 if there are any."""
     listing = None if is_stream(output) else skips.write(output)
-    if not skips.records:
+    if not skips.count:
         return
     if listing is None:
-        for skipped in skips.records:
+        for skipped in skips:
             note(f"skipped: {skipped.reason}")
         sys.exit(EXIT_SKIPPED)
-    exit_skipped(len(skips.records), "record", listing)
+    exit_skipped(skips.count, "record", listing)
 
 
 def exit_skipped(count: int, noun: str, listing: Path) -> NoReturn:

@@ -56,12 +56,15 @@ def read_proteins(
         not skipped.
     """
     proteins: dict[str, Record] = {}
-    seen: set[str] = set()
+    missing = dict.fromkeys(wanted)
 
     def is_wanted(record: Record) -> bool:
+        if not wanted:
+            return True
         names = {accession(record.id), record.id}
-        seen.update(names)
-        return not wanted or not names.isdisjoint(wanted)
+        for name in names & missing.keys():
+            del missing[name]
+        return not names.isdisjoint(wanted)
 
     for record in checked_records(source, skips, cleaning, is_wanted=is_wanted, find_fault=find_fault):
         key = accession(record.id)
@@ -70,9 +73,8 @@ def read_proteins(
             skips.add(ProtT5nvError(f"{error}, as on line {proteins[key].line}"), record.line, record.id)
         else:
             proteins[key] = record
-    for name in wanted:
-        if name not in seen:
-            raise ProtT5nvError(f"{source_name(source)}: no protein has the accession or id {name}")
+    for name in missing:
+        raise ProtT5nvError(f"{source_name(source)}: no protein has the accession or id {name}")
     return proteins
 
 
@@ -164,16 +166,16 @@ def read_variants(
         the line and the problem.
     """
     name = source_name(path)
-    with open_source(path) as stream:
-        lines = list(_variant_lines(stream, column, name))
-    if not lines:
-        raise ProtT5nvError(f"{name}: the file has no variants")
     variants = []
-    for number, protein, text in lines:
-        try:
-            variants.append(_checked_variant(protein, text, proteins, config))
-        except ProtT5nvError as error:
-            skips.add(ProtT5nvError(f"{name}: line {number}: {error}"), number, text)
+    number = None
+    with open_source(path) as stream:
+        for number, protein, text in _variant_lines(stream, column, name):
+            try:
+                variants.append(_checked_variant(protein, text, proteins, config))
+            except ProtT5nvError as error:
+                skips.add(ProtT5nvError(f"{name}: line {number}: {error}"), number, text)
+    if number is None:
+        raise ProtT5nvError(f"{name}: the file has no variants")
     return variants
 
 

@@ -2,7 +2,8 @@
 
 - HDF5 holds one row per residue, or pooled vectors. It is used for every suffix except ``.npz`` and ``.parquet``.
 - ``.npz`` is NumPy's archive, for pooled vectors only. It holds one array of shape (D,) per accession, and the
-  attributes as JSON in the comment of the archive.
+  attributes as JSON in the comment of the archive. The comment of a member has the original id and, after a tab, the
+  length of a truncated protein.
 - ``.parquet`` is for pooled vectors only. It has the columns ``accession``, ``original_id``, ``truncated_from`` and
   ``embedding``, and the attributes in its schema.
 
@@ -134,7 +135,11 @@ def _write_npz(path: Path, proteins: Iterable[StoredProtein], attributes: Mappin
 
     with zipfile.ZipFile(path, "w") as archive:
         for protein in proteins:
-            with archive.open(f"{protein.key}.npy", "w") as file:
+            member = zipfile.ZipInfo(f"{protein.key}.npy")
+            # The id, and the length of a truncated protein. Readers of arrays ignore the comment of a member.
+            member.comment = f"{protein.original_id}\t{protein.truncated_from or ''}".encode()
+            member.external_attr = 0o644 << 16  # permissions, for programs that unpack the archive
+            with archive.open(member, "w") as file:
                 np.lib.format.write_array(file, protein.rows)
         archive.comment = json.dumps(dict(attributes)).encode()
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +14,9 @@ import numpy as np
 from prott5nv import __version__
 from prott5nv.embedding.embedder import Embedder, Model, as_embedder, check_options
 from prott5nv.embedding.formats import DTYPES, check_suffix, read_attributes, workers_folder
-from prott5nv.embedding.journal import Journal, fingerprint_of, partial_folder
+from prott5nv.embedding.journal import Journal, fingerprint_of
 from prott5nv.embedding.keys import KEYS
+from prott5nv.embedding.partial import discard, partial_folder
 from prott5nv.embedding.run import check_shard
 from prott5nv.embedding.survey import CheckedProteins, CheckedRecord, Survey
 from prott5nv.errors import ProtT5nvError
@@ -23,6 +24,9 @@ from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning
 from prott5nv.io.output import check_outputs
 from prott5nv.io.record import Record
 from prott5nv.io.source import is_read_once
+
+# Faulty records wait in memory until the batch before them is embedded.
+_MOST_FAULTY_WAITING = 1000
 
 LAYER = "encoder.final_layernorm"
 
@@ -104,8 +108,8 @@ def embed_file(
         Whether to compute an existing output again and replace it. By default an output of the same input and settings
         is complete and stays as it is, and any other is an error.
     on_survey : callable, optional
-        Called with the counts of the input before any protein is embedded. It is not called for standard input or a
-        pipe, which can be read only once, or if the output already exists.
+        Called with the counts of the input before any protein is embedded. For standard input or a pipe, which can be
+        read only once, it is called after that. It is not called if the output already exists.
     on_progress : callable, optional
         Called with the number of residues finished since the last call. The first call gives the residues that an
         interrupted run had finished.
@@ -140,7 +144,7 @@ def embed_file(
         key=key,
         allow_slash=output.suffix == ".parquet",
     )
-    job = _Job(output, proteins, embedder, settings, pooling, on_progress, overwrite)
+    job = _Job(output, proteins, embedder, settings, pooling, on_progress, on_survey, overwrite)
     if is_read_once(source):
         check_outputs([output], overwrite=overwrite)
         _check_read_once(proteins.name, shard)
@@ -173,6 +177,7 @@ class _Job:
     settings: dict[str, str]
     pooling: str | None
     on_progress: Callable[[int], None]
+    on_survey: Callable[[Survey], None]
     overwrite: bool = False
     survey: Survey | None = None
     fingerprint: str | None = None
@@ -194,7 +199,8 @@ class _Job:
         journal = Journal(self.output, self.settings, self.embedder.config.hidden_size, overwrite=self.overwrite)
         try:
             resumed = journal.records
-            remaining = iter(self.proteins)
+            counts = Survey()
+            remaining = self.proteins.counted(counts)
             journal.resume(checked.record for checked in remaining)
             self.on_progress(journal.residues)
             for checked, rows in self._embedded(remaining):
@@ -209,6 +215,8 @@ class _Job:
                 raise ProtT5nvError(
                     f"{self.proteins.source} was changed while it was read: delete {journal.folder} and start again"
                 )
+            if self.survey is None:
+                self.on_survey(counts)
             journal.finish(self.fingerprint, model_name=self.embedder.name, **self.attributes)
         finally:
             journal.close()
@@ -232,18 +240,22 @@ class _Job:
             )
         # A run that was killed after it had named the output may not have removed these folders.
         for folder in partial_folder(self.output), workers_folder(self.output):
-            shutil.rmtree(folder, ignore_errors=True)
+            discard(folder)
 
     def _embedded(self, remaining: Iterator[CheckedRecord]) -> Iterator[tuple[CheckedRecord, np.ndarray | None]]:
         """Yield records and their rows in input order. A skipped record carries its error and has no rows."""
         waiting: deque[CheckedRecord] = deque()
         failures: dict[str, ProtT5nvError] = {}
 
-        def valid_records() -> Iterator[Record]:
-            for checked in remaining:
+        def valid_records(records: Iterator[CheckedRecord]) -> Iterator[Record]:
+            """Yield records until too many faulty ones wait for the batch that precedes them."""
+            num_faulty = 0
+            for checked in records:
                 waiting.append(checked)
                 if checked.error is None:
                     yield checked.record
+                elif (num_faulty := num_faulty + 1) == _MOST_FAULTY_WAITING:
+                    return
 
         def note_failure(record: Record, error: ProtT5nvError) -> None:
             error = ProtT5nvError(f"{self.proteins.name}: line {record.line}: {error}")
@@ -251,20 +263,24 @@ class _Job:
                 raise error
             failures[record.id] = error
 
-        embedded = self.embedder.embed(
-            valid_records(), pooling=self.pooling, long=self.proteins.long, on_error=note_failure
-        )
-        for record, rows in embedded:
-            while waiting[0].record is not record:
+        for first in remaining:
+            embedded = self.embedder.embed(
+                valid_records(chain([first], remaining)),
+                pooling=self.pooling,
+                long=self.proteins.long,
+                on_error=note_failure,
+            )
+            for record, rows in embedded:
+                while waiting[0].record is not record:
+                    yield waiting.popleft(), None
+                checked = waiting.popleft()
+                if rows is not None:
+                    rows = self._as_stored(record, rows, note_failure)
+                if rows is None:
+                    checked = checked._replace(error=failures.pop(record.id))
+                yield checked, rows
+            while waiting:
                 yield waiting.popleft(), None
-            checked = waiting.popleft()
-            if rows is not None:
-                rows = self._as_stored(record, rows, note_failure)
-            if rows is None:
-                checked = checked._replace(error=failures.pop(record.id))
-            yield checked, rows
-        for checked in waiting:
-            yield checked, None
 
     def _as_stored(
         self, record: Record, rows: np.ndarray, note_failure: Callable[[Record, ProtT5nvError], None]

@@ -25,6 +25,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from prott5nv.embedding.formats import skipped_listing, write_output
+from prott5nv.embedding.partial import open_locked, partial_folder
 from prott5nv.embedding.store import StoredProtein
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.atomic import publish
@@ -92,7 +93,7 @@ class Journal:
         self._uncommitted: list[tuple] = []
         self._uncommitted_skips: list[Skipped] = []
         self.records = self.proteins = self.residues = self.skipped = 0
-        self._journal = _open_locked(self.folder / "journal.jsonl")
+        self._journal = open_locked(self.folder / "journal.jsonl")
         try:
             self._check_output()
             self._last = self._read()
@@ -386,11 +387,6 @@ def fingerprint_of(settings: dict[str, str], digest: str) -> str:
 _NOTHING_COMMITTED: dict[str, Any] = {"records": 0, "residues": 0, "bytes": 0, "digest": InputDigest().hex()}
 
 
-def partial_folder(output: Path) -> Path:
-    """Return the folder in which an unfinished run keeps its results."""
-    return output.with_name(output.name + ".partial")
-
-
 def _parse(line: bytes) -> dict[str, Any] | None:
     """Return a line of the journal without its checksum; None if the line is damaged."""
     try:
@@ -415,34 +411,3 @@ def _crc32_of_next(file: BinaryIO, size: int) -> int | None:
         crc32 = zlib.crc32(block, crc32)
         size -= len(block)
     return crc32
-
-
-def _open_locked(path: Path) -> BinaryIO:
-    """Open a journal, and its folder if there is none, for this process only."""
-    while True:
-        path.parent.mkdir(exist_ok=True)
-        try:
-            file = open(path, "a+b")  # noqa: SIM115 (closed by the caller)
-        except FileNotFoundError:  # Another run has finished and removed the folder.
-            continue
-        try:
-            _lock(file, path.parent)
-            if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
-                return file
-        except FileNotFoundError:  # The other run removed the file after it was opened here, so the lock is of no use.
-            pass
-        except BaseException:
-            file.close()
-            raise
-        file.close()
-
-
-def _lock(file: BinaryIO, folder: Path) -> None:
-    try:
-        import fcntl
-    except ImportError:  # Windows has no flock, so two runs can disturb each other there.
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise ProtT5nvError(f"{folder}: another run writes to it; wait for that run or choose another output") from None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import zipfile
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
@@ -128,7 +129,11 @@ class NpzFile:
             is_plain = dtype.kind in "fiu" and all(type(length) is int and length >= 0 for length in shape)
             if not is_plain or int(np.prod(shape, dtype=object)) * dtype.itemsize != member.file_size - file.tell():
                 raise ProtT5nvError(f"{self._path}: {name} is not an array of plain numbers, or it is damaged")
-        return Dataset(dtype, tuple(shape), None, {})
+        original_id, _, length = member.comment.decode(errors="replace").partition("\t")
+        attributes: dict[str, Any] = {"original_id": original_id} if original_id else {}
+        if re.fullmatch("[0-9]{1,18}", length):
+            attributes["truncated_from"] = int(length)
+        return Dataset(dtype, tuple(shape), None, attributes)
 
     def read(self, name: str, dataset: Dataset) -> np.ndarray:
         """Read an embedding."""

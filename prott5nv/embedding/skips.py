@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import SpooledTemporaryFile
 
 from prott5nv.embedding.formats import skipped_listing
 from prott5nv.embedding.journal import Skipped
 from prott5nv.embedding.survey import residue_fault
 from prott5nv.errors import ProtT5nvError
-from prott5nv.io.atomic import write_text
+from prott5nv.io.atomic import whole_file
 from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning, with_missing_counted
 from prott5nv.io.reader import read_records_and_faults
 from prott5nv.io.record import Record
 from prott5nv.io.source import source_name
 from prott5nv.io.table import tsv_line
+
+_MOST_BYTES_IN_MEMORY = 1 << 20
 
 
 class Skips:
@@ -28,20 +32,27 @@ class Skips:
 
     Attributes
     ----------
-    records : list of Skipped
-        Line, id and reason of each skipped record.
+    count : int
+        Number of skipped records. Iterating yields line, id and reason of each.
+
+    Notes
+    -----
+    There can be millions of such records, so they are kept in a temporary file.
 
     Examples
     --------
     >>> skips = Skips(skip_errors=True)
     >>> skips.add(ProtT5nvError("proteins.fasta: line 3: P1: there is no sequence"), 3, "P1")
-    >>> skips.records[0].id
-    'P1'
+    >>> [skipped.id for skipped in skips]
+    ['P1']
     """
 
     def __init__(self, skip_errors: bool = False) -> None:
         self.skip_errors = skip_errors
-        self.records: list[Skipped] = []
+        self.count = 0
+        self._lines = SpooledTemporaryFile(  # noqa: SIM115 (used by all methods, and removed with this object)
+            _MOST_BYTES_IN_MEMORY, "w+", encoding="utf-8", newline=""
+        )
 
     def add(self, error: ProtT5nvError, line: int, id: str) -> None:
         """Raise the error for a record, or note that the record is skipped.
@@ -62,7 +73,14 @@ class Skips:
         """
         if not self.skip_errors:
             raise error
-        self.records.append(Skipped(line, id, str(error)))
+        self._lines.write(tsv_line(Skipped(line, id, str(error))))
+        self.count += 1
+
+    def __iter__(self) -> Iterator[Skipped]:
+        self._lines.seek(0)
+        for text in self._lines:
+            line, id, reason = text.rstrip("\n").split("\t")
+            yield Skipped(int(line), id, reason)
 
     def write(self, output: str | os.PathLike[str]) -> Path:
         """List the skipped records beside an output. If there are none, an older list is removed.
@@ -78,10 +96,13 @@ class Skips:
             The list.
         """
         listing = skipped_listing(Path(output))
-        if self.records:
-            write_text(listing, "".join(map(tsv_line, [Skipped._fields, *self.records])))
-        else:
+        if not self.count:
             listing.unlink(missing_ok=True)
+            return listing
+        self._lines.seek(0)
+        with whole_file(listing) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+            file.write(tsv_line(Skipped._fields))
+            shutil.copyfileobj(self._lines, file)
         return listing
 
 

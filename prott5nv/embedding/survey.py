@@ -157,18 +157,24 @@ class CheckedProteins:  # numpydoc ignore=PR02
         """
         survey = Survey()
         digest = InputDigest()
-        for record, _, error in self:
-            digest.add(record)
-            survey.extent += _extent(record)
-            if error:
-                survey.skipped += 1
-                continue
-            survey.proteins += 1
-            survey.residues += self.residues(record)
-            if self.is_long(record):
-                survey.long.add(record.id, len(record.sequence))
+        for checked in self.counted(survey):
+            digest.add(checked.record)
         survey.digest = digest.hex()
         return survey
+
+    def counted(self, survey: Survey) -> Iterator[CheckedRecord]:
+        """Yield all records and count each in a survey, whose digest stays empty."""
+        for checked in self:
+            record = checked.record
+            survey.extent += _extent(record)
+            if checked.error:
+                survey.skipped += 1
+            else:
+                survey.proteins += 1
+                survey.residues += self.residues(record)
+                if self.is_long(record):
+                    survey.long.add(record.id, len(record.sequence))
+            yield checked
 
     def shard(self, index: int, count: int, extent: int) -> CheckedProteins:
         """Return the records of one of `count` shards with about the same number of residues.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from collections.abc import Callable, Iterator
 
 from prott5nv.errors import ProtT5nvError
@@ -11,6 +12,8 @@ from prott5nv.io.record import Record
 from prott5nv.io.source import name_truncation, open_source, source_name
 
 _BLOCK = 1 << 17  # small enough for the cache of a CPU core
+_LONGEST_RECORD = 100_000_000
+_LIMIT_VARIABLE = "PROTT5NV_LONGEST_RECORD"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -42,7 +45,8 @@ def read_fasta(
     Raises
     ------
     ProtT5nvError
-        If the file is not readable FASTA. The message names file, line and record.
+        If the file is not readable FASTA, or a record has more than 100 MB, or than the environment variable
+        ``PROTT5NV_LONGEST_RECORD`` allows. The message names file, line and record.
 
     Examples
     --------
@@ -92,8 +96,15 @@ def parse_fasta(
         found = beginning.split(None, 1)[0][:20].decode("ascii", "backslashreplace")
         raise ProtT5nvError(f"{name}: line {line}: expected a header that begins with '>', found '{found}'")
 
-    for entry in _entries(beginning[1:], stream):
+    limit = _longest_record()
+    for entry in _entries(beginning[1:], stream, limit):
         header, newline, body = entry.partition(b"\n")
+        if len(entry) - entry.endswith(b"\n") > limit:
+            shown = header.decode("ascii", "backslashreplace").strip()[:60]
+            raise ProtT5nvError(
+                f"{name}: line {line}: record {shown} has more than {limit:,} bytes, so the file is probably damaged; "
+                f"to read it all the same, set the environment variable {_LIMIT_VARIABLE} to a larger number of bytes"
+            )
         try:
             description = header.decode().strip()
         except UnicodeDecodeError as error:
@@ -122,22 +133,39 @@ def parse_fasta(
         line += len(newline) + line_ends + 1  # splitting at the next header removed one more line end
 
 
-def _entries(block: bytes, stream: io.BufferedReader) -> Iterator[bytes]:
-    """Stream the text of each record without its ``>``; `block` is text that was already read from the stream."""
+def _longest_record() -> int:
+    """Return the most bytes of a record, which the user can raise."""
+    value = os.environ.get(_LIMIT_VARIABLE, "")
+    if not value:
+        return _LONGEST_RECORD
+    if not re.fullmatch("[0-9]{1,18}", value) or not int(value):
+        raise ProtT5nvError(f"{_LIMIT_VARIABLE}={value}: must be a number of bytes")
+    return int(value)
+
+
+def _entries(block: bytes, stream: io.BufferedReader, limit: int) -> Iterator[bytes]:
+    """Stream the text of each record without its ``>``. The stream ends with the first record longer than `limit`.
+
+    `block` is text that was already read from the stream.
+    """
     # Splitting whole blocks is three times as fast as a loop over lines. The blocks of a long record are joined once,
     # so the time is linear in its length. For truncated gzip data, read1 returns all data before the end, and read
     # would lose some of them.
     parts: list[bytes] = []
+    size = 0
     while True:
         if block.startswith(b">") and parts and parts[-1].endswith(b"\n"):  # the separator is on two blocks
             yield b"".join(parts)[:-1]
-            parts, block = [], block[1:]
+            parts, size, block = [], 0, block[1:]
         first, *others = block.split(b"\n>")
         parts.append(first)
+        size += len(first)
         if others:
             yield b"".join(parts)
             yield from others[:-1]
-            parts = [others[-1]]
+            parts, size = [others[-1]], len(others[-1])
+        if size > limit + 1:  # one more for the line end of the last line
+            break
         block = stream.read1(_BLOCK)
         if not block:
             break

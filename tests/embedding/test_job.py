@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import os
 import re
+from collections import deque
 
 import numpy as np
 import pytest
@@ -214,3 +215,41 @@ def test_very_long_ids_are_an_error_in_every_format(embedder, tmp_path, suffix):
     fasta.write_text(f">{'i' * 64_001}\nMSLKR\n")
     with pytest.raises(ProtT5nvError, match=r"line 1: i{100}\.\.\.: its id has 64,001 bytes, and at most 64,000"):
         embed_file(fasta, tmp_path / f"other.{suffix}", embedder, pooling="mean")
+
+
+def test_many_faulty_records_do_not_wait_in_memory(embedder, tmp_path, monkeypatch):
+    fasta = tmp_path / "p.fasta"
+    records = [f">{number}\n{'MKV' if number % 50 == 0 else 'M1'}\n" for number in range(500)]
+    fasta.write_text("".join(records))
+    expected = embed_file(fasta, tmp_path / "expected.h5", embedder, skip_errors=True)
+    monkeypatch.setattr("prott5nv.embedding.job._MOST_FAULTY_WAITING", 20)
+    lengths = []
+
+    class Recorded(deque):
+        def append(self, item):
+            super().append(item)
+            lengths.append(len(self))
+
+    monkeypatch.setattr("prott5nv.embedding.job.deque", Recorded)
+    assert embed_file(fasta, tmp_path / "out.h5", embedder, skip_errors=True) == expected
+    assert max(lengths) < 25 and (expected.proteins, expected.skipped) == (10, 490)
+    with EmbeddingStore(tmp_path / "out.h5") as store, EmbeddingStore(tmp_path / "expected.h5") as other:
+        assert list(store) == list(other)
+        assert all(np.abs(store[key] - other[key]).max() < 1e-5 for key in store)
+    lists = [(tmp_path / f"{name}.h5.skipped.tsv").read_text() for name in ("out", "expected")]
+    assert lists[0] == lists[1] and lists[0].count("\n") == 491
+
+
+def test_a_pipe_is_surveyed_when_it_has_been_read(embedder, tmp_path, monkeypatch):
+    fasta = tmp_path / "p.fasta"
+    limit = embedder.limit
+    fasta.write_text(f">a\nMKV\n>long\n{'M' * (limit + 7)}\n>b\nM1\n")
+    surveys = []
+    embed_file(fasta, tmp_path / "file.h5", embedder, skip_errors=True, on_survey=surveys.append)
+    monkeypatch.setattr("prott5nv.embedding.job.is_read_once", lambda path: True)
+    for name in ("pipe.h5", "pipe.npz"):
+        pooling = "mean" if name == "pipe.npz" else None
+        embed_file(fasta, tmp_path / name, embedder, pooling=pooling, skip_errors=True, on_survey=surveys.append)
+        assert EmbeddingStore(tmp_path / name).truncated_from("long") == limit + 7
+    counts = [(each.proteins, each.residues, each.skipped, str(each.long)) for each in surveys]
+    assert counts == [(2, limit + 3, 1, f"long ({limit + 7})")] * 3

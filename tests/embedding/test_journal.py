@@ -14,8 +14,10 @@ import pytest
 
 from prott5nv import EmbeddingStore, ProtT5nvError
 from prott5nv.embedding import journal as journal_module
+from prott5nv.embedding import partial
 from prott5nv.embedding.formats import skipped_listing
-from prott5nv.embedding.journal import InputDigest, Journal, fingerprint_of, partial_folder
+from prott5nv.embedding.journal import InputDigest, Journal, fingerprint_of
+from prott5nv.embedding.partial import partial_folder
 from prott5nv.io.record import Record
 
 SETTINGS = {"dtype": "float32", "precision": "fp32", "pooling": "none"}
@@ -374,16 +376,26 @@ def test_a_finished_output_is_not_replaced_by_a_later_start(tmp_path):
 
 
 def test_a_journal_that_another_run_removed_is_opened_again(tmp_path, monkeypatch):
-    lock = journal_module._lock
+    lock = partial._lock
     finished = open_journal(tmp_path)
     add(finished, RECORDS)
 
     def finish_first(file, folder):
-        monkeypatch.setattr(journal_module, "_lock", lock)
+        monkeypatch.setattr(partial, "_lock", lock)
         finished.finish()  # removes the file that has just been opened
         lock(file, folder)
 
-    monkeypatch.setattr(journal_module, "_lock", finish_first)
+    monkeypatch.setattr(partial, "_lock", finish_first)
     journal = Journal(tmp_path / "out.h5", SETTINGS, 4, overwrite=True)
     assert journal.records == 0 and (journal.folder / "journal.jsonl").exists()
     journal.close()
+
+
+def test_the_folder_of_a_run_that_goes_on_is_not_discarded(tmp_path):
+    journal = open_journal(tmp_path)
+    partial.discard(journal.folder)
+    partial.discard(tmp_path)  # as the folder of workers, which holds those of shards
+    assert journal.folder.exists()
+    journal.close()
+    partial.discard(journal.folder)
+    assert not journal.folder.exists()

@@ -195,3 +195,27 @@ def test_genuine_files(shared):
     assert any("-" in record.sequence for record in gaps)
     titin = shared / "data" / "sequences" / "uniref50_2022_sample100" / "uniref2022_UR50.fasta.gz"
     assert max(len(record.sequence) for record in read_fasta(titin)) > 30_000
+
+
+@pytest.mark.parametrize("block", [1, 2, 3, 7, 1000])
+@pytest.mark.parametrize("length", [50, 93, 94, 200])
+def test_a_record_has_a_limit_that_is_named_and_can_be_raised(tmp_path, monkeypatch, block, length):
+    monkeypatch.setattr("prott5nv.io.fasta._BLOCK", block)
+    monkeypatch.setenv("PROTT5NV_LONGEST_RECORD", "100")
+    path = tmp_path / "p.fasta"
+    path.write_text(f">a\nMKV\n>long x\n{'M' * length}\n>b\nMK\n")  # the second record has 7 + length bytes
+    if length <= 93:
+        assert [len(record.sequence) for record in read_fasta(path)] == [3, length, 2]
+        return
+    message = "p.fasta: line 3: record long x has more than 100 bytes, .* variable PROTT5NV_LONGEST_RECORD to a larger"
+    with pytest.raises(ProtT5nvError, match=message):
+        list(read_fasta(path))
+    monkeypatch.setenv("PROTT5NV_LONGEST_RECORD", "1000")
+    assert [len(record.sequence) for record in read_fasta(path)] == [3, length, 2]
+
+
+def test_a_limit_that_is_not_a_number_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setenv("PROTT5NV_LONGEST_RECORD", "1e9")
+    (tmp_path / "p.fasta").write_text(">a\nMKV\n")
+    with pytest.raises(ProtT5nvError, match="PROTT5NV_LONGEST_RECORD=1e9: must be a number of bytes"):
+        list(read_fasta(tmp_path / "p.fasta"))
