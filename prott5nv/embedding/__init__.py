@@ -8,8 +8,8 @@ How a line of a FASTA file becomes a stored embedding:
 4. `batching.batches_of` cuts the windows, sorted by length, into batches by a budget of residues.
 5. `embedder.Embedder._forward` packs a batch into one tensor and runs the encoder.
 6. `pooling.POOLINGS` holds the functions that turn one row per residue into one row per protein.
-7. `journal.Journal` keeps finished proteins safe, so that a killed run can resume.
-8. `formats.write_output` writes the output file; `store` has the HDF5 format and its reader.
+7. `journal.Journal` keeps finished proteins safe in the folder of `partial`, so that a killed run can resume.
+8. `formats.write_output` writes the output file. `store` writes HDF5 and reads all formats, with `pooled_files`.
 
 The other modules tie these steps together: `job.embed_file` embeds a file in this process, `run.run` does the same for
 the command line, `workers.run_with_workers` uses several processes, and `merge.merge` joins their shards.
