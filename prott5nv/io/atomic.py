@@ -25,6 +25,7 @@ _PREFIX = ".prott5nv-"
 # Subfolders of a work folder, for the new folder and for the one that it replaces.
 _NEW = "new"
 _REPLACED = "replaced"
+_own_workspaces: set[Path] = set()
 
 
 @contextmanager
@@ -174,7 +175,6 @@ def whole_files(folder: str | os.PathLike[str]) -> Iterator[Path]:
             yield temporary
         return
     with _reported(folder), _workspace(folder) as workspace:
-        # The work folder itself is locked, so writing a whole file into it would wait forever.
         temporary = workspace / _NEW
         temporary.mkdir()
         yield temporary
@@ -307,8 +307,8 @@ def _workspace(folder: Path) -> Iterator[Path]:
     It is on the same file system as `folder`, so moving a file out of it is atomic.
     """
     # Between its creation and its own lock, the new work folder looks abandoned. The lock on `folder` prevents other
-    # processes from removing it in this moment.
-    creation = lock_folder(folder, wait=True)
+    # processes from removing it in this moment. This process holds the locks of its own work folders already.
+    creation = None if folder in _own_workspaces else lock_folder(folder, wait=True)
     try:
         if creation is not None:
             _remove_abandoned(folder)
@@ -317,9 +317,11 @@ def _workspace(folder: Path) -> Iterator[Path]:
         lock = lock_folder(workspace)
     finally:
         unlock_folder(creation)
+    _own_workspaces.add(workspace)
     try:
         yield workspace
     finally:
+        _own_workspaces.discard(workspace)
         _remove_workspace(workspace)
         unlock_folder(lock)
 

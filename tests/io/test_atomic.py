@@ -326,3 +326,12 @@ def test_files_of_a_folder_appear_together(tmp_path):
         (temporary / "a.csv").write_text("3")
         raise KeyError
     assert content(tmp_path / "run") == {"a.csv": "2", "b.json": "2", "notes.txt": "mine"}
+
+
+def test_whole_files_can_be_written_next_to_a_temporary_file(tmp_path):
+    with whole_file(tmp_path / "outer.txt") as temporary:
+        with whole_file(temporary.with_name("inner.txt")) as inner:
+            inner.write_text("inner")
+        write_text(temporary, temporary.with_name("inner.txt").read_text())
+    assert (tmp_path / "outer.txt").read_text() == "inner"
+    assert [path.name for path in tmp_path.iterdir()] == ["outer.txt"]
