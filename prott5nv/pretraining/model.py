@@ -311,7 +311,8 @@ class ProtT5nvModel(ModelPT):
     def _not_finite(self, micro_batches: list[dict[str, Tensor]]) -> NotFiniteError:
         return NotFiniteError(
             f"the loss is not finite at step {self.trainer.global_step}, so training stops before the weights change; "
-            f"the batch holds {self._record_names(micro_batches)}. Lower model.optim.lr, or use trainer.precision=32"
+            f"the batch holds {self._record_names(micro_batches)}. Lower model.optim.lr or use trainer.precision=32 in a "
+            "run with another name="
         )
 
     def _record_names(self, micro_batches: list[dict[str, Tensor]]) -> str:

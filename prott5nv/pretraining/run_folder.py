@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
-import os
-import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +15,9 @@ from omegaconf import DictConfig
 from prott5nv.checkpoint import read_nemo
 from prott5nv.data.memmap import CSVDataset
 from prott5nv.errors import ProtT5nvError
+from prott5nv.flip.exclusive import exclusive_folder
 from prott5nv.io.atomic import write_text
 from prott5nv.pretraining.config import as_dict
-
-if sys.platform != "win32":
-    import fcntl
-
-logger = logging.getLogger(__name__)
 
 SETTINGS_FILE = "settings.json"
 LOGS = "logs"  # TensorBoard files, and what NeMo's exp_manager writes
@@ -80,39 +73,20 @@ def exclusive(folder: Path) -> Iterator[None]:
     ProtT5nvError
         If another run uses the folder, or it cannot be created.
     """
-    try:
-        # The run folder itself is locked for a moment whenever a file is written into it.
-        (folder / LOGS).mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder / LOGS, os.O_RDONLY) if sys.platform != "win32" else -1
-    except OSError as error:
-        raise ProtT5nvError(f"{folder}: {error.strerror}; name another folder with exp_manager.exp_dir=DIR") from None
-    try:
-        if sys.platform != "win32":
-            _lock(descriptor, folder)
-        yield
-    finally:
-        if descriptor >= 0:
-            os.close(descriptor)
-
-
-def _lock(descriptor: int, folder: Path) -> None:
     deadline = time.monotonic() + _LOCK_SECONDS
-    while True:
-        try:
-            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise ProtT5nvError(
-                    f"{folder}: another run is using this folder; wait until it ends, or choose another name="
-                ) from None
-            time.sleep(0.2)
-        except OSError as error:
-            logger.warning(
-                "%s: this file system has no locks (%s), so make sure that no other run uses the folder",
-                folder,
-                error.strerror,
-            )
-            return None
+    with ExitStack() as stack:
+        while True:
+            try:
+                # The run folder itself is locked for a moment whenever a file is written into it.
+                stack.enter_context(exclusive_folder(folder / LOGS, str(folder), wait=False))
+                break
+            except OSError as error:
+                raise ProtT5nvError(f"{folder}: {error.strerror}; choose another exp_manager.exp_dir=") from None
+            except ProtT5nvError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
+        yield
 
 
 def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:

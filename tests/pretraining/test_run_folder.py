@@ -133,7 +133,7 @@ def test_a_second_run_in_the_folder_is_refused(tmp_path, monkeypatch):
     command = [sys.executable, "-c", code, str(folder / run_folder.LOGS)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         process.stdout.readline()
-        with pytest.raises(ProtT5nvError, match="another run is using this folder"), exclusive(folder):
+        with pytest.raises(ProtT5nvError, match=r"another process is writing .*run; wait for it"), exclusive(folder):
             pass
         process.kill()
     with exclusive(folder):
