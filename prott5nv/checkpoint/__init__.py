@@ -1,9 +1,9 @@
 """Reading and writing of checkpoints: ``.nemo`` files and Hugging Face folders.
 
 ``models`` opens a model of any kind: a ``.nemo`` file, the folder of a T5 model, or its name on the Hugging Face Hub.
-Pretraining, inference, NeMo 1.x and BioNeMo v1 use the same ``.nemo`` layout, whose only reader is :func:`read_nemo`. It
-runs no code from a file, writes nothing to disk under a name from the file, and limits the time and the memory that a
-file can cost. This is also true of the readers of Hugging Face folders.
+Pretraining, inference, NeMo 1.x and BioNeMo v1 use the same ``.nemo`` layout, whose only reader is :func:`read_nemo`.
+It runs no code from a file, writes nothing to disk under a name from the file, and limits the time and the memory that
+a file can cost. This is also true of the readers of Hugging Face folders.
 
 - ``reader`` and ``writer``: read and write a ``.nemo`` file. All other modules serve them.
 - ``parameter_names``: mapping of parameter names between ``.nemo``, ``ProtT5`` and Megatron-Core; parameter shapes.

@@ -13,7 +13,14 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from prott5nv.checkpoint.safetensors_folder import DTYPES, INDEX_FILE, WEIGHTS_FILE, SafetensorsFolder, read_json
+from prott5nv.checkpoint.safetensors_folder import (
+    DTYPES,
+    INDEX_FILE,
+    WEIGHTS_FILE,
+    SafetensorsFolder,
+    is_finite,
+    read_json,
+)
 from prott5nv.checkpoint.t5_names import TABLES, Source, decoder_shapes, encoder_sources, parse_config
 from prott5nv.checkpoint.t5_vocabulary import FILES, read_vocabulary
 from prott5nv.checkpoint.weights import Weights
@@ -139,7 +146,7 @@ def load_t5(path: str | Path, dtype: torch.dtype | None = None, *, input: str = 
         state = {}
         for source in sources:
             state[source.name] = _assembled(weights, source, model.stored_dtype(source.name, dtype or torch.float32))
-            if not state[source.name].isfinite().all():
+            if not is_finite(state[source.name]):
                 raise ProtT5nvError(f"{path}: {source.parts[0]!r} has values that are too large for {dtype}")
     model.load_state_dict(state, assign=True)
     return model.eval()

@@ -142,7 +142,8 @@ class Embedder:
         self.config = network.config
         self.tokenizer = network.tokenizer
         self.limit = self._checked_limit(max_length)
-        self._network = network.place(self.hardware.device, self.hardware.dtype).eval()
+        network.place(self.hardware.device, self.hardware.dtype)
+        self._network = network.eval()
         self._budget = TokenBudget(max_tokens or residue_budget(self.config, self.hardware))
         if compile:
             for module in self._network.feed_forwards():

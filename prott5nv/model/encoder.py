@@ -13,15 +13,12 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
 from prott5nv.model.tokenizer import ResidueTokenizer
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 
 class EncoderConfig(Protocol):
@@ -78,7 +75,7 @@ class Encoder(nn.Module, ABC):
     def feed_forwards(self) -> Iterator[nn.Module]:
         """Iterate over the feed-forward networks of the encoder, which ``torch.compile`` can fuse."""
 
-    def place(self, device: torch.device, dtype: torch.dtype) -> Self:
+    def place(self, device: torch.device, dtype: torch.dtype) -> None:
         """Move the model to a device and convert its weights to a data type, in place.
 
         Parameters
@@ -86,13 +83,8 @@ class Encoder(nn.Module, ABC):
         device : torch.device
         dtype : torch.dtype
             Data type of the computation. A subclass may keep some weights in float32.
-
-        Returns
-        -------
-        Encoder
-            The same object.
         """
-        return self.to(device, dtype)
+        self.to(device, dtype)
 
     def sha256(self) -> str:
         """Compute a checksum of the configuration and all weights, as hexadecimal digits.

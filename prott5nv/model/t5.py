@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -27,9 +27,6 @@ from prott5nv.model.dropout import dropout
 from prott5nv.model.encoder import Encoder
 from prott5nv.model.t5_attention import Attention, AttentionByLength, FlexAttention, PositionBias
 from prott5nv.model.t5_tokenizer import T5Tokenizer, T5Vocabulary
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 #: Activation functions by their names in ``config.json``.
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -212,14 +209,13 @@ class T5Encoder(Encoder):
         """Iterate over the feed-forward networks of the encoder, which ``torch.compile`` can fuse."""
         return (layer.mlp for layer in cast("list[Layer]", self.encoder.layers))
 
-    def place(self, device: torch.device, dtype: torch.dtype) -> Self:
+    def place(self, device: torch.device, dtype: torch.dtype) -> None:
         """Move the model to a device and convert its weights to a data type, in place; see :meth:`Encoder.place`.
 
         Some weights stay in float32: see :meth:`stored_dtype`.
         """
         for name, parameter in self.named_parameters():
             parameter.data = parameter.data.to(device, self.stored_dtype(name, dtype))
-        return self
 
     @staticmethod
     def stored_dtype(name: str, dtype: torch.dtype) -> torch.dtype:

@@ -13,14 +13,10 @@ import copy
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from prott5nv.errors import ProtT5nvError
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 RESIDUES = "LASGVERTDIPKNFQYHMCWXBZUO"  # ids 5 to 29, ordered by frequency
 UNK, BOS, EOS, PAD, MASK = range(5)
@@ -150,7 +146,7 @@ class ResidueTokenizer:
                     self.replaced[letter] += 1
         return ids, cu_seqlens
 
-    def fresh(self) -> Self:
+    def fresh(self) -> ResidueTokenizer:
         """Return a tokenizer with the same token ids that has not seen any residue yet."""
         tokenizer = copy.copy(self)
         tokenizer.lowercase_residues, tokenizer.replaced = 0, Counter()

@@ -91,7 +91,8 @@ def test_distances_have_the_buckets_of_transformers(buckets, distance):
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16, torch.float16])
 @torch.inference_mode()
 def test_rows_do_not_depend_on_the_batch(precision):
-    model = converted(random_model(**TINY)).place(torch.device("cpu"), precision)
+    model = converted(random_model(**TINY))
+    model.place(torch.device("cpu"), precision)
     together = encode(model, PROTEINS)
     for sequence, rows in zip(PROTEINS, together, strict=True):
         alone = encode(model, [sequence])[0]
@@ -107,7 +108,9 @@ def test_half_precision_is_as_accurate_as_in_transformers(precision, tmp_path):
 
     model = random_model(**TINY | dict(num_layers=6))
     exact = encode_with_transformers(model, LONG)
-    ours = encode(converted(model).place(torch.device("cpu"), precision), [LONG])[0]
+    half = converted(model)
+    half.place(torch.device("cpu"), precision)
+    ours = encode(half, [LONG])[0]
     model.save_pretrained(tmp_path)
     theirs = encode_with_transformers(T5EncoderModel.from_pretrained(tmp_path, dtype=precision).eval(), LONG)
     assert ours.dtype == torch.float32
@@ -121,7 +124,8 @@ def test_fp16_does_not_overflow_where_the_feed_forward_output_is_large():
     for block in model.encoder.block:
         block.layer[1].DenseReluDense.wo.weight.mul_(100_000)
     exact = encode_with_transformers(model, "MSLKR")
-    half = converted(model).place(torch.device("cpu"), torch.float16)
+    half = converted(model)
+    half.place(torch.device("cpu"), torch.float16)
     assert half.encoder.layers[0].mlp.dense_4h_to_h.weight.dtype == torch.float32
     assert half.encoder.layers[0].mlp.dense_h_to_4h.weight.dtype == torch.float16
     assert cosine(encode(half, ["MSLKR"])[0], exact) >= 0.999
