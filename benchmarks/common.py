@@ -102,26 +102,28 @@ def time_second_call(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def matmul_rate(config: ModelConfig) -> float:
+def matmul_rate(encoder: torch.nn.Module) -> float:
     """Measure this CPU's matmul rate on the shapes of one encoder layer.
 
     Parameters
     ----------
-    config : ModelConfig
+    encoder : Module
+        Stack with the attribute ``layers``.
 
     Returns
     -------
     float
-        Operations per second of the layer's four linear maps on 2,048 rows, in bf16 if the CPU has instructions for it
-        and in fp32 otherwise; the best of three attempts.
+        Operations per second of the layer's linear maps on 2,048 rows, in bf16 if the CPU has instructions for it and
+        in fp32 otherwise; the best of three attempts.
     """
     import torch
 
     from prott5nv.model.device import choose_hardware
 
-    D, F = config.hidden_size, config.ffn_hidden_size
     dtype = choose_hardware("cpu").dtype
-    layers = [torch.nn.Linear(i, o, dtype=dtype) for i, o in ((D, 3 * D), (D, D), (D, F), (F, D))]
+    modules = next(encoder.get_submodule("layers").children()).modules()
+    shapes = [(module.in_features, module.out_features) for module in modules if isinstance(module, torch.nn.Linear)]
+    layers = [torch.nn.Linear(width, height, dtype=dtype) for width, height in shapes]
     inputs = [torch.randn(MATMUL_ROWS, layer.in_features, dtype=dtype) for layer in layers]
 
     def multiply() -> None:

@@ -123,11 +123,11 @@ def benchmark_speed(length: int, substitutions: int) -> None:
 def measure_speed(name: str, model: ProtT5 | None, protein: str, positions: Sequence[int]) -> Sequence[str]:
     """Score one substitution at each of the positions and return the model's row of the table."""
     embedder = Embedder(model, device="cpu")
-    config, network = embedder.decoder_config, embedder.network
+    network = embedder.network
     variants = [Variant((i,), protein[i], "A") for i in positions]
-    before = matmul_rate(config)
+    before = matmul_rate(network.encoder)
     rate = len(variants) * len(protein) / time_second_call(partial(score_variants, protein, variants, embedder))
-    peak = max(before, matmul_rate(config))  # other programs may slow down one of the two measurements
+    peak = max(before, matmul_rate(network.encoder))  # other programs may slow down one of the two measurements
     # Each residue passes through the encoder and the keys and values of the decoder's attention to it. The decoder's
     # own work is negligible: two tokens per variant.
     weights = sum(p.numel() for p in network.encoder.parameters() if p.ndim == 2)

@@ -2,6 +2,11 @@
 
     python benchmarks/embed.py corpus.fasta.gz                              # full-size model, 64 proteins
     python benchmarks/embed.py corpus.fasta.gz --preset small --proteins 500
+    python benchmarks/embed.py corpus.fasta.gz --family prott5-xl --layers 4 --proteins 24
+
+With --family, the models have the configuration of a published protein T5 model. The run also measures the memory that
+loading takes, and how much a protein's embedding depends on its batch. All layers of these models have the same size,
+so a few of them show the speed; the whole ProtT5-XL in fp32 needs 10 GB of memory and 5 GB of disk, for both packages.
 
 All models have the same size and random weights, and embed the same proteins in the same run. Residues per second count
 real residues, not padding. "Fraction of matmul rate" compares the encoder's matmuls (2 operations per weight and
@@ -13,29 +18,58 @@ Shapes: B proteins, L residues of the longest, T packed residues, D hidden size.
 
 from __future__ import annotations
 
+import json
 import random
+import subprocess
+import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from common import argument_parser, describe_machine, matmul_rate, print_table, time_second_call
 
-from prott5nv import Embedder, ModelConfig, ProteinTokenizer, ProtT5, limit_onednn_cache
+from prott5nv import Embedder, ModelConfig, ProtT5, limit_onednn_cache
 from prott5nv.checkpoint import save_nemo
 from prott5nv.checkpoint.huggingface import nemo_to_huggingface
 from prott5nv.embedding.job import embed_file
 from prott5nv.io.reader import read_records
+from prott5nv.model.device import choose_hardware
+from prott5nv.model.encoder import Encoder
+from prott5nv.model.t5_tokenizer import INPUTS
+from prott5nv.model.tokenizer import ResidueTokenizer
 
 HUGGING_FACE_BATCH = 4000  # residues in a batch, as in the ProtTrans script
-REFERENCE = "prott5nv bf16"  # the row that the others are compared with
+END = 1  # token behind each protein of a T5 model
+FAMILIES: dict[str, dict[str, Any]] = {
+    "prott5-xl": dict(d_model=1024, d_kv=128, d_ff=16384, num_layers=24, num_heads=32, vocab_size=128),
+    "ankh-base": dict(d_model=768, d_kv=64, d_ff=3072, num_layers=48, num_heads=12, vocab_size=144)
+    | dict(relative_attention_num_buckets=64, feed_forward_proj="gated-gelu"),
+    "ankh-large": dict(d_model=1536, d_kv=64, d_ff=3840, num_layers=48, num_heads=16, vocab_size=144)
+    | dict(relative_attention_num_buckets=64, feed_forward_proj="gated-gelu"),
+}
+# Runs in a process of its own, and prints how much memory loading takes.
+MEASURE_LOADING = """
+import sys
+import torch
+import prott5nv.checkpoint.t5_folder
+from prott5nv.checkpoint import load
+def peak():
+    return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
+before = peak()
+model = load(sys.argv[1], torch.bfloat16)
+print((peak() - before) / sum(2 * parameter.numel() for parameter in model.parameters()))
+"""
 
 
-def read_sequences(path: Path, count: int, max_length: int) -> list[str]:
+def read_sequences(path: Path, count: int, max_length: int | None) -> list[str]:
     """Sample proteins of at most `max_length` residues from the beginning of a file."""
-    records = (record.sequence for record in read_records(path) if len(record.sequence) <= max_length)
+    records = (
+        record.sequence for record in read_records(path) if max_length is None or len(record.sequence) <= max_length
+    )
     sequences = list(islice(records, 50 * count))
     return random.Random(0).sample(sequences, min(count, len(sequences)))
 
@@ -52,7 +86,9 @@ def embed_files(embedder: Embedder, sequences: list[str], folder: str) -> None:
     embed_file(fasta, output, embedder)
 
 
-def padded_batches(sequences: list[str], tokenizer: ProteinTokenizer) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def padded_batches(
+    sequences: list[str], tokenizer: ResidueTokenizer, suffix: Sequence[int] = ()
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yield token ids and attention masks, longest proteins first, padded to the longest of each batch."""
     batches: list[list[str]] = [[]]
     for sequence in sorted(sequences, key=len, reverse=True):
@@ -60,17 +96,22 @@ def padded_batches(sequences: list[str], tokenizer: ProteinTokenizer) -> Iterato
             batches.append([])
         batches[-1].append(sequence)
     for batch in batches:
-        tokens = [torch.from_numpy(tokenizer.encode(protein)) for protein in batch]
+        tokens = [torch.tensor([*tokenizer.encode(protein), *suffix]) for protein in batch]
         ids_BL = torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True)
-        lengths_B1 = torch.tensor([[len(protein)] for protein in batch])
+        lengths_B1 = torch.tensor([[len(protein) + len(suffix)] for protein in batch])
         yield ids_BL, (torch.arange(ids_BL.shape[1]) < lengths_B1).long()
 
 
 @torch.inference_mode()
-def embed_with_hugging_face(encoder: torch.nn.Module, sequences: list[str], tokenizer: ProteinTokenizer) -> None:
-    for ids_BL, mask_BL in padded_batches(sequences, tokenizer):
-        hidden_BLD = encoder(input_ids=ids_BL, attention_mask=mask_BL).last_hidden_state
-        hidden_BLD.float().numpy()
+def embed_with_hugging_face(
+    encoder: torch.nn.Module, sequences: list[str], tokenizer: ResidueTokenizer, suffix: Sequence[int] = ()
+) -> list[torch.Tensor]:
+    """Return the rows of the longest protein first, with those of the tokens in `suffix`."""
+    rows: list[torch.Tensor] = []
+    for ids_BL, mask_BL in padded_batches(sequences, tokenizer, suffix):
+        hidden_BLD = encoder(input_ids=ids_BL, attention_mask=mask_BL).last_hidden_state.float()
+        rows += (hidden[:length] for hidden, length in zip(hidden_BLD, mask_BL.sum(1).tolist(), strict=True))
+    return rows
 
 
 def t5_encoder(config: ModelConfig) -> torch.nn.Module:
@@ -104,7 +145,7 @@ def blenderbot_encoder(model: ProtT5) -> torch.nn.Module:
 
 def measure(model: ProtT5, sequences: list[str]) -> dict[str, float]:
     """Residues per second of every way to embed the proteins."""
-    tokenizer = ProteinTokenizer()
+    tokenizer = model.tokenizer
     embedders = {name: Embedder(model, device="cpu", precision=name) for name in ("bf16", "fp32")}
 
     def rate(work: Callable[[], object]) -> float:
@@ -124,29 +165,78 @@ def measure(model: ProtT5, sequences: list[str]) -> dict[str, float]:
     return rates
 
 
+def measure_family(settings: dict[str, Any], sequences: list[str]) -> tuple[dict[str, float], Encoder]:
+    """Residues per second of a T5 model. Prints the memory that loading takes, and the differences between batches."""
+    from transformers import T5Config, T5EncoderModel
+
+    def rate(work: Callable[[], object]) -> float:
+        return sum(map(len, sequences)) / time_second_call(work)
+
+    with tempfile.TemporaryDirectory() as folder:
+        encoder = T5EncoderModel(T5Config(**settings)).eval()
+        encoder.save_pretrained(folder)
+        tokens = {"<pad>": 0, "</s>": END, "<unk>": 2} | {letter: 3 + i for i, letter in enumerate(INPUTS["aa"])}
+        vocabulary = {"model": {"type": "WordLevel", "vocab": tokens}}
+        Path(folder, "tokenizer.json").write_text(json.dumps(vocabulary))
+        done = subprocess.run(
+            [sys.executable, "-c", MEASURE_LOADING, folder], capture_output=True, check=True, text=True
+        )
+        print(f"Memory to load it in bf16: {float(done.stdout):.2f} times its size\n")
+        precisions = dict.fromkeys([choose_hardware("cpu").precision, "fp32"])  # without bf16 instructions, it is slow
+        embedders = {name: Embedder(folder, device="cpu", precision=name) for name in precisions}
+    network = embedders["fp32"]._network
+    rates = {f"prott5nv {name}": rate(partial(embed_in_memory, each, sequences)) for name, each in embedders.items()}
+    run = partial(embed_with_hugging_face, encoder, tokenizer=network.tokenizer, suffix=[END])
+    rates["ProtTrans script: T5EncoderModel fp32"] = rate(partial(run, sequences))
+    longest_first = sorted(sequences, key=len, reverse=True)
+    alone = [run([sequence])[0] for sequence in longest_first]
+    report_difference("ProtTrans script", run(longest_first), alone)
+    ours = embedders["fp32"]
+    together = [torch.from_numpy(rows) for _, rows in ours.embed(longest_first)]
+    separate = [torch.from_numpy(rows) for sequence in longest_first for _, rows in ours.embed([sequence])]
+    report_difference("prott5nv fp32", together, separate)
+    report_difference("prott5nv fp32 and T5EncoderModel fp32", together, [rows[:-1] for rows in alone])
+    return rates, network
+
+
+def report_difference(name: str, first: list[torch.Tensor], second: list[torch.Tensor]) -> None:
+    """Print the largest difference between two lists of rows, as a fraction of the largest value."""
+    largest = max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(first, second, strict=True))
+    print(f"Largest difference of a protein, {name}: {largest:.1e}\n")
+
+
 def main() -> None:
     limit_onednn_cache()
     parser = argument_parser(__doc__)
     parser.add_argument("fasta", type=Path, help="Proteins to sample from. Those that exceed the model are left out.")
     parser.add_argument("--proteins", type=int, default=64, help="Number of proteins to embed.")
     parser.add_argument("--preset", default="prott5nv", choices=ModelConfig.preset_names(), help="Size of the models.")
+    parser.add_argument("--family", choices=FAMILIES, help="Measure a published T5 model instead of ProtT5nv.")
+    parser.add_argument("--layers", type=int, help="With --family: number of layers instead of all.")
     arguments = parser.parse_args()
     config = ModelConfig.preset(arguments.preset)
-    sequences = read_sequences(arguments.fasta, arguments.proteins, config.max_position_embeddings)
+    limit = None if arguments.family else config.max_position_embeddings
+    sequences = read_sequences(arguments.fasta, arguments.proteins, limit)
     residues = sum(map(len, sequences))
-    print(f"{len(sequences)} proteins, {residues:,} residues, {arguments.preset}, {describe_machine()}\n")
+    name = arguments.family or arguments.preset
+    print(f"{len(sequences)} proteins, {residues:,} residues, {name}, {describe_machine()}\n")
 
     torch.manual_seed(0)
-    model = ProtT5(config).eval()
-    before = matmul_rate(config)
-    rates = measure(model, sequences)
-    peak = max(before, matmul_rate(config))  # other programs may slow down one of the two measurements
+    model: Encoder
+    if arguments.family:
+        settings = FAMILIES[arguments.family]
+        rates, model = measure_family(settings | {"num_layers": arguments.layers or settings["num_layers"]}, sequences)
+    else:
+        model = ProtT5(config).eval()
+        rates = measure(model, sequences)
+    peak = matmul_rate(model.encoder)
 
     operations = 2 * sum(p.numel() for p in model.encoder.parameters() if p.ndim == 2)
     print(f"Best rate of the model's matmuls: {peak / 1e9:,.0f} GFLOP/s = {peak / operations:,.0f} residues/s\n")
-    columns = ("method", "residues/s", "fraction of matmul rate", f"speed-up of {REFERENCE}")
+    reference = next(iter(rates))
+    columns = ("method", "residues/s", "fraction of matmul rate", f"speed-up of {reference}")
     rows = (
-        (name, f"{rate:,.0f}", f"{rate * operations / peak:.0%}", f"{rates[REFERENCE] / rate:.1f} x")
+        (name, f"{rate:,.0f}", f"{rate * operations / peak:.0%}", f"{rates[reference] / rate:.1f} x")
         for name, rate in rates.items()
     )
     print_table(columns, rows)
