@@ -99,6 +99,8 @@ class Journal:
             self._last = self._read()
             self._rows = open(self.folder / "rows.bin", "ab")  # noqa: SIM115 (closed by `close`)
         except BaseException:
+            if not os.fstat(self._journal.fileno()).st_size:  # This run created the folder.
+                shutil.rmtree(self.folder, ignore_errors=True)
             self._journal.close()  # This also releases the lock.
             raise
         self._bytes: int = self._last["bytes"]

@@ -373,6 +373,9 @@ def test_a_finished_output_is_not_replaced_by_a_later_start(tmp_path):
     second.resume(iter(RECORDS))
     second.finish()
     check_output(tmp_path)
+    with pytest.raises(ProtT5nvError, match=r"out.h5: another run has written this file in the meantime"):
+        open_journal(tmp_path)
+    assert os.listdir(tmp_path) == ["out.h5"]
 
 
 def test_a_journal_that_another_run_removed_is_opened_again(tmp_path, monkeypatch):
