@@ -140,7 +140,7 @@ def test_an_export_that_fails_does_not_end_a_run(cfg, tmp_path, caplog, monkeypa
             file.write(b"0" * 1000)
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("prott5nv.pretraining.model.save_nemo", full)
+    monkeypatch.setattr("prott5nv.pretraining.network.save_nemo", full)
     losses, code = run(cfg, tmp_path, val_check_interval=3, **VALIDATION)
     assert len(losses) == 3 and code is None
     [message] = [record.getMessage() for record in caplog.records if record.name.startswith("prott5nv")]
