@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import warnings
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -102,12 +103,13 @@ def _run(cfg: DictConfig, config: PretrainConfig, folder: Path) -> PretrainingRu
         _take_weights(model, config.restore_from_path)
         checkpoint = None
     exported = None
-    if config.do_training:
-        if checkpoint:
-            logger.info("resuming from %s", checkpoint)
-        trainer.fit(model, ckpt_path=checkpoint)
-    if config.do_testing:
-        trainer.test(model, ckpt_path=None if config.do_training else checkpoint)
+    with _interrupts_passed_on():
+        if config.do_training:
+            if checkpoint:
+                logger.info("resuming from %s", checkpoint)
+            trainer.fit(model, ckpt_path=checkpoint)
+        if config.do_testing:
+            trainer.test(model, ckpt_path=None if config.do_training else checkpoint)
     if config.do_training:
         exported = folder / f"{config.name}.nemo"
         model.save_to(exported)
@@ -115,6 +117,17 @@ def _run(cfg: DictConfig, config: PretrainConfig, folder: Path) -> PretrainingRu
     if trainer.is_global_zero and config.exp_manager.create_tensorboard_logger and (curves := plot_curves(folder)):
         logger.info("curves: %s", curves)
     return PretrainingRun(folder, exported, last_validation(checkpoints))
+
+
+@contextmanager
+def _interrupts_passed_on() -> Iterator[None]:
+    """Raise KeyboardInterrupt on Ctrl-C before and after training, where Lightning would exit with code 1."""
+    try:
+        yield
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
 
 
 def _checkpoint_to_continue(cfg: DictConfig, config: PretrainConfig, folder: Path) -> Path | None:

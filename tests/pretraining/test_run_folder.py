@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -16,6 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from prott5nv import ProtT5nvError
 from prott5nv.pretraining import run_folder
 from prott5nv.pretraining.checkpoint_files import checkpoint_name
+from prott5nv.pretraining.model import ProtT5nvModel
 from prott5nv.pretraining.run_folder import check_settings, deciding_settings, exclusive, write_settings
 from prott5nv.pretraining.trainer import pretrain
 
@@ -181,3 +183,16 @@ def test_without_training_there_must_be_something_to_test(run_cfg):
         pretrain(OmegaConf.merge(run_cfg, {"do_training": False}))
     with pytest.raises(ProtT5nvError, match="no checkpoint to test"):
         pretrain(OmegaConf.merge(run_cfg, {"do_training": False, "do_testing": True}))
+
+
+def test_control_c_before_the_first_step_is_passed_on(run_cfg, monkeypatch):
+    def interrupt(model):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ProtT5nvModel, "on_fit_start", interrupt)
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(run_cfg)
+    finally:
+        signal.signal(signal.SIGINT, handler)
