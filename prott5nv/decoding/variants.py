@@ -176,7 +176,9 @@ def score_variants(
 
     rows = _rows_of_hypotheses(parsed)
     queries = [
-        MaskedQuery(mask_residues(tokens_L, indices, embedder.decoder_config, name), _tokens(hypotheses, len(indices) - 1))
+        MaskedQuery(
+            mask_residues(tokens_L, indices, embedder.decoder_config, name), _tokens(hypotheses, len(indices) - 1)
+        )
         for indices, hypotheses in rows.items()
     ]
     results = dict(zip(rows, run_queries(embedder, queries, on_progress), strict=True))
