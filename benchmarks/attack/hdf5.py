@@ -12,6 +12,7 @@ from mutants import Outcome, attack, outcome_of, run_attempts
 
 from prott5nv import EmbeddingStore
 from prott5nv.embedding.store import StoredProtein, write_embeddings
+from prott5nv.errors import ProtT5nvError
 from prott5nv.flip.predictor import Predictor
 from prott5nv.io.record import Record
 from prott5nv.plots.projection import pooled_embeddings
@@ -49,7 +50,10 @@ def load_store(path: Path) -> Any:
 def load_predictor(path: Path) -> Any:
     """Load a predictor and predict a protein."""
     predictor = Predictor(path, device="cpu")
-    [prediction] = predictor.predict([Record("P1", "MSLKRAGHKVLAWQDEYN", "P1", 1)])
+    try:
+        [prediction] = predictor.predict([Record("P1", "MSLKRAGHKVLAWQDEYN", "P1", 1)])
+    except ProtT5nvError as error:  # it names the protein
+        raise ProtT5nvError(f"{path}: {error}") from None
     return predictor.output_spec, predictor.head_settings, prediction.rows.tobytes()
 
 

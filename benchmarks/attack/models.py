@@ -13,6 +13,7 @@ from mutants import Outcome, attack, damaged, outcome_of, run_attempts
 from prott5nv import ModelConfig, ProtT5
 from prott5nv.checkpoint import read_nemo, save_nemo
 from prott5nv.checkpoint.huggingface import huggingface_to_nemo, nemo_to_huggingface
+from prott5nv.errors import ProtT5nvError
 from prott5nv.flip.heads import make_head
 from prott5nv.flip.predictor import Predictor
 from prott5nv.flip.predictor_file import save_predictor
@@ -39,7 +40,10 @@ def _model() -> ProtT5:
 def load_predictor(path: Path) -> Any:
     """Load a predictor and predict a protein."""
     predictor = Predictor(path, device="cpu")
-    [prediction] = predictor.predict([Record("P1", "MSLKRAGHKVLAWQDEYN", "P1", 1)])
+    try:
+        [prediction] = predictor.predict([Record("P1", "MSLKRAGHKVLAWQDEYN", "P1", 1)])
+    except ProtT5nvError as error:  # it names the protein
+        raise ProtT5nvError(f"{path}: {error}") from None
     return predictor.output_spec, predictor.head_settings, prediction.rows.tobytes()
 
 

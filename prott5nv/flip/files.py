@@ -217,7 +217,8 @@ class FlipSource:
 
 
 def _unreadable(archive: Path, error: Exception) -> ProtT5nvError:
-    return ProtT5nvError(f"{archive}: not a readable zip archive ({error}); copy or download it again")
+    # The error can quote the bytes that should be a name.
+    return ProtT5nvError(f"{archive}: not a readable zip archive ({str(error)[:80]}); copy or download it again")
 
 
 def _find_member(archive: Path, stem: str, suffixes: tuple[str, ...]) -> FlipFile | None:

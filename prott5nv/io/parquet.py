@@ -54,7 +54,7 @@ def read_parquet(
             _check_sizes(file.metadata, str(path))
             shared = [name for name in (id_name, sequence_name) if _is_text(file.schema_arrow.field(name).type)]
         # A text that many rows share is held once. Otherwise a small file could fill the memory.
-        with reader.ParquetFile(path, read_dictionary=shared) as file:
+        with reader.ParquetFile(path, read_dictionary=shared, page_checksum_verification=True) as file:
             for batch in file.iter_batches(_ROWS_PER_BATCH, columns=[id_name, sequence_name]):
                 columns = _values(batch.column(id_name)), _values(batch.column(sequence_name))
                 for id_value, sequence_value in zip(*columns, strict=True):
