@@ -35,6 +35,8 @@ _POOLING_HELP += " ".join(
     f"{name}: {(inspect.getdoc(function) or '').splitlines()[0]}" for name, function in POOLINGS.items()
 )
 
+_KEY_HELP = " ".join(f"{name}: {inspect.getdoc(make_key)}" for name, make_key in KEYS.items())
+
 
 @click.command()
 @click.argument("source", metavar="INPUT")
@@ -55,7 +57,8 @@ _POOLING_HELP += " ".join(
               "residues for ProtT5nv). truncate embeds its first residues. window embeds all residues in overlapping "
               "windows and averages the rows where windows overlap. error stops the command before any protein is "
               "embedded. skip leaves the protein out.")  # fmt: skip
-@click.option("--max-length", type=click.IntRange(2), metavar="N", help="Apply --long to proteins of more than N residues. "
+@click.option("--max-length", type=click.IntRange(2), metavar="N",
+              help="Apply --long to proteins of more than N residues. "
               "The default is the limit of the model; T5 models, such as ProtT5-XL, have none.")  # fmt: skip
 @click.option("--input", "kind", type=click.Choice(["aa", "3di"]), default="aa", show_default=True,
               help="Kind of the sequences: amino acids, or structural states of Foldseek, which only ProstT5 "
@@ -80,7 +83,7 @@ _POOLING_HELP += " ".join(
 @click.option("--sequence-column", metavar="NAME", help="Column that holds the sequences in a table. It is needed only "
               "if the column has no usual name, such as sequence.")  # fmt: skip
 @click.option("--key", type=click.Choice(list(KEYS)), default="accession", show_default=True,
-              help="Name of each dataset. " + " ".join(f"{name}: {inspect.getdoc(make)}" for name, make in KEYS.items()))  # fmt: skip
+              help=f"Name of each dataset. {_KEY_HELP}")  # fmt: skip
 @options.cleaning
 @options.overwrite
 def command(

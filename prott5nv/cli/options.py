@@ -26,8 +26,8 @@ EXIT_INTERRUPTED = 130
 model = click.option(
     "--model",
     metavar="MODEL",
-    help="Model to use: a .nemo file, the folder of a protein T5 model that transformers wrote, or its name on the Hugging "
-    "Face Hub, such as Rostlab/ProstT5 (needs the extra hf). The default is the small built-in model.",
+    help="Model to use: a .nemo file, the folder of a protein T5 model that transformers wrote, or its name on the "
+    "Hugging Face Hub, such as Rostlab/ProstT5 (needs the extra hf). The default is the small built-in model.",
 )
 decoder_model = click.option(
     "--model", metavar="FILE.nemo", help="ProtT5nv checkpoint to use. The default is the small built-in model."

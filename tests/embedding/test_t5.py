@@ -78,7 +78,7 @@ def test_structural_states_are_another_input(folder, tmp_path):
         assert np.abs(store["a"] - expected).max() <= 1e-5 * np.abs(expected).max()
         assert np.abs(store["a"] - store["b"]).max() <= 1e-5
         assert store.attributes["input"] == "3di"
-    with pytest.raises(ProtT5nvError, match="holds other embeddings .*input=3di, not aa"):
+    with pytest.raises(ProtT5nvError, match=r"holds other embeddings .*input=3di, not aa"):
         run("embed", fasta, "-o", tmp_path / "out.h5", "--model", folder, "--precision", "fp32")
 
 
