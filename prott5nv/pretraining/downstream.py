@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from prott5nv.flip.tasks import Task, load_task
 from prott5nv.flip.train import fit, predict
 from prott5nv.pretraining.config import DownstreamDataConfig
 from prott5nv.pretraining.model import ProtT5nvModel
+
+logger = logging.getLogger(__name__)
 
 # The heads of BioNeMo v1
 HEADS: dict[str, dict[str, Any]] = {
@@ -50,15 +53,21 @@ class DownstreamValidation(Callback):
         self.task = _load_task(config)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, model: ProtT5nvModel) -> None:
-        """Score the weights and log the score."""
+        """Score the weights and log the score, or a warning if that fails."""
         if trainer.state.fn != TrainerFn.FITTING:
             return
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "model.nemo"
-            model.save_to(path)
-            score = probe(path, self.task, self.config, model.device) if trainer.is_global_zero else None
+        score = None
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "model.nemo"
+                model.save_to(path)
+                if trainer.is_global_zero:
+                    score = probe(path, self.task, self.config, model.device)
+        except (OSError, ProtT5nvError) as error:  # for example, the disk is full
+            logger.warning("no score on %s: %s; training goes on without it", self.task.name, error)
         score = trainer.strategy.broadcast(score)
-        model.log(f"{self.task.name}/{self.task.metric}", score, prog_bar=True)
+        if score is not None:
+            model.log(f"{self.task.name}/{self.task.metric}", score, prog_bar=True)
 
 
 def probe(path: Path, task: Task, config: DownstreamDataConfig, device: torch.device) -> float:

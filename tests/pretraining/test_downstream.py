@@ -14,6 +14,7 @@ from helpers.fitting import Losses, fit
 from prott5nv import ProtT5nvError
 from prott5nv.pretraining.config import checked
 from prott5nv.pretraining.downstream import DownstreamValidation, probe
+from prott5nv.pretraining.model import ProtT5nvModel
 from prott5nv.pretraining.parallel import MegatronStrategy
 
 
@@ -60,6 +61,16 @@ def test_the_score_is_that_of_the_validation_set(dataset, tiny_checkpoint, tmp_p
             targets[index] = np.roll(targets[index], 1)
         changed = replace(task, targets=targets)
         assert (probe(path, changed, dataset, torch.device("cpu")) != score) == changes
+
+
+def test_a_full_disk_costs_the_score_but_not_the_run(cfg, dataset, monkeypatch, caplog):
+    def full(model, path):
+        raise ProtT5nvError(f"{path}: the model cannot be written: No space left on device")
+
+    monkeypatch.setattr(ProtT5nvModel, "save_to", full)
+    trainer, _ = fit(cfg, callbacks=[DownstreamValidation(dataset)], limit_val_batches=1.0, num_sanity_val_steps=1)
+    assert "secondary_structure/accuracy" not in trainer.callback_metrics
+    assert "no score on secondary_structure: " in caplog.text and "No space left" in caplog.text
 
 
 @pytest.mark.parametrize(

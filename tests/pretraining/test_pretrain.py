@@ -51,7 +51,7 @@ def losses(folder):
 
 @pytest.fixture(scope="module")
 def uninterrupted(training_data, tmp_path_factory):
-    results = tmp_path_factory.mktemp("results")
+    results = tmp_path_factory.mktemp("results") / "a=b, ü (1)"
     done = run(*overrides(training_data, results, "uninterrupted", 30), "do_testing=true")
     assert done.returncode == 0, done.stderr
     return results / "uninterrupted", done
