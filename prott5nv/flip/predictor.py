@@ -17,8 +17,8 @@ from prott5nv.flip.predictor_file import PredictorParts, read_predictor
 from prott5nv.flip.predictor_hdf5 import is_hdf5, read_hdf5_predictor
 from prott5nv.io.record import Record
 from prott5nv.model.config import ModelConfig
-from prott5nv.model.finite import check_finite
 from prott5nv.model.encoder import Encoder
+from prott5nv.model.finite import check_finite
 from prott5nv.model.prott5 import ProtT5
 from prott5nv.model.t5 import T5Encoder
 

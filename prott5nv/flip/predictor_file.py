@@ -15,7 +15,8 @@ The metadata have the single key ``prott5nv``, a JSON object with these keys:
     Hash of the model that training started from.
 
 Tensors are float32. Their names are those in ``ProtT5``, without the decoder, or in ``T5Encoder`` behind ``encoder.``,
-and those in the head behind ``head.``. A reader accepts exactly these keys and tensors; opening a file runs no code from it.
+and those in the head behind ``head.``. A reader accepts exactly these keys and tensors; opening a file runs no code
+from it.
 """
 
 from __future__ import annotations
