@@ -122,10 +122,12 @@ def load_t5(path: str | Path, dtype: torch.dtype | None = None, *, input: str = 
 
     Parameters
     ----------
-    path, input
+    path
         See :func:`read_t5_folder`.
     dtype : torch.dtype, optional
         Precision of the model; see :meth:`prott5nv.model.t5.T5Encoder.stored_dtype`. The default is float32.
+    input
+        See :func:`read_t5_folder`.
 
     Returns
     -------
