@@ -124,18 +124,12 @@ def write_hostile(path: Path, name: str) -> None:
         HOSTILE[name](file)
 
 
-def attack_hostile() -> Outcome:
+def attack_hostile(folder: Path) -> Outcome:
     """Open each hostile file; all must be refused."""
-    names = list(HOSTILE)
-
-    def attempt(number: int, folder: Path) -> tuple[str, str]:
-        path = folder / "hostile.h5"
-        write_hostile(path, names[number])
-        result = outcome_of(lambda: load_store(path) is None, path)
-        path.unlink()
-        return result
-
-    return run_attempts(attempt, names)
+    paths = [folder / f"{number}.h5" for number in range(len(HOSTILE))]
+    for path, name in zip(paths, HOSTILE, strict=True):
+        write_hostile(path, name)
+    return run_attempts(lambda n, _: outcome_of(lambda: load_store(paths[n]) is None, paths[n]), list(HOSTILE))
 
 
 def attack_stores(folder: Path, files: int, seed: int) -> Outcome:

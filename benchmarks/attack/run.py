@@ -68,8 +68,9 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             if kind == "hostile":
-                report("hostile HDF5", hdf5.attack_hostile())
-                report("hostile tables and archives", tables.attack_hostile())
+                for name_of_kind, module in (("HDF5", hdf5), ("tables and archives", tables)):
+                    (folder / name_of_kind).mkdir()
+                    report(f"hostile {name_of_kind}", module.attack_hostile(folder / name_of_kind))
             elif kind == "endings":
                 endings.attack_all(folder, arguments.kills, arguments.sizes, arguments.seed, report)
             else:

@@ -128,18 +128,12 @@ HOSTILE: dict[str, Callable[[Path], None]] = {
 }
 
 
-def attack_hostile() -> Outcome:
+def attack_hostile(folder: Path) -> Outcome:
     """Open each hostile file; all must be refused."""
-    names = list(HOSTILE)
-
-    def attempt(number: int, folder: Path) -> tuple[str, str]:
-        path = folder / names[number].replace(".zip", ".splits.zip")
-        HOSTILE[names[number]](path)
-        result = outcome_of(lambda: load(path) is None, folder)
-        path.unlink()
-        return result
-
-    return run_attempts(attempt, names)
+    paths = [folder / name.replace(".zip", ".splits.zip") for name in HOSTILE]
+    for path, make in zip(paths, HOSTILE.values(), strict=True):
+        make(path)
+    return run_attempts(lambda n, _: outcome_of(lambda: load(paths[n]) is None, folder), list(HOSTILE))
 
 
 def load(path: Path) -> Any:
