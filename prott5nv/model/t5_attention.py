@@ -179,7 +179,7 @@ class FlexAttention(Attention):
 
         tokens = len(protein_S)
         self._add_bias = add_bias
-        self._mask = create_block_mask(same_protein, None, None, tokens, tokens, device=lengths.device.type)
+        self._mask = create_block_mask(same_protein, None, None, tokens, tokens, device=str(lengths.device))
 
     def __call__(self, q_SHC: Tensor, k_SHC: Tensor, v_SHC: Tensor, dropout: float) -> Tensor:
         """Attend from each token to the tokens of its protein: Tensor, shape=(S, H, C)."""

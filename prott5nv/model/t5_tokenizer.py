@@ -83,7 +83,7 @@ class T5Tokenizer(ResidueTokenizer):
     """Tokenizer of a protein T5 model: one token per residue.
 
     Amino acids other than the 20 standard ones, ``*`` and ``-`` are read as ``X``, as in the scripts of ProtTrans. This
-    includes letters that have tokens, which hardly occurred in training. A `ReplacedResidueWarning` counts them.
+    includes letters that have a token, because these were rare in training. A `ReplacedResidueWarning` counts them.
 
     Parameters
     ----------

@@ -166,7 +166,7 @@ def test_blocks_of_queries_give_the_same_rows(monkeypatch):
         assert torch.allclose(rows, expected, atol=1e-5)
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # PyTorch says that FlexAttention is slow unless it is compiled.
+@pytest.mark.filterwarnings("ignore::UserWarning")  # PyTorch warns that FlexAttention is not compiled.
 @torch.inference_mode()
 def test_flex_attention_gives_the_same_rows(monkeypatch):
     from torch.nn.attention.flex_attention import flex_attention
