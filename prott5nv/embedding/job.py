@@ -224,8 +224,8 @@ class _Job:
 
     def check_complete(self) -> None:
         """Raise an error if the existing output has other settings than this run, or another input."""
-        existing = read_attributes(self.output)
-        expected = {**self.settings, **self.attributes}
+        existing = {"key": "accession", **read_attributes(self.output)}
+        expected = {**self.settings, **self.attributes, "key": self.proteins.key}
         differing = [
             f"{name}={existing.get(name)}, not {value}"
             for name, value in expected.items()

@@ -56,10 +56,10 @@ def merge(
     check_outputs([output], shards, overwrite=overwrite)
     ordered = _in_order([_describe(Path(path)) for path in shards])
     check_suffix(output, ordered[0].attributes["pooling"])
-    skipped = merge_skipped([skipped_listing(shard.path) for shard in ordered], skipped_listing(output))
     with whole_file(output) as temporary:
         write_output(temporary, _proteins(ordered), ordered[0].attributes)
         check_outputs([output], overwrite=overwrite)  # another merge may have finished in the meantime
+        skipped = merge_skipped([skipped_listing(shard.path) for shard in ordered], skipped_listing(output))
     return Merged(sum(shard.proteins for shard in ordered), skipped)
 
 

@@ -195,8 +195,10 @@ def test_keys_can_be_chosen(embedder, tmp_path):
     with EmbeddingStore(tmp_path / "biotrainer.h5") as store:
         expected = [hashlib.sha256(text).hexdigest() for text in (b"MSLKR_5", b"MKV_3")]
         assert list(store) == expected and store.original_id(expected[0]) == "sp|P1|X"
-    with pytest.raises(ProtT5nvError, match="holds other embeddings"):
-        embed_file(fasta, tmp_path / "biotrainer.h5", embedder, key="safe")
+    for key in "safe", "accession":
+        fasta.write_text(">sp|P1|X\nMSLKR\n")
+        with pytest.raises(ProtT5nvError, match=f"holds other embeddings .*key=biotrainer, not {key}"):
+            embed_file(fasta, tmp_path / "biotrainer.h5", embedder, key=key)
 
     fasta.write_text(">a/b\nMK\n>a_b\nMKV\n")
     with pytest.raises(ProtT5nvError, match="line 3: a_b: its accession a_b is also that of a/b on line 1"):

@@ -47,9 +47,10 @@ def test_an_output_that_appears_during_the_merge_is_not_replaced(tmp_path, monke
         (tmp_path / "out.h5").write_text("of another merge")
 
     monkeypatch.setattr("prott5nv.embedding.merge.write_output", write_and_interfere)
+    (tmp_path / "out.h5.skipped.tsv").write_text("of another merge")
     with pytest.raises(ProtT5nvError, match=r"out\.h5: exists already"):
         merge([write_shard(tmp_path, "1/1", "a")], tmp_path / "out.h5")
-    assert (tmp_path / "out.h5").read_text() == "of another merge"
+    assert (tmp_path / "out.h5").read_text() == (tmp_path / "out.h5.skipped.tsv").read_text() == "of another merge"
 
 
 @pytest.mark.parametrize(
