@@ -59,7 +59,12 @@ def load(path: str | Path, dtype: torch.dtype | None = None) -> Encoder:
     ProtT5nvError
         If the file is damaged, hostile or has another architecture.
     """
-    return load_with_origin(path, dtype)[0]
+    path, _ = local_path(path)
+    if path.is_dir():
+        from prott5nv.checkpoint.t5_folder import load_t5
+
+        return load_t5(path, dtype)
+    return reader.load(path, dtype)
 
 
 def load_with_origin(
@@ -88,8 +93,13 @@ def load_with_origin(
     if path.is_dir():
         from prott5nv.checkpoint.t5_folder import load_t5, read_t5_folder
 
+        folder = read_t5_folder(path, input=input)
+        before = folder.versions()
         encoder = load_t5(path, dtype, input=input)
-        return encoder, Origin(path, read_t5_folder(path).sha256(), attributes | {"input": input})
+        sha256 = folder.sha256()
+        if folder.versions() != before:
+            raise ProtT5nvError(f"{path}: a file was changed while the model was loaded; load it again")
+        return encoder, Origin(path, sha256, attributes | {"input": input})
     if input != AMINO_ACIDS:
         raise ProtT5nvError(f"{path}: takes amino acids only; of the models that can be opened, ProstT5 takes {input}")
     nemo, sha256 = reader.load_with_checksum(path, dtype)

@@ -80,6 +80,11 @@ class T5Folder:
     decoder_layers: int
     files: tuple[Path, ...]
 
+    def versions(self) -> list[tuple[int, ...]]:
+        """Return numbers that change when one of the files is changed or replaced."""
+        stats = [path.stat() for path in self.files]
+        return [(stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for stat in stats]
+
     def sha256(self) -> str:
         """Compute a checksum of the names and contents of all files, as hexadecimal digits."""
         digest = hashlib.sha256()

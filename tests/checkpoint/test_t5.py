@@ -194,6 +194,17 @@ def test_the_checksum_covers_weights_settings_and_tokens(folder):
         (folder / name).write_bytes(content)
 
 
+def test_a_change_while_the_model_is_loaded_is_noticed(folder, monkeypatch):
+    def load_and_change(path, dtype=None, *, input="aa"):
+        model = load_t5(path, dtype, input=input)
+        edit_json(folder / "config.json", dropout_rate=0.5)
+        return model
+
+    monkeypatch.setattr("prott5nv.checkpoint.t5_folder.load_t5", load_and_change)
+    with pytest.raises(ProtT5nvError, match="a file was changed while the model was loaded"):
+        load_with_origin(folder)
+
+
 def change_weights(folder, change):
     state = load_file(folder / "model.safetensors")
     change(state)
