@@ -6,10 +6,10 @@ The files are opened in a process of its own, which is replaced when a file cras
 from __future__ import annotations
 
 import multiprocessing
+import os
 import random
 import resource
 import tempfile
-import time
 import traceback
 import warnings
 from collections import Counter
@@ -22,7 +22,8 @@ from typing import Any
 
 from prott5nv.errors import ProtT5nvError
 
-SECONDS_PER_FILE = 10
+SECONDS_PER_FILE = 10  # CPU time, which does not depend on other programs
+_PATIENCE = 120  # seconds after which a file hangs
 MIB_PER_FILE = 1024
 _EDGE_BYTES = (0, 1, 0x7F, 0x80, 0xFE, 0xFF)
 
@@ -148,15 +149,15 @@ def run_attempts(attempt: Callable[[int, Path], tuple[str, str]], names: Sequenc
     while number < len(names):
         process, results = _start(attempt, number, len(names))
         while number < len(names):
-            began = time.perf_counter()
             try:
-                answered = results.poll(SECONDS_PER_FILE)
-                result, detail, peak_mib = results.recv() if answered else (SLOW, "", 0.0)
-                alive = answered
+                alive = results.poll(_PATIENCE)
+                result, detail, peak_mib, seconds = results.recv() if alive else (SLOW, "it hangs", 0.0, _PATIENCE)
             except EOFError:
-                result, detail, peak_mib, alive = CRASHED, "the process died", 0.0, False
+                result, detail, peak_mib, seconds, alive = CRASHED, "the process died", 0.0, 0.0, False
+            if seconds > SECONDS_PER_FILE:
+                result, detail = SLOW, f"{seconds:.0f} s"
             outcome.peak_mib = max(outcome.peak_mib, peak_mib)
-            outcome.add(names[number], result, detail, time.perf_counter() - began)
+            outcome.add(names[number], result, detail, seconds)
             number += 1
             if not alive:
                 break
@@ -180,12 +181,13 @@ def _run(attempt: Callable[[int, Path], tuple[str, str]], first: int, end: int, 
     warnings.simplefilter("ignore")
     before = _peak_mib()
     for number in range(first, end):
+        began = sum(os.times()[:4])
         with tempfile.TemporaryDirectory() as name:
             result, detail = attempt(number, Path(name))
             left = sorted(path.name for path in Path(name).iterdir())
         if left:
             result, detail = TRACEBACK, f"left {', '.join(left)}"
-        results.send((result, detail, _peak_mib() - before))
+        results.send((result, detail, _peak_mib() - before, sum(os.times()[:4]) - began))
 
 
 def _peak_mib() -> float:
