@@ -102,7 +102,7 @@ def differs_between_jobs(arguments: Sequence[str], setting: str) -> bool:
 
 def _quote_unless_special(value: str) -> str:
     is_quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
-    if value in ("", "null", "???") or is_quoted or value.startswith("["):
+    if value in ("", "null", "???") or is_quoted or value[0] + value[-1] == "[]":
         return value
     return quote(os.path.expanduser(value))
 

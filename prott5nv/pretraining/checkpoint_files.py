@@ -318,6 +318,8 @@ def _checksum(file: io.BufferedIOBase, size: int) -> bytes:
 
 def _damage(path: Path) -> str | None:
     """Return what is wrong with a checkpoint, or None if its checksum matches."""
+    if not path.is_file():  # opening a pipe would wait forever
+        return "not a file"
     try:
         with open(path, "rb") as file:
             size = file.seek(0, io.SEEK_END) - _CHECKSUM

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast, overload
+from typing import Any, Literal, TypeVar, cast, overload
 
 import lightning.pytorch as pl
 import torch
@@ -24,8 +24,7 @@ from prott5nv.pretraining.optimizers import make_optimizer, make_schedule, param
 from prott5nv.pretraining.resume import read_model, tensor_shapes
 from prott5nv.pretraining.tensor_parallel import gather_shards, map_state, own_shard, whole_shape
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
+_Model = TypeVar("_Model", bound="NetworkModel")
 
 
 class NetworkModel(ModelPT):
@@ -125,12 +124,12 @@ class NetworkModel(ModelPT):
     @overload
     @classmethod
     def restore_from(
-        cls,
+        cls: type[_Model],
         restore_path: str | Path,
         trainer: pl.Trainer | None = ...,
         override_config: Mapping[str, Any] | None = ...,
         return_config: Literal[False] = ...,
-    ) -> Self: ...
+    ) -> _Model: ...
 
     @overload
     @classmethod
@@ -145,12 +144,12 @@ class NetworkModel(ModelPT):
 
     @classmethod
     def restore_from(
-        cls,
+        cls: type[_Model],
         restore_path: str | Path,
         trainer: pl.Trainer | None = None,
         override_config: Mapping[str, Any] | None = None,
         return_config: bool = False,
-    ) -> Self | DictConfig:
+    ) -> _Model | DictConfig:
         """Build a model from a ``.nemo`` file of this package or of NeMo 1.x, with the strict reader.
 
         Parameters
@@ -184,12 +183,12 @@ class NetworkModel(ModelPT):
 
     @classmethod
     def load_from_checkpoint(
-        cls,
+        cls: type[_Model],
         checkpoint_path: str | Path,
         *,
         trainer: pl.Trainer | None = None,
         override_config: Mapping[str, Any] | None = None,
-    ) -> Self:
+    ) -> _Model:
         """Build a model from a checkpoint of pretraining. No code of the file is run.
 
         Parameters

@@ -106,13 +106,13 @@ def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     """
     path = folder / SETTINGS_FILE
     remedy = "choose another name=, or delete the folder"
+    if not path.is_file():
+        raise ProtT5nvError(f"{path}: no such file, but the folder has checkpoints; {remedy}")
     try:
         with open(path, encoding="utf-8") as file:
             saved = json.loads(file.read(_MAX_SETTINGS))
         if not isinstance(saved, dict):
             raise ValueError
-    except FileNotFoundError:
-        raise ProtT5nvError(f"{path}: no such file, but the folder has checkpoints; {remedy}") from None
     except (OSError, ValueError, RecursionError):
         raise ProtT5nvError(f"{path}: the settings of the run cannot be read; {remedy}") from None
     for name in sorted(settings.keys() | saved.keys()):

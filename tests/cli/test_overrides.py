@@ -25,6 +25,7 @@ PATHS = [
     "a\\\\b\\",
     'say "hi" #1 & $HOME; 50%',
     " leading: space",
+    "[2026] data/x",
 ]
 
 

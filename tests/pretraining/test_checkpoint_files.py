@@ -100,6 +100,13 @@ def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_again(tmp_path):
         find_checkpoint(tmp_path)
 
 
+def test_a_pipe_or_a_folder_in_place_of_a_checkpoint_is_passed_over(run, caplog):
+    os.mkfifo(run / "step8.ckpt")
+    (run / "step9.ckpt").mkdir()
+    assert find_checkpoint(run).name == checkpoint_name(5, 16.0)
+    assert len(caplog.messages) == 2 and "(not a file)" in caplog.messages[0]
+
+
 def test_no_checkpoint(tmp_path, caplog):
     assert find_checkpoint(tmp_path) is None
     assert find_checkpoint(tmp_path / "nowhere") is None and not caplog.messages
