@@ -198,7 +198,7 @@ class EncoderConfig:
     Attributes
     ----------
     restore_encoder_path : str, optional
-        A ``.nemo`` file; None is the built-in model.
+        A ``.nemo`` file, or the folder or Hub name of a T5 model; None is the built-in model.
     device, precision : str
         As for :class:`prott5nv.embedding.embedder.Embedder`.
     """
