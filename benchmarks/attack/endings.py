@@ -27,12 +27,14 @@ from typing import Any
 import numpy as np
 import torch
 from mutants import TRACEBACK, Outcome
+from tqdm import tqdm
 
 from prott5nv import EmbeddingStore, ModelConfig, ProtT5
 from prott5nv.checkpoint import save_nemo
 
 _LETTERS = "ACDEFGHIKLMNPQRSTVWY"
 _PROTEINS = 40
+_PATIENCE = 120  # seconds after which a command hangs
 KILLED = "complete after a kill and a second start"
 FULL = "one line on a full disk, complete after a second start"
 LATE = "complete before the disk was full or the kill came"
@@ -165,6 +167,8 @@ def run_command(arguments: list[str], limit: int | None = None, seconds: float |
         sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
         if limit is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        # A process that is killed may hold the lock that tqdm shares with forked processes.
+        tqdm.set_lock(threading.RLock())
         _run(arguments)
 
     process = multiprocessing.get_context("fork").Process(target=target)
@@ -178,7 +182,7 @@ def run_command(arguments: list[str], limit: int | None = None, seconds: float |
 
     reader = threading.Thread(target=read)
     reader.start()
-    process.join(seconds)
+    process.join(_PATIENCE if seconds is None else seconds)
     if process.is_alive():
         process.kill()
         process.join()
