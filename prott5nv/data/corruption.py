@@ -90,7 +90,7 @@ def sample_keys(seed: int, numbers: np.ndarray, stream: int) -> np.ndarray:
     True
     """
     # The hash of the seed is added, so that the streams of neighbouring seeds have no numbers in common.
-    offset = hash64(np.uint64(seed % 2**64) + _GOLDEN)
+    offset = hash64(np.array([seed % 2**64], dtype=np.uint64) + _GOLDEN)  # NumPy warns of overflow in scalars only
     return hash64(
         hash64(np.asarray(numbers, dtype=np.int64).astype(np.uint64) * _GOLDEN + offset) ^ np.uint64(stream + 1)
     )
