@@ -91,7 +91,7 @@ class EmbeddingStore(Mapping[str, np.ndarray]):
 
     A store can be pickled, for example for the worker processes of a ``DataLoader``. The copy opens the file again.
 
-    The file may come from anyone: see :mod:`prott5nv.io.hdf5`. A store can be pickled and used in several processes.
+    The file may come from anyone: see :mod:`prott5nv.io.hdf5`.
 
     Parameters
     ----------
