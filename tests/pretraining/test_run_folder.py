@@ -2,6 +2,7 @@
 
 import copy
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -20,6 +21,15 @@ from prott5nv.pretraining.checkpoint_files import checkpoint_name
 from prott5nv.pretraining.model import ProtT5nvModel
 from prott5nv.pretraining.run_folder import check_settings, deciding_settings, exclusive, write_settings
 from prott5nv.pretraining.trainer import pretrain
+
+
+@pytest.fixture(autouse=True)
+def _restored_handlers():
+    """Restore the levels of the root logger's handlers, such as those of pytest, which NeMo changes."""
+    levels = [(handler, handler.level) for handler in logging.root.handlers]
+    yield
+    for handler, level in levels:
+        handler.setLevel(level)
 
 
 @pytest.fixture
