@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from prott5nv.assets import BUILTIN_MODEL
 from prott5nv.checkpoint import reader
 from prott5nv.checkpoint.hub import download, is_hub_name
 from prott5nv.errors import ProtT5nvError
@@ -152,3 +154,18 @@ def local_path(model: str | Path) -> tuple[Path, dict[str, str]]:
         return Path(model), {}
     folder, name = download(str(model))
     return folder, {"model": name}
+
+
+def model_file(model: str | os.PathLike[str] | None) -> str | Path:
+    """Return the path of a checkpoint, or its name on the Hugging Face Hub; None stands for the built-in model.
+
+    Raises
+    ------
+    ProtT5nvError
+        If the built-in model is requested and this installation lacks it.
+    """
+    if model is not None:
+        return model if isinstance(model, str) else Path(model)
+    if not BUILTIN_MODEL.is_file():
+        raise ProtT5nvError(f"this installation has no built-in model ({BUILTIN_MODEL}): give a .nemo file")
+    return BUILTIN_MODEL

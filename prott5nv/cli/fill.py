@@ -102,11 +102,11 @@ def command(
 
     import numpy as np
 
-    from prott5nv.checkpoint.models import read_decoder_config
+    from prott5nv.checkpoint.models import model_file, read_decoder_config
     from prott5nv.decoding.fill import choice_rule
     from prott5nv.decoding.inputs import gap_fault, read_proteins
     from prott5nv.decoding.tables import FILLED_COLUMNS, filled_rows
-    from prott5nv.embedding.embedder import Embedder, model_file
+    from prott5nv.embedding.embedder import Embedder
     from prott5nv.embedding.skips import Skips
     from prott5nv.io.record import Record
     from prott5nv.io.table import write_table

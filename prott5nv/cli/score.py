@@ -139,9 +139,9 @@ def command(
     outputs = [output, table, plot, options.skip_list(output)]
     check_outputs(outputs, [source, variant_file, model], overwrite=overwrite)
 
-    from prott5nv.checkpoint.models import read_decoder_config
+    from prott5nv.checkpoint.models import model_file, read_decoder_config
     from prott5nv.decoding import inputs, tables
-    from prott5nv.embedding.embedder import Embedder, model_file
+    from prott5nv.embedding.embedder import Embedder
     from prott5nv.embedding.skips import Skips
 
     # All input is checked before the weights are loaded. The model's configuration sets the limits.

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from prott5nv.decoding.kv_cache import CachedDecoder, amino_acid_log_probabilities
 from prott5nv.decoding.masking import AMINO_ACID_TOKENS, AMINO_ACIDS, GAP, mask_residues
-from prott5nv.embedding.embedder import Embedder, Model, as_embedder
+from prott5nv.embedding.embedder import Embedder
+from prott5nv.embedding.models import Model, as_embedder
 from prott5nv.embedding.proteins import ProteinLike, sequence_of
 from prott5nv.errors import ProtT5nvError
 from prott5nv.model.finite import check_finite

@@ -13,7 +13,7 @@ import numpy as np
 
 from prott5nv.decoding.masking import AMINO_ACID_TOKENS, AMINO_ACIDS, mask_residues
 from prott5nv.decoding.queries import MaskedQuery, run_queries
-from prott5nv.embedding.embedder import Model, as_embedder
+from prott5nv.embedding.models import Model, as_embedder
 from prott5nv.embedding.proteins import ProteinLike, sequence_of
 from prott5nv.errors import ProtT5nvError
 from prott5nv.model.finite import check_finite

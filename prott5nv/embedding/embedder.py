@@ -15,13 +15,11 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import attrgetter
 from pathlib import Path
-from typing import Protocol, TypeAlias
 
 import numpy as np
 import torch
 
-from prott5nv.assets import BUILTIN_MODEL
-from prott5nv.checkpoint.models import load_with_origin, no_span_decoder
+from prott5nv.checkpoint.models import load_with_origin, model_file, no_span_decoder
 from prott5nv.embedding.batching import LongProteins, TokenBudget, Window, batches_of, join, window_starts
 from prott5nv.embedding.pooling import POOLINGS
 from prott5nv.embedding.proteins import NamedSequence, Protein, named_sequences
@@ -42,12 +40,6 @@ _LENGTH_OF: Callable[[Window], int] = attrgetter("length")
 
 class LongProteinWarning(UserWarning):
     """Some proteins were longer than the model accepts, and were truncated or skipped as requested."""
-
-
-class HasEmbedder(Protocol):
-    """An object that wraps an embedder, such as :class:`prott5nv.ProtT5nvInference`."""
-
-    embedder: Embedder
 
 
 class Embedder:
@@ -398,54 +390,6 @@ class Embedder:
             LongProteinWarning,
             stacklevel=3,
         )
-
-
-#: Everything that a user may pass as a model: a checkpoint, a model in memory, a loaded one, or None for the
-#: built-in model.
-Model: TypeAlias = str | os.PathLike[str] | Encoder | Embedder | HasEmbedder | None
-
-
-def as_embedder(
-    model: Model, *, device: str = "auto", precision: str = "auto", max_tokens: int | None = None
-) -> Embedder:
-    """Return an embedder for anything that a user may pass as `model`.
-
-    Parameters
-    ----------
-    model : str, Path, ProtT5, T5Encoder, Embedder, ProtT5nvInference or None
-        A model that is already loaded is returned as it is. None is the built-in model.
-    device, precision, max_tokens
-        See :class:`Embedder`.
-
-    Returns
-    -------
-    Embedder
-
-    Raises
-    ------
-    ProtT5nvError
-        If the model cannot be read, or it is already loaded and one of the other options is given.
-    """
-    if model is None or isinstance(model, str | os.PathLike | Encoder):
-        return Embedder(model, device=device, precision=precision, max_tokens=max_tokens)
-    if (device, precision, max_tokens) != ("auto", "auto", None):
-        raise ProtT5nvError("this model is already loaded: give device, precision and max_tokens when loading it")
-    return model if isinstance(model, Embedder) else model.embedder
-
-
-def model_file(model: str | os.PathLike[str] | None) -> str | Path:
-    """Return the path of a checkpoint, or its name on the Hugging Face Hub; None stands for the built-in model.
-
-    Raises
-    ------
-    ProtT5nvError
-        If the built-in model is requested and this installation lacks it.
-    """
-    if model is not None:
-        return model if isinstance(model, str) else Path(model)
-    if not BUILTIN_MODEL.is_file():
-        raise ProtT5nvError(f"this installation has no built-in model ({BUILTIN_MODEL}): give a .nemo file")
-    return BUILTIN_MODEL
 
 
 def check_options(pooling: str | None, long: str) -> None:

@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from prott5nv import __version__
-from prott5nv.embedding.embedder import Embedder, Model, as_embedder, check_options
+from prott5nv.embedding.embedder import Embedder, check_options
 from prott5nv.embedding.formats import DTYPES, check_suffix, read_attributes, workers_folder
 from prott5nv.embedding.journal import Journal, fingerprint_of
 from prott5nv.embedding.keys import KEYS
+from prott5nv.embedding.models import Model, as_embedder
 from prott5nv.embedding.partial import discard, partial_folder
 from prott5nv.embedding.run import check_shard
 from prott5nv.embedding.survey import CheckedProteins, CheckedRecord, Survey

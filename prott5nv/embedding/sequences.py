@@ -10,7 +10,7 @@ from typing import overload
 
 import numpy as np
 
-from prott5nv.embedding.embedder import Model, as_embedder
+from prott5nv.embedding.models import Model, as_embedder
 from prott5nv.embedding.proteins import ProteinLike
 
 

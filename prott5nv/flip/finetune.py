@@ -16,8 +16,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from prott5nv.checkpoint.models import checksum, local_path
-from prott5nv.embedding.embedder import model_file
+from prott5nv.checkpoint.models import checksum, local_path, model_file
 from prott5nv.errors import ProtT5nvError
 from prott5nv.flip.adapters import load_trainable_encoder, merge_adapters
 from prott5nv.flip.baselines import scored_baselines
