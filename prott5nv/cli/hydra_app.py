@@ -61,8 +61,8 @@ def run(
     """
     quiet()
     register()
-    show_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints its errors itself, over many lines
+    full_error = os.environ.get("HYDRA_FULL_ERROR", "0")
+    show_traceback = full_error == "1"
     process_arguments = sys.argv
     given = sys.argv[1:] if arguments is None else list(arguments)
 
@@ -92,9 +92,11 @@ def run(
 
     main = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=config_name)(guarded)
     try:
+        os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints its errors itself, over many lines
         sys.argv = [sys.argv[0], *quote_texts(given, text_settings(config))]  # Hydra reads nothing else
         guarded()
     finally:
+        os.environ["HYDRA_FULL_ERROR"] = full_error
         sys.argv = process_arguments
 
 
