@@ -58,7 +58,7 @@ def test_after_control_c_and_kills_no_process_remains_and_the_run_resumes(run, s
 
     def end(process):
         """Return standard error. It ends only when no process, workers included, has it open."""
-        _, stderr = process.communicate(timeout=120)
+        _, stderr = process.communicate(timeout=1000)
         assert "Traceback" not in stderr
         assert not (tmp_path / "out.h5").exists()
         return stderr

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 
-def wait_until(condition: Callable[[], object], timeout: float = 120) -> None:
+def wait_until(condition: Callable[[], object], timeout: float = 1000) -> None:
     """Return when the condition is true; fail after a time far above the duration of any test."""
     deadline = time.monotonic() + timeout
     while not condition():

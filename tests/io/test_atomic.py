@@ -216,7 +216,7 @@ def test_a_work_folder_of_a_running_process_is_kept(tmp_path):
         with whole_file(tmp_path / "third.md") as temporary:
             temporary.write_text("third")
             write_text(tmp_path / "fourth.md", "fourth")  # nor does a process remove its own work folder
-        process.communicate("\n", timeout=60)
+        process.communicate("\n", timeout=1000)
         assert process.returncode == 0
     assert content(tmp_path) == {"fourth.md": "fourth", "next.md": "next", "target": "new", "third.md": "third"}
 

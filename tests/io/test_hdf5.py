@@ -101,7 +101,7 @@ def test_a_forked_process_reads_for_itself(path):
     results = context.Queue()
     process = context.Process(target=check, args=(results,))
     process.start()
-    assert results.get(timeout=60)
+    assert results.get(timeout=1000)
     process.join()
     np.testing.assert_array_equal(read(file, "a"), VALUES + ord("a"))
 

@@ -66,7 +66,7 @@ def on_ranks():
         for process in processes:
             process.start()
         try:
-            returned = [results.get(timeout=120) for _ in range(size)]
+            returned = [results.get(timeout=1000) for _ in range(size)]
         finally:
             for process in processes:
                 process.kill()

@@ -185,7 +185,7 @@ def command(*overrides):
 
 
 def run(*overrides):
-    return subprocess.run(command(*overrides), capture_output=True, text=True, timeout=240)
+    return subprocess.run(command(*overrides), capture_output=True, text=True, timeout=1000)
 
 
 @pytest.fixture
