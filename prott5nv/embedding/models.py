@@ -31,7 +31,7 @@ def as_embedder(
     model : str, Path, ProtT5, T5Encoder, Embedder, ProtT5nvInference or None
         A model that is already loaded is returned as it is. None is the built-in model.
     device, precision, max_tokens
-        See :class:`Embedder`.
+        See :class:`prott5nv.Embedder`.
 
     Returns
     -------

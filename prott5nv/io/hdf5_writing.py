@@ -1,7 +1,7 @@
 """Writing of HDF5 files that ends in an error, and not in a crash, if the disk is full.
 
-The HDF5 library crashes when a write fails while it closes a file. Therefore it writes through :class:`_File`, which
-never fails: it keeps the first error, which is raised after HDF5 has closed the file.
+The HDF5 library crashes when a write fails while it closes a file. Therefore it writes through a file object that
+never fails and keeps the first error, which is raised after HDF5 has closed the file.
 """
 
 from __future__ import annotations

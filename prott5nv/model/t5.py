@@ -216,7 +216,7 @@ class T5Encoder(Encoder):
         return (layer.mlp for layer in cast("list[Layer]", self.encoder.layers))
 
     def place(self, device: torch.device, dtype: torch.dtype) -> None:
-        """Move the model to a device and convert its weights to a data type, in place; see :meth:`Encoder.place`.
+        """Move the model to a device and convert its weights to a data type, in place; see :meth:`prott5nv.model.encoder.Encoder.place`.
 
         Some weights stay in float32: see :meth:`stored_dtype`.
         """
