@@ -218,7 +218,8 @@ class T5Encoder(Encoder):
     def place(self, device: torch.device, dtype: torch.dtype) -> None:
         """Move the model to a device and convert its weights to a data type, in place.
 
-        The parameters are those of :meth:`prott5nv.model.encoder.Encoder.place`. Some weights stay in float32: see :meth:`stored_dtype`.
+        The parameters are those of :meth:`prott5nv.model.encoder.Encoder.place`. Some weights stay in float32: see
+        :meth:`stored_dtype`.
         """
         for name, parameter in self.named_parameters():
             parameter.data = parameter.data.to(device, self.stored_dtype(name, dtype))
