@@ -38,6 +38,7 @@ def test_mass_is_that_in_uniprot(proteins, name):
     assert round(sum(RESIDUE_MASSES[residue] for residue in proteins[name]) + WATER) == MASSES[name]
 
 
+@pytest.mark.slow
 def test_proteins_without_a_listed_mass_are_in_public_data_sets(proteins, shared):
     missing = {sequence: name for name, sequence in proteins.items() if name not in MASSES}
     assert len(missing) >= 24

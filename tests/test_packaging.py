@@ -114,6 +114,7 @@ def test_help_loads_nothing_heavy(arguments):
     assert heavy_modules_after(f"{run}; assert CliRunner().invoke(command, {arguments}).exit_code == 0") == "[]"
 
 
+@pytest.mark.slow
 def test_embedding_loads_torch_alone(tiny_checkpoint):
     embed = f"import prott5nv; prott5nv.seqs_to_embedding(['MKV'], model={str(tiny_checkpoint)!r})"
     assert heavy_modules_after(embed) == "['torch']"

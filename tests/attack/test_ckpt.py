@@ -18,6 +18,7 @@ def run(tmp_path_factory):
     return ckpt.Run(tmp_path_factory.mktemp("run"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ckpt.KINDS)
 def test_checkpoints_of_strangers_load_or_are_refused_in_one_line(run, kind):
     outcome = ckpt.attack_checkpoints(run, kind, files=60, seed=1)

@@ -85,6 +85,7 @@ def test_the_tokenizer_gives_the_same_ids(either_folder):
     assert [getattr(tokenizer, f"{name}_token_id") for name in ("unk", "bos", "eos", "pad", "mask")] == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.slow
 def test_the_tokenizer_removes_white_space(either_folder):
     tokenizer = transformers.AutoTokenizer.from_pretrained(either_folder)
     expected = tokenizer("MSLKRKNIAL")["input_ids"]

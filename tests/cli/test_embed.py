@@ -49,6 +49,7 @@ def test_a_fasta_file_becomes_one_dataset_per_accession(run, tmp_path, tiny_chec
     assert not (tmp_path / "out.h5.partial").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["gz", "csv", "tsv", "parquet", "-"])
 def test_every_input_format_gives_the_same_embeddings(run, start, tmp_path, form):
     (tmp_path / "p.fasta").write_text(PROTEINS)
@@ -292,6 +293,7 @@ def test_shards_that_do_not_belong_together_are_refused(run, tmp_path):
     assert not (tmp_path / "out.h5").exists()
 
 
+@pytest.mark.slow
 def test_outputs_follow_one_rule(run, tmp_path):
     (tmp_path / "p.fasta").write_text(">A\nMKV\n")
     (tmp_path / "q.fasta").write_text(">A\nMKV\n>B\nMS\n")

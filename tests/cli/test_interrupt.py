@@ -36,6 +36,7 @@ def test_every_command_ends_with_one_line_and_code_130(target, arguments, tmp_pa
     assert [path.name for path in tmp_path.iterdir()] == ["p.fasta"]
 
 
+@pytest.mark.slow
 def test_a_process_in_the_middle_of_its_work(tiny_checkpoint, tmp_path):
     (tmp_path / "p.fasta").write_text(">P1\n" + "MSLKR" * 100 + "\n")
     arguments = ["score", "p.fasta", "--perplexity", "-o", "out.csv", "--model", str(tiny_checkpoint)]

@@ -105,6 +105,7 @@ def test_each_job_has_its_own_folder_and_returns_its_result(monkeypatch, tmp_pat
     assert values == [0.1, 0.2]
 
 
+@pytest.mark.slow
 def test_a_folder_that_differs_by_itself_stays(monkeypatch, tmp_path):
     lr = "task.training.lr=0.1,0.2"
     folders, _ = sweep(monkeypatch, tmp_path, lr, "output_dir=out (x)/lr ${task.training.lr}")

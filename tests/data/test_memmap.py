@@ -185,6 +185,7 @@ def test_the_check_counts_the_residues_of_sound_files(tmp_path, monkeypatch, blo
     assert records.check(2, 5) == sum(len(records[index]) for index in range(2, 5))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=300)
 @given(number=st.integers(0, 4), row=st.text(alphabet=',"\r\nMk-*19. é', max_size=16), block=st.integers(1, 200))
 def test_the_check_refuses_exactly_what_reading_refuses(number, row, block):

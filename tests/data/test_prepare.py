@@ -348,6 +348,7 @@ def test_a_killed_run_leaves_no_folder_and_the_next_run_succeeds(source, tmp_pat
     assert sorted(os.listdir(tmp_path)) == ["out", "source.fasta"]
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_file(tmp_path):
     path = tmp_path / "source.fasta.gz"
     path.write_bytes(gzip.compress(b"".join(b">p%d\n%b\n" % (n, b"MKVLAG" * 50) for n in range(1000)), 1) * 200)

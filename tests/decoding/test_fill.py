@@ -52,6 +52,7 @@ def test_the_single_result_has_the_most_likely_residue_at_each_gap(embedder):
     assert filled.residues == "".join(AMINO_ACIDS[row_A.argmax()] for row_A in filled.expected)
 
 
+@pytest.mark.slow
 def test_a_wide_beam_search_finds_the_best_combinations(model, embedder):
     results = fill("MS?KR?", embedder, n=5, beams=400)
     log_probabilities = {

@@ -68,6 +68,7 @@ def test_a_query_with_more_hypotheses_than_fit_in_a_batch(model):
         assert score.joint == pytest.approx(alone, **TOLERANCE)
 
 
+@pytest.mark.slow
 def test_all_single_substitutions_agree_with_brute_force(model, embedder):
     protein = UBIQUITIN[:9] + "X" + UBIQUITIN[9:12]
     scores_LA = score_substitutions(protein, embedder)

@@ -354,6 +354,7 @@ for precision in "fp32", "bf16":
     assert max(map(float, done.stdout.split())) < 1.1
 
 
+@pytest.mark.slow
 def test_a_batch_that_does_not_fit_into_memory_is_halved(tmp_path):
     # The process limits its own address space. 40 proteins at once do not fit, and neither does one of 10,000 residues.
     code = """

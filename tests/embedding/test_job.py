@@ -56,6 +56,7 @@ def test_errors_name_file_line_and_id(embedder, tmp_path, kind):
     assert [path.name for path in tmp_path.iterdir()] == ["p.fasta"]
 
 
+@pytest.mark.slow
 def test_quirks_of_real_files(embedder, tmp_path, shared):
     for file in sorted((shared / "data" / "sequences" / "quirks").iterdir()):
         output = tmp_path / f"{file.name}.h5"

@@ -43,6 +43,7 @@ def request_for(tiny_checkpoint, tmp_path):
     return request_for
 
 
+@pytest.mark.slow
 def test_the_listener_receives_the_progress_of_all_workers(request_for, tmp_path):
     random_fasta(tmp_path / "p.fasta", 40)
     with open(tmp_path / "p.fasta", "a") as file:
@@ -66,6 +67,7 @@ def test_the_listener_receives_the_progress_of_all_workers(request_for, tmp_path
     assert warnings.filters == filters
 
 
+@pytest.mark.slow
 def test_finished_shards_are_not_computed_again(request_for, tmp_path):
     random_fasta(tmp_path / "p.fasta", 20)
     request = request_for("out.h5")
@@ -82,6 +84,7 @@ def test_finished_shards_are_not_computed_again(request_for, tmp_path):
     assert contents(tmp_path / "out.h5") == contents(tmp_path / "expected.h5")
 
 
+@pytest.mark.slow
 def test_an_error_in_the_input_is_raised_once_for_all_workers(request_for, tmp_path):
     (tmp_path / "p.fasta").write_text(">a\nMS\n>b\nM1\n")
     with pytest.raises(ProtT5nvError) as error:
@@ -90,12 +93,14 @@ def test_an_error_in_the_input_is_raised_once_for_all_workers(request_for, tmp_p
     assert "worker 1, 2 of 2 failed" in str(error.value)
 
 
+@pytest.mark.slow
 def test_any_other_error_is_raised_with_its_traceback(request_for, tmp_path):
     random_fasta(tmp_path / "p.fasta", 4)
     with pytest.raises(RuntimeError, match=r"(?s)worker 1, 2 of 2 failed.*Traceback.*AttributeError"):
         run_with_workers(request_for("out.h5", cleaning="no cleaning"), 2, Listener())
 
 
+@pytest.mark.slow
 def test_a_script_with_a_guarded_main_can_use_workers(request_for, tmp_path):
     random_fasta(tmp_path / "p.fasta", 4)
     (tmp_path / "script.py").write_text(

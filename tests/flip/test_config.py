@@ -95,6 +95,7 @@ def test_a_missing_table_of_ones_own_is_not_explained_by_flip(table, tmp_path, m
     assert "; `prott5nv prepare flip gb1 --from DIR -o data` makes it\n" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_script_refuses_settings_like_the_command():
     script = [sys.executable, ROOT / "scripts" / "finetune.py", "task=gb1", "task.training.epochs=0"]
     done = subprocess.run(script, capture_output=True, text=True, cwd=ROOT, check=False)

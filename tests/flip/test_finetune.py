@@ -121,6 +121,7 @@ def test_heads_that_no_task_uses_by_default(head, finetune):
     assert Predictor(folder).head_settings["name"] == head
 
 
+@pytest.mark.slow
 def test_own_table(finetune, tmp_path):
     """Numbers for residues, columns with other names, and sets that have to be drawn at random."""
     rng = np.random.default_rng(0)
@@ -147,6 +148,7 @@ def test_a_file_that_is_no_predictor(name, tmp_path):
         Predictor(tmp_path)
 
 
+@pytest.mark.slow
 def test_own_tsv_keeps_its_embeddings_in_the_output_folder(tiny_checkpoint, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
@@ -161,6 +163,7 @@ def test_own_tsv_keeps_its_embeddings_in_the_output_folder(tiny_checkpoint, tmp_
     assert any((tmp_path / "run" / "embeddings").iterdir())
 
 
+@pytest.mark.slow
 def test_baselines_are_computed_once_for_all_runs(finetune, tmp_path):
     short = ("seeds=[1]", "task.training.epochs=1")
     _, first = finetune("meltome", *short)
@@ -259,6 +262,7 @@ def test_a_table_from_which_nothing_can_be_learnt_is_one_line(label, train, mess
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != tiny_checkpoint.name) == ["own.csv"]
 
 
+@pytest.mark.slow
 def test_sequences_of_equal_composition_have_a_constant_baseline(finetune, tmp_path):
     train = ["MSLK,1", "MLSK,2", "MKSLMKSL,3"]
     rows = [f"{row},{part}" for part, lines in {**ROWS, "train": train}.items() for row in lines]

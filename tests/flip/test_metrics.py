@@ -81,6 +81,7 @@ def test_residues_of_one_protein_are_drawn_together():
     assert accuracy["high"] - accuracy["low"] == pytest.approx(2 * 1.96 * 0.5 / np.sqrt(50), rel=0.2)
 
 
+@pytest.mark.slow
 def test_numbers():
     rng = np.random.default_rng(2)
     measured = rng.normal(50, 5, size=300).astype(np.float32)

@@ -246,6 +246,7 @@ def test_too_many_records_are_refused(tmp_path, monkeypatch):
         (tmp_path / name).unlink()
 
 
+@pytest.mark.slow
 def test_genuine_files_have_the_counts_of_the_model_card(shared, tmp_path):
     for task in ("secondary_structure", "conservation", "gb1"):
         for prepared in prepare(task, shared / "data" / "flip", tmp_path):

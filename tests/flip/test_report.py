@@ -35,6 +35,7 @@ def runs(tiny_checkpoint, flip_data, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_rows_are_runs_baselines_and_published_scores(runs):
     rows = json.loads((runs / "report.json").read_text())
     conservation = [(row["kind"], row["model"], row["mode"]) for row in rows if row["task"] == "conservation"]
@@ -51,6 +52,7 @@ def test_rows_are_runs_baselines_and_published_scores(runs):
     assert splits == {"mixed_soft", "mixed_soft (rebuilt train)"}
 
 
+@pytest.mark.slow
 def test_markdown_has_scores_with_intervals(runs):
     text = (runs / "report.md").read_text()
     assert "| conservation | sampled | ProtT5nv, published |  | accuracy | 0.256 |" in text
@@ -58,6 +60,7 @@ def test_markdown_has_scores_with_intervals(runs):
     assert "| ESM2-15B | 0.867 | 0.34 | 0.839 | 39.49 | 1.52 |" in text
 
 
+@pytest.mark.slow
 def test_page_needs_no_other_file(runs):
     page = (runs / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 5  # the overview and one for each run
@@ -77,6 +80,7 @@ def odd_run(runs, tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_names_are_escaped_in_page_and_markdown(odd_run):
     report(odd_run)
     page = (odd_run / "report.html").read_text()
@@ -85,6 +89,7 @@ def test_names_are_escaped_in_page_and_markdown(odd_run):
     assert "<script" not in text and "&lt;script&gt;alert(1)&amp;\\|.nemo" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "shown"),
     [
@@ -102,6 +107,7 @@ def test_markdown_finds_nothing_in_names(name, shown, odd_run):
     assert f"mixed_soft ({shown})" in (odd_run / "report.md").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
@@ -125,6 +131,7 @@ def test_a_result_with_other_content_is_one_line(change, odd_run):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_dollar_signs_in_figures_are_not_mathematics(odd_run):
     (run,) = read_runs(odd_run)
     for figure in (overview([run]), run_plots(run)):
@@ -143,12 +150,14 @@ def test_a_file_that_is_no_result(content, message, tmp_path):
         read_runs(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_run_without_predictions(odd_run):
     (odd_run / "scl-frozen" / "predictions.csv").unlink()
     with pytest.raises(ProtT5nvError, match=r"predictions\.csv: no such file"):
         report(odd_run)
 
 
+@pytest.mark.slow
 def test_an_existing_report_is_replaced_only_on_request(odd_run):
     (odd_run / "report.md").write_text("my notes")
     with pytest.raises(ProtT5nvError, match=r"report\.md: exists already"):

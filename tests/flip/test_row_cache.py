@@ -135,6 +135,7 @@ def test_a_damaged_complete_file_is_an_error(tmp_path, content):
         open_rows(path, LENGTHS)
 
 
+@pytest.mark.slow
 def test_embeddings_survive_a_kill(tiny_checkpoint, tmp_path):
     names, sequences = ["P1", "P2", "P3"], ["MSLKR" * 30, "MKV" * 40, "MS" * 50]
     code = f"""

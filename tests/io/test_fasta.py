@@ -134,6 +134,7 @@ def test_a_line_of_two_gaps_in_an_alignment_is_no_separator(tmp_path):
     assert [record.sequence for record in read_fasta(path)] == ["M-V--", "----", "-"]
 
 
+@pytest.mark.slow
 def test_the_time_for_a_record_on_many_lines_is_linear(tmp_path):
     def seconds(lines):
         path = write(tmp_path, b">a\n" + (b"MKVLAGHTRE" * 6 + b"\n") * lines)
@@ -171,6 +172,7 @@ def test_the_callback_gets_the_bytes_of_the_file(tmp_path):
     assert bytes(observed) == content
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_file(tmp_path):
     path = write(tmp_path, gzip.compress(b">protein\n" + b"MKVLAG" * 50 + b"\n", 1) * 200_000)  # 62 MB of text
     script = f"""

@@ -51,6 +51,7 @@ def test_a_probe_scores_the_weights_and_does_not_change_the_run(cfg, dataset, on
     assert ranks[0] == (plain, without)
 
 
+@pytest.mark.slow
 def test_the_score_is_that_of_the_validation_set(dataset, tiny_checkpoint, tmp_path):
     path = shutil.copy(tiny_checkpoint, tmp_path / "model.nemo")
     task = DownstreamValidation(replace(dataset, num_epochs=1)).task

@@ -24,6 +24,7 @@ def test_the_matmuls_are_those_that_pytorch_counts():
     assert counter.get_total_flops() == pytest.approx(training_flops(config, [2] * proteins, [1] * proteins), rel=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_measuring_the_matmul_peak_takes_seconds_with_any_data_type(dtype):
     start = time.perf_counter()

@@ -76,6 +76,7 @@ def test_biases_and_layernorms_do_not_decay(cfg):
     assert all(names[id(p)].endswith("bias") or "norm" in names[id(p)] for p in undecayed["params"])
 
 
+@pytest.mark.slow
 def test_inverse_square_root_schedule_is_the_published_one(cfg):
     cfg.model.optim.sched.warmup_steps = 4
     cfg.trainer.max_steps = 12
@@ -89,6 +90,7 @@ def test_inverse_square_root_schedule_is_the_published_one(cfg):
     assert rates[5:] == pytest.approx([(5 / (step + 1)) ** 0.5 for step in range(5, 12)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["fused_adam", "muon"])
 def test_a_longer_run_resumes_with_a_learning_rate_above_zero(cfg, tmp_path, optimizer):
     cfg.model.optim.name = optimizer
@@ -108,6 +110,7 @@ def test_another_model_or_batch_size_cannot_resume(cfg, tmp_path):
             fit(OmegaConf.merge(cfg, {"model": change}), ckpt_path=tmp_path / "three.ckpt")
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_is_an_error_with_the_records(cfg):
     cfg.model.optim.lr = 1e30
     with pytest.raises(ProtT5nvError, match=r"not finite at step \d.*the batch holds .*[A-Z]\d+"):

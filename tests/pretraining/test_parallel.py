@@ -117,6 +117,7 @@ def attend_with_dropout():
     return attention(x, x, x, (packing, packing)).numpy(), torch.rand(1).item()
 
 
+@pytest.mark.slow
 def test_dropout_differs_between_the_heads_of_ranks_but_not_after_them(on_ranks):
     (first, after_first), (second, after_second) = on_ranks(2, attend_with_dropout)
     assert (first != second).any() and after_first == after_second
@@ -134,6 +135,7 @@ def logits_and_gradients(cfg, path, copy):
     return logits.numpy(), {name: gradient.numpy() for name, gradient in megatron_to_prott5(gradients).items()}
 
 
+@pytest.mark.slow
 def test_shards_of_a_nemo_file_are_the_whole_model(cfg, on_ranks, tiny_checkpoint, tmp_path):
     plain = load(tiny_checkpoint)
     model = ProtT5nvModel.restore_from(tiny_checkpoint, override_config=cfg.model)
@@ -244,6 +246,7 @@ def alive(process_group):
     return True
 
 
+@pytest.mark.slow
 def test_the_command_stops_all_processes_with_one_line(two_devices):
     done = run(*two_devices, "model.optim.lr=1e30")
     assert done.returncode == 2

@@ -66,6 +66,7 @@ def test_a_run_prints_the_path_of_a_model_that_embeds(uninterrupted):
     assert seqs_to_embedding(["MKTAYIAKQR"], model=exported)[0].shape == (10, 64)
 
 
+@pytest.mark.slow
 def test_a_run_leaves_curves_and_checkpoints(uninterrupted):
     folder, _ = uninterrupted
     assert (folder / "curves.png").stat().st_size > 10_000
@@ -82,6 +83,7 @@ def test_a_run_leaves_curves_and_checkpoints(uninterrupted):
     ]
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss_and_the_test_split_is_evaluated(uninterrupted):
     folder, done = uninterrupted
     values = [value for _, value in losses(folder)]
@@ -167,6 +169,7 @@ def test_help_names_the_data_and_the_results():
         assert words in done.stdout
 
 
+@pytest.mark.slow
 def test_the_command_runs_from_a_wheel(tmp_path):
     """A wheel has no scripts folder, and its YAML files are inside the package."""
     pytest.importorskip("hatchling", reason="needs the build backend")

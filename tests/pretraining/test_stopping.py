@@ -50,6 +50,7 @@ def run(cfg, folder, *callbacks, devices=1, **settings):
     return losses.values, code
 
 
+@pytest.mark.slow
 def test_control_c_saves_and_stops(cfg, tmp_path):
     cfg.trainer.max_steps = 6
     straight, _ = run(cfg, tmp_path / "straight")
@@ -92,6 +93,7 @@ class KillInValidation(pl.Callback):
             raise SystemExit(-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("callbacks", "code", "saved"),
     [

@@ -56,6 +56,7 @@ def reference(one_step):
     return plain, loss.item(), norm
 
 
+@pytest.mark.slow
 def test_a_step_has_the_reference_loss_gradient_norm_and_weights(one_step, reference):
     plain, loss, norm = reference
     learning_rate = LearningRate()
