@@ -9,7 +9,6 @@ refuses everything else with an error that names it. It never unpacks a member t
 from __future__ import annotations
 
 import gzip
-import hashlib
 import io
 import posixpath
 import re
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prott5nv.errors import ProtT5nvError
+from prott5nv.io.checksum import file_checksum
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -148,11 +148,8 @@ class Archive:
 
     def sha256(self) -> str:
         """Compute the SHA-256 hash of the file on disk."""
-        digest = hashlib.sha256()
         self._raw.seek(0)
-        while chunk := self._raw.read(_CHUNK):
-            digest.update(chunk)
-        return digest.hexdigest()
+        return file_checksum(self._raw)
 
     def _refusal(self, name: str, problem: str) -> ProtT5nvError:
         return ProtT5nvError(f"{self.path}: {name[:200]!r} {problem}")

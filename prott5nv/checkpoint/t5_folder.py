@@ -25,6 +25,7 @@ from prott5nv.checkpoint.t5_names import TABLES, Source, decoder_shapes, encoder
 from prott5nv.checkpoint.t5_vocabulary import FILES, read_vocabulary
 from prott5nv.checkpoint.weights import Weights
 from prott5nv.errors import ProtT5nvError
+from prott5nv.io.checksum import file_checksum
 from prott5nv.model.t5 import T5Config, T5Encoder
 from prott5nv.model.t5_tokenizer import INPUTS, T5Vocabulary
 
@@ -36,7 +37,6 @@ TORCH_FILE = "pytorch_model.bin"
 
 _FLOATS = ("float32", "float16", "bfloat16")
 _MAX_DECODER_LAYERS = 1 << 10
-_CHUNK = 1 << 22  # bytes
 
 
 class StoredWeights(Protocol):
@@ -89,11 +89,8 @@ class T5Folder:
         """Compute a checksum of the names and contents of all files, as hexadecimal digits."""
         digest = hashlib.sha256()
         for path in sorted(self.files):
-            content = hashlib.sha256()
             with path.open("rb") as file:
-                while chunk := file.read(_CHUNK):
-                    content.update(chunk)
-            digest.update(f"{path.name} {content.hexdigest()}\n".encode())
+                digest.update(f"{path.name} {file_checksum(file)}\n".encode())
         return digest.hexdigest()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import gzip
-import hashlib
 import http.client
 import os
 import re
@@ -25,6 +24,7 @@ from tqdm import tqdm
 
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.atomic import lock_folder, publish, unlock_folder, write_text
+from prott5nv.io.checksum import file_checksum
 
 _BLOCK = 1 << 20
 _METALINK = "RELEASE.metalink"
@@ -290,11 +290,8 @@ def _read_metalink(address: str) -> _Published:
 
 
 def _md5(path: Path) -> str:
-    checksum = hashlib.md5(usedforsecurity=False)
     with open(path, "rb") as file:
-        while block := file.read(_BLOCK):
-            checksum.update(block)
-    return checksum.hexdigest()
+        return file_checksum(file, "md5")
 
 
 def _check(address: str, partial: Path, published: _Published) -> None:

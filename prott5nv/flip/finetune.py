@@ -21,7 +21,6 @@ from prott5nv.errors import ProtT5nvError
 from prott5nv.flip.adapters import load_trainable_encoder, merge_adapters
 from prott5nv.flip.baselines import scored_baselines
 from prott5nv.flip.config import PREDICTIONS_FILE, RESULT_FILE, FinetuneConfig, TaskConfig
-from prott5nv.flip.exclusive import exclusive_folder
 from prott5nv.flip.features import Features, LiveEncoder, stored_embeddings
 from prott5nv.flip.heads import HEADS, POOLED, Head, make_head
 from prott5nv.flip.metrics import confusions, scores_by_length
@@ -32,6 +31,7 @@ from prott5nv.flip.tasks import LONG, SETS, Task, load_task
 from prott5nv.flip.train import fit, predict
 from prott5nv.io.atomic import whole_files, write_text
 from prott5nv.io.cleaning import Cleaning
+from prott5nv.io.exclusive import exclusive_folder
 from prott5nv.io.output import check_outputs
 from prott5nv.model.device import choose_hardware
 from prott5nv.model.encoder import Encoder

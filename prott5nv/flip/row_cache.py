@@ -20,8 +20,8 @@ from typing import BinaryIO
 import numpy as np
 
 from prott5nv.errors import ProtT5nvError
-from prott5nv.flip.exclusive import exclusive_folder
 from prott5nv.io.atomic import publish
+from prott5nv.io.exclusive import exclusive_folder
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,6 @@ Shapes: P proteins, L residues of a protein, R targets of a protein (L or 1).
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 from collections.abc import Sequence
@@ -19,12 +18,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from prott5nv.errors import ProtT5nvError
+from prott5nv.io.checksum import file_checksum
 from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning, clean_labelled, is_missing, refuse_missing, select
 from prott5nv.io.delimited import DelimitedTable
 from prott5nv.io.source import open_source
 from prott5nv.io.text import counted
 
-_BLOCK = 1 << 20
 _MAX_TARGET = 1e15  # sums of its square are finite in float32
 _MAX_DESCRIPTION = 1 << 22  # bytes
 LEVELS = ("residue", "protein")
@@ -241,11 +240,8 @@ def description_file(path: Path) -> Path:
 
 def file_sha256(path: Path) -> str:
     """Return the SHA-256 hash of a file as hexadecimal digits."""
-    digest = hashlib.sha256()
     with open(path, "rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+        return file_checksum(file)
 
 
 def _beginning(path: Path) -> bytes:

@@ -15,8 +15,9 @@ from omegaconf import DictConfig
 from prott5nv.checkpoint import read_nemo
 from prott5nv.data.memmap import CSVDataset
 from prott5nv.errors import ProtT5nvError
-from prott5nv.flip.exclusive import exclusive_folder
 from prott5nv.io.atomic import write_text
+from prott5nv.io.exclusive import exclusive_folder
+from prott5nv.io.text import shortened
 from prott5nv.pretraining.config import as_dict
 
 SETTINGS_FILE = "settings.json"
@@ -191,5 +192,4 @@ def _data_checksum(data: DictConfig, splits: list[str]) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 100 else f"{text[:100]}..."
+    return shortened(json.dumps(value, ensure_ascii=False))

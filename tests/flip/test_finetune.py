@@ -11,10 +11,10 @@ from click.testing import CliRunner
 
 from prott5nv import ProtT5nvError
 from prott5nv.cli import command
-from prott5nv.flip.exclusive import exclusive_folder
 from prott5nv.flip.predict import predict_file
 from prott5nv.flip.predictor import Predictor
 from prott5nv.flip.prepare import FLIP
+from prott5nv.io.exclusive import exclusive_folder
 
 pytest.importorskip("hydra", reason="needs the finetune extra")
 pytest.importorskip("torchmetrics", reason="needs the finetune extra")
