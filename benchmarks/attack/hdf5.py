@@ -8,13 +8,11 @@ from typing import Any
 
 import h5py
 import numpy as np
+from models import load_predictor
 from mutants import Outcome, attack, outcome_of, run_attempts
 
 from prott5nv import EmbeddingStore
 from prott5nv.embedding.store import StoredProtein, write_embeddings
-from prott5nv.errors import ProtT5nvError
-from prott5nv.flip.predictor import Predictor
-from prott5nv.io.record import Record
 from prott5nv.plots.projection import pooled_embeddings
 
 SECRET = "/etc/hostname"
@@ -45,16 +43,6 @@ def load_store(path: Path) -> Any:
         pooled_embeddings(store)
         proteins = [(k, r.tobytes(), store.original_id(k), store.truncated_from(k)) for k, r in store.items()]
         return store.attributes, proteins
-
-
-def load_predictor(path: Path) -> Any:
-    """Load a predictor and predict a protein."""
-    predictor = Predictor(path, device="cpu")
-    try:
-        [prediction] = predictor.predict([Record("P1", "MSLKRAGHKVLAWQDEYN", "P1", 1)])
-    except ProtT5nvError as error:  # it names the protein
-        raise ProtT5nvError(f"{path}: {error}") from None
-    return predictor.output_spec, predictor.head_settings, prediction.rows.tobytes()
 
 
 def _reference(file: h5py.File) -> None:
