@@ -21,7 +21,7 @@ _PROTEINS = 60
 
 
 def load_parquet(path: Path) -> Any:
-    """Read all proteins of a table, of which only a checksum of the sequences is kept."""
+    """Read all proteins of a table, and keep only a checksum of their sequences."""
     return [(record.id, len(record.sequence), hash(record.sequence)) for record in read_parquet(path)]
 
 

@@ -25,7 +25,7 @@ from h5py import h5, h5a, h5d, h5f, h5g, h5l, h5o, h5p, h5s, h5t, h5z
 
 _CPU_SECONDS = 2  # for each answer
 _UNPACKED_PER_SECOND = 1 << 25  # bytes, for which a request has more time
-_MEMORY = 1 << 30  # bytes of address space, of which the libraries take about a third
+_MEMORY = 1 << 30  # bytes of address space; the libraries take about a third of it
 _NAMES_PER_ANSWER = 2000
 _MIN_LINK_BYTES = 8  # a link in a group takes more than this
 _MAX_ATTRIBUTES = 1000

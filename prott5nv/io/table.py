@@ -79,7 +79,7 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[TextIO]:
     """Open standard output, a pipe, or a temporary file that is moved to its name at the end."""
     if is_standard_output(path):
         if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(encoding="utf-8", errors="strict")  # as in a file, whatever the locale is
+            sys.stdout.reconfigure(encoding="utf-8", errors="strict")  # in every locale, as in a file
         yield sys.stdout
         sys.stdout.flush()
     elif is_stream(path):

@@ -110,7 +110,7 @@ def peak_memory_bytes(device: torch.device) -> int:
 class WholeCheckpointIO(TorchCheckpointIO):
     """Writes Lightning's checkpoints atomically, and reads them without running code of the file.
 
-    Lightning's own writer can leave an incomplete file, and its reader runs whatever the file contains.
+    Lightning's own writer can leave an incomplete file, and its reader runs code from the file.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:

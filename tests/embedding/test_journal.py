@@ -310,7 +310,7 @@ def test_a_resumed_run_that_adds_no_rows_records_the_right_number_of_bytes(tmp_p
 
 
 def commit_each(tmp_path) -> Journal:
-    """A journal with one commit for each record, of which every second one is skipped."""
+    """A journal with one commit for each record; every second record is skipped."""
     journal = open_journal(tmp_path)
     for number, record in enumerate(RECORDS):
         journal.skip(record, "reason") if number % 2 else add(journal, [record])
