@@ -4,7 +4,7 @@ A first run without a limit gives the expected output. In each attempt, the comm
 
 - *disk*: no file may become larger than a limit, as on a full disk. The command must end with exit code 2 and one line,
   and its outputs must be absent, or complete.
-- *kill*: SIGKILL at a random moment. The outputs must be absent, or complete.
+- *kill*: SIGKILL at moments that are spread over the run. The outputs must be absent, or complete.
 
 Then the command is given again. It must end with exit code 0 and the expected output.
 """
@@ -19,7 +19,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,11 +49,14 @@ class Command:
     arguments : tuple of str
         Its command line. ``{in}`` is the folder of the inputs, ``{out}`` that of the outputs.
     outputs : tuple of str
-        Its outputs in the order in which they may appear.
+        Its outputs, all in ``{out}``.
+    copied : tuple of str
+        Inputs that must be in ``{out}``. They are copied from ``{in}`` before each attempt.
     """
 
     arguments: tuple[str, ...]
     outputs: tuple[str, ...]
+    copied: tuple[str, ...] = ()
 
 
 COMMANDS = {
@@ -67,6 +70,16 @@ COMMANDS = {
     "score": Command(
         ("score", "{in}/p.fasta", "-o", "{out}/s.csv", "--model", "{in}/m.nemo", "--perplexity"), ("s.csv",)
     ),
+    "score --table": Command(
+        (
+            *("score", "{in}/p.fasta", "--protein", "P00000", "--mutations", "all", "--model", "{in}/m.nemo"),
+            *("-o", "{out}/s.csv", "--table", "{out}/matrix.csv", "--plot", "{out}/map.html"),
+        ),
+        ("s.csv", "matrix.csv", "map.html"),
+    ),
+    "fill": Command(
+        ("fill", "{in}/p.fasta", "--mask", "3-9", "-n", "3", "-o", "{out}/f.csv", "--model", "{in}/m.nemo"), ("f.csv",)
+    ),
     "convert hf": Command(("convert", "{in}/m.nemo", "--to", "hf", "{out}/hf"), ("hf",)),
     "convert nemo": Command(("convert", "{in}/hf", "--to", "nemo", "{out}/m.nemo"), ("m.nemo",)),
     "prepare uniref50": Command(
@@ -74,6 +87,15 @@ COMMANDS = {
     ),
     "prepare flip": Command(
         ("prepare", "flip", "meltome", "--from", "{in}/flip", "-o", "{out}/flip"), ("flip/meltome",)
+    ),
+    "pretrain": Command(
+        (
+            *("pretrain", "model=tiny", "model.data.dataset_path={in}/data", "exp_manager.exp_dir={out}", "name=run"),
+            *("model.num_layers=1", "model.decoder_num_layers=1", "model.data.num_workers=0"),
+            *("model.global_batch_size=4", "model.micro_batch_size=4"),
+            *("trainer.max_steps=12", "trainer.val_check_interval=3", "trainer.limit_val_batches=1"),
+        ),
+        ("run/run.nemo",),
     ),
     "finetune": Command(
         (
@@ -83,6 +105,9 @@ COMMANDS = {
         ("run",),
     ),
     "predict": Command(("predict", "{in}/run", "{in}/p.fasta", "-o", "{out}/pred.csv"), ("pred.csv",)),
+    "report": Command(
+        ("report", "{out}/run"), tuple(f"run/report.{kind}" for kind in ("html", "json", "md", "png")), ("run",)
+    ),
 }  # fmt: skip
 
 
@@ -102,6 +127,7 @@ def write_inputs(folder: Path, *, predictor: bool = True) -> None:
         shard = ["-o", f"{folder}/{number}.h5", "--shard", f"{number}/2"]
         _run(["embed", f"{folder}/p.fasta", "--model", f"{folder}/m.nemo", *shard])
     _run(["convert", f"{folder}/m.nemo", "--to", "hf", f"{folder}/hf"])
+    _run(["prepare", "uniref50", f"{folder}/p.fasta", "-o", f"{folder}/data", "--val", "3", "--test", "3"])
     if predictor:
         places = {"{in}": str(folder), "{out}": str(folder)}
         _run([_filled(text, places) for text in COMMANDS["finetune"].arguments])
@@ -218,6 +244,8 @@ def attack_command(name: str, inputs: Path, work: Path, kills: int, sizes: int, 
     def fresh() -> float:
         shutil.rmtree(output, ignore_errors=True)
         output.mkdir()
+        for copied in command.copied:
+            shutil.copytree(inputs / copied, output / copied)
         return time.perf_counter()
 
     def check(label: str, began: float) -> None:
@@ -235,13 +263,16 @@ def attack_command(name: str, inputs: Path, work: Path, kills: int, sizes: int, 
         else:
             outcome.add(name, LATE if left == expected else label, "", time.perf_counter() - began)
 
-    began = fresh()
-    exit_code, errors = run_command(arguments)
-    duration = time.perf_counter() - began
-    if exit_code:
-        outcome.add(name, TRACEBACK, f"without an attack: exit code {exit_code}: {errors[-500:]}", duration)
-        return outcome
-    expected = state()
+    expected: list[Any] = []
+    for _ in range(2):  # the second run takes as long as those that are attacked
+        began = fresh()
+        exit_code, errors = run_command(arguments)
+        duration = time.perf_counter() - began
+        if exit_code or None in state() or state() != (expected or state()):
+            detail = f"without an attack: exit code {exit_code}: {errors[-500:]}"
+            outcome.add(name, TRACEBACK, detail, duration)
+            return outcome
+        expected = state()
     largest = max(file.stat().st_size for file in output.rglob("*") if file.is_file())
     for number in range(sizes):
         limit = largest * number // sizes
@@ -253,20 +284,27 @@ def attack_command(name: str, inputs: Path, work: Path, kills: int, sizes: int, 
             outcome.add(name, TRACEBACK, detail, time.perf_counter() - began)
         else:
             check(FULL, began)
-    for _ in range(kills):
+    for number in range(kills):
         began = fresh()
-        run_command(arguments, seconds=rng.uniform(0, duration))
+        run_command(arguments, seconds=(number + rng.random()) / kills * duration)
         check(KILLED, began)
     return outcome
 
 
-def attack_all(folder: Path, kills: int, sizes: int, seed: int, report: Callable[[str, Outcome], None]) -> None:
-    """Attack every command, and report the outcome of each."""
+def attack_all(
+    folder: Path,
+    commands: Iterable[str],
+    kills: int,
+    sizes: int,
+    seed: int,
+    report: Callable[[str, Outcome], None],
+) -> None:
+    """Attack commands, which are keys of `COMMANDS`, and report the outcome of each."""
     torch.set_num_threads(1)  # PyTorch's threads do not survive the fork
     inputs = folder / "inputs"
     inputs.mkdir()
     write_inputs(inputs)
-    for name in COMMANDS:
+    for name in commands:
         work = folder / name.replace(" ", "-")
         work.mkdir()
         report(name, attack_command(name, inputs, work, kills, sizes, seed))

@@ -2,6 +2,7 @@
 
     python benchmarks/attack/run.py --files 1500 --kills 20 --sizes 12
     python benchmarks/attack/run.py parquet archives --files 100
+    python benchmarks/attack/run.py endings --command embed --command "plot png"
 
 Kinds of files: ``hostile`` are made by hand, such as links to other files, bombs and encrypted archives. All others are
 sound files that are damaged at random: ``stores`` and ``predictors-1`` (HDF5), ``parquet``, ``archives`` (FLIP's zip),
@@ -49,6 +50,8 @@ def main() -> int:
     parser.add_argument("--files", type=int, default=1500, help="Number of damaged files of each kind.")
     parser.add_argument("--kills", type=int, default=20, help="Number of kills of each command.")
     parser.add_argument("--sizes", type=int, default=12, help="Number of sizes of the disk for each command.")
+    parser.add_argument("--command", dest="commands", action="append", choices=endings.COMMANDS,
+                        help="Command for endings. Repeat the option for several; all by default.")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="Seed of the damage and of the moments of the kills.")
     arguments = parser.parse_args()
     if unknown := set(arguments.kinds) - set(kinds):
@@ -72,7 +75,8 @@ def main() -> int:
                     (folder / name_of_kind).mkdir()
                     report(f"hostile {name_of_kind}", module.attack_hostile(folder / name_of_kind))
             elif kind == "endings":
-                endings.attack_all(folder, arguments.kills, arguments.sizes, arguments.seed, report)
+                commands = arguments.commands or endings.COMMANDS
+                endings.attack_all(folder, commands, arguments.kills, arguments.sizes, arguments.seed, report)
             else:
                 report(kind, ATTACKS[kind](folder, arguments.files, arguments.seed))
     print(f"{failures} failures")
