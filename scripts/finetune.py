@@ -9,9 +9,20 @@ Every setting in conf/finetune.yaml and conf/task/ can be overridden by its dott
 """
 
 from prott5nv import limit_onednn_cache
-from prott5nv.cli import finetune, hydra_app
-from prott5nv.flip.config import FinetuneConfig, register_configs
+from prott5nv.cli import one_line_errors
+from prott5nv.extras import require_extra
 
-if __name__ == "__main__":
+
+def main() -> None:
+    """Run the command line of this script."""
+    with one_line_errors():
+        require_extra("finetune", "fine-tuning")
+    from prott5nv.cli import finetune, hydra_app
+    from prott5nv.flip.config import FinetuneConfig, register_configs
+
     limit_onednn_cache()
     hydra_app.run(finetune.run, "finetune", register_configs, FinetuneConfig, folder="output_dir")
+
+
+if __name__ == "__main__":
+    main()

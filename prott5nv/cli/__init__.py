@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 
 import click
@@ -11,7 +13,7 @@ import click
 from prott5nv import __version__
 from prott5nv.cli import options
 from prott5nv.errors import ProtT5nvError
-from prott5nv.io.text import printable
+from prott5nv.io.text import did_you_mean, printable
 from prott5nv.model.onednn import limit_onednn_cache
 
 COMMANDS = {
@@ -38,7 +40,7 @@ class LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
-            return None
+            ctx.fail(f"no command {cmd_name!r}{did_you_mean(cmd_name, COMMANDS)}")
         command: click.Command = import_module(f"prott5nv.cli.{cmd_name}").command
         return command
 
@@ -90,8 +92,22 @@ def _print_warning(message: Warning | str, *_: object, **__: object) -> None:
     click.echo(f"prott5nv: warning: {printable(message)}", err=True)
 
 
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """End the process with exit code 2 and one line on standard error after an error that the user can correct."""
+    try:
+        yield
+    except ProtT5nvError as error:
+        click.echo(f"prott5nv: error: {printable(error)}", err=True)
+        sys.exit(2)
+    except OSError as error:  # such as a full disk, or a file without permission to read
+        where = f"{error.filename}: " if error.filename else ""
+        click.echo(f"prott5nv: error: {printable(f'{where}{error.strerror or error}')}", err=True)
+        sys.exit(2)
+
+
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line. An error that the user can correct is one line on standard error and exit code 2.
+    """Run the command line; errors end it as :func:`one_line_errors` describes.
 
     Ctrl-C is one line and exit code 130. A warning is one line, too, and the same warning is printed once.
 
@@ -100,14 +116,6 @@ def main(arguments: list[str] | None = None) -> None:
     arguments : list of str, optional
         Arguments after the program's name; by default those of the process.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.showwarning = _print_warning
-            command(arguments, prog_name="prott5nv")
-    except ProtT5nvError as error:
-        click.echo(f"prott5nv: error: {printable(error)}", err=True)
-        sys.exit(2)
-    except OSError as error:  # such as a full disk, or a file without permission to read
-        where = f"{error.filename}: " if error.filename else ""
-        click.echo(f"prott5nv: error: {printable(f'{where}{error.strerror or error}')}", err=True)
-        sys.exit(2)
+    with one_line_errors(), warnings.catch_warnings():
+        warnings.showwarning = _print_warning
+        command(arguments, prog_name="prott5nv")

@@ -9,6 +9,7 @@ import click
 from prott5nv.cli import options
 from prott5nv.errors import ProtT5nvError
 from prott5nv.extras import require_extra
+from prott5nv.io.text import did_you_mean
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -103,7 +104,7 @@ def command(
     from omegaconf.errors import OmegaConfBaseException
 
     from prott5nv.cli.hydra_app import config_folder, configure_logging, describe
-    from prott5nv.cli.overrides import quote, quote_texts, text_settings
+    from prott5nv.cli.overrides import quote, quote_texts, setting_names, text_settings
     from prott5nv.flip.config import FinetuneConfig, register_configs
 
     settings = {
@@ -131,6 +132,7 @@ def command(
     elif task not in (tasks := _task_names()):
         raise ProtT5nvError(
             f"no task {task!r}: choose {', '.join(tasks)}, or a table whose name ends in {' or '.join(_TABLES)}"
+            f"{did_you_mean(task, tasks)}"
         )
     settings_given = [f"{name}={quote(value)}" for name, value in settings.items() if value is not None]
     register_configs()
@@ -141,7 +143,7 @@ def command(
             cfg = compose("finetune", [f"task={task}", *settings_given, *changed])
         run(cfg)
     except (HydraException, OmegaConfBaseException) as error:
-        raise ProtT5nvError(describe(error, "docs/reference/settings.md lists all settings")) from None
+        raise ProtT5nvError(describe(error, setting_names(FinetuneConfig))) from None
 
 
 def run(cfg: DictConfig) -> float:

@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -16,9 +17,15 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from prott5nv.cli.overrides import differs_between_jobs, quote_texts, text_settings
+from prott5nv.cli.overrides import (
+    differs_between_jobs,
+    quote_texts,
+    refuse_unknown_settings,
+    setting_names,
+    text_settings,
+)
 from prott5nv.errors import ProtT5nvError
-from prott5nv.io.text import printable
+from prott5nv.io.text import did_you_mean, printable
 
 
 def config_folder() -> Path:
@@ -77,13 +84,13 @@ def run(
             refuse_missing_values(cfg)
             if HydraConfig.get().mode == RunMode.MULTIRUN and not differs_between_jobs(given, folder):
                 OmegaConf.update(cfg, folder, f"{OmegaConf.select(cfg, folder)}-{HydraConfig.get().job.num}")
-            OmegaConf.to_container(cfg, resolve=True)
+            refuse_unknown_settings(cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True)), config)
             return function(cfg)
         except (ProtT5nvError, HydraException, OmegaConfBaseException) as error:
             if show_traceback:
                 raise
             if _is_first_process_of_machine():
-                print(f"prott5nv: error: {printable(describe(error))}", file=sys.stderr)
+                print(f"prott5nv: error: {printable(describe(error, setting_names(config)))}", file=sys.stderr)
             sys.exit(2)
         except KeyboardInterrupt:
             if _is_first_process_of_machine():
@@ -100,24 +107,27 @@ def run(
         sys.argv = process_arguments
 
 
-def describe(error: Exception, listing: str = "`--cfg job` prints all settings") -> str:
-    """Return an error in one line that names the setting.
+def describe(error: Exception, settings: Sequence[str] = ()) -> str:
+    """Return an error in one line that names the setting, and the most similar one if there is no such setting.
 
     Parameters
     ----------
     error : Exception
         Error of Hydra or OmegaConf, or of this package.
-    listing : str
-        Clause that names where the program lists its settings.
+    settings : sequence of str
+        Names of all settings.
     """
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, name = error.missing_cfg_file.rpartition("/")
-        return f"{group}={name}: must be one of {', '.join(option for option in error.options if option != 'base')}"
+        options = [option for option in error.options if option != "base"]
+        return f"{group}={name}: must be one of {', '.join(options)}{did_you_mean(name, options)}"
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     if not isinstance(cause, OmegaConfBaseException) or not cause.full_key:
         return " ".join(str(cause).split())
     if isinstance(cause, (ConfigAttributeError, ConfigKeyError)):
-        return f"there is no setting {cause.full_key}: {listing}"
+        name = str(cause.full_key)
+        hint = did_you_mean(name, settings) or "; docs/reference/settings.md lists all settings"
+        return f"there is no setting {name}{hint}"
     return f"{cause.full_key}: {str(cause).splitlines()[0]}"
 
 

@@ -1,13 +1,16 @@
-"""Quoting of overrides for Hydra's grammar, so that a setting of text takes any text, such as a path."""
+"""Overrides on the command line: their names, and quoting, so that a setting of text takes any text, such as a path."""
 
 from __future__ import annotations
 
 import os
 import re
 import types
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import fields, is_dataclass
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import Field, fields, is_dataclass
+from typing import Any, Union, cast, get_args, get_origin, get_type_hints
+
+from prott5nv.errors import ProtT5nvError
+from prott5nv.io.text import did_you_mean
 
 _OVERRIDE = re.compile(r"(\+{0,2})([\w.]+)=(.*)", re.DOTALL)
 _SWEEP = re.compile(r"(choice|range|interval|glob|shuffle|sort|tag)\(.*\)", re.DOTALL)
@@ -27,7 +30,48 @@ def text_settings(config: type) -> set[str]:
     set of str
         Names such as ``model.data.dataset_path``, and those of Hydra's own folders.
     """
-    return {*_text_fields(config, ""), *_HYDRA_FOLDERS}
+    texts = {name for name, field, hint in _settings(config) if _is_text(hint) or field.metadata.get("text")}
+    return texts | set(_HYDRA_FOLDERS)
+
+
+def setting_names(config: type) -> list[str]:
+    """Return the names of all settings and sections, such as ``trainer`` and ``trainer.max_steps``.
+
+    Parameters
+    ----------
+    config : type
+        Dataclass of all settings.
+    """
+    return [name for name, _, _ in _settings(config)]
+
+
+def refuse_unknown_settings(values: Mapping[str, Any], config: type) -> None:
+    """Refuse settings that ``+NAME=VALUE`` added and that nothing reads.
+
+    Parameters
+    ----------
+    values : mapping
+        The composed configuration.
+    config : type
+        Dataclass of all settings. A section with a true attribute ``is_open`` takes any setting.
+
+    Raises
+    ------
+    ProtT5nvError
+        Names the first unknown setting and the most similar one that exists.
+    """
+    names = setting_names(config)
+    sections: list[tuple[str, Mapping[str, Any], type]] = [("", values, config)]
+    while sections:
+        prefix, section, schema = sections.pop()
+        hints = get_type_hints(schema)
+        for key, value in section.items():
+            name = f"{prefix}{key}"
+            if name in names:
+                if is_dataclass(hints[key]) and isinstance(value, Mapping):
+                    sections.append((f"{name}.", value, cast(type, hints[key])))
+            elif not getattr(schema, "is_open", False):
+                raise ProtT5nvError(f"there is no setting {name}{did_you_mean(name, names)}")
 
 
 def quote_texts(arguments: Sequence[str], settings: Collection[str]) -> list[str]:
@@ -113,14 +157,14 @@ def _split(value: str) -> list[str]:
     return parts or [value]
 
 
-def _text_fields(config: type, prefix: str) -> Iterator[str]:
+def _settings(config: type, prefix: str = "") -> Iterator[tuple[str, Field[Any], Any]]:
+    """Yield the name, the field and the type of each section and each setting."""
     hints = get_type_hints(config)
     for field in fields(config):
         hint = hints[field.name]
+        yield prefix + field.name, field, hint
         if isinstance(hint, type) and is_dataclass(hint):
-            yield from _text_fields(hint, f"{prefix}{field.name}.")
-        elif _is_text(hint) or field.metadata.get("text"):
-            yield prefix + field.name
+            yield from _settings(hint, f"{prefix}{field.name}.")
 
 
 def _is_text(hint: Any) -> bool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 _LONGEST_NAME = 100
 
 
@@ -36,6 +39,38 @@ def shortened(text: str) -> str:
     ('P69905', 103)
     """
     return text if len(text) <= _LONGEST_NAME else f"{text[:_LONGEST_NAME]}..."
+
+
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """Return a hint with the most similar choice for the end of an error message; nothing if none is similar.
+
+    Parameters
+    ----------
+    name : str
+        What the user wrote, such as ``max_step``.
+    choices : iterable of str
+        What exists. In a dotted name, such as ``trainer.max_steps``, the last part counts most.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> did_you_mean("trainer.max_step", ["trainer.max_steps", "trainer.devices"])
+    '; did you mean trainer.max_steps?'
+    >>> did_you_mean("lr", ["lora", "model.optim.lr"])
+    '; did you mean model.optim.lr?'
+    >>> did_you_mean("colour", ["trainer.max_steps"])
+    ''
+    """
+    by_lower = {choice.lower(): choice for choice in choices}
+    lower = name.lower()
+    same_end = [choice for choice in by_lower if choice.rpartition(".")[2] == lower.rpartition(".")[2]]
+    similar = difflib.get_close_matches(lower, same_end, n=1, cutoff=0.0) or difflib.get_close_matches(
+        lower, by_lower, n=1
+    )
+    return f"; did you mean {by_lower[similar[0]]}?" if similar else ""
 
 
 def printable(text: object) -> str:

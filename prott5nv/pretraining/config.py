@@ -71,6 +71,7 @@ class Section:
     """
 
     path: ClassVar[str] = ""  # prefix of this section's settings on the command line
+    is_open: ClassVar[bool] = False  # whether +NAME=VALUE can add a setting that the class does not declare
 
     def __post_init__(self) -> None:
         for declared in fields(self):
@@ -124,6 +125,7 @@ class ScheduleConfig(Section):
     """
 
     path: ClassVar[str] = "model.optim.sched."
+    is_open: ClassVar[bool] = True
 
     name: str
     min_lr: float = at_least(0)
@@ -270,6 +272,7 @@ class TrainerConfig(Section):
     """``trainer``: arguments of Lightning's ``Trainer``; ``+trainer.X=`` passes another one."""
 
     path: ClassVar[str] = "trainer."
+    is_open: ClassVar[bool] = True
 
     devices: Any
     num_nodes: int = at_least(1)
@@ -313,6 +316,7 @@ class ExperimentConfig(Section):
     """``exp_manager``: arguments of NeMo's ``exp_manager``; ``+exp_manager.X=`` passes another one."""
 
     path: ClassVar[str] = "exp_manager."
+    is_open: ClassVar[bool] = True
 
     exp_dir: str
     name: str

@@ -13,6 +13,9 @@ import math
 from collections.abc import Callable
 from typing import Any, cast
 
+import prott5nv.pretraining.quiet_imports  # noqa: F401  # comes before Megatron-Core and NeMo
+
+# isort: split
 import lightning.pytorch as pl
 import torch
 import torch.distributed as dist

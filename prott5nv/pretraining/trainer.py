@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from importlib.util import find_spec
+from inspect import signature
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
 import lightning.pytorch as pl
 import torch
@@ -15,12 +18,13 @@ from hydra.errors import HydraException
 from hydra.utils import instantiate
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from nemo.utils import logging as nemo_logging
-from nemo.utils.exp_manager import exp_manager
+from nemo.utils.exp_manager import ExpManagerConfig, exp_manager
 from nemo.utils.get_rank import is_global_rank_zero
 from omegaconf import DictConfig
 
 from prott5nv.checkpoint import warm_start_weights
 from prott5nv.errors import ProtT5nvError
+from prott5nv.io.text import did_you_mean
 from prott5nv.model.device import choose_hardware
 from prott5nv.pretraining.callbacks import (
     Checkpoints,
@@ -80,6 +84,7 @@ def pretrain(cfg: DictConfig) -> PretrainingRun:
         raise ProtT5nvError(
             "do_training=false and do_testing=false: there is nothing to do; `prott5nv prepare uniref50` prepares data"
         )
+    _check_surroundings(cfg, config)
     nemo_logging.setLevel(nemo_logging.ERROR)
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -117,6 +122,39 @@ def _run(cfg: DictConfig, config: PretrainConfig, folder: Path) -> PretrainingRu
     if trainer.is_global_zero and config.exp_manager.create_tensorboard_logger and (curves := plot_curves(folder)):
         logger.info("curves: %s", curves)
     return PretrainingRun(folder, exported, last_validation(checkpoints))
+
+
+def _check_surroundings(cfg: DictConfig, config: PretrainConfig) -> None:
+    """Refuse what Lightning, NeMo, Weights & Biases or this machine would refuse later, and less clearly."""
+    sections = {"trainer": signature(pl.Trainer.__init__).parameters, "exp_manager": get_type_hints(ExpManagerConfig)}
+    for section, arguments in sections.items():
+        for name in cfg[section]:
+            if name not in arguments:
+                names = [f"{section}.{argument}" for argument in arguments if argument != "self"]
+                raise ProtT5nvError(f"there is no setting {section}.{name}{did_you_mean(f'{section}.{name}', names)}")
+    accelerator, devices, cores = config.trainer.accelerator, str(config.trainer.devices), os.cpu_count() or 1
+    on_cpu = accelerator == "cpu" or (accelerator == "auto" and choose_hardware().device.type == "cpu")
+    if on_cpu and devices.isdecimal() and int(devices) > cores:
+        raise ProtT5nvError(f"trainer.devices={devices}: this machine has no GPU for training and {cores} CPU cores")
+    if config.exp_manager.create_wandb_logger and is_global_rank_zero():
+        _check_wandb(config.exp_manager.wandb_logger_kwargs)
+
+
+def _check_wandb(arguments: Mapping[str, Any]) -> None:
+    """Log in to Weights & Biases, unless the log stays on this machine."""
+    setting = "exp_manager.create_wandb_logger=true"
+    if find_spec("wandb") is None:
+        raise ProtT5nvError(f"{setting} needs wandb: pip install wandb")
+    import wandb
+
+    if arguments.get("offline") or os.environ.get("WANDB_MODE", "online") != "online":
+        return
+    try:
+        wandb.login()  # asks for the key if there is a terminal
+    except wandb.Error as error:
+        raise ProtT5nvError(
+            f"{setting}: {error} Or set WANDB_API_KEY, or WANDB_MODE=offline to keep the log on this machine."
+        ) from None
 
 
 @contextmanager

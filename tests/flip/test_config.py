@@ -39,7 +39,7 @@ def test_every_head_has_settings():
         ("task.training.epochs=many", "task.training.epochs: Value 'many' of type 'str' could not be converted"),
         ("task.training.epochs=2.5", "task.training.epochs: Value '2.5' of type 'float' could not be converted"),
         ("task.training.lr=true", "task.training.lr: Value 'True' of type 'bool' could not be converted"),
-        ("task.training.epoch=3", "no setting task.training.epoch: docs/reference/settings.md lists all settings"),
+        ("task.training.epoch=3", "no setting task.training.epoch; did you mean task.training.epochs?"),
         ("+task.training.epoch=3", "task.training.epoch"),
         ("task.training.epochs=0", "task.training.epochs=0: must be at least 1"),
         ("task.training.lr=-1", "task.training.lr=-1.0: must be at least 0"),

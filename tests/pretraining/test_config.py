@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from prott5nv import ModelConfig, ProtT5nvError
 from prott5nv.cli.hydra_app import config_folder, describe
+from prott5nv.cli.overrides import refuse_unknown_settings, setting_names
 from prott5nv.pretraining.config import ModelTrainingConfig, PretrainConfig, checked, register
 
 
@@ -45,15 +46,43 @@ def test_the_model_section_has_the_fields_of_the_architecture():
         ("model.micro_batch_size=1.5", "model.micro_batch_size: Value '1.5'"),
         ("model.skip_loss_spikes=often", "model.skip_loss_spikes: Value 'often'"),
         ("trainer.max_steps=null", "trainer.max_steps: "),
-        ("model.hidden=3", "there is no setting model.hidden: "),
-        ("model.optim.sched.warmup=3", "there is no setting model.optim.sched.warmup: "),
-        ("exp_manager.checkpoint_callback_params.save_top=3", "checkpoint_callback_params.save_top: "),
+        ("model.hidden=3", "there is no setting model.hidden; did you mean model.hidden_size?"),
+        ("trainer.max_step=3", "there is no setting trainer.max_step; did you mean trainer.max_steps?"),
+        ("max_steps=3", "there is no setting max_steps; did you mean trainer.max_steps?"),
+        (
+            "model.optim.sched.warmup=3",
+            "there is no setting model.optim.sched.warmup; did you mean model.optim.sched.w",
+        ),
+        (
+            "exp_manager.checkpoint_callback_params.save_top=3",
+            "did you mean exp_manager.checkpoint_callback_params.save_top_k?",
+        ),
     ],
 )
 def test_unknown_names_and_wrong_types_are_reported_by_name(override, message):
     with pytest.raises(HydraException) as caught:
         composed(override)
-    assert message in describe(caught.value) and "\n" not in describe(caught.value)
+    described = describe(caught.value, setting_names(PretrainConfig))
+    assert message in described and "\n" not in described
+
+
+@pytest.mark.parametrize(
+    "override, name",
+    [
+        ("+model.optim.lrr=3", "model.optim.lr"),
+        ("+model.micro_batchsize=3", "model.micro_batch_size"),
+        ("+nam=x", "name"),
+        ("+exp_manager.checkpoint_callback_params.save_topk=3", "exp_manager.checkpoint_callback_params.save_top_k"),
+    ],
+)
+def test_unknown_names_are_refused_also_if_they_are_added(override, name):
+    with pytest.raises(ProtT5nvError, match=f"; did you mean {name}[?]"):
+        refuse_unknown_settings(OmegaConf.to_container(composed(override)), PretrainConfig)
+
+
+def test_open_sections_take_further_arguments():
+    added = composed("+trainer.fast_dev_run=true", "+model.optim.sched.constant_steps=3", "+callbacks.a.b=3")
+    refuse_unknown_settings(OmegaConf.to_container(added), PretrainConfig)
 
 
 @pytest.mark.parametrize(
