@@ -11,6 +11,7 @@ Then the command is given again. It must end with exit code 0 and the expected o
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import os
 import random
@@ -34,7 +35,7 @@ from prott5nv.checkpoint import save_nemo
 
 _LETTERS = "ACDEFGHIKLMNPQRSTVWY"
 _PROTEINS = 40
-_PATIENCE = 120  # seconds after which a command hangs
+_PATIENCE = 300  # seconds after which a command hangs
 KILLED = "complete after a kill and a second start"
 FULL = "one line on a full disk, complete after a second start"
 LATE = "complete before the disk was full or the kill came"
@@ -235,6 +236,8 @@ def attack_command(name: str, inputs: Path, work: Path, kills: int, sizes: int, 
     Outcome
     """
     command, outcome, rng = COMMANDS[name], Outcome(), random.Random(seed)
+    if command.arguments[0] == "pretrain":  # NeMo takes much longer to import than the command to run
+        importlib.import_module("prott5nv.pretraining.trainer")
     output = work / "out"
     arguments = [_filled(text, {"{in}": str(inputs), "{out}": str(output)}) for text in command.arguments]
 
