@@ -192,12 +192,12 @@ def _embed(request: Request, workers: int) -> None:
         sys.exit(options.EXIT_INTERRUPTED)
     finally:
         progress.close()
-    _report(output, summary, workers)
+    _report(output, summary, workers, progress.model)
 
 
-def _report(output: Path, summary: Summary, workers: int) -> None:
+def _report(output: Path, summary: Summary, workers: int, model: str) -> None:
     """Print the result of a finished run; exit with code 3 if proteins were skipped."""
-    counts = f"{counted(summary.proteins, 'protein')}, {counted(summary.residues, 'residue')}"
+    counts = f"{counted(summary.proteins, 'protein')}, {counted(summary.residues, 'residue')}, model {model}"
     if summary.complete_already:
         click.echo(f"{output}: already complete, {counts}")
     else:
@@ -227,12 +227,14 @@ class _Progress(Listener):
     """Prints notes and warnings of a run, and a progress bar of residues on standard error."""
 
     def __init__(self, long: str) -> None:
+        self.model = ""
         self._long = long
         self._total: int | None = None
         self._bar: tqdm | None = None
 
-    def on_start(self, description: str) -> None:
-        options.note(description)
+    def on_start(self, model: str, hardware: str) -> None:
+        self.model = model
+        options.note(f"model {model}; {hardware}")
 
     def on_warning(self, message: str) -> None:
         options.note(f"warning: {message}")

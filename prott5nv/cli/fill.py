@@ -88,9 +88,9 @@ def command(
     By default each gap gets its most likely residue, given those chosen before it. -n returns the n most likely
     combinations; --temperature samples combinations at random.
 
-    The table has one row per result: the protein, the rank, the filled sequence, the log-probability of all chosen
-    residues together, and for each gap its position, residue and probability, separated by colons. The
-    log-probability is a natural logarithm, at most 0; a value closer to 0 means a more likely result.
+    The table has one row per result: the protein, its id in INPUT, the rank, the filled sequence, the log-probability
+    of all chosen residues together, for each gap its position, residue and probability, separated by colons, and the
+    model. The log-probability is a natural logarithm, at most 0; a value closer to 0 means a more likely result.
 
     \b
     Examples:
@@ -129,10 +129,11 @@ def command(
     else:
         proteins = read_proteins(source, skips, wanted, cleaning, lambda record: gap_fault(record, positions, config))
     embedder = Embedder(model, device=device, precision=precision)
+    options.note_decoder(embedder)
     rows = filled_rows(
         proteins, positions, embedder, skips, n=n, beams=beams, temperature=temperature, top_p=top_p, seed=seed
     )
     count = write_table(output, FILLED_COLUMNS, rows)
     if not is_standard_output(output):
-        options.report_written(output, counted(count, "result"))
+        options.report_written(output, f"{counted(count, 'result')}, model {embedder.label}")
     options.finish(output, skips)

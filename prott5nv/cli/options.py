@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from prott5nv.assets import BUILTIN_NOTE
 from prott5nv.embedding.formats import skipped_listing
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.atomic import check_replaceable
@@ -18,6 +19,7 @@ from prott5nv.io.output import check_format, is_standard_output, is_stream
 from prott5nv.io.text import counted, printable
 
 if TYPE_CHECKING:
+    from prott5nv.embedding.embedder import Embedder
     from prott5nv.embedding.skips import Skips
 
 EXIT_SKIPPED = 3
@@ -154,6 +156,13 @@ def exit_skipped(count: int, noun: str, listing: Path) -> NoReturn:
 def report_written(path: Path, summary: str = "") -> None:
     """Print the name of an output and what it holds: on standard error if the output itself is on standard output."""
     click.echo(printable(f"{path}: {summary}" if summary else path), err=is_standard_output(path))
+
+
+def note_decoder(embedder: Embedder) -> None:
+    """Print the model of a command that scores or fills, the hardware, and what the built-in model is worth."""
+    note(f"model {embedder.label}; {embedder.hardware}; {embedder.max_tokens} residues at once")
+    if embedder.is_builtin:
+        note(BUILTIN_NOTE)
 
 
 def note(line: str) -> None:

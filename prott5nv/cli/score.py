@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from prott5nv.assets import BUILTIN_NOTE
 from prott5nv.cli import options
 from prott5nv.io.output import check_outputs
 from prott5nv.io.text import counted
@@ -90,6 +91,7 @@ def command(
 
     \b
       protein          accession of the protein
+      original_id      id as in INPUT
       variant          the substitutions, such as D40G:V54L
       positions        positions of the substituted residues
       wild_type        residues of the wild type
@@ -97,6 +99,7 @@ def command(
       score_additive   sum of the scores of the single substitutions,
                        each with only its own residue masked
       score_joint      score with all substituted residues masked at once
+      model            name of the model, and the start of its checksum
 
     With --perplexity, OUT.csv has one row per protein. A lower perplexity means that the model finds the protein more
     natural. It is 1 if the model predicts every residue with certainty, and 20 if it guesses among the 20 amino acids.
@@ -105,19 +108,23 @@ def command(
 
     \b
       protein            accession of the protein
+      original_id        id as in INPUT
       residues           number of residues
       residues_counted   number of those that are one of the 20 amino acids
       perplexity         pseudo-perplexity; empty if no residue counts
+      model              name of the model, and the start of its checksum
 
     With --perplexity --per-residue, OUT.csv has one row per residue. The columns are:
 
     \b
       protein       accession of the protein
+      original_id   id as in INPUT
       position      position of the residue
       residue       its letter
       probability   probability of the residue, masked
       perplexity    1 / probability
       entropy       entropy of the 20 probabilities, in nats
+      model         name of the model, and the start of its checksum
 
     \b
     Examples:
@@ -152,17 +159,17 @@ def command(
         raise click.UsageError(f"--plot draws one protein; {source} has {len(proteins)}: choose one with --protein")
     variants = inputs.read_variants(variant_file, proteins, config, skips, variant_column) if variant_file else None
     embedder = Embedder(model, device=device, precision=precision)
-    options.note(f"{embedder.hardware}; {embedder.max_tokens} residues at once")
+    options.note_decoder(embedder)
     scores: dict[str, np.ndarray] = {}
     keep = scores.__setitem__ if table or plot else lambda key, scores_LA: None
     summary = _write(output, proteins, variants, embedder, skips, keep, perplexity, per_residue, fraction)
     if table:
-        tables.write_matrices(table, proteins, scores)
-        options.report_written(table)
+        count = tables.write_matrices(table, proteins, scores, embedder.label)
+        options.report_written(table, f"{counted(count, 'residue')}, model {embedder.label}")
     if plot and scores:
-        _draw(plot, proteins, scores)
-        options.report_written(plot)
-    options.report_written(output, summary)
+        _draw(plot, proteins, scores, embedder)
+        options.report_written(plot, f"{counted(len(proteins), 'protein')}, model {embedder.label}")
+    options.report_written(output, f"{summary}, model {embedder.label}")
     options.finish(output, skips)
 
 
@@ -208,9 +215,12 @@ def _check_options(
         raise click.UsageError("--table and --plot need --mutations all")
 
 
-def _draw(path: Path, proteins: Mapping[str, Record], scores: Mapping[str, np.ndarray]) -> None:
+def _draw(path: Path, proteins: Mapping[str, Record], scores: Mapping[str, np.ndarray], embedder: Embedder) -> None:
     """Draw the heat map of the only protein."""
     from prott5nv.plots.heat_map import write_heat_map
 
     [(key, scores_LA)] = scores.items()
-    write_heat_map(path, key, proteins[key].sequence, scores_LA)
+    note = BUILTIN_NOTE if embedder.is_builtin else ""
+    record = proteins[key]
+    name = key if record.id == key else f"{key} ({record.id})"
+    write_heat_map(path, name, record.sequence, scores_LA, model=embedder.label, note=note)

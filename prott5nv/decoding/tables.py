@@ -22,14 +22,18 @@ from prott5nv.decoding.variants import Variant, VariantScore, score_variants
 from prott5nv.embedding.embedder import Embedder
 from prott5nv.embedding.skips import Skips
 from prott5nv.errors import ProtT5nvError
-from prott5nv.io.record import Record
+from prott5nv.io.record import Record, accession
 from prott5nv.io.table import write_table
 
-FILLED_COLUMNS = ("protein", "rank", "sequence", "log_probability", "positions", "residues", "probabilities")
-_MATRIX_COLUMNS = ("protein", "position", "wild_type", *AMINO_ACIDS)
-_SCORE_COLUMNS = ("protein", "variant", "positions", "wild_type", "mutant", "score_additive", "score_joint")
-_PERPLEXITY_COLUMNS = ("protein", "residues", "residues_counted", "perplexity")
-_RESIDUE_COLUMNS = ("protein", "position", "residue", "probability", "perplexity", "entropy")
+# All tables begin with these columns and end with the model, so that they can be joined on the accession.
+_PROTEIN = ("protein", "original_id")
+_FILLED = ("rank", "sequence", "log_probability", "positions", "residues", "probabilities")
+_SCORES = ("variant", "positions", "wild_type", "mutant", "score_additive", "score_joint")
+FILLED_COLUMNS = (*_PROTEIN, *_FILLED, "model")
+_MATRIX_COLUMNS = (*_PROTEIN, "position", "wild_type", *AMINO_ACIDS, "model")
+_SCORE_COLUMNS = (*_PROTEIN, *_SCORES, "model")
+_PERPLEXITY_COLUMNS = (*_PROTEIN, "residues", "residues_counted", "perplexity", "model")
+_RESIDUE_COLUMNS = (*_PROTEIN, "position", "residue", "probability", "perplexity", "entropy", "model")
 
 # Called after each batch with the number of residues that the encoder processed in it.
 Progress: TypeAlias = Callable[[int], object]
@@ -102,7 +106,7 @@ def write_variants(
     for key, _, results in _computed({key: proteins[key] for key in by_protein}, skips, compute):
         scores.update({(key, score.variant): score for score in results})
     rows = (
-        _score_row(key, variant, scores[key, variant].additive, scores[key, variant].joint)
+        _score_row(proteins[key], variant, scores[key, variant].additive, scores[key, variant].joint, embedder)
         for key, variant in variants
         if (key, variant) in scores
     )
@@ -150,13 +154,13 @@ def write_substitutions(
                 for column, mutant in enumerate(AMINO_ACIDS):
                     if mutant != wild:
                         score = float(scores_LA[index, column])
-                        yield _score_row(key, Variant((index,), wild, mutant), score, score)
+                        yield _score_row(record, Variant((index,), wild, mutant), score, score, embedder)
 
     return write_table(path, _SCORE_COLUMNS, rows())
 
 
 def write_matrices(
-    path: str | os.PathLike[str], proteins: Mapping[str, Record], scores: Mapping[str, np.ndarray]
+    path: str | os.PathLike[str], proteins: Mapping[str, Record], scores: Mapping[str, np.ndarray], model: str
 ) -> int:
     """Write scores of single substitutions with one row per residue and one column per amino acid.
 
@@ -170,12 +174,14 @@ def write_matrices(
         Results of :func:`prott5nv.score_substitutions` by accession.
 
     Returns
+    model : str
+        Label of the model.
     -------
     int
         Number of rows.
     """
     rows = (
-        [key, index + 1, wild, *map(_number, scores_LA[index])]
+        [key, proteins[key].id, index + 1, wild, *map(_number, scores_LA[index]), model]
         for key, scores_LA in scores.items()
         for index, wild in enumerate(proteins[key].sequence.upper())
     )
@@ -216,7 +222,7 @@ def write_perplexities(
     def rows() -> Iterator[tuple[object, ...]]:
         for key, record, result in _perplexities(proteins, embedder, on_progress, skips, fraction):
             counted = int((~np.isnan(result.log_probabilities)).sum())
-            yield key, len(record.sequence), counted, _number(result.perplexity)
+            yield key, record.id, len(record.sequence), counted, _number(result.perplexity), embedder.label
 
     return write_table(path, _PERPLEXITY_COLUMNS, rows())
 
@@ -246,7 +252,7 @@ def write_residue_perplexities(
             for index, letter in enumerate(record.sequence.upper()):
                 log_probability = float(result.log_probabilities[index])  # 1 / probability can be too large for float32
                 numbers = np.exp(log_probability), np.exp(-log_probability), entropy_L[index]
-                yield key, index + 1, letter, *map(_number, numbers)
+                yield key, record.id, index + 1, letter, *map(_number, numbers), embedder.label
 
     return write_table(path, _RESIDUE_COLUMNS, rows())
 
@@ -307,7 +313,8 @@ def filled_rows(
             positions = ":".join(map(str, filled.positions))
             probabilities = ":".join(f"{probability:.4f}" for probability in filled.probabilities)
             residues = ":".join(filled.residues)
-            yield key, rank, filled.sequence, _number(filled.log_probability), positions, residues, probabilities
+            numbers = _number(filled.log_probability), positions, residues, probabilities
+            yield key, record.id, rank, filled.sequence, *numbers, embedder.label
 
 
 def _computed(
@@ -323,10 +330,11 @@ def _computed(
         yield key, record, result
 
 
-def _score_row(key: str, variant: Variant, additive: float, joint: float) -> tuple[str, ...]:
+def _score_row(record: Record, variant: Variant, additive: float, joint: float, embedder: Embedder) -> tuple[str, ...]:
     positions = ":".join(str(index + 1) for index in variant.indices)
     wild_type, mutant = ":".join(variant.wild_type), ":".join(variant.mutant)
-    return key, str(variant), positions, wild_type, mutant, _number(additive), _number(joint)
+    names = accession(record.id), record.id, str(variant)
+    return *names, positions, wild_type, mutant, _number(additive), _number(joint), embedder.label
 
 
 def _number(value: float) -> str:

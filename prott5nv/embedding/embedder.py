@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from prott5nv.assets import BUILTIN_MODEL
 from prott5nv.checkpoint.models import load_with_origin, model_file, no_span_decoder
 from prott5nv.embedding.batching import LongProteins, TokenBudget, Window, batches_of, join, window_starts
 from prott5nv.embedding.pooling import POOLINGS
@@ -175,6 +176,16 @@ class Embedder:
         return self._file.name.removesuffix(".nemo")
 
     @property
+    @property
+    def label(self) -> str:
+        """Name of the model and the first digits of its checksum, as tables, pages and messages show them."""
+        return f"{self.name} {self.model_sha256[:8]}"
+
+    @property
+    def is_builtin(self) -> bool:
+        """Whether this is the model inside the package."""
+        return self._file is not None and self._file.resolve() == BUILTIN_MODEL.resolve()
+
     def decoder_config(self) -> ModelConfig:
         """Architecture of a model with a span decoder.
 

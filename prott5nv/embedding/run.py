@@ -62,8 +62,8 @@ class Request:
 class Listener:
     """Base class of objects that receive the progress of a run. The methods do nothing; override those you need."""
 
-    def on_start(self, description: str) -> None:
-        """Receive a description of the hardware when the model is loaded."""
+    def on_start(self, model: str, hardware: str) -> None:
+        """Receive the label of the model and a description of the hardware when the model is loaded."""
 
     def on_survey(self, survey: Survey) -> None:
         """Receive the counts of the input before any protein is embedded."""
@@ -110,7 +110,7 @@ def run(request: Request, listener: Listener) -> Summary:
             max_length=request.max_length,
             input=request.input,
         )
-        listener.on_start(f"{embedder.hardware}; up to {embedder.max_tokens} residues at once")
+        listener.on_start(embedder.label, f"{embedder.hardware}; up to {embedder.max_tokens} residues at once")
         return embed_file(
             request.source,
             request.output,

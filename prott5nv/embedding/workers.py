@@ -182,7 +182,7 @@ def _listen(running: list[_Worker], listener: Listener) -> None:
                 continue
             if name == "start" and value not in descriptions:
                 descriptions.add(value)
-                listener.on_start(value)
+                listener.on_start(*value)
             elif name == "warning" and value not in texts:
                 texts.add(value)
                 listener.on_warning(value)
@@ -249,8 +249,8 @@ class _Sender(Listener):
         self._residues = 0
         self._sent_at = 0.0
 
-    def on_start(self, description: str) -> None:
-        self._send("start", description)
+    def on_start(self, model: str, hardware: str) -> None:
+        self._send("start", (model, hardware))
 
     def on_survey(self, survey: Survey) -> None:
         self._send("survey", survey)

@@ -1,22 +1,53 @@
 "use strict";
-// What the scatter and the heat map page share.
+// What all pages share.
 const plot = document.getElementById("plot"), search = document.getElementById("search");
-const message = document.getElementById("message");
-const figure = JSON.parse(document.getElementById("figure").textContent);
+const message = document.getElementById("message"), below = document.getElementById("below");
+const data = JSON.parse(document.getElementById("data").textContent);
 const phone = matchMedia("(max-width: 600px)");
 
-function draw(layout) {
+// Create an element with text, or with other elements, in it.
+function element(name, ...content) {
+  const created = document.createElement(name);
+  created.append(...content);
+  return created;
+}
+
+function table(title, columns, rows) {
+  const line = (kind, cells) => element("tr", ...cells.map(cell => element(kind, cell)));
+  return element("div", element("h2", title), element("table", line("th", columns), ...rows.map(row => line("td", row))));
+}
+
+// Let the button in the header save what `rows` returns: the lines of a table, each a list of cells.
+function saveAs(name, rows) {
+  const quoted = cell => /[",\r\n]/.test(cell) ? `"${String(cell).replaceAll('"', '""')}"` : cell;
+  document.getElementById("save").addEventListener("click", () => {
+    const link = element("a");
+    link.href = URL.createObjectURL(new Blob([rows().map(row => row.map(quoted).join(",") + "\n").join("")],
+                                             {type: "text/csv"}));
+    link.download = `${name.replace(/[^A-Za-z0-9._-]+/g, "_")}.csv`;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+  });
+}
+
+// Call a function when nothing has been typed for a moment, so that a large page stays fluent.
+function onSearch(find) {
+  let timer;
+  search.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(find, 150); });
+}
+
+function draw(figure, layout, options = {}) {
   return Plotly.newPlot(plot, figure.data, layout, {
     responsive: true, scrollZoom: true, displaylogo: false, doubleClick: "reset",
     // These buttons only: some of Plotly's others would send the data to a server.
-    modeBarButtons: [["toImage", "zoomIn2d", "zoomOut2d", "resetScale2d"]],
+    modeBarButtons: [["toImage", "zoomIn2d", "zoomOut2d", "resetScale2d"]], ...options,
   });
 }
 
 // The colour axis, with its bar beside the plot, or above it on a phone.
-function colourAxis() {
-  const {colorbar, ...axis} = figure.layout.coloraxis, title = colorbar.title.text;
-  return {...axis, colorbar: phone.matches
+function colourAxis(layout) {
+  const {colorbar, ...axis} = layout.coloraxis, title = colorbar.title.text;
+  return {...axis, colorbar: {...colorbar, ...phone.matches
     ? {orientation: "h", x: .5, y: 1, yanchor: "bottom", thickness: 10, title: {text: title, side: "top"}}
-    : {title: {text: title, side: "right"}}};
+    : {title: {text: title, side: "right"}}}};
 }

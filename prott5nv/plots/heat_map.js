@@ -1,10 +1,16 @@
 "use strict";
-const residues = figure.data[0].x, PIXELS_PER_RESIDUE = 14.5;
+const [cells, mean] = data.data, residues = cells.x, acids = cells.y, PIXELS_PER_RESIDUE = 14.5, LISTED = 10;
+// Plotly stores large arrays as base64; its own copy of the figure holds the numbers.
+let scores, means;
 
 function arrange() {
-  const layout = {...figure.layout, coloraxis: colourAxis()};
+  const layout = {...data.layout, coloraxis: colourAxis(data.layout)};
   if (phone.matches) layout.margin = {...layout.margin, r: 10, t: 90};
-  return draw(layout).then(() => showFrom(0));
+  return draw(data, layout).then(() => {
+    [scores, means] = [plot._fullData[0].z, plot._fullData[1].z.at(-1)];
+    list();
+    return showFrom(0);
+  });
 }
 
 // Number of residues that have room for a label each.
@@ -21,13 +27,35 @@ function showFrom(first) {
 function goTo() {
   const wanted = search.value.trim().match(/^[A-Za-z]?(\d+)[A-Za-z]?$/);
   const index = wanted ? wanted[1] - 1 : -1, found = index >= 0 && index < residues.length;
-  message.textContent = search.value && !found ? `Write a position from 1 to ${residues.length}.` : "";
+  message.textContent = search.value && !found ? `Write a position from 1 to ${residues.length}.`
+    : found && isFinite(means[index]) ? `${residues[index]}: mean ${means[index].toFixed(2)}` : "";
   const frame = {type: "rect", xref: "x", yref: "paper", x0: index - .5, x1: index + .5, y0: 0, y1: 1,
                  fillcolor: "rgba(0, 0, 0, 0)", line: {width: 2}};
   const moved = found ? showFrom(index - Math.floor(visible() / 2)) : Promise.resolve();
   return moved.then(() => Plotly.relayout(plot, {shapes: found ? [frame] : []}));
 }
 
+function list() {
+  const ranked = [];
+  scores.forEach((row, acid) => row.forEach((score, i) => {
+    if (isFinite(score) && residues[i][0] !== acids[acid]) ranked.push([residues[i] + acids[acid], score]);
+  }));
+  ranked.sort((a, b) => a[1] - b[1]);
+  const positions = residues.map((residue, i) => [residue, means[i]]).filter(row => isFinite(row[1]))
+                            .sort((a, b) => a[1] - b[1]);
+  const shown = rows => rows.slice(0, LISTED).map(([name, score]) => [name, score.toFixed(2)]);
+  below.replaceChildren(
+    table("Most harmful substitutions", ["substitution", "score"], shown(ranked)),
+    table("Most tolerated substitutions", ["substitution", "score"], shown(ranked.toReversed())),
+    table("Most sensitive positions", ["position", "mean score"], shown(positions)),
+    table("Most tolerant positions", ["position", "mean score"], shown(positions.toReversed())));
+}
+
+saveAs(data.layout.meta.protein, () => {
+  const cell = score => isFinite(score) ? score.toPrecision(6) : "";
+  return [["position", "wild_type", ...acids, "mean"], ...residues.map((residue, i) =>
+    [i + 1, residue[0], ...scores.map(row => cell(row[i])), cell(means[i])])];
+});
 window.ready = arrange();
 phone.addEventListener("change", arrange);
-search.addEventListener("input", goTo);
+onSearch(goTo);

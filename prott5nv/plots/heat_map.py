@@ -5,6 +5,7 @@ Shapes: L residues of a protein, A amino acids.
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -12,18 +13,24 @@ import numpy as np
 from prott5nv.decoding.masking import AMINO_ACIDS
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.atomic import whole_file
-from prott5nv.plots.page import graph_objects, require_library, write_page
+from prott5nv.plots.page import graph_objects, require_library, write_figure
 
 _RESIDUES_PER_ROW = 80
-_MOST_RESIDUES_WITH_GAPS = 150  # with more, gaps between cells would cover the cells of the range slider
+# ColorBrewer's RdBu, which readers with the common forms of colour blindness can tell apart. Low scores are red.
+_COLOURS = (
+    *("#67001f", "#b2182b", "#d6604d", "#f4a582", "#fddbc7", "#f7f7f7"),
+    *("#d1e5f0", "#92c5de", "#4393c3", "#2166ac", "#053061"),
+)
 _MISSING_COLOUR = "#cccccc"
 _COLOUR_TITLE = "log p(mutant) - log p(wild type)"
+_COLOUR_MEANING = "Red: the model finds the mutant less likely than the wild type; blue: more likely. "
+_MEAN = "mean"
 
 
-def write_heat_map(path: Path, name: str, sequence: str, scores_LA: np.ndarray) -> None:
-    """Draw the scores of all single substitutions of one protein.
+def write_heat_map(path: Path, name: str, sequence: str, scores_LA: np.ndarray, *, model: str, note: str = "") -> None:
+    """Draw the scores of all single substitutions of one protein, and the mean score of each position.
 
-    Red cells are substitutions that the model finds more likely than the wild type, blue cells less likely ones.
+    Red cells are substitutions that the model finds less likely than the wild type, blue cells more likely ones.
     Black dots mark the wild type.
 
     Parameters
@@ -37,6 +44,10 @@ def write_heat_map(path: Path, name: str, sequence: str, scores_LA: np.ndarray) 
         Its L residues.
     scores_LA : ndarray, shape=(L, A), dtype=float32
         Result of :func:`prott5nv.score_substitutions`.
+    model : str
+        Label of the model.
+    note : str
+        What readers should know about the model.
 
     Raises
     ------
@@ -48,13 +59,23 @@ def write_heat_map(path: Path, name: str, sequence: str, scores_LA: np.ndarray) 
     # The maximum would let a few extreme substitutions take all the contrast.
     strongest = float(np.nanpercentile(np.abs(scores_LA), 99)) or 1.0
     write = _write_png if path.suffix == ".png" else _write_html
-    write(path, name, sequence.upper(), scores_LA, strongest)
+    description = f"{model}; {note}" if note else model
+    write(path, name, sequence.upper(), scores_LA, strongest, description)
 
 
-def _write_html(path: Path, name: str, sequence: str, scores_LA: np.ndarray, strongest: float) -> None:
+def _mean_of_positions(sequence: str, scores_LA: np.ndarray) -> np.ndarray:
+    """Return the mean score of the 19 substitutions of each position; NaN where it has no scores."""
+    is_mutant_LA = np.array(list(sequence))[:, None] != np.array(list(AMINO_ACIDS))
+    totals_L = np.where(is_mutant_LA, scores_LA, 0).sum(1)
+    means_L: np.ndarray = (totals_L / is_mutant_LA.sum(1)).astype(np.float32)
+    return means_L
+
+
+def _write_html(
+    path: Path, name: str, sequence: str, scores_LA: np.ndarray, strongest: float, description: str
+) -> None:
     go = graph_objects()
     residues = [f"{letter}{position}" for position, letter in enumerate(sequence, 1)]
-    gap = 1 if len(sequence) <= _MOST_RESIDUES_WITH_GAPS else 0
     whole_protein = [-0.5, len(sequence) - 0.5]
     heat_map = go.Heatmap(
         x=residues,
@@ -63,8 +84,17 @@ def _write_html(path: Path, name: str, sequence: str, scores_LA: np.ndarray, str
         coloraxis="coloraxis",
         hovertemplate="<b>%{x}%{y}</b><br>score %{z:.2f}<extra></extra>",
         hoverongaps=False,
-        xgap=gap,
-        ygap=gap,
+    )
+    # Plotly expects rows for all categories of the axis.
+    mean_AL = np.full((len(AMINO_ACIDS) + 1, len(sequence)), np.nan, np.float32)
+    mean_AL[-1] = _mean_of_positions(sequence, scores_LA)
+    mean = go.Heatmap(
+        x=residues,
+        y=[*AMINO_ACIDS, _MEAN],
+        z=mean_AL,
+        coloraxis="coloraxis",
+        hovertemplate="<b>%{x}</b><br>mean of its substitutions %{z:.2f}<extra></extra>",
+        hoverongaps=False,
     )
     wild_type = go.Scatter(
         x=[residue for residue, letter in zip(residues, sequence, strict=True) if letter in AMINO_ACIDS],
@@ -75,7 +105,7 @@ def _write_html(path: Path, name: str, sequence: str, scores_LA: np.ndarray, str
         hoverinfo="skip",
         showlegend=False,
     )
-    figure = go.Figure([heat_map, wild_type])
+    figure = go.Figure([heat_map, mean, wild_type])
     figure.update_layout(
         template="simple_white",
         xaxis={
@@ -86,31 +116,38 @@ def _write_html(path: Path, name: str, sequence: str, scores_LA: np.ndarray, str
         },
         # The dots have an axis of their own, because the range slider would draw them far too large.
         xaxis2={"type": "category", "overlaying": "x", "matches": "x", "visible": False},
-        yaxis={"type": "category", "range": [len(AMINO_ACIDS) - 0.5, -0.5], "fixedrange": True, "dtick": 1},
+        yaxis={"type": "category", "range": [len(AMINO_ACIDS) + 0.5, -0.5], "fixedrange": True, "dtick": 1},
         coloraxis={
             "cmin": -strongest,
             "cmax": strongest,
-            "colorscale": "RdBu_r",
+            "colorscale": list(_COLOURS),
             "colorbar": {"title": {"text": _COLOUR_TITLE, "side": "right"}},
         },
         plot_bgcolor=_MISSING_COLOUR,
         margin={"t": 20, "l": 40, "r": 20, "b": 20},
         dragmode="pan",
+        meta={"protein": name},
     )
-    write_page(
+    write_figure(
         path,
         figure,
         "heat_map.js",
         title=f"{name}: single substitutions",
+        model=description,
         search="Go to a position",
-        instructions="Red: the model finds the mutant more likely than the wild type; blue: less likely. Dots mark the "
-        "wild type. Drag to move, scroll to zoom; the strip below shows the whole protein.",
+        instructions=f"{_COLOUR_MEANING}Dots mark the wild type, and the last row is the mean of each position. Point "
+        "at a cell to read its score. Drag to move, scroll to zoom; the strip below shows the whole protein.",
     )
 
 
-def _write_png(path: Path, name: str, sequence: str, scores_LA: np.ndarray, strongest: float) -> None:
+def _write_png(path: Path, name: str, sequence: str, scores_LA: np.ndarray, strongest: float, description: str) -> None:
     require_library(path)
+    from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.figure import Figure
+
+    colours = LinearSegmentedColormap.from_list("RdBu", _COLOURS)
+    rows_LA = np.column_stack([scores_LA, _mean_of_positions(sequence, scores_LA)])
+    labels = [*AMINO_ACIDS, _MEAN]
 
     starts = range(0, len(sequence), _RESIDUES_PER_ROW)
     figure = Figure(figsize=(14, 3.6 * len(starts)), layout="constrained")
@@ -118,17 +155,23 @@ def _write_png(path: Path, name: str, sequence: str, scores_LA: np.ndarray, stro
     for axis, start in zip(axes, starts, strict=True):
         row = sequence[start : start + _RESIDUES_PER_ROW]
         image = axis.imshow(
-            scores_LA[start : start + len(row)].T, cmap="RdBu_r", vmin=-strongest, vmax=strongest, aspect="auto"
+            rows_LA[start : start + len(row)].T, cmap=colours, vmin=-strongest, vmax=strongest, aspect="auto"
         )
+        axis.axhline(len(AMINO_ACIDS) - 0.5, color="white", linewidth=2)
         wild_type = [(index, AMINO_ACIDS.index(letter)) for index, letter in enumerate(row) if letter in AMINO_ACIDS]
         if wild_type:
             axis.plot(*zip(*wild_type, strict=True), ".k", markersize=3)
         axis.set_facecolor(_MISSING_COLOUR)
         axis.set_xlim(-0.5, min(len(sequence), _RESIDUES_PER_ROW) - 0.5)
         axis.set_xticks(range(len(row)), row, fontsize=7)
-        axis.set_yticks(range(len(AMINO_ACIDS)), AMINO_ACIDS, fontsize=7)
+        axis.set_yticks(range(len(labels)), labels, fontsize=7)
         axis.set_title(f"{start + 1} to {start + len(row)}", fontsize=8, loc="left")
-    figure.suptitle(f"{name}: {_COLOUR_TITLE}; dots mark the wild type", parse_math=False)
-    figure.colorbar(image, ax=axes.tolist(), shrink=0.8 / len(starts))
+    text = f"{name}: single substitutions\nModel: {description}\n{_COLOUR_MEANING}Dots mark the wild type."
+    figure.suptitle("\n".join(map(_wrapped, text.split("\n"))), fontsize=10, parse_math=False)
+    figure.colorbar(image, ax=axes.tolist(), shrink=0.8 / len(starts), label=_COLOUR_TITLE)
     with whole_file(path) as temporary:
         figure.savefig(temporary, dpi=150, format="png")
+
+
+def _wrapped(line: str) -> str:
+    return textwrap.fill(line, 150)

@@ -1,8 +1,9 @@
-"""HTML pages around Plotly figures. A page holds its data and Plotly itself, so it opens without a network."""
+"""HTML pages. A page holds its data and all of its code, Plotly included, so it opens without a network."""
 
 from __future__ import annotations
 
 import html
+import json
 from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
@@ -43,39 +44,59 @@ def require_library(path: Path) -> None:
         require_extra("plot", "an HTML page", "plotly")
 
 
-def write_page(path: Path, figure: go.Figure, script: str, *, title: str, search: str, instructions: str) -> None:
-    """Write a Plotly figure as one self-contained HTML page with a search box.
+def write_figure(path: Path, figure: go.Figure, script: str, **texts: str) -> None:
+    """Write a Plotly figure as a page; see :func:`write_page` for the parameters.
+
+    Escape text of users in the figure with :func:`escaped`.
+    """
+    from plotly.offline import get_plotlyjs
+
+    # Plotly's JSON writes each "<" as "\\u003c", so no name in the data can end the script element.
+    write_page(path, figure.to_json(engine="json"), script, library=get_plotlyjs(), **texts)
+
+
+def write_data(path: Path, data: object, script: str, **texts: str) -> None:
+    """Write a page that draws JSON data without Plotly; see :func:`write_page` for the parameters."""
+    write_page(path, json.dumps(data).replace("<", "\\u003c"), script, **texts)
+
+
+def write_page(
+    path: Path, data: str, script: str, *, title: str, model: str, search: str, instructions: str, library: str = ""
+) -> None:
+    """Write one self-contained HTML page with a search box.
 
     Parameters
     ----------
     path : Path
         File to write.
-    figure : plotly.graph_objects.Figure
-        Figure to show. Escape text of users in it with :func:`escaped`.
+    data : str
+        JSON for the script, without ``<``.
     script : str
-        Name of the JavaScript file in this folder that draws the figure and answers the search box.
+        Name of the JavaScript file in this folder that draws the data and answers the search box.
     title : str
         Heading of the page.
+    model : str
+        Label of the model, and what should be known about it.
     search : str
         Placeholder of the search box.
     instructions : str
         One line that explains how to use the page.
+    library : str
+        JavaScript that the script needs.
 
     Raises
     ------
     ProtT5nvError
         If the file cannot be written.
     """
-    from plotly.offline import get_plotlyjs
-
-    # Template replaces every placeholder in one pass, so a $ in the data stays as it is. Plotly's JSON writes each "<"
-    # as "\u003c", so no name in the data can end the script element.
+    # Template replaces every placeholder in one pass, so a $ in the data stays as it is.
     page = Template((_FOLDER / "page.html").read_text(encoding="utf-8")).substitute(
         title=html.escape(title),
+        model=html.escape(model),
         placeholder=html.escape(search),
         help=html.escape(instructions),
-        plotly=get_plotlyjs(),
-        figure=figure.to_json(engine="json"),
+        library=library,
+        data=data,
         controls=(_FOLDER / "controls.js").read_text(encoding="utf-8"),
         script=(_FOLDER / script).read_text(encoding="utf-8"),
     )

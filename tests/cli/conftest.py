@@ -7,6 +7,7 @@ import subprocess
 import sys
 from typing import NamedTuple
 
+from prott5nv.checkpoint.models import checksum
 import pytest
 
 from prott5nv.cli import main
@@ -30,6 +31,12 @@ def run(tiny_checkpoint, tmp_path, monkeypatch, capsys):
         return done
 
     return run
+@pytest.fixture(scope="session")
+def label(tiny_checkpoint):
+    """The name of the tiny model in tables and messages."""
+    return f"tiny {checksum(tiny_checkpoint)[:8]}"
+
+
 
 
 @pytest.fixture

@@ -62,9 +62,10 @@ def test_nucleotides_can_be_embedded_on_request(command, tmp_path):
     assert list(tmp_path.glob("out.*"))
 
 
-def test_faulty_records_can_be_skipped(run, tmp_path):
+def test_faulty_records_can_be_skipped(run, label, tmp_path):
     (tmp_path / "p.csv").write_text("id,sequence\na,MKV\nb,NA\nc,M-V\nd,*\ne,MLV*\n")
-    assert run("p.csv", "-o", "out.h5", "--on-error", "skip", code=3).stdout == "out.h5: 2 proteins, 6 residues\n"
+    done = run("p.csv", "-o", "out.h5", "--on-error", "skip", code=3)
+    assert done.stdout == f"out.h5: 2 proteins, 6 residues, model {label}\n"
     listed = skipped_listing(tmp_path / "out.h5").read_text().splitlines()[1:]
     assert [line.split("\t")[1] for line in listed] == ["b", "c", "d"]
     with EmbeddingStore(tmp_path / "out.h5") as store:

@@ -30,10 +30,10 @@ MSLKR
 """
 
 
-def test_a_fasta_file_becomes_one_dataset_per_accession(run, tmp_path, tiny_checkpoint):
+def test_a_fasta_file_becomes_one_dataset_per_accession(run, label, tmp_path, tiny_checkpoint):
     (tmp_path / "p.fasta").write_text(PROTEINS)
     done = run("p.fasta", "-o", "out.h5", "--precision", "fp32")
-    assert done.stdout == "out.h5: 3 proteins, 191 residues\n"
+    assert done.stdout == f"out.h5: 3 proteins, 191 residues, model {label}\n"
     assert "fp32 on" in done.stderr
     store = EmbeddingStore(tmp_path / "out.h5")
     assert list(store) == ["P01308", "P0CG47", "other_protein"]
@@ -363,9 +363,10 @@ def test_merge_reports_the_skipped_proteins_of_its_shards(run, tmp_path):
     assert "skipped 2 proteins, listed in whole.h5.skipped.tsv" in whole.stderr
 
 
-def test_a_shard_of_very_many_is_one_line(run, tmp_path):
+def test_a_shard_of_very_many_is_one_line(run, label, tmp_path):
     (tmp_path / "p.fasta").write_text(">A\nMKV\n")
-    assert run("p.fasta", "-o", "1.h5", "--shard", "1/10000000").stdout == "1.h5: 0 proteins, 0 residues\n"
+    done = run("p.fasta", "-o", "1.h5", "--shard", "1/10000000")
+    assert done.stdout == f"1.h5: 0 proteins, 0 residues, model {label}\n"
     done = run("out.h5", "1.h5", command=["merge"], code=2)
     assert "and 9,999,989 more" in done.stderr and done.stderr.count("\n") == 1 and len(done.stderr) < 300
     for shard in "0/2", "3/2", "1/0", "2", "1/2/3", "-1/2", "1/99999999999":

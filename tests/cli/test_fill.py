@@ -45,13 +45,13 @@ def test_a_sequence_on_the_command_line(filled, tiny_checkpoint):
     )
 
 
-def test_files_masked_positions_and_samples(filled, tmp_path):
+def test_files_masked_positions_and_samples(filled, label, tmp_path):
     from_file = rows(filled("gapped.fasta").stdout)
     assert [(row["protein"], row["sequence"]) for row in from_file] == [
         ("P1", rows(filled("MKT???AYI").stdout)[0]["sequence"])
     ]
     options = ["whole.fasta", "--mask", "10, 45-50", "-n", "4", "--temperature", "1", "--top-p", "0.9", "--seed", "3"]
-    assert filled(*options, "-o", "out.csv").stdout == "out.csv: 4 results\n"
+    assert filled(*options, "-o", "out.csv").stdout == f"out.csv: 4 results, model {label}\n"
     text = (tmp_path / "out.csv").read_text()
     assert rows(text) == rows(filled(*options).stdout)
     for row in rows(text):

@@ -39,15 +39,16 @@ def read(path) -> list[dict]:
         return list(csv.DictReader(file))
 
 
-def test_variants_are_scored_in_the_order_of_the_file(score, embedder, tmp_path):
+def test_variants_are_scored_in_the_order_of_the_file(score, embedder, label, tmp_path):
     variants = ["Q2A", "F4G:K6L", "Q2A", "G76W"]
     (tmp_path / "variants.txt").write_text("Q2A\n\nK6L,F4G\r\nQ2A\nG76W")
-    assert score("one.fasta", "--mutations", "variants.txt", "-o", "out.csv").stdout == "out.csv: 4 variants\n"
+    done = score("one.fasta", "--mutations", "variants.txt", "-o", "out.csv")
+    assert done.stdout == f"out.csv: 4 variants, model {label}\n"
     rows = read(tmp_path / "out.csv")
     assert [row["variant"] for row in rows] == variants
     assert rows[1] | {"score_joint": "", "score_additive": ""} == {
-        "protein": "P0CG47", "variant": "F4G:K6L", "positions": "4:6", "wild_type": "F:K", "mutant": "G:L",
-        "score_additive": "", "score_joint": "",
+        "protein": "P0CG47", "original_id": "sp|P0CG47|UBB_HUMAN", "variant": "F4G:K6L", "positions": "4:6",
+        "wild_type": "F:K", "mutant": "G:L", "score_additive": "", "score_joint": "", "model": label,
     }  # fmt: skip
     for row, expected in zip(rows, score_variants(UBIQUITIN, variants, embedder), strict=True):
         assert float(row["score_joint"]) == pytest.approx(expected.joint, abs=1e-4)
@@ -68,16 +69,20 @@ def test_variants_of_a_table_that_names_proteins(score, tmp_path, delimiter):
     assert read(tmp_path / "named.out.csv") == read(tmp_path / "out.csv")
 
 
-def test_every_substitution_as_rows_a_matrix_and_a_page(score, embedder, tmp_path):
+def test_every_substitution_as_rows_a_matrix_and_a_page(score, embedder, label, tmp_path):
     outputs = ["-o", "out.csv", "--table", "matrix.csv", "--plot", "map.html"]
     done = score("two.fasta", "--protein", "small", "--mutations", "all", *outputs)
-    assert done.stdout == "matrix.csv\nmap.html\nout.csv: 96 substitutions\n"
+    assert done.stdout.splitlines() == [
+        f"matrix.csv: 5 residues, model {label}",
+        f"map.html: 1 protein, model {label}",
+        f"out.csv: 96 substitutions, model {label}",
+    ]
     expected_LA = score_substitutions("MSLKX", embedder)
     rows, matrix = read(tmp_path / "out.csv"), read(tmp_path / "matrix.csv")
     assert [(row["position"], row["wild_type"]) for row in matrix] == [(str(i + 1), "MSLKX"[i]) for i in range(5)]
     for row, expected_A in zip(matrix[:4], expected_LA[:4], strict=True):
         np.testing.assert_allclose([float(row[letter]) for letter in AMINO_ACIDS], expected_A, atol=1e-4)
-    assert set(matrix[4].values()) == {"small", "5", "X", ""}  # X is not one of the 20 amino acids
+    assert set(matrix[4].values()) == {"small", "5", "X", "", label}  # X is not one of the 20 amino acids
     assert [row["variant"] for row in rows[:19]] == [f"M1{letter}" for letter in AMINO_ACIDS if letter != "M"]
     assert all(row["score_joint"] == matrix[int(row["positions"]) - 1][row["mutant"]] for row in rows)
     page = (tmp_path / "map.html").read_text()
@@ -103,8 +108,9 @@ def test_the_heat_map_is_written_as_an_image(score, tmp_path):
     assert len(read(tmp_path / "out.csv")) == 76 * 19
 
 
-def test_perplexity_of_proteins_and_residues(score, embedder, tmp_path):
-    assert score("two.fasta", "--perplexity", "-o", "out.csv").stdout == "out.csv: 2 proteins\n"
+def test_perplexity_of_proteins_and_residues(score, embedder, label, tmp_path):
+    done = score("two.fasta", "--perplexity", "-o", "out.csv")
+    assert done.stdout == f"out.csv: 2 proteins, model {label}\n"
     rows = read(tmp_path / "out.csv")
     assert [(row["protein"], row["residues"], row["residues_counted"]) for row in rows] == [
         ("P0CG47", "76", "76"),
@@ -114,7 +120,7 @@ def test_perplexity_of_proteins_and_residues(score, embedder, tmp_path):
     assert float(rows[0]["perplexity"]) == pytest.approx(expected.perplexity, rel=1e-4)
 
     done = score("two.fasta", "--perplexity", "--per-residue", "-o", "residues.csv")
-    assert done.stdout == "residues.csv: 81 residues\n"
+    assert done.stdout == f"residues.csv: 81 residues, model {label}\n"
     rows = read(tmp_path / "residues.csv")
     assert "".join(row["residue"] for row in rows) == UBIQUITIN + "MSLKX"
     found = [float(row["probability"]) for row in rows[:76]]
@@ -264,7 +270,7 @@ def test_outputs_follow_one_rule(score, tmp_path):
 
 def test_standard_output_holds_nothing_but_the_table(score):
     done = score("two.fasta", "--perplexity", "--per-residue", "-o", "-")
-    assert len(done.stdout.splitlines()) == 82 and done.stdout.startswith("protein,position,")
+    assert len(done.stdout.splitlines()) == 82 and done.stdout.startswith("protein,original_id,position,")
     assert "-: 81 residues" in done.stderr
 
 

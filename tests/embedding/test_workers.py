@@ -21,8 +21,8 @@ class Recorder(Listener):
     def __init__(self):
         self.starts, self.surveys, self.progress, self.warnings = [], [], [], []
 
-    def on_start(self, description):
-        self.starts.append(description)
+    def on_start(self, model, hardware):
+        self.starts.append((model, hardware))
 
     def on_survey(self, survey):
         self.surveys.append((survey, len(self.progress)))

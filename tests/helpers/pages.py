@@ -12,7 +12,7 @@ from plotly.offline import get_plotlyjs
 
 def read_figure(page: str) -> dict:
     """Return the Plotly figure of a page, with its binary arrays decoded."""
-    [figure] = re.findall(r'<script type="application/json" id="figure">(.*?)</script>', page, re.DOTALL)
+    [figure] = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
     return json.loads(figure, object_hook=_decode)
 
 
