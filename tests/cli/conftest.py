@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
 from typing import NamedTuple
 
-from prott5nv.checkpoint.models import checksum
 import pytest
+from helpers.forked import ForkedCommand
 
+from prott5nv.checkpoint.models import checksum
 from prott5nv.cli import main
 
 
@@ -31,24 +29,19 @@ def run(tiny_checkpoint, tmp_path, monkeypatch, capsys):
         return done
 
     return run
+
+
 @pytest.fixture(scope="session")
 def label(tiny_checkpoint):
     """The name of the tiny model in tables and messages."""
     return f"tiny {checksum(tiny_checkpoint)[:8]}"
 
 
-
-
 @pytest.fixture
 def start(tiny_checkpoint, tmp_path):
-    """Start the command in `tmp_path` with the tiny model in its own process, as a terminal does."""
-
-    def accept_control_c():
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # A shell's background jobs, such as those of CI, ignore Ctrl-C.
+    """Start ``prott5nv embed`` in `tmp_path` with the tiny model in its own process."""
 
     def start(*arguments, **options):
-        options = {"preexec_fn": accept_control_c, **options}
-        command = [sys.executable, "-m", "prott5nv", "embed", "--model", tiny_checkpoint, *arguments]
-        return subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, **options)
+        return ForkedCommand(["embed", "--model", tiny_checkpoint, *arguments], tmp_path, **options)
 
     return start

@@ -59,8 +59,7 @@ def test_every_input_format_gives_the_same_embeddings(run, start, tmp_path, form
     if form == "gz":
         (tmp_path / "p.gz").write_bytes(gzip.compress(PROTEINS.encode()))
     elif form == "-":
-        process = start("-", "-o", "out.h5", stdin=subprocess.PIPE)
-        assert process.communicate(PROTEINS) and process.returncode == 0
+        assert start("-", "-o", "out.h5", piped=PROTEINS).wait().returncode == 0
     elif form == "parquet":
         pyarrow = pytest.importorskip("pyarrow")
         table = pyarrow.table({"Entry": [record.id for record in records], "seq": [r.sequence for r in records]})
@@ -120,8 +119,7 @@ def test_bad_records_are_named_before_anything_is_computed(run, tmp_path):
 def test_bad_records_can_be_skipped_and_are_listed(run, start, tmp_path, from_standard_input):
     text = ">a\nMS\n>a\nMK\n>sp|P1|A\nMS\n>tr|P1|B\nMK\n>b/c\nMK\n>d\nMK1L\n>e\n>f\nMÄS\n>last\nMSLKR\n"
     if from_standard_input:
-        process = start("-", "-o", "out.h5", "--on-error", "skip", stdin=subprocess.PIPE)
-        assert process.communicate(text) and process.returncode == 3
+        assert start("-", "-o", "out.h5", "--on-error", "skip", piped=text).wait().returncode == 3
     else:
         (tmp_path / "p.fasta").write_text(text)
         run("p.fasta", "-o", "out.h5", "--on-error", "skip", code=3)
@@ -174,8 +172,7 @@ def test_a_run_killed_three_times_gives_the_output_of_an_uninterrupted_run(run, 
         wait_for_commit(process, journal, before)
         time.sleep(rng.uniform(0, 0.1))
         process.kill()
-        process.communicate()
-        assert process.returncode == -signal.SIGKILL
+        assert process.wait().returncode == -signal.SIGKILL
         assert not (tmp_path / "out.h5").exists()
     assert "an earlier run had finished" in run("p.fasta", "-o", "out.h5").stdout
     assert contents(tmp_path / "out.h5") == contents(tmp_path / "expected.h5")
@@ -188,18 +185,16 @@ def test_a_run_stopped_with_control_c_prints_how_to_continue(start, tmp_path):
     process = start("p.fasta", "-o", "out.h5")
     wait_for_commit(process, tmp_path / "out.h5.partial" / "journal.jsonl")
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate()
-    assert process.returncode == 130
-    assert "stopped; finished proteins are safe in out.h5.partial: give the same command again" in stderr
-    assert "Traceback" not in stderr
+    done = process.wait()
+    assert done.returncode == 130
+    assert "stopped; finished proteins are safe in out.h5.partial: give the same command again" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", ["rows", "HDF5 file"])
 def test_a_full_disk_loses_nothing(run, start, tmp_path, victim):
     # A limit on the size of files stands for a full disk. The HDF5 file is a little larger than the file of rows.
-    import resource
-
     random_fasta(tmp_path / "p.fasta", 405)
     run("p.fasta", "-o", "expected.h5")
     size = (tmp_path / "expected.h5").stat().st_size
@@ -208,14 +203,11 @@ def test_a_full_disk_loses_nothing(run, start, tmp_path, victim):
         process = start("p.fasta", "-o", "out.h5")
         wait_for_commit(process, tmp_path / "out.h5.partial" / "journal.jsonl")
         process.kill()
-        process.communicate()
-    process = start(
-        "p.fasta", "-o", "out.h5", preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit,) * 2)
-    )
-    _, stderr = process.communicate()
-    assert process.returncode == 2
-    assert "give the same command again" in stderr
-    assert "Traceback" not in stderr
+        process.wait()
+    done = start("p.fasta", "-o", "out.h5", file_size_limit=limit).wait()
+    assert done.returncode == 2
+    assert "give the same command again" in done.stderr
+    assert "Traceback" not in done.stderr
     assert not (tmp_path / "out.h5").exists()
     if victim == "rows":
         assert (

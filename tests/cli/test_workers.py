@@ -42,9 +42,9 @@ def test_after_control_c_and_kills_no_process_remains_and_the_run_resumes(run, s
     journals = [tmp_path / "out.h5.workers" / f"{number}-of-2.h5.partial" / "journal.jsonl" for number in (1, 2)]
 
     def start_and_wait():
-        """Start a run in its own process group, as a terminal does, and return when both workers have committed."""
+        """Start a run and return when both workers have committed."""
         before = [journal.stat().st_size if journal.exists() else 0 for journal in journals]
-        process = start("p.fasta", "-o", "out.h5", "--workers", "2", start_new_session=True)
+        process = start("p.fasta", "-o", "out.h5", "--workers", "2")
         wait_until(
             lambda: (
                 process.poll() is not None
@@ -56,28 +56,28 @@ def test_after_control_c_and_kills_no_process_remains_and_the_run_resumes(run, s
         )
         return process
 
-    def end(process):
-        """Return standard error. It ends only when no process, workers included, has it open."""
-        _, stderr = process.communicate(timeout=1000)
-        assert "Traceback" not in stderr
+    def end(process, code):
+        """Return standard error when the command and its workers have ended."""
+        done = process.wait()
+        wait_until(lambda: not process.group_is_alive())
+        assert done.returncode == code
+        assert "Traceback" not in done.stderr
         assert not (tmp_path / "out.h5").exists()
-        return stderr
+        return done.stderr
 
     process = start_and_wait()
     os.killpg(process.pid, signal.SIGINT)  # Ctrl-C
-    assert "stopped; finished proteins are safe in out.h5.workers: give the same command again" in end(process)
-    assert process.returncode == 130
+    assert "stopped; finished proteins are safe in out.h5.workers: give the same command again" in end(process, 130)
 
     process = start_and_wait()
     process.kill()
-    end(process)
+    end(process, -signal.SIGKILL)
 
     process = start_and_wait()
     workers = [child for child in psutil.Process(process.pid).children() if "spawn_main" in " ".join(child.cmdline())]
     assert len(workers) == 2
     min(workers, key=lambda worker: worker.pid).kill()
-    assert "worker 1 (killed by signal 9) of 2 failed; finished proteins are safe in out.h5.workers" in end(process)
-    assert process.returncode == 2
+    assert "worker 1 (killed by signal 9) of 2 failed; finished proteins are safe in out.h5.workers" in end(process, 2)
 
     run("p.fasta", "-o", "out.h5", "--workers", "2")
     assert contents(tmp_path / "out.h5") == contents(tmp_path / "expected.h5")

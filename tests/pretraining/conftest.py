@@ -1,8 +1,8 @@
-import multiprocessing
 import socket
 from pathlib import Path
 
 import pytest
+from helpers.forked import server
 from helpers.ranks import run_rank
 
 
@@ -48,11 +48,10 @@ def cfg(training_data):
 def on_ranks():
     """Return a function that calls another one in several gloo processes and returns their results, by rank.
 
-    The processes are forked from one that has only imported NeMo. Importing it in each process would take longer than
-    any test, and a process that has used PyTorch's threads cannot be forked.
+    The processes are forked from one that has only imported NeMo, because a process that has used PyTorch's threads
+    cannot be forked.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["prott5nv.pretraining.model"])
+    context = server()
 
     def call(size, function, *arguments):
         with socket.socket() as probe:

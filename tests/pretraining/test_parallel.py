@@ -1,11 +1,8 @@
 """Several processes give the same run as one."""
 
-import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -15,6 +12,7 @@ import torch.nn.functional as F
 pytest.importorskip("nemo", reason="needs the train extra")
 
 from helpers.fitting import Losses, fit
+from helpers.forked import ForkedCommand
 from helpers.waiting import wait_until
 from megatron.core.transformer.enums import AttnMaskType
 
@@ -182,17 +180,12 @@ def test_a_loss_that_is_not_finite_names_the_records_of_all_ranks(cfg, on_ranks)
     assert len(re.search("the batch holds (.*?)[.] Lower", first)[1].split(", ")) == 8
 
 
-def command(*overrides):
-    return [sys.executable, "-m", "prott5nv", "pretrain", "model=tiny", "trainer.enable_progress_bar=false", *overrides]
-
-
-def run(*overrides):
-    return subprocess.run(command(*overrides), capture_output=True, text=True, timeout=1000)
-
-
 @pytest.fixture
 def two_devices(training_data, tmp_path):
     return (
+        "pretrain",
+        "model=tiny",
+        "trainer.enable_progress_bar=false",
         "name=two",
         f"model.data.dataset_path={training_data}",
         "model.data.num_workers=0",
@@ -212,42 +205,27 @@ def two_devices(training_data, tmp_path):
 @pytest.mark.slow
 def test_a_killed_run_of_two_processes_resumes_to_a_model_that_embeds(cfg, two_devices, tmp_path, examples):
     arguments = (*two_devices, "do_testing=true")
-    process = subprocess.Popen(command(*arguments), start_new_session=True, stderr=subprocess.PIPE, text=True)
+    process = ForkedCommand(arguments, tmp_path)
     wait_until(lambda: process.poll() is not None or list((tmp_path / "two" / "checkpoints").glob("step2-*.ckpt")))
     process.kill()
-    assert process.wait() == -signal.SIGKILL, process.stderr.read()
-    wait_until(lambda: not alive(process.pid))  # the process that it started ends too
+    killed = process.wait()
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    wait_until(lambda: not process.group_is_alive())  # the process that it started ends too
 
-    resumed = run(*arguments)
+    resumed = ForkedCommand(arguments, tmp_path).wait()
     assert resumed.returncode == 0, resumed.stderr
     for words in ("resuming from", "model:", "test_residue_perplexity"):
         assert resumed.stdout.count(words) == 1
     expected, _, _ = train(cfg, 6, devices=1)
     assert [loss for _, loss in read_scalars(tmp_path / "two")["loss"]] == pytest.approx(expected, rel=1e-5)
 
-    embed = [
-        sys.executable,
-        "-m",
-        "prott5nv",
-        "embed",
-        str(examples / "proteins.fasta"),
-        "-o",
-        str(tmp_path / "out.h5"),
-    ]
-    subprocess.run([*embed, "--model", str(tmp_path / "two" / "two.nemo")], check=True, capture_output=True)
+    embed = ["embed", examples / "proteins.fasta", "-o", "out.h5", "--model", tmp_path / "two" / "two.nemo"]
+    assert ForkedCommand(embed, tmp_path).wait().returncode == 0
     assert len(EmbeddingStore(tmp_path / "out.h5")) == 36
 
 
-def alive(process_group):
-    try:
-        os.killpg(process_group, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
 @pytest.mark.slow
-def test_the_command_stops_all_processes_with_one_line(two_devices):
-    done = run(*two_devices, "model.optim.lr=1e30")
+def test_the_command_stops_all_processes_with_one_line(two_devices, tmp_path):
+    done = ForkedCommand([*two_devices, "model.optim.lr=1e30"], tmp_path).wait()
     assert done.returncode == 2
     assert done.stderr.startswith("prott5nv: error: the loss is not finite") and done.stderr.count("\n") == 1

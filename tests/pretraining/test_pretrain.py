@@ -12,6 +12,7 @@ import torch
 
 pytest.importorskip("nemo", reason="needs the train extra")
 
+from helpers.forked import ForkedCommand
 from helpers.waiting import wait_until
 
 from prott5nv import load, seqs_to_embedding
@@ -20,15 +21,8 @@ from prott5nv.pretraining.curves import read_scalars
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCRIPT = REPOSITORY / "scripts" / "pretrain.py"
-COMMAND = [sys.executable, "-m", "prott5nv", "pretrain", "model=tiny", "trainer.enable_progress_bar=false"]
-
-
-def command(*overrides):
-    return [sys.executable, str(SCRIPT), "model=tiny", "trainer.enable_progress_bar=false", *overrides]
-
-
-def run(*overrides):
-    return subprocess.run(command(*overrides), capture_output=True, text=True, timeout=1000)
+PRETRAIN = ["pretrain", "model=tiny", "trainer.enable_progress_bar=false"]
+COMMAND = [sys.executable, "-m", "prott5nv", *PRETRAIN]
 
 
 def overrides(training_data, results, name, max_steps):
@@ -52,7 +46,8 @@ def losses(folder):
 @pytest.fixture(scope="module")
 def uninterrupted(training_data, tmp_path_factory):
     results = tmp_path_factory.mktemp("results") / "a=b, ü (1)"
-    done = run(*overrides(training_data, results, "uninterrupted", 30), "do_testing=true")
+    settings = [*PRETRAIN[1:], *overrides(training_data, results, "uninterrupted", 30), "do_testing=true"]
+    done = subprocess.run([sys.executable, str(SCRIPT), *settings], capture_output=True, text=True, timeout=1000)
     assert done.returncode == 0, done.stderr
     return results / "uninterrupted", done
 
@@ -94,14 +89,14 @@ def test_training_lowers_the_loss_and_the_test_split_is_evaluated(uninterrupted)
 @pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_losses(uninterrupted, training_data, tmp_path):
     arguments = overrides(training_data, tmp_path, "killed", 30)
-    process = subprocess.Popen(command(*arguments), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    process = ForkedCommand([*PRETRAIN, *arguments], tmp_path)
     checkpoints = tmp_path / "killed" / "checkpoints"
     wait_until(lambda: process.poll() is not None or list(checkpoints.glob("step10-*.ckpt")))
-    process.send_signal(signal.SIGKILL)
-    _, errors = process.communicate()
-    assert process.returncode == -signal.SIGKILL, errors
+    process.kill()
+    killed = process.wait()
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
 
-    resumed = run(*arguments)
+    resumed = ForkedCommand([*PRETRAIN, *arguments], tmp_path).wait()
     assert resumed.returncode == 0, resumed.stderr
     assert "resuming from" in resumed.stdout
     assert losses(tmp_path / "killed") == losses(uninterrupted[0])
@@ -120,8 +115,8 @@ def test_a_killed_run_resumes_to_the_same_losses(uninterrupted, training_data, t
         (("model=huge",), "model=huge: must be one of builtin, prott5nv, small, tiny"),
     ],
 )
-def test_an_error_is_one_line(wrong, message):
-    done = run(*wrong)
+def test_an_error_is_one_line(wrong, message, tmp_path):
+    done = ForkedCommand([*PRETRAIN, *wrong], tmp_path).wait()
     assert done.returncode == 2
     assert done.stderr.startswith("prott5nv: error: ") and done.stderr.count("\n") == 1
     assert message in done.stderr
@@ -143,7 +138,7 @@ def test_printing_the_settings_does_not_import_nemo():
 def test_multirun_trains_one_run_for_each_value(training_data, tmp_path):
     arguments = overrides(training_data, tmp_path, "lr-${model.optim.lr}", 1)
     multirun = ["--multirun", "model.optim.lr=1e-3,2e-3", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
-    done = subprocess.run([*COMMAND, *multirun, *arguments], capture_output=True, text=True, timeout=1000)
+    done = ForkedCommand([*PRETRAIN, *multirun, *arguments], tmp_path).wait()
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("model: ") == 2
     assert all((tmp_path / name / f"{name}.nemo").is_file() for name in ("lr-0.001", "lr-0.002"))
@@ -152,13 +147,13 @@ def test_multirun_trains_one_run_for_each_value(training_data, tmp_path):
 def test_multirun_on_several_devices_is_refused(tmp_path):
     multirun = ["--multirun", "model.optim.lr=1e-3,2e-3", f"hydra.sweep.dir={tmp_path}"]
     settings = ["model.data.dataset_path=data", "trainer.devices=2"]
-    done = subprocess.run([*COMMAND, *multirun, *settings], capture_output=True, text=True)
+    done = ForkedCommand([*PRETRAIN, *multirun, *settings], tmp_path).wait()
     assert done.returncode == 2
     assert done.stderr.startswith("prott5nv: error: trainer.devices=2: --multirun") and done.stderr.count("\n") == 1
 
 
-def test_help_names_the_data_and_the_results():
-    done = subprocess.run([*COMMAND, "--help"], capture_output=True, text=True)
+def test_help_names_the_data_and_the_results(tmp_path):
+    done = ForkedCommand([*PRETRAIN, "--help"], tmp_path).wait()
     for words in (
         "prott5nv prepare uniref50",
         "model.data.dataset_path=DIR",
