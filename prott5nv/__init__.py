@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from prott5nv.embedding.sequences import seqs_to_embedding
     from prott5nv.embedding.store import EmbeddingStore
     from prott5nv.errors import ProtT5nvError
+    from prott5nv.io.cleaning import Cleaning
     from prott5nv.model.config import ModelConfig
     from prott5nv.model.onednn import limit_onednn_cache
     from prott5nv.model.prott5 import ProtT5
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Cleaning",
     "Embedder",
     "EmbeddingStore",
     "ModelConfig",
@@ -44,6 +46,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "Cleaning": "prott5nv.io.cleaning",
     "Embedder": "prott5nv.embedding.embedder",
     "EmbeddingStore": "prott5nv.embedding.store",
     "ModelConfig": "prott5nv.model.config",

@@ -19,6 +19,7 @@ from prott5nv.embedding.embedder import Embedder
 from prott5nv.embedding.proteins import Protein, ProteinLike, sequences_of
 from prott5nv.embedding.sequences import seqs_to_embedding
 from prott5nv.errors import ProtT5nvError
+from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning
 from prott5nv.model.config import ModelConfig
 from prott5nv.model.device import Hardware
 from prott5nv.model.prott5 import ProtT5
@@ -101,12 +102,15 @@ class ProtT5nvInference:
         *,
         pooling: str | None = None,
         long: str = "truncate",
+        cleaning: Cleaning | None = DEFAULT_CLEANING,
         on_error: Callable[[Protein, ProtT5nvError], None] | None = None,
     ) -> Iterator[tuple[Protein, np.ndarray | None]]:
         """Embed a stream of proteins; see :meth:`prott5nv.Embedder.embed`."""
-        return self.embedder.embed(proteins, pooling=pooling, long=long, on_error=on_error)
+        return self.embedder.embed(proteins, pooling=pooling, long=long, cleaning=cleaning, on_error=on_error)
 
-    def tokenize(self, seqs: Iterable[ProteinLike], *, long: str = "truncate") -> tuple[Tensor, Tensor]:
+    def tokenize(
+        self, seqs: Iterable[ProteinLike], *, long: str = "truncate", cleaning: Cleaning | None = DEFAULT_CLEANING
+    ) -> tuple[Tensor, Tensor]:
         """Convert proteins to token ids, padded at the end.
 
         Parameters
@@ -116,6 +120,8 @@ class ProtT5nvInference:
         long : str
             ``truncate`` keeps the first ``config.max_position_embeddings`` residues of a longer protein. Any other
             value keeps all residues.
+        cleaning : Cleaning or None
+            What to do with gaps and nucleotides; see :meth:`prott5nv.Embedder.embed`.
 
         Returns
         -------
@@ -128,12 +134,14 @@ class ProtT5nvInference:
         ProtT5nvError
             If a protein contains a character that is not a residue.
         """
-        sequences = sequences_of(seqs)
+        sequences = sequences_of(seqs, cleaning)
         limit = self.config.max_position_embeddings if long == "truncate" else None
         tokens = [torch.from_numpy(self.tokenizer.encode(sequence)[:limit]) for sequence in sequences]
         return _pad(tokens, PAD)
 
-    def seq_to_hiddens(self, seqs: Iterable[ProteinLike], *, long: str = "truncate") -> tuple[Tensor, Tensor]:
+    def seq_to_hiddens(
+        self, seqs: Iterable[ProteinLike], *, long: str = "truncate", cleaning: Cleaning | None = DEFAULT_CLEANING
+    ) -> tuple[Tensor, Tensor]:
         """Compute the hidden states of every residue, padded at the end with zeros.
 
         Parameters
@@ -141,7 +149,7 @@ class ProtT5nvInference:
         seqs : iterable of str, Bio.Seq, Bio.SeqRecord or Record
             Proteins in one-letter code. A ``?`` is a masked residue, which :meth:`hiddens_to_seq` predicts. A protein
             with ``?`` must not be longer than ``config.max_position_embeddings``.
-        long : str
+        long, cleaning
             See :meth:`prott5nv.Embedder.embed`.
 
         Returns
@@ -155,8 +163,9 @@ class ProtT5nvInference:
         ProtT5nvError
             If a protein cannot be embedded.
         """
-        sequences = sequences_of(seqs)
-        whole = iter(self.embed([sequence for sequence in sequences if GAP not in sequence], long=long))
+        sequences = sequences_of(seqs, cleaning)
+        unmasked = [sequence for sequence in sequences if GAP not in sequence]
+        whole = iter(self.embed(unmasked, long=long, cleaning=None))
         masked = iter(self._masked_hiddens([sequence for sequence in sequences if GAP in sequence]))
         hiddens = [next(masked) if GAP in sequence else next(whole)[1] for sequence in sequences]
         skipped = np.zeros((0, self.config.hidden_size), dtype=np.float32)
@@ -175,18 +184,30 @@ class ProtT5nvInference:
         Returns
         -------
         Tensor, shape=(B, D)
-        """
-        residues_B1 = mask.sum(1, keepdim=True).clamp(min=1)
-        return (hiddens * mask.unsqueeze(-1)).sum(1) / residues_B1
+            Rows of NaN stand for proteins without residues, which ``long="skip"`` left out.
 
-    def seq_to_embeddings(self, seqs: Iterable[ProteinLike], *, long: str = "truncate") -> Tensor:
+        Raises
+        ------
+        ProtT5nvError
+            If the hidden states of a protein, or their mean, are NaN or infinite.
+        """
+        means_BD = torch.where(mask.unsqueeze(-1), hiddens, 0).sum(1) / mask.sum(1, keepdim=True)
+        is_finite_B = means_BD.isfinite().all(1) | ~mask.any(1)
+        if not is_finite_B.all():
+            number = int(is_finite_B.int().argmin()) + 1
+            raise ProtT5nvError(f"sequence {number}: the hidden states or their mean are NaN or infinite")
+        return means_BD
+
+    def seq_to_embeddings(
+        self, seqs: Iterable[ProteinLike], *, long: str = "truncate", cleaning: Cleaning | None = DEFAULT_CLEANING
+    ) -> Tensor:
         """Compute one embedding per protein, the average over its residues.
 
         Parameters
         ----------
         seqs : iterable of str, Bio.Seq, Bio.SeqRecord or Record
             Proteins in one-letter code.
-        long : str
+        long, cleaning
             See :meth:`prott5nv.Embedder.embed`.
 
         Returns
@@ -199,7 +220,7 @@ class ProtT5nvInference:
         ProtT5nvError
             If a protein cannot be embedded.
         """
-        return torch.from_numpy(seqs_to_embedding(seqs, self, pooling="mean", long=long))
+        return torch.from_numpy(seqs_to_embedding(seqs, self, pooling="mean", long=long, cleaning=cleaning))
 
     def hiddens_to_seq(
         self,
@@ -210,6 +231,7 @@ class ProtT5nvInference:
         temperature: float = 0.0,
         top_p: float = 1.0,
         seed: int = 0,
+        cleaning: Cleaning | None = DEFAULT_CLEANING,
     ) -> list[str]:
         """Predict the masked residues of proteins from their hidden states.
 
@@ -224,6 +246,8 @@ class ProtT5nvInference:
             decoder cannot reconstruct them from hidden states. BioNeMo v1 lacked this argument.
         temperature, top_p, seed
             See :func:`prott5nv.fill`.
+        cleaning : Cleaning or None
+            As for :meth:`seq_to_hiddens`.
 
         Returns
         -------
@@ -243,7 +267,7 @@ class ProtT5nvInference:
         >>> [len(protein) for protein in model.hiddens_to_seq(*model.seq_to_hiddens(seqs), seqs)]
         [9, 5]
         """
-        sequences = sequences_of(seqs)
+        sequences = sequences_of(seqs, cleaning)
         hypotheses, choose = choice_rule(1, None, temperature, top_p, np.random.default_rng(seed))
         if len(hiddens) != len(sequences) or mask.sum(1).tolist() != [len(sequence) for sequence in sequences]:
             raise ProtT5nvError(
@@ -268,6 +292,7 @@ class ProtT5nvInference:
         temperature: float = 1.0,
         top_p: float = 1.0,
         seed: int = 0,
+        cleaning: Cleaning | None = DEFAULT_CLEANING,
     ) -> list[list[str]]:
         """Generate variants of proteins: mask some residues and predict them from perturbed hidden states.
 
@@ -287,6 +312,8 @@ class ProtT5nvInference:
             sentinels for.
         temperature, top_p, seed
             See :func:`prott5nv.fill`. With temperature 0, samples differ only by the masked positions and the noise.
+        cleaning : Cleaning or None
+            What to do with gaps and nucleotides; see :meth:`prott5nv.Embedder.embed`.
 
         Returns
         -------
@@ -306,7 +333,7 @@ class ProtT5nvInference:
         >>> [len(protein) for protein in samples]
         [10, 10, 10]
         """
-        sequences = sequences_of(seqs)
+        sequences = sequences_of(seqs, cleaning)
         if num_samples < 1 or scaled_radius < 0 or not 0 < fraction <= 1:
             raise ProtT5nvError(
                 f"num_samples={num_samples}, scaled_radius={scaled_radius}, fraction={fraction}: num_samples must be "
@@ -314,12 +341,14 @@ class ProtT5nvInference:
             )
         rng = np.random.default_rng(seed)
         masked = [self._mask_some(sequence, fraction, rng) for sequence in sequences for _ in range(num_samples)]
-        hiddens, mask = self.seq_to_hiddens(masked)
+        hiddens, mask = self.seq_to_hiddens(masked, cleaning=None)
         for hidden_LD, mask_L in zip(hiddens, mask, strict=True):
             deviation_D = hidden_LD[mask_L].std(0, correction=0).numpy()
             noise_WD = scaled_radius * deviation_D * rng.standard_normal((int(mask_L.sum()), len(deviation_D)))
             hidden_LD[mask_L] += torch.from_numpy(noise_WD.astype(np.float32))
-        proteins = self.hiddens_to_seq(hiddens, mask, masked, temperature=temperature, top_p=top_p, seed=seed)
+        proteins = self.hiddens_to_seq(
+            hiddens, mask, masked, temperature=temperature, top_p=top_p, seed=seed, cleaning=None
+        )
         return [proteins[first : first + num_samples] for first in range(0, len(proteins), num_samples)]
 
     def _mask_some(self, sequence: str, fraction: float, rng: np.random.Generator) -> str:

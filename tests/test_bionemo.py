@@ -44,6 +44,19 @@ def test_the_methods_agree_with_each_other(model):
     torch.testing.assert_close(pooled_BD, model.seq_to_embeddings([HBA, "MSLKR"]), atol=1e-5, rtol=0)
 
 
+def test_the_mean_of_hidden_states_is_never_silently_wrong(model):
+    hiddens_BLD, mask_BL = model.seq_to_hiddens(["MSLKR", "M", "MS"])
+    expected_BD = model.hiddens_to_embedding(hiddens_BLD, mask_BL)
+    hiddens_BLD[1, 3] = torch.nan  # padding does not count
+    assert torch.equal(model.hiddens_to_embedding(hiddens_BLD, mask_BL), expected_BD)
+    mask_BL[1] = False  # as of a protein that was skipped
+    assert model.hiddens_to_embedding(hiddens_BLD, mask_BL).isnan().all(1).tolist() == [False, True, False]
+    for value in (torch.nan, torch.inf):
+        hiddens_BLD[2, 1, 7] = value
+        with pytest.raises(ProtT5nvError, match="sequence 3: the hidden states or their mean are NaN or infinite"):
+            model.hiddens_to_embedding(hiddens_BLD, mask_BL)
+
+
 def test_an_empty_list_gives_an_empty_tensor(model):
     assert model.seq_to_embeddings([]).shape == (0, 64)
 

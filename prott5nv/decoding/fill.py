@@ -22,6 +22,7 @@ from prott5nv.embedding.embedder import Embedder
 from prott5nv.embedding.models import Model, as_embedder
 from prott5nv.embedding.proteins import ProteinLike, sequence_of
 from prott5nv.errors import ProtT5nvError
+from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning
 from prott5nv.model.finite import check_finite
 from prott5nv.model.tokenizer import BOS, FIRST_SENTINEL
 
@@ -68,6 +69,7 @@ def fill(
     top_p: float = 1.0,
     seed: int = 0,
     name: str = "the protein",
+    cleaning: Cleaning | None = DEFAULT_CLEANING,
 ) -> list[Filled]:
     """Replace each ``?`` of a protein by a residue.
 
@@ -93,6 +95,8 @@ def fill(
         Seed of the random sampling.
     name : str
         Name of the protein in error messages.
+    cleaning : Cleaning or None
+        What to do with gaps and nucleotides; see :meth:`prott5nv.Embedder.embed`.
 
     Returns
     -------
@@ -113,7 +117,7 @@ def fill(
     >>> best.sequence[:3], best.sequence[6:], best.positions, len(best.residues)
     ('MKT', 'AYI', (4, 5, 6), 3)
     """
-    sequence = sequence_of(sequence, name)
+    sequence = sequence_of(sequence, name, cleaning)
     hypotheses, choose = choice_rule(n, beams, temperature, top_p, np.random.default_rng(seed))
     embedder = as_embedder(model)
     masked_W = mask_gaps(sequence, embedder, name)

@@ -15,6 +15,7 @@ from prott5nv.decoding.queries import MaskedQuery, run_queries
 from prott5nv.embedding.models import Model, as_embedder
 from prott5nv.embedding.proteins import ProteinLike, sequence_of
 from prott5nv.errors import ProtT5nvError
+from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning
 from prott5nv.model.config import ModelConfig
 from prott5nv.model.finite import check_finite
 
@@ -25,6 +26,7 @@ def masked_log_probabilities(
     *,
     fraction: float = 0.0,
     name: str = "the protein",
+    cleaning: Cleaning | None = DEFAULT_CLEANING,
     on_progress: Callable[[int], object] = lambda residues: None,
 ) -> np.ndarray:
     """Compute log-probabilities of the 20 amino acids at every residue while that residue is masked.
@@ -43,6 +45,8 @@ def masked_log_probabilities(
         together, and the decoder predicts them in order, each given the true residues before it.
     name : str
         Name of the protein in error messages.
+    cleaning : Cleaning or None
+        What to do with gaps and nucleotides; see :meth:`prott5nv.Embedder.embed`.
     on_progress : callable
         Called after each batch with the number of residues that the encoder processed in it.
 
@@ -65,7 +69,7 @@ def masked_log_probabilities(
     >>> log_probabilities_LA.shape, np.exp(log_probabilities_LA).sum(1).round(4).tolist()
     ((5, 20), [1.0, 1.0, 1.0, 1.0, 1.0])
     """
-    sequence = sequence_of(sequence, name)
+    sequence = sequence_of(sequence, name, cleaning)
     if not sequence:
         raise ProtT5nvError(f"{name} has no residues")
     embedder = as_embedder(model)
@@ -130,6 +134,7 @@ def score_substitutions(
     model: Model = None,
     *,
     name: str = "the protein",
+    cleaning: Cleaning | None = DEFAULT_CLEANING,
     on_progress: Callable[[int], object] = lambda residues: None,
 ) -> np.ndarray:
     """Score every single substitution of a protein: log p(mutant) - log p(wild type), while the residue is masked.
@@ -138,7 +143,7 @@ def score_substitutions(
 
     Parameters
     ----------
-    sequence, model, name, on_progress
+    sequence, model, name, cleaning, on_progress
         See :func:`prott5nv.decoding.marginals.masked_log_probabilities`.
 
     Returns
@@ -158,8 +163,8 @@ def score_substitutions(
     >>> score_substitutions("MSLKR", ProtT5(ModelConfig.preset("tiny"))).shape
     (5, 20)
     """
-    sequence = sequence_of(sequence, name)
-    log_probabilities_LA = masked_log_probabilities(sequence, model, name=name, on_progress=on_progress)
+    sequence = sequence_of(sequence, name, cleaning)
+    log_probabilities_LA = masked_log_probabilities(sequence, model, name=name, cleaning=None, on_progress=on_progress)
     return log_probabilities_LA - _of_own_residues(sequence, log_probabilities_LA)[:, None]
 
 
@@ -189,6 +194,7 @@ def pseudo_perplexity(
     *,
     fraction: float = 0.0,
     name: str = "the protein",
+    cleaning: Cleaning | None = DEFAULT_CLEANING,
     on_progress: Callable[[int], object] = lambda residues: None,
 ) -> Perplexity:
     """Measure how well the model predicts the residues of a protein while they are masked.
@@ -197,7 +203,7 @@ def pseudo_perplexity(
 
     Parameters
     ----------
-    sequence, model, fraction, name, on_progress
+    sequence, model, fraction, name, cleaning, on_progress
         See :func:`prott5nv.decoding.marginals.masked_log_probabilities`.
 
     Returns
@@ -217,8 +223,10 @@ def pseudo_perplexity(
     >>> 1 < result.perplexity < 400, np.isnan(result.log_probabilities).tolist()
     (True, [False, False, False, False, False, True])
     """
-    sequence = sequence_of(sequence, name)
-    expected_LA = masked_log_probabilities(sequence, model, fraction=fraction, name=name, on_progress=on_progress)
+    sequence = sequence_of(sequence, name, cleaning)
+    expected_LA = masked_log_probabilities(
+        sequence, model, fraction=fraction, name=name, cleaning=None, on_progress=on_progress
+    )
     log_probabilities_L = _of_own_residues(sequence, expected_LA)
     counted = log_probabilities_L[~np.isnan(log_probabilities_L)]
     perplexity = float(np.exp(-counted.mean(dtype=np.float64))) if len(counted) else float("nan")

@@ -1,7 +1,7 @@
 """Tables that the command line writes: scores, perplexities and filled proteins.
 
 A protein for which NaN or infinity is computed, or whose computation needs too much memory, is an error, or is skipped
-and listed; see :class:`prott5nv.embedding.skips.Skips`.
+and listed; see :class:`prott5nv.embedding.skips.Skips`. All proteins are clean: see :mod:`prott5nv.io.cleaning`.
 
 Shapes: L residues of a protein, A amino acids.
 """
@@ -101,7 +101,9 @@ def write_variants(
     scores: dict[tuple[str, Variant], VariantScore] = {}
 
     def compute(key: str, record: Record) -> list[VariantScore]:
-        return score_variants(record.sequence, list(by_protein[key]), embedder, name=key, on_progress=on_progress)
+        return score_variants(
+            record.sequence, list(by_protein[key]), embedder, name=key, cleaning=None, on_progress=on_progress
+        )
 
     for key, _, results in _computed({key: proteins[key] for key in by_protein}, skips, compute):
         scores.update({(key, score.variant): score for score in results})
@@ -145,7 +147,7 @@ def write_substitutions(
     """
 
     def compute(key: str, record: Record) -> np.ndarray:
-        return score_substitutions(record.sequence, embedder, name=key, on_progress=on_progress)
+        return score_substitutions(record.sequence, embedder, name=key, cleaning=None, on_progress=on_progress)
 
     def rows() -> Iterator[tuple[str, ...]]:
         for key, record, scores_LA in _computed(proteins, skips, compute):
@@ -172,10 +174,10 @@ def write_matrices(
         Proteins by accession.
     scores : dict of str to ndarray, shape=(L, A), dtype=float32
         Results of :func:`prott5nv.score_substitutions` by accession.
-
-    Returns
     model : str
         Label of the model.
+
+    Returns
     -------
     int
         Number of rows.
@@ -261,7 +263,9 @@ def _perplexities(
     proteins: Mapping[str, Record], embedder: Embedder, on_progress: Progress, skips: Skips, fraction: float
 ) -> Iterator[tuple[str, Record, Perplexity]]:
     def compute(key: str, record: Record) -> Perplexity:
-        return pseudo_perplexity(record.sequence, embedder, fraction=fraction, name=key, on_progress=on_progress)
+        return pseudo_perplexity(
+            record.sequence, embedder, fraction=fraction, name=key, cleaning=None, on_progress=on_progress
+        )
 
     return _computed(proteins, skips, compute)
 
@@ -306,9 +310,19 @@ def filled_rows(
 
     def compute(key: str, record: Record) -> list[Filled]:
         sequence = masked_sequence(record, masked)
-        return fill(sequence, embedder, n=n, beams=beams, temperature=temperature, top_p=top_p, seed=seed, name=key)
+        return fill(
+            sequence,
+            embedder,
+            n=n,
+            beams=beams,
+            temperature=temperature,
+            top_p=top_p,
+            seed=seed,
+            name=key,
+            cleaning=None,
+        )
 
-    for key, _, results in _computed(proteins, skips, compute):
+    for key, record, results in _computed(proteins, skips, compute):
         for rank, filled in enumerate(results, 1):
             positions = ":".join(map(str, filled.positions))
             probabilities = ":".join(f"{probability:.4f}" for probability in filled.probabilities)

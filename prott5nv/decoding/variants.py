@@ -6,7 +6,7 @@ Shapes: L residues of a protein, K masked residues, A amino acids.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +16,7 @@ from prott5nv.decoding.queries import MaskedQuery, run_queries
 from prott5nv.embedding.models import Model, as_embedder
 from prott5nv.embedding.proteins import ProteinLike, sequence_of
 from prott5nv.errors import ProtT5nvError
+from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning
 from prott5nv.model.finite import check_finite
 
 _SUBSTITUTION = re.compile(r"([A-Za-z])([0-9]+)([A-Za-z])")
@@ -116,10 +117,11 @@ def parse_variant(text: str, sequence: str, name: str = "the protein") -> Varian
 
 def score_variants(
     sequence: ProteinLike,
-    variants: Sequence[str | Variant],
+    variants: Iterable[str | Variant],
     model: Model = None,
     *,
     name: str = "the protein",
+    cleaning: Cleaning | None = DEFAULT_CLEANING,
     on_progress: Callable[[int], object] = lambda residues: None,
 ) -> list[VariantScore]:
     """Score variants by masked marginals.
@@ -136,13 +138,16 @@ def score_variants(
     ----------
     sequence : str, Bio.Seq, Bio.SeqRecord or Record
         The wild-type protein in one-letter code.
-    variants : sequence of str or Variant
+    variants : iterable of str or Variant
         Variants such as ``["V39A", "D40G:V54L"]``; see :func:`prott5nv.decoding.variants.parse_variant`.
     model : str, Path, ProtT5, Embedder or ProtT5nvInference, optional
         A ``.nemo`` file, or a loaded model, which saves time if you call the function repeatedly. The default is the
         small built-in model.
     name : str
         Name of the protein in error messages.
+    cleaning : Cleaning or None
+        What to do with gaps and nucleotides; see :meth:`prott5nv.Embedder.embed`. Positions count the residues of the
+        clean sequence.
     on_progress : callable
         Called after each batch with the number of residues that the encoder processed in it.
 
@@ -165,12 +170,8 @@ def score_variants(
     >>> scores[0].additive == scores[0].joint, scores[2].additive
     (True, 0.0)
     """
-    sequence = sequence_of(sequence, name)
-    if isinstance(variants, str):
-        raise ProtT5nvError("variants is a single string: pass a list, such as [variant]")
-    parsed = [
-        variant if isinstance(variant, Variant) else parse_variant(variant, sequence, name) for variant in variants
-    ]
+    sequence = sequence_of(sequence, name, cleaning)
+    parsed = _parsed(variants, sequence, name)
     embedder = as_embedder(model)
     tokens_L = embedder.tokenizer.encode(sequence.upper())
 
@@ -200,6 +201,25 @@ def score_variants(
         )
         for variant in parsed
     ]
+
+
+def _parsed(variants: object, sequence: str, name: str) -> list[Variant]:
+    """Return the variants that the user passed, after checking that they are variants."""
+    if isinstance(variants, str | Variant):
+        raise ProtT5nvError("variants is a single variant: pass a list, such as [variant]")
+    kind = type(variants).__name__
+    if isinstance(variants, bytes | Mapping) or hasattr(variants, "columns"):
+        raise ProtT5nvError(f"variants is a {kind}: pass a list of texts, such as V39A")
+    try:
+        collection = list(variants)  # type: ignore[call-overload]  # whatever the user passed
+    except TypeError:
+        raise ProtT5nvError(f"variants is a {kind}: pass a list of texts, such as V39A") from None
+    parsed = []
+    for number, variant in enumerate(collection, 1):
+        if not isinstance(variant, str | Variant):
+            raise ProtT5nvError(f"variant {number} is a {type(variant).__name__}: write it as a text, such as V39A")
+        parsed.append(parse_variant(str(variant), sequence, name))
+    return parsed
 
 
 def _rows_of_hypotheses(variants: Sequence[Variant]) -> dict[tuple[int, ...], dict[str, int]]:

@@ -25,6 +25,7 @@ from prott5nv.embedding.batching import LongProteins, TokenBudget, Window, batch
 from prott5nv.embedding.pooling import POOLINGS
 from prott5nv.embedding.proteins import NamedSequence, Protein, named_sequences
 from prott5nv.errors import ProtT5nvError
+from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning
 from prott5nv.model.config import ModelConfig
 from prott5nv.model.device import choose_hardware, residue_budget
 from prott5nv.model.encoder import Encoder
@@ -176,7 +177,6 @@ class Embedder:
         return self._file.name.removesuffix(".nemo")
 
     @property
-    @property
     def label(self) -> str:
         """Name of the model and the first digits of its checksum, as tables, pages and messages show them."""
         return f"{self.name} {self.model_sha256[:8]}"
@@ -186,6 +186,7 @@ class Embedder:
         """Whether this is the model inside the package."""
         return self._file is not None and self._file.resolve() == BUILTIN_MODEL.resolve()
 
+    @property
     def decoder_config(self) -> ModelConfig:
         """Architecture of a model with a span decoder.
 
@@ -222,6 +223,7 @@ class Embedder:
         *,
         pooling: str | None = None,
         long: str = "truncate",
+        cleaning: Cleaning | None = DEFAULT_CLEANING,
         on_error: Callable[[Protein, ProtT5nvError], None] | None = None,
     ) -> Iterator[tuple[Protein, np.ndarray | None]]:
         """Embed a stream of proteins of any length, in bounded memory.
@@ -240,6 +242,9 @@ class Embedder:
             residues. ``window`` embeds all residues in overlapping windows and averages the rows where windows
             overlap. ``error`` raises an error. ``skip`` leaves the protein out. A `LongProteinWarning` at the end
             counts and names the proteins that were truncated or skipped.
+        cleaning : Cleaning or None
+            What to do with gaps and nucleotides; see :mod:`prott5nv.io.cleaning`. A ``*`` at the end of a protein is
+            removed. None embeds every character as it is.
         on_error : callable, optional
             Called with a protein that cannot be embedded and its error. By default the error is raised.
 
@@ -248,23 +253,23 @@ class Embedder:
         protein : str, Bio.Seq, Bio.SeqRecord or Record
             The proteins in input order, as they were passed.
         rows : ndarray, shape=(L, D) or (D,), dtype=float32
-            None for a protein that was skipped.
+            One row for each residue of the clean sequence. None for a protein that was skipped.
 
         Raises
         ------
         ProtT5nvError
-            If `proteins` is not a collection of proteins, or if a protein has no residues, contains a character that is
-            not a residue, is too long under ``long="error"``, does not fit into memory even on its own, or gives NaN or
-            infinity, as fp16 can.
+            If `proteins` is not a collection of proteins, if they are nucleotides, or if a protein has no residues, has
+            gaps, contains a character that is not a residue, is too long under ``long="error"``, does not fit into
+            memory even on its own, or gives NaN or infinity, as fp16 can.
         """
         check_options(pooling, long)
         shortened = LongProteins()
-        for chunk in self._chunks(proteins):
+        for chunk in self._chunks(named_sequences(proteins, cleaning)):
             windows: list[Window] = []
             failures: dict[int, ProtT5nvError] = {}
             for index, entry in enumerate(chunk):
                 try:
-                    windows += self._windows(index, entry.name, entry.sequence, long, shortened)
+                    windows += self._windows(index, entry, long, shortened)
                 except ProtT5nvError as error:
                     failures[index] = error
             rows_of = self._encode_chunk(windows, failures)
@@ -281,11 +286,11 @@ class Embedder:
             self._warn(shortened, long)
         self.tokenizer.warn_of_replaced()
 
-    def _chunks(self, proteins: Iterable[Protein]) -> Iterator[list[NamedSequence[Protein]]]:
+    def _chunks(self, proteins: Iterable[NamedSequence[Protein]]) -> Iterator[list[NamedSequence[Protein]]]:
         """Cut the stream into chunks, whose proteins are sorted and computed together."""
         chunk: list[NamedSequence[Protein]] = []
         residues = 0
-        for entry in named_sequences(proteins):
+        for entry in proteins:
             chunk.append(entry)
             residues += len(entry.sequence)
             if residues >= _BATCHES_PER_CHUNK * self.max_tokens:
@@ -294,8 +299,11 @@ class Embedder:
         if chunk:
             yield chunk
 
-    def _windows(self, index: int, name: str, sequence: str, long: str, shortened: LongProteins) -> list[Window]:
+    def _windows(self, index: int, protein: NamedSequence[Protein], long: str, shortened: LongProteins) -> list[Window]:
         """Tokenize a protein and cut it into the windows that the model can compute at once."""
+        name, sequence = protein.name, protein.sequence
+        if protein.fault:
+            raise ProtT5nvError(f"{name}: {protein.fault}")
         length, limit = len(sequence), self.limit
         if not length:
             raise ProtT5nvError(f"{name} has no residues")

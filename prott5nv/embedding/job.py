@@ -269,6 +269,7 @@ class _Job:
                 valid_records(chain([first], remaining)),
                 pooling=self.pooling,
                 long=self.proteins.long,
+                cleaning=None,  # the records are clean
                 on_error=note_failure,
             )
             for record, rows in embedded:

@@ -12,6 +12,7 @@ import numpy as np
 
 from prott5nv.embedding.models import Model, as_embedder
 from prott5nv.embedding.proteins import ProteinLike
+from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning
 
 
 @overload
@@ -23,6 +24,7 @@ def seqs_to_embedding(
     precision: str = "auto",
     long: str = "truncate",
     max_tokens: int | None = None,
+    cleaning: Cleaning | None = DEFAULT_CLEANING,
 ) -> list[np.ndarray | None]: ...
 @overload
 def seqs_to_embedding(
@@ -34,6 +36,7 @@ def seqs_to_embedding(
     precision: str = "auto",
     long: str = "truncate",
     max_tokens: int | None = None,
+    cleaning: Cleaning | None = DEFAULT_CLEANING,
 ) -> np.ndarray: ...
 def seqs_to_embedding(
     sequences: Iterable[ProteinLike],
@@ -43,6 +46,7 @@ def seqs_to_embedding(
     precision: str = "auto",
     long: str = "truncate",
     max_tokens: int | None = None,
+    cleaning: Cleaning | None = DEFAULT_CLEANING,
 ) -> list[np.ndarray | None] | np.ndarray:
     """Embed a list of proteins.
 
@@ -62,11 +66,14 @@ def seqs_to_embedding(
         ``truncate``, ``window``, ``error`` or ``skip``; see :meth:`prott5nv.Embedder.embed`.
     max_tokens
         See :class:`prott5nv.Embedder`. It cannot be given together with a loaded model.
+    cleaning : Cleaning or None
+        What to do with gaps and nucleotides: see :meth:`prott5nv.Embedder.embed`.
 
     Returns
     -------
     list of ndarray, shape=(L, D), dtype=float32
-        One array per protein in input order, with one row per residue. None stands for a protein that was skipped.
+        One array per protein in input order, with one row per residue of the clean sequence. None stands for a protein
+        that was skipped.
         With pooling, the result is one ndarray, shape=(B, D), dtype=float32, with rows of NaN for skipped proteins.
 
     Raises
@@ -85,7 +92,7 @@ def seqs_to_embedding(
     (2, 64)
     """
     embedder = as_embedder(model, device=device, precision=precision, max_tokens=max_tokens)
-    embeddings = [rows for _, rows in embedder.embed(sequences, pooling=pooling, long=long)]
+    embeddings = [rows for _, rows in embedder.embed(sequences, pooling=pooling, long=long, cleaning=cleaning)]
     if pooling is None:
         return embeddings
     pooled_BD = np.full((len(embeddings), embedder.config.hidden_size), np.nan, dtype=np.float32)

@@ -170,7 +170,9 @@ def stored_embeddings(
         proteins = [
             Record(name, sequence, name, 0) for name, sequence in zip(names[first:], sequences[first:], strict=True)
         ]
-        for protein, rows in embedder.embed(proteins, pooling="mean" if pooled else None, long="window"):
+        # The sequences of a task are clean.
+        embedded = embedder.embed(proteins, pooling="mean" if pooled else None, long="window", cleaning=None)
+        for protein, rows in embedded:
             assert rows is not None  # long="window" skips no protein
             check_finite(rows, protein.id, embedder.hardware.precision)
             yield _as_float16(np.atleast_2d(rows), protein.id)

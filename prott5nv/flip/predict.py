@@ -68,7 +68,9 @@ def predict_file(
     def skip(record: Record, error: ProtT5nvError) -> None:
         skips.add(ProtT5nvError(f"{source_name(source)}: line {record.line}: {error}"), record.line, record.id)
 
-    return write_predictions(output, predictor.output_spec, predictor.predict(records, on_error=skip))
+    # The records are clean.
+    predictions = predictor.predict(records, cleaning=None, on_error=skip)
+    return write_predictions(output, predictor.output_spec, predictions)
 
 
 def write_predictions(

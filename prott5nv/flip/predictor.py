@@ -15,6 +15,7 @@ from prott5nv.errors import ProtT5nvError
 from prott5nv.flip.heads import Head, make_head
 from prott5nv.flip.predictor_file import PredictorParts, read_predictor
 from prott5nv.flip.predictor_hdf5 import is_hdf5, read_hdf5_predictor
+from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning
 from prott5nv.io.record import Record
 from prott5nv.model.config import ModelConfig
 from prott5nv.model.encoder import Encoder
@@ -83,7 +84,11 @@ class Predictor:
 
     @torch.inference_mode()
     def predict(
-        self, records: Iterable[Record], *, on_error: Callable[[Record, ProtT5nvError], None] | None = None
+        self,
+        records: Iterable[Record],
+        *,
+        cleaning: Cleaning | None = DEFAULT_CLEANING,
+        on_error: Callable[[Record, ProtT5nvError], None] | None = None,
     ) -> Iterator[Prediction]:
         """Predict a stream of proteins.
 
@@ -91,6 +96,8 @@ class Predictor:
         ----------
         records : iterable of Record
             Proteins longer than the position table of the encoder are embedded by overlapping windows.
+        cleaning : Cleaning or None
+            What to do with gaps and nucleotides; see :meth:`prott5nv.Embedder.embed`.
         on_error : callable, optional
             Called with a protein that cannot be predicted and its error. By default the error is raised.
 
@@ -104,7 +111,7 @@ class Predictor:
         ProtT5nvError
             If a protein cannot be embedded, or NaN or infinity is computed for it.
         """
-        for record, rows in self._embedder.embed(records, long="window", on_error=on_error):
+        for record, rows in self._embedder.embed(records, long="window", cleaning=cleaning, on_error=on_error):
             if rows is None:  # `on_error` has been called; long="window" skips no protein
                 continue
             scores = self._head(torch.from_numpy(rows), [len(rows)])

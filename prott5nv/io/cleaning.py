@@ -1,11 +1,13 @@
 """The step between the readers and everything else: removes or refuses what is not a residue.
 
-Every command that reads proteins uses it, so all of them treat missing sequences, gaps, stops and nucleotides alike.
+Every command and every function that takes proteins uses it, so all of them treat missing sequences, gaps, stops and
+nucleotides alike.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -20,10 +22,12 @@ NO_SEQUENCE = "there is no sequence"
 _MISSING_WORDS = frozenset(("", "na", "n/a", "#n/a", "<na>", "nan", "null", "none"))
 _LONGEST_MISSING_WORD = max(map(len, _MISSING_WORDS))
 _IGNORED_LETTERS = str.maketrans("", "", "-.*?")
-_NUCLEOTIDES = str.maketrans("", "", "ACGTUN")
+_NUCLEOTIDES = frozenset("ACGTUN")
+_AMBIGUITY_CODES = frozenset("RYSWKMBDHV")  # IUPAC's letters for several possible nucleotides
 # With 100 letters, a chance of less than 1e-50 that a protein of average composition has none of the other letters.
 _SURE_NUCLEOTIDES = 100
 _SURE_KINDS = 3  # A repeat of one or two residues, such as poly-A, can be a protein.
+_MOST_AMBIGUOUS = 0.1  # Fraction of the letters of one sequence. Each ambiguity code is an amino acid, too.
 _MOST_HELD = 10_000  # Letters, or records, to look at before deciding.
 _LINES_SHOWN = 5
 
@@ -97,13 +101,13 @@ def clean_records(
     Raises
     ------
     ProtT5nvError
-        If all letters of the input are A, C, G, T, U or N, and there are enough of them to be sure that these are
-        nucleotides.
+        If all letters of the input are A, C, G, T, U or N, apart from a few ambiguity codes such as R and Y, and there
+        are enough of them to be sure that these are nucleotides.
 
     Warns
     -----
     InputWarning
-        After the last record, once for stops that were removed and once for gaps.
+        After the last record, once for stops that were removed, once for stops within sequences, and once for gaps.
 
     Examples
     --------
@@ -113,7 +117,7 @@ def clean_records(
     MKV None
     NaN there is no sequence ('NaN' means a missing value)
     """
-    with_stop = with_gaps = 0
+    with_stop = with_inner_stop = with_gaps = 0
     for record in records if cleaning.allow_nucleotides else _refuse_nucleotides(records, name):
         sequence = record.sequence
         if sequence.isalpha() and len(sequence) > _LONGEST_MISSING_WORD:  # true of nearly every protein
@@ -124,9 +128,10 @@ def clean_records(
             continue
         kept = kept_positions(sequence, cleaning.gaps)
         with_stop += "*" in sequence[kept[-1] + 1 :]
+        with_inner_stop += "*" in sequence[: kept[-1]]
         with_gaps += count_gaps(sequence) > 0
         yield record._replace(sequence="".join(sequence[index] for index in kept).replace(".", "-")), None
-    warn_of_changes(name, with_stop, with_gaps, cleaning.gaps)
+    _warn_of_changes(name, with_stop, with_inner_stop, with_gaps, cleaning.gaps)
 
 
 def sequence_fault(sequence: str, gaps: str) -> str | None:
@@ -153,7 +158,7 @@ def sequence_fault(sequence: str, gaps: str) -> str | None:
     if gaps == "error" and (count := count_gaps(sequence)):
         return (
             f"{counted(count, 'gap')} ('-' or '.'), as in an alignment: remove them with --gaps remove, or "
-            "keep each as a position with --gaps keep"
+            "keep each as a position with --gaps keep (Cleaning(gaps='remove') in Python)"
         )
     return None
 
@@ -188,25 +193,18 @@ def kept_positions(sequence: str, gaps: str) -> list[int]:
     return kept
 
 
-def warn_of_changes(name: str, with_stop: int, with_gaps: int, gaps: str) -> None:
-    """Warn once of the stops that were removed from an input, and once of its gaps.
-
-    Parameters
-    ----------
-    name : str
-        Name of the input.
-    with_stop, with_gaps : int
-        Number of sequences with ``*`` at the end, and with gaps.
-    gaps : {"error", "keep", "remove"}
-        What was done with the gaps.
-    """
+def _warn_of_changes(name: str, with_stop: int, with_inner_stop: int, with_gaps: int, gaps: str) -> None:
+    """Warn of the stops that were removed from an input, of those within its sequences, and of its gaps."""
+    messages = []
     if with_stop:
-        warnings.warn(
-            f"{name}: removed '*' from the end of {counted(with_stop, 'sequence')}", InputWarning, stacklevel=2
-        )
+        messages.append(f"removed '*' from the end of {counted(with_stop, 'sequence')}")
+    if with_inner_stop:
+        messages.append(f"{counted(with_inner_stop, 'sequence')} with '*' before the end, read as an unknown residue")
     if with_gaps:
         done = "removed" if gaps == "remove" else "kept as positions"
-        warnings.warn(f"{name}: {done} the gaps of {counted(with_gaps, 'sequence')}", InputWarning, stacklevel=2)
+        messages.append(f"{done} the gaps of {counted(with_gaps, 'sequence')}")
+    for message in messages:
+        warnings.warn(f"{name}: {message}", InputWarning, stacklevel=3)
 
 
 def refuse_missing(cells: Iterable[tuple[str, str | None]], what: str) -> None:
@@ -313,33 +311,41 @@ def with_missing_counted(error: ProtT5nvError, following: Iterable[tuple[Record,
 
 
 def _refuse_nucleotides(records: Iterable[Record], name: str) -> Iterator[Record]:
-    """Yield the records. Raise an error if all of their letters are those of nucleotides."""
+    """Yield the records. Raise an error if they are nucleotides."""
     remaining = iter(records)
     held: list[Record] = []
-    num_letters = 0
-    kinds: set[str] = set()
+    letters: Counter[str] = Counter()
     for record in remaining:
         held.append(record)
         if is_missing(record.sequence):
             continue
-        letters = record.sequence.upper().translate(_IGNORED_LETTERS)
-        if letters.translate(_NUCLEOTIDES):
+        of_record = Counter(record.sequence[:_MOST_HELD].upper().translate(_IGNORED_LETTERS))
+        if not _may_be_nucleotides(of_record):
             break
-        num_letters += len(letters)
-        kinds.update(letters)
-        if max(num_letters, len(held)) >= _MOST_HELD:
-            _check_nucleotides(name, num_letters, kinds)
+        letters.update(of_record)
+        if max(letters.total(), len(held)) >= _MOST_HELD:
+            _check_nucleotides(name, letters)
             break
     else:
-        _check_nucleotides(name, num_letters, kinds)
+        _check_nucleotides(name, letters)
     yield from held
     held.clear()
     yield from remaining
 
 
-def _check_nucleotides(name: str, num_letters: int, kinds: set[str]) -> None:
-    if num_letters >= _SURE_NUCLEOTIDES and len(kinds - {"N"}) >= _SURE_KINDS:
+def _may_be_nucleotides(letters: Counter[str]) -> bool:
+    """Return whether the letters of a sequence are those of nucleotides, apart from a few ambiguity codes."""
+    others = letters.keys() - _NUCLEOTIDES
+    return others <= _AMBIGUITY_CODES and sum(letters[code] for code in others) <= _MOST_AMBIGUOUS * letters.total()
+
+
+def _check_nucleotides(name: str, letters: Counter[str]) -> None:
+    codes = sorted(letters.keys() & _AMBIGUITY_CODES)
+    kinds = len({"T" if letter == "U" else letter for letter in letters.keys() & _NUCLEOTIDES - {"N"}})
+    if letters.total() >= _SURE_NUCLEOTIDES and kinds >= _SURE_KINDS + bool(codes):
+        or_codes = f", or ambiguity codes of nucleotides ({', '.join(codes)})" if codes else ""
         raise ProtT5nvError(
-            f"{name}: the first {num_letters:,} letters are all A, C, G, T, U or N, so these are nucleotides and not "
-            "proteins; translate them, or insist with --allow-nucleotides"
+            f"{name}: the first {letters.total():,} letters are all A, C, G, T, U or N{or_codes}, so these are "
+            "nucleotides and not proteins; translate them, or insist with --allow-nucleotides "
+            "(Cleaning(allow_nucleotides=True) in Python)"
         )

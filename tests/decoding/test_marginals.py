@@ -79,7 +79,7 @@ def test_residues_outside_the_20_amino_acids_do_not_count(embedder):
 
 
 def test_errors_name_the_cause(embedder):
-    with pytest.raises(ProtT5nvError, match="hba has no residues"):
+    with pytest.raises(ProtT5nvError, match="hba: there is no sequence"):
         pseudo_perplexity("", embedder, name="hba")
     with pytest.raises(ProtT5nvError, match=r"hba\), position 3: '1' is not a residue"):
         pseudo_perplexity("MK1", embedder, name="hba")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import pytest
 from helpers.brute_force import AMINO_ACIDS, log_probability
 
 from prott5nv import Embedder, ProtT5nvError, score_substitutions, score_variants
-from prott5nv.decoding.variants import parse_variant
+from prott5nv.decoding.variants import Variant, parse_variant
 
 UBIQUITIN = "MQIFVKTLTGKTITLEVEPSDTIENVKAKIQDKEGIPPDQQRLIFAGKQLEDGRTLSDYNIQKESTLHLVLRLRGG"
 TOLERANCE = dict(rel=0, abs=2e-5)  # natural-log odds, in fp32
@@ -127,6 +128,29 @@ def test_accepted_notations_of_the_same_variant(text):
     assert str(parse_variant(text, "mslkr")) == "S2A:K4R"
 
 
-def test_a_single_string_instead_of_a_list_is_an_error(embedder):
-    with pytest.raises(ProtT5nvError, match="pass a list"):
-        score_variants("MSLKR", "S2A", embedder)
+@pytest.mark.parametrize(
+    ("variants", "message"),
+    [
+        ("S2A", "variants is a single variant: pass a list"),
+        (parse_variant("S2A", "MSLKR"), "variants is a single variant: pass a list"),
+        (None, "variants is a NoneType: pass a list of texts, such as V39A"),
+        (np.array("S2A"), "variants is a ndarray: pass a list"),
+        (b"S2A", "variants is a bytes: pass a list"),
+        ({"S2A": 1}, "variants is a dict: pass a list"),
+        ([None], "variant 1 is a NoneType: write it as a text, such as V39A"),
+        (["S2A", float("nan")], "variant 2 is a float: write it as a text"),
+        ([["S2A"]], "variant 1 is a list: write it as a text"),
+        ([Variant((6,), "S", "A")], "S7A: the protein has no residue 7"),
+        ([Variant((0,), "S", "A")], "S1A: residue 1 of the protein is M, not S"),
+    ],
+)
+def test_what_is_not_a_list_of_variants_is_explained(embedder, variants, message):
+    with pytest.raises(ProtT5nvError) as error:
+        score_variants("MSLKR", variants, embedder)
+    assert message in str(error.value)
+
+
+def test_variants_can_come_from_any_iterable(embedder):
+    expected = score_variants("MSLKR", ["S2A"], embedder)
+    for variants in (np.array(["S2A"]), iter(["S2A"]), [parse_variant("S2A", "MSLKR")]):
+        assert score_variants("MSLKR", variants, embedder) == expected

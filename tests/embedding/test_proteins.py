@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from prott5nv import (
+    Cleaning,
     ModelConfig,
     ProtT5,
     ProtT5nvError,
@@ -20,6 +21,7 @@ from prott5nv import (
     seqs_to_embedding,
 )
 from prott5nv.embedding.proteins import named_sequences, sequences_of
+from prott5nv.io.cleaning import InputWarning
 from prott5nv.io.record import Record
 
 
@@ -127,6 +129,7 @@ NOT_COLLECTIONS = {
     "a bytearray": (bytearray(b"MKT"), "a bytearray object: pass a list of strings"),
     "None": (None, "a NoneType: pass a list of proteins"),
     "a number": (5, "a int: pass a list of proteins"),
+    "an array without dimensions": (np.array("MKT"), "a ndarray: pass a list of proteins"),
 }
 
 
@@ -186,3 +189,82 @@ def test_tables_of_pandas():
         sequences_of(frame)
     with pytest.raises(ProtT5nvError, match="sequence 2 is a "):
         sequences_of(pandas.Series(["MS", None]))
+
+
+COLLECTION_FUNCTIONS = {
+    "seqs_to_embedding": seqs_to_embedding,
+    "embed": lambda proteins, model, **options: [rows for _, rows in model.embedder.embed(proteins, **options)],
+    "bionemo.embed": lambda proteins, model, **options: [rows for _, rows in model.embed(proteins, **options)],
+    "tokenize": lambda proteins, model, **options: model.tokenize(proteins, **options),
+    "seq_to_hiddens": lambda proteins, model, **options: model.seq_to_hiddens(proteins, **options),
+    "seq_to_embeddings": lambda proteins, model, **options: model.seq_to_embeddings(proteins, **options),
+    "sample": lambda proteins, model, **options: model.sample(proteins, 1, **options),
+    "hiddens_to_seq": lambda proteins, model, **options: model.hiddens_to_seq(
+        *model.seq_to_hiddens([str(protein).replace("S", "?") for protein in proteins], **options),
+        [str(protein).replace("S", "?") for protein in proteins],
+        **options,
+    ),
+}
+PROTEIN_FUNCTIONS = {
+    "score_variants": lambda protein, model, **options: score_variants(protein, ["M1A"], model, **options)[0].joint,
+    "score_substitutions": score_substitutions,
+    "pseudo_perplexity": lambda protein, model, **options: pseudo_perplexity(protein, model, **options).perplexity,
+    "fill": lambda protein, model, **options: fill(protein.replace("S", "?"), model, **options)[0].sequence,
+}
+FUNCTIONS = COLLECTION_FUNCTIONS | {
+    name: lambda proteins, model, function=function, **options: [
+        function(protein, model, **options) for protein in proteins
+    ]
+    for name, function in PROTEIN_FUNCTIONS.items()
+}
+DNA = "ACGTTGCA" * 20
+
+
+def equal(first, second) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_clean_sequences_as_the_commands_do(model, name):
+    function = FUNCTIONS[name]
+    expected = function(["MSLKR"], model)
+    with pytest.warns(InputWarning, match=r"removed '\*' from the end of 1 sequence"):
+        assert equal(function(["MSLKR**"], model), expected)
+    with pytest.warns(InputWarning, match="removed the gaps of 1 sequence"):
+        assert equal(function(["MS--L.KR"], model, cleaning=Cleaning(gaps="remove")), expected)
+    for sequence, message in [
+        ("NA", r"there is no sequence \('NA' means a missing value\)"),
+        ("nan", "there is no sequence"),
+        ("*", "there is no sequence, only"),
+        ("--", "the sequence consists of gaps only"),
+        ("MS-LKR", r"1 gap \('-' or '\.'\), as in an alignment: remove them with --gaps remove"),
+        (DNA, "the first 160 letters are all A, C, G, T, U or N"),
+    ]:
+        with pytest.raises(ProtT5nvError, match=message):
+            function([sequence], model)
+
+
+@pytest.mark.parametrize("name", ["seqs_to_embedding", "seq_to_hiddens", "pseudo_perplexity"])
+def test_nucleotides_and_gaps_are_accepted_on_request(model, name):
+    assert len(FUNCTIONS[name]([DNA], model, cleaning=Cleaning(allow_nucleotides=True)))
+    with pytest.warns(InputWarning, match="kept as positions the gaps of 1 sequence"):
+        assert len(FUNCTIONS[name](["MS-LKR"], model, cleaning=Cleaning(gaps="keep")))
+
+
+def test_without_cleaning_every_character_has_a_row(model):
+    rows = seqs_to_embedding(["NA", "***", "M-K*"], model, cleaning=None)
+    assert [len(rows_LD) for rows_LD in rows] == [2, 3, 4]
+
+
+def test_a_protein_at_fault_is_passed_to_on_error(model):
+    failures = {}
+    proteins = ["MSLKR", "NA", "MS-K"]
+    embedded = model.embed(proteins, on_error=lambda protein, error: failures.update({protein: str(error)}))
+    assert [rows is None for _, rows in embedded] == [False, True, True]
+    assert failures["NA"].startswith("sequence 2: there is no sequence")
+    assert failures["MS-K"].startswith("sequence 3: 1 gap")
+
+
+def test_proteins_keep_their_places_while_nucleotides_are_searched_for():
+    short = ["A", "GC", "MSLKR", "TT*"]
+    assert [protein.protein for protein in named_sequences(short, Cleaning())] == short

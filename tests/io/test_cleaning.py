@@ -37,7 +37,7 @@ def test_other_text_is_not_missing(text):
 def test_residues_are_not_changed():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        sequences = ["MKV", "mkvXBZUOJ", "M*V", "M?V", "MKV" * 1000]
+        sequences = ["MKV", "mkvXBZUOJ", "M?V", "MKV" * 1000]
         assert clean(*sequences) == [(sequence, None) for sequence in sequences]
 
 
@@ -50,8 +50,15 @@ def test_stops_at_the_end_are_removed_with_one_warning():
         ]
     assert [str(warning.message) for warning in warned] == [
         "in.fasta: removed '*' from the end of 3 sequences",
+        "in.fasta: 1 sequence with '*' before the end, read as an unknown residue",
         "in.fasta: removed the gaps of 1 sequence",
     ]
+
+
+@pytest.mark.parametrize("gaps", ["error", "keep", "remove"])
+def test_stops_within_sequences_are_kept_and_counted(gaps):
+    with pytest.warns(InputWarning, match=r"in\.fasta: 2 sequences with '\*' before the end, read as an unknown"):
+        assert clean("M*V", "LAG", "*MK", gaps=gaps) == [("M*V", None), ("LAG", None), ("*MK", None)]
 
 
 def test_gaps_are_an_error_by_default_and_can_be_kept_or_removed():
@@ -96,10 +103,23 @@ def test_nucleotides_are_refused_unless_the_user_insists(sequences):
     assert len(clean(*sequences, allow_nucleotides=True)) == len(sequences)
 
 
+def test_nucleotides_with_ambiguity_codes_are_refused():
+    sequences = [dna(40), dna(95) + "RYK", dna(40)]
+    with pytest.raises(ProtT5nvError, match=r"first 178 letters are .* ambiguity codes of nucleotides \(K, R, Y\)"):
+        clean(*sequences)
+    assert len(clean(*sequences, allow_nucleotides=True)) == 3
+
+
 @pytest.mark.parametrize(
     "sequences",
-    [[dna(99)], ["A" * 1000], ["GA" * 1000], [dna(5000), "MKV"], ["N" * 20_000, dna(50)], ["", dna(60), "MKV"]],
-    ids=["too short to be sure", "one letter", "two letters", "a protein follows", "unknown", "empty first"],
+    [
+        *([dna(99)], ["A" * 1000], ["GA" * 1000], [dna(5000), "MKV"], ["N" * 20_000, dna(50)], ["", dna(60), "MKV"]),
+        *([dna(60) + 20 * "RYK"], [dna(100) + "RYL"], ["AAATAAAGAAK" * 20], ["GAGAGS" * 30], ["CCGYGGCGG" * 20]),
+    ],
+    ids=[
+        *("too short to be sure", "one letter", "two letters", "a protein follows", "unknown", "empty first"),
+        *("many ambiguity codes", "a leucine", "antifreeze protein", "silk", "keratin"),
+    ],
 )
 def test_what_may_be_proteins_is_accepted(sequences):
     assert [sequence for sequence, _ in clean(*sequences)] == sequences
