@@ -185,6 +185,18 @@ def corrupt_spans(
     )
 
 
+def max_targets(seq_length: int, masked_lm_prob: float) -> int:
+    """Return an upper limit of the number of decoder tokens of a protein of `seq_length` residues.
+
+    Examples
+    --------
+    >>> max_targets(512, 0.15)
+    155
+    """
+    masked = min(seq_length, int(masked_lm_prob * seq_length) + 1)
+    return 2 * masked + 1
+
+
 def _targets(
     residues_M: np.ndarray, sentinels: np.ndarray, starts_span_M: np.ndarray, protein_of_M: np.ndarray, size: int
 ) -> tuple[np.ndarray, np.ndarray]:

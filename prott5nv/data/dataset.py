@@ -5,7 +5,7 @@ the position to a record, and the seed and n determine the corruption. Step s ta
 ``s * G`` on, where G is the number of proteins in a global batch. Everything follows from the sample number, so the
 step is the only state to save.
 
-Shapes: B proteins, T packed tokens, S packed decoder tokens. Nothing is padded.
+Shapes: B proteins, T packed tokens.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from prott5nv.data.corruption import CROP, SHUFFLE, CorruptedBatch, corrupt_spans, hash64, sample_keys
+from prott5nv.data.corruption import CROP, SHUFFLE, corrupt_spans, hash64, sample_keys
 from prott5nv.data.memmap import CSVDataset
+from prott5nv.data.micro_batch import BatchShape, MicroBatch, cut_micro_batches
 from prott5nv.model.tokenizer import NUM_SENTINELS, ProteinTokenizer
 
 _ROUNDS = 4
@@ -133,24 +134,15 @@ class PretrainingDataset(torch.utils.data.Dataset):
     seed : int
     seq_length : int
         Maximum number of residues. A longer protein is cut to its first `seq_length` residues.
-    micro_batch_size : int, optional
-        Maximum number of proteins in a micro-batch, ignored if `tokens_per_micro_batch` is given. Without either, all
-        proteins are in one micro-batch.
-    tokens_per_micro_batch : int, optional
-        Maximum number of tokens in a micro-batch, counting the encoder and the decoder. A protein that alone has more
-        tokens is a micro-batch of its own.
+    micro_batch_size, tokens_per_micro_batch, batch_shape
+        Limits of a micro-batch: `max_proteins`, `max_tokens` and `shape` of
+        :func:`~prott5nv.data.micro_batch.cut_micro_batches`.
     shuffle : bool, default True
         Whether each epoch has its own order, as in training; otherwise records keep the order of the files.
     random_crop : bool, default False
         Whether to cut a longer protein to a random window, which changes in each epoch, instead of to its start.
     masked_lm_prob, num_sentinels, mean_span_length
         As for `corrupt_spans`.
-
-    Notes
-    -----
-    A micro-batch is a dictionary of tensors: ``enc_tokens`` (T,) int64, ``enc_cu_seqlens`` (B+1,) int32, ``dec_tokens``
-    (S,) int64, ``dec_labels`` (S,) int64, ``dec_cu_seqlens`` (B+1,) int32, ``residue_mask`` (S,) bool and
-    ``sample_numbers`` (B,) int64; see `CorruptedBatch`.
     """
 
     def __init__(
@@ -161,6 +153,7 @@ class PretrainingDataset(torch.utils.data.Dataset):
         seq_length: int = 512,
         micro_batch_size: int | None = None,
         tokens_per_micro_batch: int | None = None,
+        batch_shape: BatchShape | None = None,
         shuffle: bool = True,
         random_crop: bool = False,
         masked_lm_prob: float = 0.15,
@@ -172,6 +165,7 @@ class PretrainingDataset(torch.utils.data.Dataset):
         self.seq_length = seq_length
         self.micro_batch_size = micro_batch_size
         self.tokens_per_micro_batch = tokens_per_micro_batch
+        self.batch_shape = batch_shape
         self.shuffle = shuffle
         self.random_crop = random_crop
         self.corruption: dict[str, Any] = {
@@ -185,18 +179,24 @@ class PretrainingDataset(torch.utils.data.Dataset):
         """Return the number of records, which is the number of samples in an epoch."""
         return len(self.records)
 
-    def __getitem__(self, sample_number: int) -> dict[str, torch.Tensor]:
+    def __getitem__(self, sample_number: int) -> MicroBatch:
         """Return the micro-batch that holds one sample."""
         return self.__getitems__([sample_number])[0]
 
-    def __getitems__(self, sample_numbers: Sequence[int]) -> list[dict[str, torch.Tensor]]:
+    def __getitems__(self, sample_numbers: Sequence[int]) -> list[MicroBatch]:
         """Return the micro-batches of these samples, in order; an empty list for no samples."""
         numbers = np.asarray(sample_numbers, dtype=np.int64)
         rows = [self.records.row(record) for record in self._records_of(numbers)]
         names, sequences = [name for name, _ in rows], self._cropped([sequence for _, sequence in rows], numbers)
         tokens_T, cu_seqlens_B1 = self.tokenizer.encode_batch(sequences, names)
         batch = corrupt_spans(tokens_T, cu_seqlens_B1, numbers, self.seed, **self.corruption)
-        return [_micro_batch(batch, numbers, first, last) for first, last in self._cuts(batch)]
+        return cut_micro_batches(
+            batch,
+            numbers,
+            max_proteins=self.micro_batch_size,
+            max_tokens=self.tokens_per_micro_batch,
+            shape=self.batch_shape,
+        )
 
     def record_names(self, sample_numbers: Sequence[int]) -> list[str]:
         """Return the names of the records of these samples."""
@@ -214,32 +214,3 @@ class PretrainingDataset(torch.utils.data.Dataset):
         choices = [max(1, len(sequence) - self.seq_length + 1) for sequence in sequences]
         starts = (sample_keys(self.seed, numbers, CROP) % np.array(choices, dtype=np.uint64)).tolist()
         return [sequence[start : start + self.seq_length] for sequence, start in zip(sequences, starts, strict=True)]
-
-    def _cuts(self, batch: CorruptedBatch) -> Iterator[tuple[int, int]]:
-        num_proteins = len(batch.enc_cu_seqlens) - 1
-        tokens_B1 = batch.enc_cu_seqlens + batch.dec_cu_seqlens
-        first = 0
-        while first < num_proteins:
-            if self.tokens_per_micro_batch is not None:
-                last = int(np.searchsorted(tokens_B1, tokens_B1[first] + self.tokens_per_micro_batch, side="right")) - 1
-                last = max(last, first + 1)
-            else:
-                last = min(first + (self.micro_batch_size or num_proteins), num_proteins)
-            yield first, last
-            first = last
-
-
-def _micro_batch(batch: CorruptedBatch, numbers: np.ndarray, first: int, last: int) -> dict[str, torch.Tensor]:
-    enc_cu_seqlens = batch.enc_cu_seqlens[first : last + 1]
-    dec_cu_seqlens = batch.dec_cu_seqlens[first : last + 1]
-    enc, dec = slice(enc_cu_seqlens[0], enc_cu_seqlens[-1]), slice(dec_cu_seqlens[0], dec_cu_seqlens[-1])
-    arrays = {
-        "enc_tokens": batch.enc_tokens[enc],
-        "enc_cu_seqlens": enc_cu_seqlens - enc_cu_seqlens[0],
-        "dec_tokens": batch.dec_tokens[dec],
-        "dec_labels": batch.dec_labels[dec],
-        "dec_cu_seqlens": dec_cu_seqlens - dec_cu_seqlens[0],
-        "residue_mask": batch.residue_mask[dec],
-        "sample_numbers": numbers[first:last],
-    }
-    return {name: torch.from_numpy(array) for name, array in arrays.items()}

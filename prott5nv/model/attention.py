@@ -22,28 +22,45 @@ class Packing:
     ----------
     cu_seqlens_B1 : Tensor, shape=(B + 1,), dtype=int32
         Start of each protein, followed by the end of the last one.
+    num_tokens : int, optional
+        Number of tokens of all proteins.
+    max_length : int, optional
+        Upper limit of the number of tokens of a protein. If `num_tokens` and `max_length` are given, attention on a GPU
+        reads no lengths from it, so the host does not wait for the GPU.
 
     Attributes
     ----------
     cu_seqlens : Tensor, shape=(B + 1,), dtype=int32
         The given boundaries.
-    lengths : list of int, length B
-        Number of tokens of each protein.
-    max_length : int
-        Number of tokens of the longest protein; 0 if there are no proteins.
     """
 
-    def __init__(self, cu_seqlens_B1: Tensor) -> None:
+    def __init__(self, cu_seqlens_B1: Tensor, *, num_tokens: int | None = None, max_length: int | None = None) -> None:
         self.cu_seqlens = cu_seqlens_B1
-        self.lengths: list[int] = cu_seqlens_B1.diff().tolist()
-        self.max_length = max(self.lengths, default=0)
+        self._num_tokens = num_tokens
+        self._max_length = max_length
+
+    @cached_property
+    def lengths(self) -> list[int]:
+        """Number of tokens of each protein."""
+        lengths: list[int] = self.cu_seqlens.diff().tolist()
+        return lengths
+
+    @property
+    def num_tokens(self) -> int:
+        """Number of tokens of all proteins."""
+        return sum(self.lengths) if self._num_tokens is None else self._num_tokens
+
+    @property
+    def max_length(self) -> int:
+        """Number of tokens of the longest protein, or the given upper limit; 0 if there are no proteins."""
+        return max(self.lengths, default=0) if self._max_length is None else self._max_length
 
     @cached_property
     def positions_T(self) -> Tensor:
         """Position of each token within its protein, counted from 0: Tensor, shape=(T,), dtype=int64."""
         starts = self.cu_seqlens[:-1].long()
         lengths = self.cu_seqlens.diff().long()
-        tokens = torch.arange(sum(self.lengths), device=starts.device)
+        tokens = torch.arange(self.num_tokens, device=starts.device)
         return tokens - torch.repeat_interleave(starts, lengths, output_size=tokens.numel())
 
 
@@ -78,9 +95,14 @@ def packed_attention(
     Tensor, shape=(T, H, C)
         Attention output of each query token.
     """
-    if query_THC.is_cuda and query_THC.dtype != torch.float32 and torch.cuda.get_device_capability() >= (8, 0):
+    if _has_flash_attention(query_THC):
         return _flash_attention(query_THC, key_SHC, value_SHC, query_packing, key_packing, causal, dropout)
     return _attention_by_length(query_THC, key_SHC, value_SHC, query_packing, key_packing, causal, dropout)
+
+
+def _has_flash_attention(query: Tensor) -> bool:
+    # torch.compile knows the result of get_device_properties, but not that of get_device_capability.
+    return query.is_cuda and query.dtype != torch.float32 and torch.cuda.get_device_properties(query.device).major >= 8
 
 
 def _attention_by_length(

@@ -12,13 +12,14 @@ from types import FrameType
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.trainer.states import TrainerFn
 from megatron.core import parallel_state
-from torch import Tensor
 
+from prott5nv.data.micro_batch import MicroBatch
 from prott5nv.errors import ProtT5nvError
 from prott5nv.pretraining.checkpoint_files import (
     METRIC,
@@ -34,11 +35,12 @@ from prott5nv.pretraining.model import NotFiniteError, ProtT5nvModel
 
 logger = logging.getLogger(__name__)
 
+#: Metrics in the progress bar.
+SHOWN = ("loss", "residues_per_s", METRIC)
+
 _INTERRUPTED = 130  # exit code of a program that Ctrl-C ended
 
-CU_SEQLENS = ("enc_cu_seqlens", "dec_cu_seqlens")
-
-MicroBatches = list[dict[str, Tensor]]
+MicroBatches = list[MicroBatch]
 
 
 class StepProgressBar(TQDMProgressBar):
@@ -51,6 +53,8 @@ class StepProgressBar(TQDMProgressBar):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any) -> None:
         """Start at the step from which the run resumes."""
+        if trainer.strategy.root_device.type == "cuda":  # showing the metrics makes the host wait for the GPU
+            self._refresh_rate = trainer.log_every_n_steps
         self.train_progress_bar.reset(self.total_train_batches)
         self.train_progress_bar.initial = self.train_progress_bar.n = trainer.global_step
         self.train_progress_bar.set_description("Pretraining")
@@ -67,36 +71,64 @@ class StepProgressBar(TQDMProgressBar):
         """Return the metrics to show, without the version number of the logger."""
         metrics: dict[str, Any] = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)
-        return metrics
+        shown = {name: trainer.callback_metrics[name].item() for name in SHOWN if name in trainer.callback_metrics}
+        return {**shown, **metrics}
 
 
 class Throughput(Callback):
-    """Logs residues per second over all ranks, this rank's fraction of the matmul peak, and its memory."""
+    """Logs residues per second over all ranks, this rank's fraction of the matmul peak and of filler, and its memory.
+
+    On a GPU, the rates are means over the steps between two readings of the metrics.
+    """
+
+    _began: float | None = None
 
     def on_train_start(self, trainer: pl.Trainer, model: ProtT5nvModel) -> None:
         """Measure the matmul rate of this machine."""
         dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(trainer.precision, torch.float32)
         self._peak = matmul_peak(model.device, dtype)
+        self._restart()
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, model: ProtT5nvModel, batch: MicroBatches, batch_idx: int
     ) -> None:
         """Start the clock."""
-        self._start = time.perf_counter()
+        if self._began is None:
+            self._began = time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, model: ProtT5nvModel, outputs: Any, batch: MicroBatches, batch_idx: int
     ) -> None:
-        """Log the rates of this step."""
-        seconds = time.perf_counter() - self._start
-        encoder_lengths, decoder_lengths = (
-            [length for part in batch for length in part[name].diff().tolist()] for name in CU_SEQLENS
-        )
-        flops = training_flops(model.config, encoder_lengths, decoder_lengths)
-        flops /= parallel_state.get_tensor_model_parallel_world_size()
-        model.log("residues_per_s", model.encoder_tokens / seconds, prog_bar=True)
+        """Log the rates of the steps since the last reading."""
+        lengths_B2 = np.concatenate([part["lengths"] for part in batch] or [np.zeros((0, 2), dtype=np.int64)])
+        self._residues += model.encoder_tokens
+        self._flops += training_flops(model.config, *lengths_B2.T.tolist())
+        self._own_tokens += int(lengths_B2.sum())
+        self._computed_tokens += sum(len(part["enc_tokens"]) + len(part["dec_tokens"]) for part in batch)
+        if not model.reads_device or self._began is None:
+            return
+        if model.device.type == "cuda":
+            torch.cuda.synchronize(model.device)
+        seconds = time.perf_counter() - self._began
+        flops = self._flops / parallel_state.get_tensor_model_parallel_world_size()
+        model.log("residues_per_s", self._residues / seconds)
         model.log("fraction_of_matmul_peak", flops / seconds / self._peak)
+        model.log("fraction_of_filler", 1 - self._own_tokens / max(1, self._computed_tokens))
         model.log("memory_gb", peak_memory_bytes(model.device) / 1e9)
+        self._restart()
+
+    def on_validation_start(self, trainer: pl.Trainer, model: ProtT5nvModel) -> None:
+        """Leave the validation out of the rates."""
+        self._restart()
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, model: ProtT5nvModel, checkpoint: dict[str, Any]) -> None:
+        """Leave the writing of a checkpoint out of the rates."""
+        self._restart()
+
+    def _restart(self) -> None:
+        self._began = None
+        self._residues = self._flops = 0.0
+        self._own_tokens = self._computed_tokens = 0
 
 
 def peak_memory_bytes(device: torch.device) -> int:
@@ -174,7 +206,7 @@ class Checkpoints(Callback):
         """Save the state before a loss that is NaN or infinite, so that the user can examine it."""
         if isinstance(exception, NotFiniteError):
             # This name does not match the pattern of checkpoints, so the file is neither resumed from nor deleted.
-            path = self.folder / f"not-finite-{checkpoint_name(trainer.global_step)}"
+            path = self.folder / f"not-finite-{checkpoint_name(exception.step)}"
             trainer.save_checkpoint(path)
             logger.info("the state before that step: %s", path)
 

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from prott5nv.data.dataset import GlobalBatchSampler, PretrainingDataset
 from prott5nv.data.memmap import CSVDataset
+from prott5nv.data.micro_batch import MicroBatch
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.text import counted
 from prott5nv.model.config import ModelConfig
@@ -39,7 +40,7 @@ class StepDataset(Dataset):
     def __init__(self, samples: PretrainingDataset):
         self.samples = samples
 
-    def __getitems__(self, sample_numbers: Sequence[int]) -> list[dict[str, torch.Tensor]] | ProtT5nvError:
+    def __getitems__(self, sample_numbers: Sequence[int]) -> list[MicroBatch] | ProtT5nvError:
         """Return the micro-batches of these samples, or the error that reading them raised."""
         try:
             return self.samples.__getitems__(sample_numbers)

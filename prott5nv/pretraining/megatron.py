@@ -43,6 +43,8 @@ from megatron.core.utils import init_method_normal, scaled_init_method_normal
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from prott5nv.data.corruption import max_targets
+from prott5nv.data.micro_batch import MicroBatch
 from prott5nv.errors import ProtT5nvError
 from prott5nv.model.attention import Packing, packed_attention
 from prott5nv.model.config import ModelConfig
@@ -290,6 +292,8 @@ class MegatronProtT5(MegatronModule):
             init_method=decoder_config.init_method,
             skip_weight_param_allocation=True,  # its weight is the word table
         )
+        self._max_encoder_length = config.seq_length
+        self._max_decoder_length = max_targets(config.seq_length, config.masked_lm_prob)
         if recompute:  # with PyTorch's function, because Megatron's needs CUDA
             for layer in (*self.encoder.layers, *self.decoder.layers):
                 layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
@@ -337,21 +341,26 @@ class MegatronProtT5(MegatronModule):
         )
         return decoded
 
-    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+    def forward(self, batch: MicroBatch) -> Tensor:
         """Compute the logits of each target token.
 
         Parameters
         ----------
-        batch : dict of Tensor
-            A micro-batch of :class:`~prott5nv.data.dataset.PretrainingDataset`.
+        batch : MicroBatch
 
         Returns
         -------
         Tensor, shape=(S, V)
             This tensor-parallel rank's shard of the vocabulary.
         """
-        encoder_packing = Packing(batch["enc_cu_seqlens"])
-        decoder_packing = Packing(batch["dec_cu_seqlens"])
+        # Upper limits in place of the lengths of this batch, which the host would have to read from the GPU. They are
+        # the same for all batches, so compiled layers are not compiled again.
+        encoder_packing = Packing(
+            batch["enc_cu_seqlens"], num_tokens=len(batch["enc_tokens"]), max_length=self._max_encoder_length
+        )
+        decoder_packing = Packing(
+            batch["dec_cu_seqlens"], num_tokens=len(batch["dec_tokens"]), max_length=self._max_decoder_length
+        )
         hidden = self.encode(batch["enc_tokens"], encoder_packing)
         decoded = self.decode(batch["dec_tokens"], decoder_packing, hidden, encoder_packing)
         logits: Tensor = self.tokens_head(decoded, weight=self.embedding.word_embeddings.weight)[0]

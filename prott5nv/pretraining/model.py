@@ -17,6 +17,7 @@ import prott5nv.pretraining.quiet_imports  # noqa: F401  # comes before Megatron
 
 # isort: split
 import lightning.pytorch as pl
+import numpy as np
 import torch
 import torch.distributed as dist
 from lightning.pytorch.trainer.states import TrainerFn
@@ -26,24 +27,41 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from prott5nv.data.dataset import PretrainingDataset
+from prott5nv.data.micro_batch import MicroBatch
 from prott5nv.errors import ProtT5nvError
 from prott5nv.pretraining.checkpoint_files import plain
 from prott5nv.pretraining.config import as_dict
 from prott5nv.pretraining.loader import check_records, raise_together, split_dataset, step_loader
-from prott5nv.pretraining.losses import SUMS, LossSpikes, metrics_from_sums, token_losses
+from prott5nv.pretraining.losses import SUMS, StepChecks, in_float64, metrics_from_sums, token_losses
 from prott5nv.pretraining.network import NetworkModel
-from prott5nv.pretraining.parallel import all_reduce_gradients, clip_gradients, gather_lists
+from prott5nv.pretraining.optimizers import skips_on_device
+from prott5nv.pretraining.parallel import all_reduce_gradients, clip_gradients, sum_on_hosts
 from prott5nv.pretraining.resume import check_resumable, check_training_state, loops_at
 from prott5nv.pretraining.tensor_parallel import gather_shards, map_optimizer_state, map_state, own_shard, whole_shape
 
 logger = logging.getLogger(__name__)
 
 #: The micro-batches of this rank for one optimizer step, or the error that reading them raised.
-StepInput = list[dict[str, Tensor]] | ProtT5nvError
+StepInput = list[MicroBatch] | ProtT5nvError
+
+
+#: Devices that the host reads from in every step.
+HOST_DEVICES: tuple[str, ...] = ("cpu", "mps")
 
 
 class NotFiniteError(ProtT5nvError):
-    """The loss of a step is infinite or not a number."""
+    """The loss of a step is infinite or not a number.
+
+    Parameters
+    ----------
+    message : str
+    step : int
+        The step. It and all later steps have not been applied.
+    """
+
+    def __init__(self, message: str, step: int):
+        super().__init__(message)
+        self.step = step
 
 
 class ProtT5nvModel(NetworkModel):
@@ -65,11 +83,12 @@ class ProtT5nvModel(NetworkModel):
         self._sums = torch.zeros(len(SUMS), dtype=torch.float64)  # of a validation, which has millions of tokens
         self._validation_error: ProtT5nvError | None = None  # of this rank only
         deviations = self.cfg.get("skip_loss_spikes")
-        self._spikes = LossSpikes(math.inf if deviations is None else float(deviations))
+        self._checks = StepChecks(math.inf if deviations is None else float(deviations))
         self._validated_step: int | None = None
         self.stop_requested = False  # a signal has reached this rank
         self.stopping = False  # all ranks have agreed to stop
-        self.encoder_tokens = 0  # of the last step, over all ranks
+        self.reads_device = True  # whether the host may read from the device in this step
+        self.encoder_tokens = 0.0  # of the last step, over all ranks
 
     # ------------------------------------------------------------------ data
 
@@ -123,7 +142,7 @@ class ProtT5nvModel(NetworkModel):
 
     # ------------------------------------------------------------------ steps
 
-    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+    def forward(self, batch: MicroBatch) -> Tensor:
         """Return the logits of each target token.
 
         See :meth:`prott5nv.pretraining.megatron.MegatronProtT5.forward`.
@@ -131,8 +150,14 @@ class ProtT5nvModel(NetworkModel):
         return cast(Tensor, self.built(batch))
 
     def training_step(self, step_input: StepInput, batch_idx: int) -> None:
-        """Take one optimizer step over the micro-batches of this rank."""
+        """Take one optimizer step over the micro-batches of this rank.
+
+        On a GPU, nothing is read from it here, so that it never waits for the host. Whether the step is applied is
+        decided there, and the host reads the decisions every ``trainer.log_every_n_steps`` steps.
+        """
         optimizer, scheduler = self.optimizers(), self.lr_schedulers()
+        step = self.trainer.global_step
+        self.reads_device = self.device.type in HOST_DEVICES or (step + 1) % self.trainer.log_every_n_steps == 0
         self._seed_dropout()
         micro_batches, num_targets = self._agree_on_targets(step_input)
         sums = torch.zeros(len(SUMS), device=self.device)
@@ -143,18 +168,23 @@ class ProtT5nvModel(NetworkModel):
         all_reduce_gradients(self.built.parameters())
         self._reduce(sums)
         metrics = metrics_from_sums(sums, prefix="train")
-        if not math.isfinite(metrics["train_loss"]):
-            raise self._not_finite(micro_batches)
-        if self._is_spike(metrics["train_loss"], micro_batches):
+        skips = self._checks.add(step, metrics["train_loss"])
+        if self._reads_later(optimizer.optimizer):
+            optimizer.optimizer.found_inf = skips.float()
+        elif self._read_checks():
             # Without gradients the step counts, but leaves the weights and the optimizer's moments as they are.
             optimizer.zero_grad()
-        self.log("lr", scheduler.get_last_lr()[0])
+        self.log("loss", metrics.pop("train_loss"))  # Lightning would read a metric of its progress bar in every step
+        self.log_dict(metrics)
+        if self.cfg.get("skip_loss_spikes") is not None:
+            self.log("skipped_step", skips.float())
+        if self.reads_device:
+            self.log("lr", scheduler.get_last_lr()[0])
         optimizer.step()
         scheduler.step()
         optimizer.zero_grad()
-        self.encoder_tokens = int(sums[SUMS.index("encoder_tokens")])
-        self.log("loss", metrics.pop("train_loss"), prog_bar=True)
-        self.log_dict(metrics)
+        if self.reads_device:
+            self._read_checks()
 
     def on_train_start(self) -> None:
         """Set Lightning's counters to the step, and let a validation follow that the last step has missed."""
@@ -174,13 +204,24 @@ class ProtT5nvModel(NetworkModel):
         max_norm = float(self.cfg.get("gradient_clip_val") or math.inf)
         self.log("grad_norm", clip_gradients(list(self.built.parameters()), max_norm))
 
+    def on_validation_start(self) -> None:
+        """Stop if the loss of a training step was not finite."""
+        super().on_validation_start()
+        self._read_checks()
+
+    def on_train_end(self) -> None:
+        """Stop if the loss of one of the last steps was not finite."""
+        super().on_train_end()
+        self._read_checks()
+
     def validation_step(self, step_input: StepInput, batch_idx: int) -> None:
         """Add up the losses; the end of the epoch divides them by the number of tokens."""
         if isinstance(step_input, ProtT5nvError):
             self._validation_error = self._validation_error or step_input
             return
         for batch in step_input:
-            self._sums += self._losses(batch)[1].double().cpu()
+            sums = in_float64(self._losses(batch)[1])
+            self._sums = self._sums.to(sums.device) + sums
 
     test_step = validation_step
 
@@ -200,10 +241,9 @@ class ProtT5nvModel(NetworkModel):
         self._sums.zero_()
         self._reduce(sums)
         metrics = metrics_from_sums(sums, prefix)
-        self.log(f"{prefix}_residue_perplexity", metrics.pop(f"{prefix}_residue_perplexity"), prog_bar=True)
         self.log_dict(metrics)
 
-    def _losses(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def _losses(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
         return token_losses(self(batch), batch)
 
     def _seed_dropout(self) -> None:
@@ -219,66 +259,78 @@ class ProtT5nvModel(NetworkModel):
         if parallel_state.get_data_parallel_world_size() > 1:
             dist.all_reduce(tensor, group=parallel_state.get_data_parallel_group())
 
-    def _agree_on_targets(self, step_input: StepInput) -> tuple[list[dict[str, Tensor]], Tensor]:
+    def _agree_on_targets(self, step_input: StepInput) -> tuple[list[MicroBatch], float]:
         """Return this rank's micro-batches, and the number of target tokens in the global batch.
 
         The same exchange tells all ranks if one of them could not read its proteins or has been asked to stop.
         """
         error = step_input if isinstance(step_input, ProtT5nvError) else None
         micro_batches = [] if isinstance(step_input, ProtT5nvError) else step_input
-        num_targets = sum(len(batch["dec_labels"]) for batch in micro_batches)
-        counts = torch.tensor([num_targets, error is not None, self.stop_requested], dtype=torch.float32)
-        counts = counts.to(self.device)
-        if dist.get_world_size() > 1:
-            dist.all_reduce(counts)
-        _, num_errors, num_stops = counts.tolist()
+        lengths = [batch["lengths"].sum(axis=0) for batch in micro_batches]
+        own_encoder_tokens, own_targets = sum(lengths, np.zeros(2)).tolist()
+        counts = [own_encoder_tokens, own_targets, float(error is not None), float(self.stop_requested)]
+        encoder_tokens, targets, num_errors, num_stops = sum_on_hosts(counts)
         if num_errors:
             raise_together(error)
         self.stopping = num_stops > 0
-        return micro_batches, counts[0] / parallel_state.get_tensor_model_parallel_world_size()
+        copies = parallel_state.get_tensor_model_parallel_world_size()  # ranks that hold the same proteins
+        self.encoder_tokens = encoder_tokens / copies
+        return micro_batches, targets / copies
 
-    def _is_spike(self, loss: float, micro_batches: list[dict[str, Tensor]]) -> bool:
-        """Return whether to skip the step. The first rank decides, because the last bit may differ on the others."""
-        # The window is kept even if nothing is skipped, so that a resumed run can switch skipping on.
-        is_spike = self._spikes.add(loss)
-        if self.cfg.get("skip_loss_spikes") is None:
-            return False
-        is_spike = bool(self.trainer.strategy.broadcast(is_spike))
-        if is_spike:
-            logger.info(
-                "step %d is skipped: its loss of %.4f is far above the recent losses; the batch holds %s",
-                self.trainer.global_step,
-                loss,
-                self._record_names(micro_batches),
-            )
-        self.log("skipped_step", float(is_spike))
-        return is_spike
+    def _reads_later(self, optimizer: torch.optim.Optimizer) -> bool:
+        """Return whether the decision about a step is applied on the device, and read by the host later.
 
-    def _not_finite(self, micro_batches: list[dict[str, Tensor]]) -> NotFiniteError:
-        return NotFiniteError(
-            f"the loss is not finite at step {self.trainer.global_step}, so training stops before the weights change; "
-            f"the batch holds {self._record_names(micro_batches)}. Lower model.optim.lr or use trainer.precision=32 in "
-            "a run with another name="
-        )
+        With fp16, the gradient scaler waits for the GPU in every step anyway.
+        """
+        deferred = self.device.type not in HOST_DEVICES and self.trainer.precision != "16-mixed"
+        return deferred and skips_on_device(optimizer)
 
-    def _record_names(self, micro_batches: list[dict[str, Tensor]]) -> str:
-        """Return the first names of the records in the global batch; all ranks call this together."""
+    def _read_checks(self) -> bool:
+        """Read the decisions about the last steps, and return whether the newest step is skipped as a spike.
+
+        Raises
+        ------
+        NotFiniteError
+            If the loss of a step is not finite.
+        """
+        verdicts = self._checks.read()
+        for verdict in verdicts:
+            names = self._record_names(verdict.step) if verdict.failed or verdict.spike else ""
+            if verdict.failed:
+                raise NotFiniteError(
+                    f"the loss is not finite at step {verdict.step}, so training stops before the weights change; "
+                    f"the batch holds {names}. Lower model.optim.lr or use trainer.precision=32 in a run with another "
+                    "name=",
+                    verdict.step,
+                )
+            if verdict.spike:
+                logger.info(
+                    "step %d is skipped: its loss of %.4f is far above the recent losses; the batch holds %s",
+                    verdict.step,
+                    verdict.loss,
+                    names,
+                )
+        return bool(verdicts) and verdicts[-1].spike
+
+    def _record_names(self, step: int) -> str:
+        """Return the first names of the records in the global batch of a step."""
+        size = self.cfg.global_batch_size
         samples = self.trainer.train_dataloader.dataset.samples
-        numbers = [number for batch in micro_batches for number in batch["sample_numbers"].tolist()]
-        names = gather_lists(samples.record_names(numbers))
-        return ", ".join(names[:20]) + (" ..." if len(names) > 20 else "")
+        names = samples.record_names(range(step * size, min((step + 1) * size, step * size + 20)))
+        return ", ".join(names) + (" ..." if size > len(names) else "")
 
     # ------------------------------------------------------------------ checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Gather the tensor-parallel shards, add what resuming needs, and leave only tensors and plain data."""
+        self._read_checks()
         self._map_tensors(checkpoint, gather_shards)
         for name in ("loops", "hparams_name", "hparams_type"):  # the step determines the loops
             checkpoint.pop(name, None)
         checkpoint["hyper_parameters"] = {"cfg": as_dict(self.cfg)}
         checkpoint["prott5nv"] = {
             **self._description(),
-            "recent_losses": list(self._spikes.recent),
+            "recent_losses": self._checks.recent.tolist(),
             "validated_step": self._validated_step,
         }
         content = plain(checkpoint)
@@ -301,7 +353,7 @@ class ProtT5nvModel(NetworkModel):
         for state in checkpoint["lr_schedulers"]:
             state["max_steps"] = self.trainer.max_steps
         self._map_tensors(checkpoint, own_shard)
-        self._spikes.recent.extend(checkpoint["prott5nv"]["recent_losses"])
+        self._checks.recent = torch.tensor(checkpoint["prott5nv"]["recent_losses"], dtype=torch.float64)
         self._validated_step = checkpoint["prott5nv"].get("validated_step")
 
     def _description(self) -> dict[str, Any]:

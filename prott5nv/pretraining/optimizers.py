@@ -31,7 +31,14 @@ class BatchedMuon(torch.optim.Muon):
         Data type in which the matrices are orthogonalized.
     **settings
         See ``torch.optim.Muon``.
+
+    Attributes
+    ----------
+    found_inf : Tensor, shape=(), dtype=float32, or None
+        If it is 1, a step changes nothing. This is how fused AdamW skips steps without reading the decision from a GPU.
     """
+
+    found_inf: Tensor | None = None
 
     def __init__(self, params: Iterable[nn.Parameter], *, dtype: torch.dtype = torch.bfloat16, **settings: Any):
         super().__init__(params, **settings)
@@ -69,13 +76,22 @@ class BatchedMuon(torch.optim.Muon):
             if "momentum_buffer" not in self.state[parameter]:
                 self.state[parameter]["momentum_buffer"] = torch.zeros_like(gradient)
         buffers = [self.state[parameter]["momentum_buffer"] for parameter in parameters]
+        if self.found_inf is not None:  # lerp of a buffer with itself leaves it as it is
+            skips = self.found_inf > 0
+            gradients = [buffer.where(skips, grad) for buffer, grad in zip(buffers, gradients, strict=True)]
         torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])
         updates = torch._foreach_lerp(gradients, buffers, group["momentum"])
         matrices_PRC = torch.stack(updates).to(self._dtype)
         directions_PRC = orthogonalize(matrices_PRC, group["ns_coefficients"], group["ns_steps"], group["eps"])
         rate = 0.2 * math.sqrt(max(parameters[0].shape)) * group["lr"]  # the steps are as large as AdamW's
-        torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
-        torch._foreach_add_(parameters, directions_PRC.to(parameters[0].dtype).unbind(), alpha=-rate)
+        decay = group["lr"] * group["weight_decay"]
+        directions_PRC = directions_PRC.to(parameters[0].dtype)
+        if self.found_inf is None:
+            torch._foreach_mul_(parameters, 1 - decay)
+            torch._foreach_add_(parameters, directions_PRC.unbind(), alpha=-rate)
+        else:
+            torch._foreach_mul_(parameters, 1 - decay * (1 - self.found_inf))
+            torch._foreach_add_(parameters, (directions_PRC * (rate * (self.found_inf - 1))).unbind())
 
 
 def orthogonalize(matrices_PRC: Tensor, coefficients: Sequence[float], num_iterations: int, eps: float) -> Tensor:
@@ -121,13 +137,21 @@ class MuonAdamW(torch.optim.Optimizer):
     muon : BatchedMuon
     adamw : torch.optim.AdamW
 
+    Attributes
+    ----------
+    found_inf : Tensor, shape=(), dtype=float32, or None
+        If it is 1, a step changes nothing.
+
     References
     ----------
     Jordan et al. (2024), Muon: an optimizer for hidden layers in neural networks; Liu et al. (2025), Muon is scalable
     for LLM training.
     """
 
+    found_inf: Tensor | None = None
+
     def __init__(self, muon: torch.optim.Optimizer, adamw: torch.optim.Optimizer):
+        self.adamw = adamw
         self._parts = [(muon, len(muon.param_groups)), (adamw, len(adamw.param_groups))]
         super().__init__([*muon.param_groups, *adamw.param_groups], {})
 
@@ -148,9 +172,16 @@ class MuonAdamW(torch.optim.Optimizer):
         for optimizer, num_groups in self._parts:
             # Loading a checkpoint replaces the groups and the state, so they are passed on at each step.
             optimizer.param_groups, optimizer.state = self.param_groups[first : first + num_groups], self.state
+            optimizer.found_inf = self.found_inf  # type: ignore[attr-defined]  # PyTorch's own stubs lack it
             optimizer.step()
             first += num_groups
         return loss
+
+
+def skips_on_device(optimizer: torch.optim.Optimizer) -> bool:
+    """Return whether the optimizer skips a step if its attribute ``found_inf`` is a tensor with the value 1."""
+    adamw = optimizer.adamw if isinstance(optimizer, MuonAdamW) else optimizer
+    return isinstance(adamw, torch.optim.AdamW) and bool(adamw.defaults["fused"])
 
 
 def parameter_groups(named_parameters: Iterable[tuple[str, nn.Parameter]], optimizer: str) -> list[list[nn.Parameter]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterable
-from typing import Any
+from functools import cache
 
 import torch
 import torch.distributed as dist
@@ -75,13 +75,30 @@ def _all_reduce(grads: list[Tensor], group: dist.ProcessGroup) -> None:
         grad.copy_(reduced.view_as(grad))
 
 
-def gather_lists(items: list[Any]) -> list[Any]:
-    """Return the items of all data-parallel ranks, in the order of the ranks."""
-    group = parallel_state.get_data_parallel_group()
-    lists: list[list[Any]] = [items] * group.size()
-    if group.size() > 1:
-        dist.all_gather_object(lists, items, group=group)
-    return [item for part in lists for item in part]
+def sum_on_hosts(values: list[float]) -> list[float]:
+    """Sum numbers over all processes without their GPUs, so that no host waits for its GPU.
+
+    All ranks call this together.
+
+    Parameters
+    ----------
+    values : list of float
+
+    Returns
+    -------
+    list of float
+    """
+    if dist.get_world_size() == 1:
+        return values
+    total = torch.tensor(values, dtype=torch.float64)
+    dist.all_reduce(total, group=_host_group())
+    summed: list[float] = total.tolist()
+    return summed
+
+
+@cache
+def _host_group() -> dist.ProcessGroup | None:
+    return None if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
 
 
 def clip_gradients(parameters: list[nn.Parameter], max_norm: float) -> Tensor:

@@ -26,6 +26,7 @@ TENSORS = {
     "dec_cu_seqlens": torch.int32,
     "residue_mask": torch.bool,
     "sample_numbers": torch.int64,
+    "lengths": np.dtype("int64"),  # an array of NumPy, which stays in host memory
 }
 
 
