@@ -13,35 +13,43 @@ from prott5nv.io.text import counted
 
 
 @click.command()
-@click.argument("store", metavar="STORE.h5")
+@click.argument("store", metavar="STORE")
 @click.option("-o", "--output", type=options.NewFile(".html", ".png", others=False), metavar="FILE",
               help="File to write: an interactive page (.html) or a picture (.png). The default is "
-              "STORE.html.")  # fmt: skip
-@click.option("--color-by", metavar="TSV",
-              help="Tab-separated table that sets the colours. It has a header line, accessions in the first column, "
-              "and labels or numbers in the second. The page shows further columns when you point at a "
-              "protein.")  # fmt: skip
+              "name of STORE with the suffix .html.")  # fmt: skip
+@click.option("--color-by", metavar="TABLE",
+              help="TSV or CSV table that sets the colours, such as one that UniProt offers for download. It has a "
+              "header line, and one column with accessions, entry names or full ids. The page shows and searches all "
+              "columns.")  # fmt: skip
+@click.option("--column", metavar="NAME",
+              help="Column of TABLE that holds the labels or numbers. The default is the first with 2 to 20 different "
+              "values, or else the first.")  # fmt: skip
 @click.option("--method", type=click.Choice(["pca", "umap"]), default="pca", show_default=True,
               help="Projection to two dimensions. pca shows the two directions of largest variance. umap keeps similar "
               "proteins together, and distances between groups have no meaning; it also needs the extra "
               "umap.")  # fmt: skip
 @options.overwrite
-def command(store: str, output: Path | None, color_by: str | None, method: str, overwrite: bool) -> None:
+def command(
+    store: str, output: Path | None, color_by: str | None, column: str | None, method: str, overwrite: bool
+) -> None:
     """Plot proteins as points. Proteins with similar embeddings are close together.
 
-    STORE.h5 is a file that prott5nv embed wrote. Each protein is represented by the mean of its rows,
-    or by its pooled vector if the file has one. The command needs the extra plot.
+    STORE is an .h5, .npz or .parquet file that prott5nv embed wrote. Each protein is represented by the mean of its
+    rows, or by its pooled vector if the file has one. The command needs the extra plot.
 
-    The HTML page works without a network. You can search for a protein, zoom, and point at a protein to read its name
-    and labels. Click a label in the legend to hide its proteins. More than 18 different numbers get a colour scale. Of
-    more than 18 different texts, the 18 most frequent get a colour each, and the others are grey.
+    The HTML page works without a network. You can search in all columns, zoom, point at a protein to read its name and
+    labels, and click on it to list them. Click a label in the legend to hide its proteins. Up to 8 labels differ in
+    colour, and up to 24 in colour and shape. More different numbers get a colour scale. Of more different texts, the 24
+    most frequent are shown, and the others are grey.
 
     \b
     Examples:
       prott5nv plot proteins.h5
       prott5nv plot proteins.h5 --color-by families.tsv -o families.png
-      prott5nv plot proteins.h5 --color-by lengths.tsv --method umap
+      prott5nv plot proteins.h5 --color-by uniprot.tsv.gz --column Organism --method umap
     """
+    if column is not None and color_by is None:
+        raise click.UsageError("--column names a column of the table that --color-by gives")
     output = output or Path(store).with_suffix(".html")
     check_outputs([output], [store, color_by], overwrite=overwrite)
     if method == "umap":
@@ -55,15 +63,20 @@ def command(store: str, output: Path | None, color_by: str | None, method: str, 
 
     require_library(output)
     with EmbeddingStore(store) as opened:
-        keys, pooled_ND = pooled_embeddings(opened)
-    labels = read_labels(color_by, keys) if color_by else None
+        proteins, pooled_ND = pooled_embeddings(opened)
+        name, sha256 = (opened.attributes.get(attribute, "") for attribute in ("model_name", "model_sha256"))
+    model = f"{name} {sha256[:8]}".strip() or "unknown"
+    labels = read_labels(color_by, proteins, column) if color_by else None
+    if labels and column is None and labels.columns:
+        choices = ", ".join(header for header, _ in labels.columns)
+        options.note(f"coloured by {labels.title}; --column chooses another: {choices}")
     if method == "umap":
         points_N2, axes = umap_points(pooled_ND), ["UMAP 1", "UMAP 2"]
     else:
         points_N2, explained = principal_components(pooled_ND)
         axes = [f"PC{number} ({fraction:.0%} of the variance)" for number, fraction in enumerate(explained, 1)]
     if output.suffix == ".png":
-        write_png(output, points_N2, axes, labels)
+        write_png(output, points_N2, axes, labels, model=model)
     else:
-        write_html(output, keys, points_N2, axes, labels)
-    options.report_written(output, counted(len(keys), "protein"))
+        write_html(output, proteins, points_N2, axes, labels, model=model)
+    options.report_written(output, f"{counted(len(proteins), 'protein')}, model {model}")

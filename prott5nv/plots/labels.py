@@ -15,18 +15,17 @@ import numpy as np
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.cleaning import is_missing
 from prott5nv.io.delimited import DelimitedTable
+from prott5nv.io.record import accession
 from prott5nv.io.source import open_source, source_name
 
 UNKNOWN = "unknown"
 GREY = "#bbbbbb"
 # Okabe and Ito (2008): distinct for readers with the common forms of colour blindness.
-_FEW_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#000000")
-# Matplotlib's tab20 without its greys. No 18 colours are distinct for everyone, so these groups also differ in shape.
-_MANY_COLOURS = (
-    *("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#bcbd22", "#17becf"),
-    *("#aec7e8", "#ffbb78", "#98df8a", "#ff9896", "#c5b0d5", "#c49c94", "#f7b6d2", "#dbdb8d", "#9edae5"),
-)
+_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#000000")
+# No more colours are distinct for everyone, so further groups use the same colours with other shapes.
 _SHAPES = ("circle", "diamond", "square")
+_MOST_GROUPS = len(_COLOURS) * len(_SHAPES)
+_MOST_GROUPS_BY_DEFAULT = 20
 # Matplotlib's viridis.
 SCALE = (
     *("#440154", "#482878", "#3e4989", "#31688e", "#26828e"),
@@ -100,18 +99,22 @@ class Colouring:
     values: list[float] = field(default_factory=list)
 
 
-def read_labels(path: str | os.PathLike[str], keys: Sequence[str]) -> Labels:
-    """Read one label per protein from a TSV or CSV file, gzipped or not.
+def read_labels(path: str | os.PathLike[str], proteins: Sequence[tuple[str, str]], column: str | None = None) -> Labels:
+    """Read one label per protein from a TSV or CSV file, gzipped or not, such as one that UniProt offers.
 
-    The file has a header line. The first column holds accessions, the second the labels; further columns appear in the
-    hover text. A label that is empty or a word such as ``NA`` is unknown.
+    The file has a header line. The ids are in the column that names most of the proteins: by accession, by entry name
+    such as ``HBA_HUMAN``, or by full id. All other columns appear in the hover text. A label that is empty or a word
+    such as ``NA`` is unknown.
 
     Parameters
     ----------
     path : str or PathLike
         The file or pipe, or ``-`` for standard input.
-    keys : sequence of str
-        Accessions of the N proteins, in the order of the result.
+    proteins : sequence of tuple of (str, str)
+        Accession and original id of each of the N proteins, in the order of the result.
+    column : str, optional
+        Header of the label column. By default it is the first column with 2 to 20 different labels, some of them
+        shared, or else the first column of all.
 
     Returns
     -------
@@ -120,35 +123,84 @@ def read_labels(path: str | os.PathLike[str], keys: Sequence[str]) -> Labels:
     Raises
     ------
     ProtT5nvError
-        If the file is not a readable table of two or more columns, an accession has two labels, or no accession is
-        among `keys`.
+        If the file is not a readable table of two or more columns, it has no such column, a protein has two labels, or
+        no column names the proteins.
     """
     name = source_name(path)
-    row_of_key: dict[str, list[str]] = {}
+    number_of_name = _numbers_by_name(proteins)
+    # Of a large table, only rows that may be about one of the proteins are kept.
+    rows: list[tuple[int, list[str]]] = []
     with open_source(path) as stream:
         table = DelimitedTable(stream, name)
         if len(table.columns) < 2:
             raise ProtT5nvError(f"{name}: line {table.header_line} has no second column; separate columns with a tab")
         for line, cells in table:
-            if row_of_key.setdefault(cells[0], cells)[1] != cells[1]:
-                raise ProtT5nvError(f"{name}: line {line}: {cells[0]} has another label on an earlier line")
-    if not row_of_key.keys() & set(keys):
-        raise ProtT5nvError(f"{name}: none of its accessions is among the proteins, such as {keys[0]}")
+            if any(_find(cell, number_of_name) is not None for cell in cells):
+                rows.append((line, cells))
+    if not rows:
+        raise ProtT5nvError(f"{name}: none of its accessions is among the proteins, such as {proteins[0][0]}")
+    matches = [
+        len({_find(cells[index], number_of_name) for _, cells in rows} - {None}) for index in range(len(table.columns))
+    ]
+    ids = matches.index(max(matches))
+    choices = [header for index, header in enumerate(table.columns) if index != ids]
+    if column is not None and column not in choices:
+        raise ProtT5nvError(f"{name}: no column {column!r}; choose one of {', '.join(choices)}")
 
-    def column(index: int) -> list[str]:
-        rows = (row_of_key.get(key, []) for key in keys)
-        return [row[index] if row else "" for row in rows]
+    row_of_protein: dict[int, list[str]] = {}
+    first_difference: dict[int, tuple[int, str]] = {}
+    for line, cells in rows:
+        if (number := _find(cells[ids], number_of_name)) is None:
+            continue
+        first = row_of_protein.setdefault(number, cells)
+        for index, (cell, other) in enumerate(zip(cells, first, strict=True)):
+            if cell != other:
+                first_difference.setdefault(index, (line, cells[ids]))
+    texts = {
+        index: [row_of_protein[number][index] if number in row_of_protein else "" for number in range(len(proteins))]
+        for index in range(len(table.columns))
+        if index != ids
+    }
+    chosen = table.columns.index(column) if column is not None else _first_with_groups(texts)
+    if chosen in first_difference:
+        line, protein = first_difference[chosen]
+        raise ProtT5nvError(f"{name}: line {line}: {protein} has another label on an earlier line")
+    others = [(table.columns[index], cells) for index, cells in texts.items() if index != chosen]
+    labels = [UNKNOWN if is_missing(text) else text for text in texts[chosen]]
+    return Labels(table.columns[chosen], labels, others)
 
-    _, title, *others = table.columns
-    columns = [(header, column(index)) for index, header in enumerate(others, 2)]
-    return Labels(title, [UNKNOWN if is_missing(text) else text for text in column(1)], columns)
+
+def _numbers_by_name(proteins: Sequence[tuple[str, str]]) -> dict[str, int]:
+    """Return the number of each protein by accession, full id and UniProt's entry name."""
+    numbers = {key: number for number, (key, _) in enumerate(proteins)}
+    for number, (_, original_id) in enumerate(proteins):
+        numbers.setdefault(original_id, number)
+        if original_id.startswith(("sp|", "tr|")):
+            numbers.setdefault(original_id.rpartition("|")[2], number)
+    return numbers
+
+
+def _find(cell: str, number_of_name: dict[str, int]) -> int | None:
+    """Return the number of the protein that a cell names; None if it names none."""
+    number = number_of_name.get(cell)
+    return number if number is not None else number_of_name.get(accession(cell))
+
+
+def _first_with_groups(texts: dict[int, list[str]]) -> int:
+    """Return the first column with a few different labels, some of them shared; the first of all if there is none."""
+    for index, cells in texts.items():
+        known = [cell for cell in cells if not is_missing(cell)]
+        if 2 <= len(set(known)) <= _MOST_GROUPS_BY_DEFAULT and len(set(known)) < len(known):
+            return index
+    return next(iter(texts))
 
 
 def choose_colours(labels: Labels) -> Colouring:
     """Give each label a colour.
 
-    If there are more distinct labels than colours and all of them are numbers, they form a colour scale. If they are
-    texts, the most frequent ones get a colour each, and the others share a grey group. Unknown labels are grey, too.
+    Up to 8 labels differ in colour, and up to 24 in colour and shape. If there are more and all of them are numbers,
+    they form a colour scale. If they are texts, the 24 most frequent ones are groups, and the others share a grey
+    group. Unknown labels are grey, too.
 
     Parameters
     ----------
@@ -169,21 +221,19 @@ def choose_colours(labels: Labels) -> Colouring:
     """
     counts = Counter(text for text in labels.texts if text != UNKNOWN)
     by_frequency = sorted(counts, key=lambda text: (-counts[text], text))
-    if len(by_frequency) > len(_MANY_COLOURS):
+    if len(by_frequency) > _MOST_GROUPS:
         try:
             return _on_a_scale([float("nan") if text == UNKNOWN else float(text) for text in labels.texts])
         except ValueError:
             pass
-    few = len(by_frequency) <= len(_FEW_COLOURS)
-    palette = _FEW_COLOURS if few else _MANY_COLOURS
     groups = [
-        Group(text, colour, _SHAPES[0] if few else _SHAPES[number % len(_SHAPES)], counts[text])
-        for number, (text, colour) in enumerate(zip(by_frequency, palette, strict=False))
+        Group(text, _COLOURS[number % len(_COLOURS)], _SHAPES[number // len(_COLOURS)], counts[text])
+        for number, text in enumerate(by_frequency[:_MOST_GROUPS])
     ]
-    others = by_frequency[len(palette) :]
+    others = by_frequency[_MOST_GROUPS:]
     if others:
         groups.append(Group(f"{len(others)} others", GREY, _SHAPES[0], sum(counts[text] for text in others)))
-    group_of_text = {text: min(number, len(palette)) for number, text in enumerate(by_frequency)}
+    group_of_text = {text: min(number, _MOST_GROUPS) for number, text in enumerate(by_frequency)}
     if UNKNOWN in labels.texts:
         group_of_text[UNKNOWN] = len(groups)
         groups.append(Group(UNKNOWN, GREY, _SHAPES[0], labels.texts.count(UNKNOWN)))
@@ -193,7 +243,7 @@ def choose_colours(labels: Labels) -> Colouring:
 
 def one_colour(count: int) -> Colouring:
     """Give all proteins the same colour."""
-    return Colouring([_FEW_COLOURS[0]] * count, [], [-1] * count)
+    return Colouring([_COLOURS[0]] * count, [], [-1] * count)
 
 
 def _on_a_scale(values: list[float]) -> Colouring:

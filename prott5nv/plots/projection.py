@@ -12,7 +12,7 @@ from prott5nv.errors import ProtT5nvError
 from prott5nv.extras import require_extra
 
 
-def pooled_embeddings(store: EmbeddingStore) -> tuple[list[str], np.ndarray]:
+def pooled_embeddings(store: EmbeddingStore) -> tuple[list[tuple[str, str]], np.ndarray]:
     """Read a file of embeddings and average the rows of each protein.
 
     Parameters
@@ -22,8 +22,8 @@ def pooled_embeddings(store: EmbeddingStore) -> tuple[list[str], np.ndarray]:
 
     Returns
     -------
-    keys : list of str, length=N
-        Accessions.
+    proteins : list of tuple of (str, str), length=N
+        Accession and original id of each protein.
     pooled_ND : ndarray, shape=(N, D), dtype=float32
         One row per protein.
 
@@ -35,13 +35,15 @@ def pooled_embeddings(store: EmbeddingStore) -> tuple[list[str], np.ndarray]:
     if len(store) < 3:
         raise ProtT5nvError(f"{store.path}: {len(store)} proteins; a plot needs at least 3")
     pooled: list[np.ndarray] = []
+    proteins: list[tuple[str, str]] = []
     for key, rows in store.items():
         if rows.ndim not in (1, 2) or not rows.size or (pooled and rows.shape[-1] != len(pooled[0])):
             raise ProtT5nvError(f"{store.path}: {key} has the shape {rows.shape}, which is not that of an embedding")
         pooled.append(np.atleast_2d(rows).mean(axis=0, dtype=np.float32))
         if not np.isfinite(pooled[-1]).all():
             raise ProtT5nvError(f"{store.path}: {key} contains NaN or infinity")
-    return list(store), np.stack(pooled)
+        proteins.append((key, store.original_id(key)))
+    return proteins, np.stack(pooled)
 
 
 def principal_components(pooled_ND: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

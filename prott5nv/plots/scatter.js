@@ -1,18 +1,34 @@
 "use strict";
-const traceNumbers = figure.data.map((_, number) => number);
+const LONGEST = 60;  // characters of a cell in the hover text
+const traces = data.data, traceNumbers = traces.map((_, number) => number), columns = data.layout.meta.columns;
 // The figure holds names as HTML, because Plotly renders them as HTML.
 const plain = text => text.replaceAll("&lt;", "<").replaceAll("&gt;", ">").replaceAll("&#36;", "$")
                           .replaceAll("&amp;", "&");
-const namesOfTraces = figure.data.map(trace => trace.customdata.map(columns => plain(columns[0])));
-const lowered = namesOfTraces.map(names => names.map(name => name.toLowerCase()));
+const escaped = text => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;")
+                            .replaceAll("$", "&#36;");
+const rows = traces.map(trace => trace.customdata.map(row => row.map(plain)));
+const searched = rows.map(trace => trace.map(row => row.join("\n").toLowerCase()));
+for (const [number, trace] of traces.entries())
+  trace.customdata = rows[number].map(row => row.map(text =>
+    escaped(text.length > LONGEST ? text.slice(0, LONGEST) + "..." : text)));
 
 function arrange() {
-  const layout = {...figure.layout};
+  const layout = {...data.layout};
   // On a phone, or beside a colour bar, there is no room for a legend at the right.
   if (phone.matches || layout.coloraxis) layout.legend = {...layout.legend, orientation: "h", x: 0, y: -.12};
-  if (layout.coloraxis) layout.coloraxis = colourAxis();
+  if (layout.coloraxis) layout.coloraxis = colourAxis(layout);
   if (phone.matches) layout.margin = {...layout.margin, r: 10, t: layout.coloraxis ? 80 : 30};
-  return draw(layout).then(find);
+  return draw(data, layout).then(() => {
+    plot.on("plotly_click", event => show(event.points[0]));
+    return find();
+  });
+}
+
+// List all columns of a protein below the plot.
+function show({curveNumber, pointNumber}) {
+  const [name, ...cells] = rows[curveNumber][pointNumber];
+  const lines = cells.map((cell, i) => [columns[i + 1], cell]);
+  below.replaceChildren(table(name, ["", ""], lines));
 }
 
 function find() {
@@ -21,13 +37,15 @@ function find() {
     message.textContent = "";
     return Plotly.restyle(plot, {selectedpoints: [null]}, traceNumbers);
   }
-  const selected = lowered.map(names => names.flatMap((name, i) => name.includes(wanted) ? [i] : []));
-  const matches = selected.flatMap((indices, trace) => indices.map(i => namesOfTraces[trace][i]));
+  const selected = searched.map(texts => texts.flatMap((text, i) => text.includes(wanted) ? [i] : []));
+  const matches = selected.flatMap((indices, trace) => indices.map(i => rows[trace][i][0]));
   const listed = matches.slice(0, 3).join(", ") + (matches.length > 3 ? ", ..." : "");
   message.textContent = `${matches.length.toLocaleString("en")} found${listed && ": " + listed}`;
   return Plotly.restyle(plot, {selectedpoints: selected}, traceNumbers);
 }
 
+saveAs("proteins", () => [[...columns, "x", "y"], ...rows.flatMap((trace, number) => trace.map((row, i) =>
+  [...row, plot._fullData[number].x[i], plot._fullData[number].y[i]]))]);
 window.ready = arrange();
 phone.addEventListener("change", arrange);
-search.addEventListener("input", find);
+onSearch(find);

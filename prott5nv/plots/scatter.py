@@ -13,7 +13,7 @@ import numpy as np
 
 from prott5nv.io.atomic import whole_file
 from prott5nv.plots.labels import GREY, SCALE, Colouring, Group, Labels, choose_colours, one_colour
-from prott5nv.plots.page import escaped, graph_objects, require_library, write_page
+from prott5nv.plots.page import escaped, graph_objects, require_library, write_figure
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -24,7 +24,7 @@ _MOST_SVG_POINTS = 2000
 _LONGEST_ENTRY = 40  # characters of a legend entry
 
 
-def write_png(path: Path, points_N2: np.ndarray, axes: Sequence[str], labels: Labels | None) -> None:
+def write_png(path: Path, points_N2: np.ndarray, axes: Sequence[str], labels: Labels | None, *, model: str) -> None:
     """Draw proteins as points in a PNG picture. Needs matplotlib.
 
     Parameters
@@ -37,6 +37,8 @@ def write_png(path: Path, points_N2: np.ndarray, axes: Sequence[str], labels: La
         Titles of the two axes.
     labels : Labels, optional
         Labels that determine the colours.
+    model : str
+        Label of the model.
 
     Raises
     ------
@@ -54,6 +56,7 @@ def write_png(path: Path, points_N2: np.ndarray, axes: Sequence[str], labels: La
     area = float(np.clip(700 / np.sqrt(len(points_N2)), 4, 12))
     figure = Figure(figsize=(8, 6), layout="constrained")
     axis = figure.subplots()
+    axis.set_title(f"{len(points_N2):,} proteins, model {model}", fontsize="medium", parse_math=False)
     axis.set_xlabel(axes[0])
     axis.set_ylabel(axes[1])
     for number in _drawing_order(colouring):
@@ -79,7 +82,13 @@ def write_png(path: Path, points_N2: np.ndarray, axes: Sequence[str], labels: La
 
 
 def write_html(
-    path: Path, keys: Sequence[str], points_N2: np.ndarray, axes: Sequence[str], labels: Labels | None
+    path: Path,
+    proteins: Sequence[tuple[str, str]],
+    points_N2: np.ndarray,
+    axes: Sequence[str],
+    labels: Labels | None,
+    *,
+    model: str,
 ) -> None:
     """Write an interactive page that shows proteins as points. Needs plotly.
 
@@ -87,43 +96,50 @@ def write_html(
     ----------
     path : Path
         File to write.
-    keys : sequence of str
-        Names of the N proteins.
+    proteins : sequence of tuple of (str, str)
+        Accession and original id of each of the N proteins.
     points_N2 : ndarray, shape=(N, 2), dtype=float64
         Coordinates of the proteins.
     axes : sequence of str
         Titles of the two axes.
     labels : Labels, optional
         Labels that determine the colours. The hover text shows all their columns.
+    model : str
+        Label of the model.
 
     Raises
     ------
     ProtT5nvError
         If plotly is missing, or the file cannot be written.
     """
-    write_page(
+    write_figure(
         path,
-        _figure(keys, points_N2.astype(np.float32), axes, labels),
+        _figure(proteins, points_N2.astype(np.float32), axes, labels),
         "scatter.js",
-        title=f"{len(keys):,} proteins",
-        search="Find a protein by name",
-        instructions="Point at a protein to read its name. Scroll to zoom, drag to move, double-click to see all. "
-        "Click on a label to hide its proteins.",
+        title=f"{len(proteins):,} proteins" + (f" by {labels.title}" if labels else ""),
+        model=model,
+        search="Find in names and labels",
+        instructions="Point at a protein to read its name, and click on it to list all that is known about it. Scroll "
+        "to zoom, drag to move, double-click to see all. Click on a label to hide its proteins.",
     )
 
 
-def _figure(keys: Sequence[str], points_N2: np.ndarray, axes: Sequence[str], labels: Labels | None) -> go.Figure:
+def _figure(
+    proteins: Sequence[tuple[str, str]], points_N2: np.ndarray, axes: Sequence[str], labels: Labels | None
+) -> go.Figure:
     """Build the Plotly figure, with one trace per group of proteins."""
     go = graph_objects()
-    colouring = choose_colours(labels) if labels else one_colour(len(keys))
+    colouring = choose_colours(labels) if labels else one_colour(len(proteins))
     columns = [(labels.title, labels.texts), *labels.columns] if labels else []
-    rows = zip(keys, *(texts for _, texts in columns), strict=True)
+    if any(key != original_id for key, original_id in proteins):
+        columns.append(("id", [original_id for _, original_id in proteins]))
+    rows = zip((key for key, _ in proteins), *(texts for _, texts in columns), strict=True)
     hover_NC = np.array([[escaped(text) for text in row] for row in rows], dtype=object)
     template = "<b>%{customdata[0]}</b>" + "".join(
         f"<br>{_literal(header)}: %{{customdata[{index}]}}" for index, (header, _) in enumerate(columns, 1)
     )
-    size = float(np.clip(600 / np.sqrt(len(keys)), 4, 9))
-    trace = go.Scattergl if len(keys) > _MOST_SVG_POINTS else go.Scatter
+    size = float(np.clip(600 / np.sqrt(len(proteins)), 4, 9))
+    trace = go.Scattergl if len(proteins) > _MOST_SVG_POINTS else go.Scatter
     title = escaped(labels.title) if labels else ""
     figure = go.Figure()
     for number in _drawing_order(colouring):
@@ -153,6 +169,7 @@ def _figure(keys: Sequence[str], points_N2: np.ndarray, axes: Sequence[str], lab
         margin={"t": 30, "l": 60, "b": 60},
         dragmode="pan",
         hovermode="closest",
+        meta={"columns": ["protein", *(header for header, _ in columns)]},
     )
     if colouring.scale:
         low, high = colouring.scale

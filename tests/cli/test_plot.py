@@ -32,7 +32,7 @@ def plot(run, tmp_path):
 
 @pytest.mark.slow
 def test_a_page_holds_every_protein_and_its_label(plot, tmp_path):
-    assert plot("store.h5", "--color-by", "families.tsv").stdout == "store.html: 10 proteins\n"
+    assert plot("store.h5", "--color-by", "families.tsv").stdout == "store.html: 10 proteins, model unknown\n"
     page = (tmp_path / "store.html").read_text()
     check_self_contained(page)
     figure = read_figure(page)

@@ -31,8 +31,8 @@ ODD_TEXTS = [
 
 def write(path, texts, columns=None, keys=None):
     points_N2 = np.random.default_rng(0).normal(size=(len(texts), 2))
-    keys = keys or [f"P{i}" for i in range(len(texts))]
-    write_html(path, keys, points_N2, AXES, Labels("family", texts, columns or []))
+    proteins = [(key, key) for key in keys or [f"P{i}" for i in range(len(texts))]]
+    write_html(path, proteins, points_N2, AXES, Labels("family", texts, columns or []), model="tiny 1")
     page = path.read_text(encoding="utf-8")
     return points_N2, page, read_figure(page)
 
@@ -72,9 +72,20 @@ def test_numbers_share_a_colour_axis(tmp_path):
 
 
 def test_a_page_without_labels(tmp_path):
-    write_html(tmp_path / "page.html", ["P1", "P2", "P3"], np.eye(3)[:, :2], AXES, None)
-    [trace] = read_figure((tmp_path / "page.html").read_text())["data"]
+    proteins = [("P1", "P1"), ("P2", "P2"), ("P3", "P3")]
+    write_html(tmp_path / "page.html", proteins, np.eye(3)[:, :2], AXES, None, model="<tiny> 1")
+    page = (tmp_path / "page.html").read_text()
+    [trace] = read_figure(page)["data"]
     assert trace["customdata"] == [["P1"], ["P2"], ["P3"]] and not trace["showlegend"]
+    assert "<p>Model: &lt;tiny&gt; 1</p>" in page
+
+
+def test_original_ids_are_beside_the_accessions(tmp_path):
+    proteins = [("P69905", "sp|P69905|HBA_HUMAN"), ("x", "x"), ("y", "y")]
+    write_html(tmp_path / "page.html", proteins, np.eye(3)[:, :2], AXES, None, model="tiny 1")
+    figure = read_figure((tmp_path / "page.html").read_text())
+    assert figure["data"][0]["customdata"][0] == ["P69905", "sp|P69905|HBA_HUMAN"]
+    assert figure["layout"]["meta"]["columns"] == ["protein", "id"]
 
 
 def test_odd_texts_stay_text(tmp_path):
@@ -101,7 +112,7 @@ def test_a_picture_of_any_labels(tmp_path):
     pytest.importorskip("matplotlib")
     for texts in (ODD_TEXTS, [str(i) for i in range(30)], ["a"] * 5, [*"abcdefghijklmnopqrstuvwxyz", UNKNOWN]):
         points_N2 = np.random.default_rng(0).normal(size=(len(texts), 2))
-        write_png(tmp_path / "out.png", points_N2, AXES, Labels("$x", texts))
+        write_png(tmp_path / "out.png", points_N2, AXES, Labels("$x", texts), model="$tiny$ 1")
         assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
         (tmp_path / "out.png").unlink()
 
@@ -114,7 +125,7 @@ def test_a_missing_library_is_one_line_with_the_remedy(tmp_path, monkeypatch, li
     path, points_N2 = tmp_path / f"out.{suffix}", np.zeros((3, 2))
     with pytest.raises(ProtT5nvError, match=r"pip install 'prott5nv\[plot\]'") as error:
         if suffix == "png":
-            write_png(path, points_N2, AXES, None)
+            write_png(path, points_N2, AXES, None, model="tiny 1")
         else:
-            write_html(path, ["P1", "P2", "P3"], points_N2, AXES, None)
+            write_html(path, [("P1", "P1")] * 3, points_N2, AXES, None, model="tiny 1")
     assert "\n" not in str(error.value) and not list(tmp_path.iterdir())
