@@ -17,8 +17,8 @@ from prott5nv.embedding.pooling import POOLINGS
 from prott5nv.embedding.run import Listener, Request, check_shard, run
 from prott5nv.embedding.workers import run_with_workers
 from prott5nv.errors import ProtT5nvError
+from prott5nv.io.inputs import InputFiles, parts, reads_once
 from prott5nv.io.output import check_outputs
-from prott5nv.io.source import is_read_once
 from prott5nv.io.text import counted
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ _KEY_HELP = " ".join(f"{name}: {inspect.getdoc(make_key)}" for name, make_key in
 
 
 @click.command()
-@click.argument("source", metavar="INPUT")
+@options.inputs
 @click.option(
     "-o",
     "--output",
@@ -87,7 +87,7 @@ _KEY_HELP = " ".join(f"{name}: {inspect.getdoc(make_key)}" for name, make_key in
 @options.cleaning
 @options.overwrite
 def command(
-    source: str,
+    source: str | InputFiles,
     output: Path,
     model: str | None,
     pooling: str,
@@ -111,7 +111,7 @@ def command(
 
     INPUT is a FASTA file, a CSV or TSV file with a header line, or a Parquet file (which needs the extra parquet). Text
     files may be gzipped. INPUT can be - for standard input, or a pipe, such as <(zcat a.gz b.gz). A pipe is read once,
-    like standard input.
+    like standard input. Several files are read as one input, and so are the files in a folder.
 
     A * at the end of a sequence is removed. An empty sequence, or a word such as NA or null in its place, is an error.
 
@@ -126,7 +126,8 @@ def command(
       prott5nv embed table.parquet -o means.parquet --pooling mean
       prott5nv embed proteins.fasta -o proteins.h5 --model Rostlab/prot_t5_xl_half_uniref50-enc
       prott5nv embed table.csv -o table.h5 --id-column entry --sequence-column aa --long window
-      zcat *.fasta.gz | prott5nv embed - -o all.h5 --on-error skip
+      prott5nv embed chain_a.fasta chain_b.fasta more/ -o all.h5 --on-error skip
+      zcat *.fasta.gz | prott5nv embed - -o all.h5
       prott5nv embed proteome.fasta -o proteome.h5 --workers 4
 
     \b
@@ -145,9 +146,9 @@ def command(
     Exit codes: 0 for success, 2 for an error, 3 for success with skipped proteins, 130 after Ctrl-C.
     """
     check_suffix(output, None if pooling == "none" else pooling, shard=shard is not None)
-    check_outputs([output], [source, model], overwrite=True)  # `embed_file` finds out whether it is complete
+    check_outputs([output], [*parts(source), model], overwrite=True)  # `embed_file` finds out whether it is complete
     several = workers > 1 and (overwrite or not output.exists())
-    if several and (shard or is_read_once(source)):
+    if several and (shard or reads_once(source)):
         raise click.UsageError(
             "--workers cuts a file into shards itself: use neither --shard nor standard input nor a pipe with it"
         )

@@ -11,6 +11,7 @@ import click
 
 from prott5nv.cli import options
 from prott5nv.errors import ProtT5nvError
+from prott5nv.io.inputs import InputFiles, input_files, parts
 from prott5nv.io.output import check_outputs, is_standard_output
 from prott5nv.io.text import counted
 
@@ -36,7 +37,7 @@ class Positions(click.ParamType):
 
 
 @click.command()
-@click.argument("source", metavar="INPUT")
+@click.argument("source", metavar="INPUT...", nargs=-1, required=True, callback=lambda *given: _files(given[2]))
 @click.option("-o", "--output", type=options.NewFile(".csv", stream=True), default="-", metavar="OUT.csv",
               help="CSV file to write. By default the table is printed.")  # fmt: skip
 @click.option("-n", "n", type=click.IntRange(1), metavar="N", default=1, show_default=True,
@@ -63,7 +64,7 @@ class Positions(click.ParamType):
 @options.precision
 @options.device
 def command(
-    source: str,
+    source: str | InputFiles,
     output: Path,
     n: int,
     masked: list[int] | None,
@@ -81,7 +82,8 @@ def command(
 ) -> None:
     """Predict the missing residues of proteins.
 
-    INPUT is a sequence in which each ? stands for one missing residue, or a FASTA, CSV or TSV file of such sequences.
+    INPUT is a sequence in which each ? stands for one missing residue, or a FASTA, CSV or TSV file of such sequences,
+    or several files, or a folder of them.
     Use --mask to predict residues of complete proteins again. All other residues stay as they are, and so does the
     length.
 
@@ -98,7 +100,7 @@ def command(
       prott5nv fill proteins.fasta --protein P0CG47 --mask 45-50 -n 5
       prott5nv fill gapped.fasta -n 100 --temperature 1 --top-p 0.9 --seed 7 -o designs.csv
     """
-    check_outputs([output, options.skip_list(output)], [source, model], overwrite=overwrite)
+    check_outputs([output, options.skip_list(output)], [*parts(source), model], overwrite=overwrite)
 
     import numpy as np
 
@@ -116,7 +118,7 @@ def command(
     skips = Skips(on_error == "skip")
     config = read_decoder_config(model_file(model))
     positions = masked or []
-    if re.fullmatch(r"[A-Za-z?]+", source) and not Path(source).exists():
+    if isinstance(source, str) and _is_sequence(source):
         if "?" not in source:
             raise ProtT5nvError(
                 f"{source}: there is no file of this name, and a sequence needs a ? in place of each missing residue, "
@@ -137,3 +139,12 @@ def command(
     if not is_standard_output(output):
         options.report_written(output, f"{counted(count, 'result')}, model {embedder.label}")
     options.finish(output, skips)
+
+
+def _files(paths: Sequence[str]) -> str | InputFiles:
+    """Return the input; a single sequence stays as it is."""
+    return paths[0] if len(paths) == 1 and _is_sequence(paths[0]) else input_files(paths)
+
+
+def _is_sequence(text: str) -> bool:
+    return re.fullmatch(r"[A-Za-z?]+", text) is not None and not Path(text).exists()

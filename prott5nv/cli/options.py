@@ -15,6 +15,7 @@ from prott5nv.embedding.formats import skipped_listing
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.atomic import check_replaceable
 from prott5nv.io.cleaning import GAP_MODES, Cleaning
+from prott5nv.io.inputs import input_files
 from prott5nv.io.output import check_format, is_standard_output, is_stream
 from prott5nv.io.text import counted, printable
 
@@ -33,6 +34,13 @@ model = click.option(
 )
 decoder_model = click.option(
     "--model", metavar="FILE.nemo", help="ProtT5nv checkpoint to use. The default is the small built-in model."
+)
+inputs = click.argument(
+    "source",
+    metavar="INPUT...",
+    nargs=-1,
+    required=True,
+    callback=lambda context, parameter, paths: input_files(paths),
 )
 precision = click.option(
     "--precision",
@@ -53,7 +61,8 @@ proteins = click.option(
     "wanted",
     multiple=True,
     metavar="NAME",
-    help="Use only this protein of INPUT, given by accession or id. Repeat the option for several proteins.",
+    help="Use only this protein of INPUT, given by accession, entry name (HBA_HUMAN) or id. Repeat the option for "
+    "several proteins.",
 )
 on_error = click.option(
     "--on-error",

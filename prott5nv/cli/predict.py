@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from prott5nv.cli import options
+from prott5nv.io.inputs import InputFiles, parts
 from prott5nv.io.output import check_outputs
 from prott5nv.io.text import counted
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("run", metavar="RUN")
-@click.argument("source", metavar="INPUT")
+@options.inputs
 @click.option(
     "-o",
     "--output",
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 @options.overwrite
 def command(
     run: str,
-    source: str,
+    source: str | InputFiles,
     output: Path,
     device: str,
     precision: str,
@@ -44,7 +45,8 @@ def command(
     """Predict the proteins in INPUT with a model that prott5nv finetune saved.
 
     RUN is the folder of a fine-tuning run, or the file model.safetensors in it. That file holds the encoder and the
-    head, so you can copy it to another machine. INPUT is a FASTA, CSV or TSV file, gzipped or not.
+    head, so you can copy it to another machine. INPUT is a FASTA, CSV or TSV file, gzipped or not, or
+    several of these, or a folder of them.
 
     OUT.csv has one row for each protein, in the order of INPUT, with the columns id, length and prediction. If the
     model predicts classes, a column named confidence holds their probability.
@@ -59,7 +61,7 @@ def command(
       prott5nv predict results/finetune/secondary_structure-sampled-frozen proteins.fasta -o structure.csv
       prott5nv predict localization.safetensors proteome.fasta.gz -o localization.csv
     """
-    check_outputs([output, options.skip_list(output)], [run, source], overwrite=overwrite)
+    check_outputs([output, options.skip_list(output)], [run, *parts(source)], overwrite=overwrite)
 
     from prott5nv.embedding.skips import Skips
     from prott5nv.flip.predict import predict_file

@@ -10,6 +10,7 @@ import click
 
 from prott5nv.assets import BUILTIN_NOTE
 from prott5nv.cli import options
+from prott5nv.io.inputs import InputFiles, input_name, parts
 from prott5nv.io.output import check_outputs
 from prott5nv.io.text import counted
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("source", metavar="INPUT")
+@options.inputs
 @click.option(
     "-o",
     "--output",
@@ -33,8 +34,9 @@ if TYPE_CHECKING:
     metavar="OUT.csv",
     help="CSV file to write.",
 )
-@click.option("--mutations", metavar="FILE|all", help="File of variants such as V39A or D40G:V54L: one per line, or a "
-              "CSV or TSV file with a column named variant. 'all' scores every single substitution.")  # fmt: skip
+@click.option("--mutations", metavar="VARIANTS|FILE|all", help="Variants such as V39A,D40G:V54L, or a file of them: "
+              "one per line, or a CSV or TSV file with a column named variant. 'all' scores every single "
+              "substitution.")  # fmt: skip
 @click.option("--variant-column", metavar="NAME",
               help="Column that holds the variants. It is needed only if the column is not called variant, mutant, "
               "mutation, variants or mutations.")  # fmt: skip
@@ -60,7 +62,7 @@ if TYPE_CHECKING:
 @options.precision
 @options.device
 def command(
-    source: str,
+    source: str | InputFiles,
     output: Path,
     mutations: str | None,
     variant_column: str | None,
@@ -83,8 +85,8 @@ def command(
     masked, and the model predicts them. A positive score means that the model finds the mutant more likely than the
     wild type; a negative score means less likely. Most substitutions have a negative score.
 
-    INPUT is a FASTA, CSV or TSV file, which may be gzipped. If it has several proteins, choose some with --protein, or
-    add a column named protein to the file of variants.
+    INPUT is a FASTA, CSV or TSV file, which may be gzipped, or several of these, or a folder of them. If it has several
+    proteins, choose some with --protein, or add a column named protein to the file of variants.
 
     OUT.csv has one row per variant, in the order of the file; with --mutations all, one row per substitution. Positions
     count from 1. With several substitutions, a cell has one entry for each, separated by colons. The columns are:
@@ -128,6 +130,7 @@ def command(
 
     \b
     Examples:
+      prott5nv score protein.fasta --mutations V39A,D40G:V54L -o scores.csv
       prott5nv score protein.fasta --mutations variants.txt -o scores.csv
       prott5nv score protein.fasta --mutations all -o scores.csv --table matrix.csv --plot map.html
       prott5nv score proteins.fasta --protein P42212 --mutations all -o gfp.csv
@@ -144,7 +147,7 @@ def command(
 
     variant_file = None if mutations == "all" else mutations
     outputs = [output, table, plot, options.skip_list(output)]
-    check_outputs(outputs, [source, variant_file, model], overwrite=overwrite)
+    check_outputs(outputs, [*parts(source), variant_file, model], overwrite=overwrite)
 
     from prott5nv.checkpoint.models import model_file, read_decoder_config
     from prott5nv.decoding import inputs, tables
@@ -156,7 +159,8 @@ def command(
     config = read_decoder_config(model_file(model))
     proteins = inputs.read_proteins(source, skips, wanted, cleaning)
     if plot and len(proteins) != 1:
-        raise click.UsageError(f"--plot draws one protein; {source} has {len(proteins)}: choose one with --protein")
+        name = input_name(source)
+        raise click.UsageError(f"--plot draws one protein; {name} has {len(proteins)}: choose one with --protein")
     variants = inputs.read_variants(variant_file, proteins, config, skips, variant_column) if variant_file else None
     embedder = Embedder(model, device=device, precision=precision)
     options.note_decoder(embedder)

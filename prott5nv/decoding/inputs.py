@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from prott5nv.decoding.fill import gaps
@@ -14,16 +15,21 @@ from prott5nv.embedding.survey import residue_fault
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning
 from prott5nv.io.delimited import ID_COLUMNS, DelimitedTable, find_column
-from prott5nv.io.record import Record, accession
+from prott5nv.io.inputs import Input, input_name
+from prott5nv.io.record import Record, accession, entry_name, location
 from prott5nv.io.source import open_source, source_name
+from prott5nv.io.text import did_you_mean
 from prott5nv.model.config import ModelConfig
 
 VARIANT_COLUMNS = ("variant", "mutant", "mutation", "variants", "mutations")
+_SUBSTITUTION = "[A-Za-z][0-9]+[A-Za-z]"
+_INLINE = re.compile(f"{_SUBSTITUTION}([:,+]{_SUBSTITUTION})*")
+_MAX_SUGGESTED = 20_000
 _PROTEIN_COLUMNS = ("protein", *ID_COLUMNS)
 
 
 def read_proteins(
-    source: str | os.PathLike[str],
+    source: Input,
     skips: Skips,
     wanted: Sequence[str] = (),
     cleaning: Cleaning = DEFAULT_CLEANING,
@@ -33,12 +39,12 @@ def read_proteins(
 
     Parameters
     ----------
-    source : str or PathLike
-        The file or pipe, or ``-`` for standard input.
+    source : str, PathLike or InputFiles
+        The file or pipe, ``-`` for standard input, or several of these.
     skips : Skips
         What to do with a protein that cannot be used.
     wanted : sequence of str
-        Accessions or ids of the proteins to keep; by default all.
+        Accessions, entry names (HBA_HUMAN) or ids of the proteins to keep; by default all.
     cleaning : Cleaning
         What to do with gaps and nucleotides; see :mod:`prott5nv.io.cleaning`.
     find_fault : callable, optional
@@ -57,24 +63,31 @@ def read_proteins(
     """
     proteins: dict[str, Record] = {}
     missing = dict.fromkeys(wanted)
+    passed_over: list[str] = []  # names to suggest if a protein is missing
 
     def is_wanted(record: Record) -> bool:
         if not wanted:
             return True
-        names = {accession(record.id), record.id}
+        names = {accession(record.id), entry_name(record.id), record.id}
         for name in names & missing.keys():
             del missing[name]
+        if names.isdisjoint(wanted) and len(passed_over) < _MAX_SUGGESTED:
+            passed_over.extend(filter(None, (accession(record.id), entry_name(record.id))))
         return not names.isdisjoint(wanted)
 
+    name = input_name(source)
     for record in checked_records(source, skips, cleaning, is_wanted=is_wanted, find_fault=find_fault):
         key = accession(record.id)
         if key in proteins:
-            error = f"{source_name(source)}: line {record.line}: a second protein has the accession {key}"
-            skips.add(ProtT5nvError(f"{error}, as on line {proteins[key].line}"), record.line, record.id)
+            error = f"{location(record, name)}: a second protein has the accession {key}"
+            first = proteins[key]
+            other_file = f" of {first.source}" if first.source != record.source else ""
+            skips.add(ProtT5nvError(f"{error}, as on line {first.line}{other_file}"), record.line, record.id)
         else:
             proteins[key] = record
-    for name in missing:
-        raise ProtT5nvError(f"{source_name(source)}: no protein has the accession or id {name}")
+    for protein in missing:
+        hint = did_you_mean(protein, passed_over)
+        raise ProtT5nvError(f"{name}: no protein has the accession, entry name or id {protein}{hint}")
     return proteins
 
 
@@ -143,7 +156,8 @@ def read_variants(
     Parameters
     ----------
     path : str or PathLike
-        A text file with one variant per line; or a CSV or TSV file with a column of variants and, if there are several
+        Variants separated by commas, such as ``V39A,D40G:V54L``, unless a file has this name; a text file with one
+        variant per line; or a CSV or TSV file with a column of variants and, if there are several
         proteins, a column of their names.
     proteins : dict of str to Record
         Proteins by accession.
@@ -165,18 +179,42 @@ def read_variants(
         If the file has no variants, or a line cannot be used and errors are not skipped. The message names the file,
         the line and the problem.
     """
-    name = source_name(path)
     variants = []
     number = None
+    for number, protein, text, where in _named_variants(path, column):
+        try:
+            variants.append(_checked_variant(protein, text, proteins, config))
+        except ProtT5nvError as error:
+            skips.add(ProtT5nvError(f"{where}: {error}"), number, text)
+    if number is None:
+        raise ProtT5nvError(f"{source_name(path)}: the file has no variants")
+    return variants
+
+
+def are_inline(variants: str | os.PathLike[str]) -> bool:
+    """Return whether a text is a list of variants, such as ``V39A,D40G:V54L``, and not the name of a file.
+
+    Parameters
+    ----------
+    variants : str or PathLike
+        The text.
+    """
+    return _INLINE.fullmatch(str(variants)) is not None and not os.path.exists(variants)
+
+
+def _named_variants(path: str | os.PathLike[str], column: str | None) -> Iterator[tuple[int, str, str, str]]:
+    """Yield numbers, names of proteins (empty if there are none), variants, and where each is."""
+    if are_inline(path):
+        yield from ((number, "", text, "--mutations") for number, text in enumerate(str(path).split(","), 1))
+        return
+    if str(path) != "-" and not os.path.exists(path):
+        raise ProtT5nvError(
+            f"{path}: No such file or directory; variants can be given as a list, too, such as V39A,D40G:V54L"
+        )
+    name = source_name(path)
     with open_source(path) as stream:
         for number, protein, text in _variant_lines(stream, column, name):
-            try:
-                variants.append(_checked_variant(protein, text, proteins, config))
-            except ProtT5nvError as error:
-                skips.add(ProtT5nvError(f"{name}: line {number}: {error}"), number, text)
-    if number is None:
-        raise ProtT5nvError(f"{name}: the file has no variants")
-    return variants
+            yield number, protein, text, f"{name}: line {number}"
 
 
 def _checked_variant(

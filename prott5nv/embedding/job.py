@@ -22,9 +22,9 @@ from prott5nv.embedding.run import check_shard
 from prott5nv.embedding.survey import CheckedProteins, CheckedRecord, Survey
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning
+from prott5nv.io.inputs import Input, parts, reads_once
 from prott5nv.io.output import check_outputs
-from prott5nv.io.record import Record
-from prott5nv.io.source import is_read_once
+from prott5nv.io.record import Record, location
 
 # Faulty records wait in memory until the batch before them is embedded.
 _MOST_FAULTY_WAITING = 1000
@@ -58,7 +58,7 @@ class Summary:
 
 
 def embed_file(
-    source: str | os.PathLike[str],
+    source: Input,
     output: str | os.PathLike[str],
     model: Model,
     *,
@@ -79,8 +79,9 @@ def embed_file(
 
     Parameters
     ----------
-    source : str or PathLike
-        FASTA, CSV, TSV or Parquet, gzipped or not; a pipe; or ``-`` for standard input.
+    source : str, PathLike or InputFiles
+        FASTA, CSV, TSV or Parquet, gzipped or not; a pipe; ``-`` for standard input; or several of these, from
+        :func:`prott5nv.io.inputs.input_files`.
     output : str or PathLike
         HDF5 with one dataset per accession, such as ``P69905`` for ``sp|P69905|HBA_HUMAN``. Pooled vectors can also be
         written as ``.npz`` or ``.parquet``; see `prott5nv.embedding.formats`. Until the output is complete, finished
@@ -130,7 +131,7 @@ def embed_file(
     _check_arguments(pooling, long, dtype, shard, key)
     output = Path(output)
     check_suffix(output, pooling, shard=shard is not None)
-    check_outputs([output], [source], overwrite=True)  # other content is found below
+    check_outputs([output], parts(source), overwrite=True)  # other content is found below
     embedder = as_embedder(model)
     settings = _settings(embedder, pooling, dtype, long, key)
     proteins = CheckedProteins(
@@ -146,7 +147,7 @@ def embed_file(
         allow_slash=output.suffix == ".parquet",
     )
     job = _Job(output, proteins, embedder, settings, pooling, on_progress, on_survey, overwrite)
-    if is_read_once(source):
+    if reads_once(source):
         check_outputs([output], overwrite=overwrite)
         _check_read_once(proteins.name, shard)
         return job.run()
@@ -214,7 +215,7 @@ class _Job:
                     self.on_progress(residues)
             if self.survey and journal.digest != self.survey.digest:
                 raise ProtT5nvError(
-                    f"{self.proteins.source} was changed while it was read: delete {journal.folder} and start again"
+                    f"{self.proteins.name} was changed while it was read: delete {journal.folder} and start again"
                 )
             if self.survey is None:
                 self.on_survey(counts)
@@ -259,7 +260,7 @@ class _Job:
                     return
 
         def note_failure(record: Record, error: ProtT5nvError) -> None:
-            error = ProtT5nvError(f"{self.proteins.name}: line {record.line}: {error}")
+            error = ProtT5nvError(f"{location(record, self.proteins.name)}: {error}")
             if not self.proteins.skip_errors:
                 raise error
             failures[record.id] = error

@@ -39,10 +39,13 @@ class Owner(NamedTuple):
         Id of the record.
     line : int
         Line on which the record starts.
+    source : str
+        Name of the file if the input has several files; otherwise empty.
     """
 
     id: str
     line: int
+    source: str = ""
 
 
 class KeyRegister:
@@ -56,14 +59,16 @@ class KeyRegister:
     >>> register = KeyRegister()
     >>> register.claim("P69905", Owner("sp|P69905|HBA_HUMAN", 1))
     >>> register.claim("P69905", Owner("P69905", 5))
-    Owner(id='sp|P69905|HBA_HUMAN', line=1)
+    Owner(id='sp|P69905|HBA_HUMAN', line=1, source='')
     """
 
     def __init__(self) -> None:
         self._database = sqlite3.connect("", isolation_level=None)
         # No process opens the file again, so its changes need no protection against a crash.
         self._database.execute("PRAGMA journal_mode = OFF")
-        self._database.execute("CREATE TABLE owners (key TEXT PRIMARY KEY, id TEXT, line INTEGER) WITHOUT ROWID")
+        self._database.execute(
+            "CREATE TABLE owners (key TEXT PRIMARY KEY, id TEXT, line INTEGER, source TEXT) WITHOUT ROWID"
+        )
         self._database.execute("BEGIN")
 
     def claim(self, key: str, owner: Owner) -> Owner | None:
@@ -86,10 +91,11 @@ class KeyRegister:
             If the disk with temporary files is full.
         """
         try:
-            inserted = self._database.execute("INSERT OR IGNORE INTO owners VALUES (?, ?, ?)", (key, *owner))
+            inserted = self._database.execute("INSERT OR IGNORE INTO owners VALUES (?, ?, ?, ?)", (key, *owner))
             if inserted.rowcount:
                 return None
-            return Owner(*self._database.execute("SELECT id, line FROM owners WHERE key = ?", (key,)).fetchone())
+            found = self._database.execute("SELECT id, line, source FROM owners WHERE key = ?", (key,))
+            return Owner(*found.fetchone())
         except sqlite3.OperationalError as error:
             raise ProtT5nvError(
                 f"no room for the list of ids in the folder of temporary files ({error}): "

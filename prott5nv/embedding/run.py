@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning
+from prott5nv.io.inputs import InputFiles
 
 if TYPE_CHECKING:
     from prott5nv.embedding.job import Summary
@@ -27,8 +28,8 @@ class Request:
 
     Attributes
     ----------
-    source : str
-        Input file or pipe; ``-`` for standard input.
+    source : str or InputFiles
+        Input file or pipe; ``-`` for standard input; or several of these.
     output : Path
         File to write.
     model : str, optional
@@ -39,7 +40,7 @@ class Request:
         See :func:`prott5nv.embedding.job.embed_file`.
     """
 
-    source: str
+    source: str | InputFiles
     output: Path
     model: str | None = None
     device: str = "auto"

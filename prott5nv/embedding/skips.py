@@ -14,9 +14,9 @@ from prott5nv.embedding.survey import residue_fault
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.atomic import whole_file
 from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning, with_missing_counted
+from prott5nv.io.inputs import Input, input_name
 from prott5nv.io.reader import read_records_and_faults
-from prott5nv.io.record import Record
-from prott5nv.io.source import source_name
+from prott5nv.io.record import Record, location
 from prott5nv.io.table import tsv_line
 
 _MOST_BYTES_IN_MEMORY = 1 << 20
@@ -107,7 +107,7 @@ class Skips:
 
 
 def checked_records(
-    source: str | os.PathLike[str],
+    source: Input,
     skips: Skips,
     cleaning: Cleaning = DEFAULT_CLEANING,
     *,
@@ -118,8 +118,8 @@ def checked_records(
 
     Parameters
     ----------
-    source : str or PathLike
-        The file or pipe, or ``-`` for standard input.
+    source : str, PathLike or InputFiles
+        The file or pipe, ``-`` for standard input, or several of these.
     skips : Skips
         What to do with a protein that cannot be used.
     cleaning : Cleaning
@@ -145,7 +145,7 @@ def checked_records(
         if not is_wanted(record):
             continue
         if reason := fault or find_fault(record):
-            error = ProtT5nvError(f"{source_name(source)}: line {record.line}: {record.id}: {reason}")
+            error = ProtT5nvError(f"{location(record, input_name(source))}: {record.id}: {reason}")
             skips.add(error if skips.skip_errors else with_missing_counted(error, records), record.line, record.id)
         else:
             yield record

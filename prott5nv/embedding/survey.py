@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -12,9 +11,9 @@ from prott5nv.embedding.journal import InputDigest
 from prott5nv.embedding.keys import KEYS, KeyRegister, Owner
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning, with_missing_counted
+from prott5nv.io.inputs import Input, input_name
 from prott5nv.io.reader import read_records_and_faults
-from prott5nv.io.record import Record
-from prott5nv.io.source import source_name
+from prott5nv.io.record import Record, location
 from prott5nv.io.text import shortened
 from prott5nv.model.tokenizer import ProteinTokenizer, ResidueTokenizer
 
@@ -77,8 +76,8 @@ class CheckedProteins:  # numpydoc ignore=PR02
 
     Parameters
     ----------
-    source : str or PathLike
-        Input file, or ``-`` for standard input, which can be iterated only once.
+    source : str, PathLike or InputFiles
+        Input file, ``-`` for standard input, which can be iterated only once, or several of these.
     limit : int or None
         Largest number of residues that are computed at once; None if there is no limit.
     long : str
@@ -98,7 +97,7 @@ class CheckedProteins:  # numpydoc ignore=PR02
         Whether the format of the output allows ``/`` in keys.
     """
 
-    source: str | os.PathLike[str]
+    source: Input
     limit: int | None
     long: str = "truncate"
     skip_errors: bool = False
@@ -113,7 +112,7 @@ class CheckedProteins:  # numpydoc ignore=PR02
     @property
     def name(self) -> str:
         """Name of the input in messages."""
-        return source_name(self.source)
+        return input_name(self.source)
 
     def __iter__(self) -> Iterator[CheckedRecord]:
         start = 0
@@ -239,7 +238,8 @@ def check(
             or _fault(record, limit, tokenizer)
             or _conflict(record, stored_key, register, key)
         )
-        error = ProtT5nvError(f"{source}: line {record.line}: {shortened(record.id)}: {reason}") if reason else None
+        where = location(record, source)
+        error = ProtT5nvError(f"{where}: {shortened(record.id)}: {reason}") if reason else None
         yield CheckedRecord(record, stored_key, error)
 
 
@@ -280,14 +280,15 @@ def residue_fault(sequence: str, tokenizer: ResidueTokenizer = _TOKENIZER) -> st
 
 def _conflict(record: Record, key: str, register: KeyRegister, rule: str) -> str | None:
     """Register the key of a record; return an error message if an earlier record has the same key."""
-    first = register.claim(key, Owner(record.id, record.line))
+    first = register.claim(key, Owner(record.id, record.line, record.source))
     if first is None:
         return None
+    where = f"on line {first.line}" + (f" of {first.source}" if first.source != record.source else "")
     if first.id == record.id:
-        return f"this id is already used on line {first.line}; give each protein its own id"
+        return f"this id is already used {where}; give each protein its own id"
     if rule == "biotrainer":
-        return f"its sequence, and so its key, is also that of {first.id} on line {first.line}; keep one of them"
-    return f"its accession {key} is also that of {first.id} on line {first.line}; give one of them another id"
+        return f"its sequence, and so its key, is also that of {first.id} {where}; keep one of them"
+    return f"its accession {key} is also that of {first.id} {where}; give one of them another id"
 
 
 def _extent(record: Record) -> int:

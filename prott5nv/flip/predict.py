@@ -12,14 +12,14 @@ from prott5nv.errors import ProtT5nvError
 from prott5nv.flip.predictor import Prediction, Predictor
 from prott5nv.flip.tasks import OutputSpec
 from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning
-from prott5nv.io.record import Record
-from prott5nv.io.source import is_read_once, source_name
+from prott5nv.io.inputs import Input, input_name, reads_once
+from prott5nv.io.record import Record, location
 from prott5nv.io.table import write_table
 
 
 def predict_file(
     run: str | os.PathLike[str],
-    source: str | os.PathLike[str],
+    source: Input,
     output: str | os.PathLike[str],
     *,
     device: str = "auto",
@@ -33,8 +33,8 @@ def predict_file(
     ----------
     run : str or PathLike
         Folder of a fine-tuning run, or the ``model.safetensors`` in it.
-    source : str or PathLike
-        FASTA, CSV, TSV or Parquet, gzipped or not; a pipe; or ``-`` for standard input.
+    source : str, PathLike or InputFiles
+        FASTA, CSV, TSV or Parquet, gzipped or not; a pipe; ``-`` for standard input; or several of these.
     output : str or PathLike
         The CSV file to write; see :func:`write_predictions`.
     device, precision : str
@@ -56,7 +56,7 @@ def predict_file(
     """
     skips = skips or Skips()
     records: Iterable[Record] = checked_records(source, skips, cleaning)
-    if is_read_once(source):
+    if reads_once(source):
         records = list(records)
     else:
         for _ in records:
@@ -66,7 +66,7 @@ def predict_file(
     predictor = Predictor(run, device=device, precision=precision)
 
     def skip(record: Record, error: ProtT5nvError) -> None:
-        skips.add(ProtT5nvError(f"{source_name(source)}: line {record.line}: {error}"), record.line, record.id)
+        skips.add(ProtT5nvError(f"{location(record, input_name(source))}: {error}"), record.line, record.id)
 
     # The records are clean.
     predictions = predictor.predict(records, cleaning=None, on_error=skip)

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning, clean_records, with_missing_counted
 from prott5nv.io.delimited import parse_table
 from prott5nv.io.fasta import parse_fasta
+from prott5nv.io.inputs import Input, InputFiles, input_name
 from prott5nv.io.parquet import is_parquet, read_parquet
-from prott5nv.io.record import Record
+from prott5nv.io.record import Record, location
 from prott5nv.io.source import name_truncation, open_source, source_name
 
 
 def read_records(
-    path: str | os.PathLike,
+    path: Input,
     *,
     id_column: str | None = None,
     sequence_column: str | None = None,
@@ -28,8 +28,8 @@ def read_records(
 
     Parameters
     ----------
-    path : str or PathLike
-        File to read, or ``-`` for standard input.
+    path : str, PathLike or InputFiles
+        File to read, ``-`` for standard input, or several of these; see :mod:`prott5nv.io.inputs`.
     id_column, sequence_column : str, optional
         Names of the columns to read, for tables without the usual column names (see :mod:`prott5nv.io.delimited`).
     cleaning : Cleaning
@@ -59,13 +59,13 @@ def read_records(
     records = _read(path, id_column, sequence_column, cleaning, allow_non_ascii=False)
     for record, fault in records:
         if fault:
-            error = ProtT5nvError(f"{source_name(path)}: line {record.line}: {record.id}: {fault}")
+            error = ProtT5nvError(f"{location(record, input_name(path))}: {record.id}: {fault}")
             raise with_missing_counted(error, records)
         yield record
 
 
 def read_records_and_faults(
-    path: str | os.PathLike,
+    path: Input,
     *,
     id_column: str | None = None,
     sequence_column: str | None = None,
@@ -94,13 +94,19 @@ def read_records_and_faults(
 
 
 def _read(
-    path: str | os.PathLike,
+    path: Input,
     id_column: str | None,
     sequence_column: str | None,
     cleaning: Cleaning,
     *,
     allow_non_ascii: bool,
 ) -> Iterator[tuple[Record, str | None]]:
+    if isinstance(path, InputFiles):
+        for file in path:
+            records_of_file = _read(file, id_column, sequence_column, cleaning, allow_non_ascii=allow_non_ascii)
+            for record, fault in records_of_file:
+                yield record._replace(source=source_name(file)), fault
+        return
     name = source_name(path)
     if is_parquet(path):
         records = read_parquet(path, id_column=id_column, sequence_column=sequence_column)

@@ -18,12 +18,57 @@ class Record(NamedTuple):
         Whole FASTA header without ``>``. For tables it equals the id.
     line : int
         Line of the file on which the record begins, counted from 1. For Parquet it is the row.
+    source : str
+        Name of the file if the input has several files; otherwise empty.
     """
 
     id: str
     sequence: str
     description: str
     line: int
+    source: str = ""
+
+
+def location(record: Record, name: str) -> str:
+    """Return file and line of a record for a message.
+
+    Parameters
+    ----------
+    record : Record
+    name : str
+        Name of the input.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> location(Record("P1", "MK", "P1", 3), "a.fasta")
+    'a.fasta: line 3'
+    """
+    return f"{record.source or name}: line {record.line}"
+
+
+def entry_name(record_id: str) -> str:
+    """Return the entry name of a UniProt identifier; empty for any other identifier.
+
+    Parameters
+    ----------
+    record_id : str
+        Id of a record.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> entry_name("sp|P69905|HBA_HUMAN"), entry_name("P69905")
+    ('HBA_HUMAN', '')
+    """
+    database, _, rest = record_id.partition("|")
+    return rest.partition("|")[2] if database in ("sp", "tr") else ""
 
 
 def accession(record_id: str) -> str:

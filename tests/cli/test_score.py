@@ -150,6 +150,15 @@ def test_an_invalid_line_is_an_error_and_nothing_is_written(score, tmp_path, tex
     assert not list(tmp_path.glob("*out.csv*"))
 
 
+def test_variants_are_given_on_the_command_line(score, tmp_path):
+    (tmp_path / "v.txt").write_text("Q2A\nQ2A:I3L\n")
+    score("one.fasta", "--mutations", "Q2A,Q2A:I3L", "-o", "inline.csv")
+    score("one.fasta", "--mutations", "v.txt", "-o", "file.csv")
+    assert (tmp_path / "inline.csv").read_text() == (tmp_path / "file.csv").read_text()
+    assert "--mutations: Q9999A: " in score("one.fasta", "--mutations", "Q9999A", "-o", "x.csv", code=2).stderr
+    assert "variants can be given as a list" in score("one.fasta", "--mutations", "none", "-o", "x.csv", code=2).stderr
+
+
 def test_errors_name_the_cause(score, tmp_path):
     (tmp_path / "v.txt").write_text("Q2A\n")
     messages = {
@@ -158,7 +167,7 @@ def test_errors_name_the_cause(score, tmp_path):
             "--mutations",
             "v.txt",
         ): "line 1: there are 2 proteins, and Q2A does not name one. Choose one with --protein",
-        ("two.fasta", "--mutations", "all", "--protein", "P1"): "no protein has the accession or id P1",
+        ("two.fasta", "--mutations", "all", "--protein", "P1"): "no protein has the accession, entry name or id P1",
         ("two.fasta", "--mutations", "all", "--plot", "a.html"): "--plot draws one protein; two.fasta has 2",
         ("two.fasta", "--mutations", "all", "--plot", "a.pdf"): ".html or .png",
         ("two.fasta",): "choose what to score",

@@ -249,7 +249,7 @@ def test_a_pipe_is_surveyed_when_it_has_been_read(embedder, tmp_path, monkeypatc
     fasta.write_text(f">a\nMKV\n>long\n{'M' * (limit + 7)}\n>b\nM1\n")
     surveys = []
     embed_file(fasta, tmp_path / "file.h5", embedder, skip_errors=True, on_survey=surveys.append)
-    monkeypatch.setattr("prott5nv.embedding.job.is_read_once", lambda path: True)
+    monkeypatch.setattr("prott5nv.embedding.job.reads_once", lambda path: True)
     for name in ("pipe.h5", "pipe.npz"):
         pooling = "mean" if name == "pipe.npz" else None
         embed_file(fasta, tmp_path / name, embedder, pooling=pooling, skip_errors=True, on_survey=surveys.append)
