@@ -29,7 +29,7 @@ from prott5nv.checkpoint.safetensors_folder import WEIGHTS_FILE, SafetensorsFold
 from prott5nv.checkpoint.writer import save_nemo
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.atomic import whole_folder
-from prott5nv.io.output import check_outputs
+from prott5nv.io.output import reserved_outputs
 from prott5nv.model.config import ModelConfig
 
 if TYPE_CHECKING:
@@ -117,13 +117,13 @@ def huggingface_to_nemo(folder: str | Path, path: str | Path, *, overwrite: bool
         zero.
     """
     folder = Path(folder)
-    check_outputs([path], overwrite=overwrite)
-    config = _read_config(folder)
-    state, dtype = _read_blenderbot(SafetensorsFolder(folder), config, folder)
-    try:
-        save_nemo(path, config, state, dtype=dtype, verify=True)
-    except ProtT5nvError as error:
-        raise ProtT5nvError(f"{folder}: {error}") from None
+    with reserved_outputs([path], overwrite=overwrite):
+        config = _read_config(folder)
+        state, dtype = _read_blenderbot(SafetensorsFolder(folder), config, folder)
+        try:
+            save_nemo(path, config, state, dtype=dtype, verify=True)
+        except ProtT5nvError as error:
+            raise ProtT5nvError(f"{folder}: {error}") from None
 
 
 def _check_folder(folder: Path, overwrite: bool) -> None:

@@ -7,7 +7,6 @@ import gzip
 import http.client
 import os
 import re
-import sys
 import time
 import warnings
 import zlib
@@ -23,8 +22,9 @@ from urllib.request import Request, urlopen
 from tqdm import tqdm
 
 from prott5nv.errors import ProtT5nvError
-from prott5nv.io.atomic import lock_folder, publish, unlock_folder, write_text
+from prott5nv.io.atomic import publish, write_text
 from prott5nv.io.checksum import file_checksum
+from prott5nv.io.exclusive import lock_or_refuse
 
 _BLOCK = 1 << 20
 _METALINK = "RELEASE.metalink"
@@ -128,20 +128,18 @@ def _locked(partial: Path) -> Iterator[None]:
     """Create the partial file if it is missing, and lock it, so that two processes do not write to it."""
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
     try:
-        os.close(os.open(partial, flags, 0o666))
+        descriptor = os.open(partial, flags, 0o666)
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise ProtT5nvError(f"{partial}: this is a symbolic link; delete it") from None
         raise
-    if not partial.is_file():
-        raise ProtT5nvError(f"{partial}: this is not a file; delete it")
-    lock = lock_folder(partial)
-    if lock is None and sys.platform != "win32":
-        raise ProtT5nvError(f"{partial}: another process downloads this file")
     try:
+        if not partial.is_file():
+            raise ProtT5nvError(f"{partial}: this is not a file; delete it")
+        lock_or_refuse(descriptor, partial, f"{partial}: another process downloads this file")
         yield
     finally:
-        unlock_folder(lock)
+        os.close(descriptor)
 
 
 def _fetch(address: str, partial: Path) -> None:

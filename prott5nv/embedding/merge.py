@@ -14,7 +14,7 @@ from prott5nv.embedding.keys import KeyRegister, Owner
 from prott5nv.embedding.store import EmbeddingStore, StoredProtein
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.atomic import whole_file
-from prott5nv.io.output import check_outputs
+from prott5nv.io.output import check_outputs, reserved_outputs
 
 _SHARDS_NAMED = 10
 
@@ -53,13 +53,13 @@ def merge(
         or is a shard.
     """
     output = Path(output)
-    check_outputs([output], shards, overwrite=overwrite)
-    ordered = _in_order([_describe(Path(path)) for path in shards])
-    check_suffix(output, ordered[0].attributes["pooling"])
-    with whole_file(output) as temporary:
-        write_output(temporary, _proteins(ordered), ordered[0].attributes)
-        check_outputs([output], overwrite=overwrite)  # another merge may have finished in the meantime
-        skipped = merge_skipped([skipped_listing(shard.path) for shard in ordered], skipped_listing(output))
+    with reserved_outputs([output], shards, overwrite=overwrite):
+        ordered = _in_order([_describe(Path(path)) for path in shards])
+        check_suffix(output, ordered[0].attributes["pooling"])
+        with whole_file(output) as temporary:
+            write_output(temporary, _proteins(ordered), ordered[0].attributes)
+            check_outputs([output], overwrite=overwrite)  # another program may have written it in the meantime
+            skipped = merge_skipped([skipped_listing(shard.path) for shard in ordered], skipped_listing(output))
     return Merged(sum(shard.proteins for shard in ordered), skipped)
 
 

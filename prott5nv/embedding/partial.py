@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from prott5nv.errors import ProtT5nvError
+from prott5nv.io.exclusive import lock_or_refuse
 
 
 def partial_folder(output: Path) -> Path:
@@ -53,14 +54,8 @@ def open_locked(path: Path) -> BinaryIO:
 
 
 def _lock(file: BinaryIO, folder: Path) -> None:
-    try:
-        import fcntl
-    except ImportError:  # Windows has no flock, so two runs can disturb each other there.
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise ProtT5nvError(f"{folder}: another run writes to it; wait for that run or choose another output") from None
+    refusal = f"{folder}: another run writes to it; wait for that run or choose another output"
+    lock_or_refuse(file.fileno(), folder, refusal)
 
 
 def discard(folder: Path) -> None:

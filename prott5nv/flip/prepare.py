@@ -21,11 +21,11 @@ from prott5nv.flip.labelled_rows import (
     unique_sequences,
 )
 from prott5nv.flip.tasks import LONG, SETS, description_file, file_sha256
-from prott5nv.io.atomic import whole_files, write_text
+from prott5nv.io.atomic import reserved, whole_files, write_text
 from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning
 from prott5nv.io.output import check_outputs
 from prott5nv.io.table import write_table
-from prott5nv.io.text import counted
+from prott5nv.io.text import counted, parse_number
 
 _IDS_SHOWN = 5
 
@@ -193,7 +193,7 @@ def prepare(
     if task not in FLIP:
         raise ProtT5nvError(f"no FLIP task {task!r}: choose one of {', '.join(FLIP)}, or all")
     flip_task = FLIP[task]
-    with FlipSource(location) as source:
+    with FlipSource(location) as source, reserved(Path(output) / task):
         found = [
             (name, *first) for name, split in flip_task.splits.items() if (first := _find_split(source, task, split))
         ]
@@ -298,7 +298,7 @@ def _keep_consistent(
     rows = clean_rows(rows, task.level, prepared.source, cleaning)
     if task.level == "protein":
         for row in rows if task.label == "number" else ():
-            _check_number(row, prepared)
+            _check_number(row)
         return rows
     kept, uneven, uneven_masks = [], [], []
     for row in rows:
@@ -313,13 +313,13 @@ def _keep_consistent(
     return kept
 
 
-def _check_number(row: LabelledRow, prepared: Prepared) -> None:
-    try:
-        finite = math.isfinite(float(row.target))
-    except ValueError:
-        finite = False
-    if not finite:
-        raise ProtT5nvError(f"{prepared.source}: {row.id}: the target {row.target!r} is not a finite number")
+def _check_number(row: LabelledRow) -> None:
+    number = parse_number(row.target)
+    if number is None or not math.isfinite(number):
+        raise ProtT5nvError(
+            f"{row.where}: {row.id}: the target {row.target!r} is not a finite number; write numbers such as 12, -0.5 "
+            "or 2e-3"
+        )
 
 
 def _note_difference(prepared: Prepared, what: str, ids: Iterable[str]) -> None:

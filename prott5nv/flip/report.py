@@ -21,7 +21,7 @@ from prott5nv.flip.plots import overview, run_plots
 from prott5nv.flip.published import PUBLISHED
 from prott5nv.flip.tasks import SETS
 from prott5nv.io.atomic import whole_files
-from prott5nv.io.output import check_outputs
+from prott5nv.io.output import reserved_outputs
 
 #: The content of a ``result.json``, and ``folder``, the path of its folder.
 Run: TypeAlias = dict[str, Any]
@@ -64,15 +64,15 @@ def report(folder: Path, *, overwrite: bool = False) -> list[Path]:
         If there is no run, a run's result cannot be read, a report exists, or a file cannot be written.
     """
     written = [folder / f"report.{suffix}" for suffix in ("md", "json", "html", "png")]
-    check_outputs(written, overwrite=overwrite)
-    runs = read_runs(folder)
-    rows = comparison(runs)
-    page = html_page(runs, rows, figure := overview(runs))
-    with whole_files(folder) as temporary:
-        (temporary / "report.md").write_text(markdown(runs, rows), encoding="utf-8")
-        (temporary / "report.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-        (temporary / "report.html").write_text(page, encoding="utf-8")
-        figure.savefig(temporary / "report.png", dpi=130)
+    with reserved_outputs(written, overwrite=overwrite):
+        runs = read_runs(folder)
+        rows = comparison(runs)
+        page = html_page(runs, rows, figure := overview(runs))
+        with whole_files(folder) as temporary:
+            (temporary / "report.md").write_text(markdown(runs, rows), encoding="utf-8")
+            (temporary / "report.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+            (temporary / "report.html").write_text(page, encoding="utf-8")
+            figure.savefig(temporary / "report.png", dpi=130)
     return written
 
 

@@ -7,19 +7,17 @@ the process ends, even if it is killed. The next write into the same place remov
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import secrets
 import shutil
 import stat
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from prott5nv.errors import ProtT5nvError
-
-if sys.platform != "win32":
-    import fcntl
+from prott5nv.io.exclusive import exclusive_folder, open_and_lock
 
 _PREFIX = ".prott5nv-"
 # Subfolders of a work folder, for the new folder and for the one that it replaces.
@@ -301,37 +299,90 @@ def _reported(path: Path) -> Iterator[None]:
 
 
 @contextmanager
+def reserved(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Keep other processes from reserving the same output until the block ends or the process dies.
+
+    Parameters
+    ----------
+    path : str or PathLike
+        Name of a file or folder to write. Missing parent folders are created, and removed again if they stay empty.
+
+    Raises
+    ------
+    ProtT5nvError
+        If another process has reserved the output, or the disk is full.
+    """
+    target = _target(path)
+    # An empty work folder with a name that both processes know. After a kill, it is removed like any other.
+    folder = target.parent / f"{_PREFIX}{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]}"
+    with ExitStack() as stack:
+        for parent in reversed(target.parents):  # the innermost is removed first
+            if not parent.exists():
+                stack.callback(_remove_if_empty, parent)
+        with _reported(Path(path)):
+            target.parent.mkdir(parents=True, exist_ok=True)
+        with _reported(Path(path)), _creation_lock(target.parent):
+            stack.enter_context(exclusive_folder(folder, str(path), wait=False))
+        stack.callback(_remove_workspace, folder)
+        yield
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
+
+
+@contextmanager
 def _workspace(folder: Path) -> Iterator[Path]:
     """Create a temporary work folder in `folder`, and remove it at the end.
 
     It is on the same file system as `folder`, so moving a file out of it is atomic.
     """
-    # Between its creation and its own lock, the new work folder looks abandoned. The lock on `folder` prevents other
-    # processes from removing it in this moment. This process holds the locks of its own work folders already.
-    creation = None if folder in _own_workspaces else lock_folder(folder, wait=True)
-    try:
-        if creation is not None:
+    with _creation_lock(folder) as held:
+        if held:
             _remove_abandoned(folder)
         workspace = folder / f"{_PREFIX}{secrets.token_hex(8)}"
         workspace.mkdir(mode=0o700)
-        lock = lock_folder(workspace)
-    finally:
-        unlock_folder(creation)
+        lock = _try_lock(workspace)
     _own_workspaces.add(workspace)
     try:
         yield workspace
     finally:
         _own_workspaces.discard(workspace)
         _remove_workspace(workspace)
-        unlock_folder(lock)
+        if lock is not None:
+            os.close(lock)
+
+
+@contextmanager
+def _creation_lock(folder: Path) -> Iterator[bool]:
+    """Lock a folder while a work folder is created in it, and yield whether the lock is held.
+
+    Between its creation and its own lock, a new work folder looks abandoned. This lock keeps other processes from
+    removing it in this moment. Nobody else removes folders in a work folder of this process.
+    """
+    lock = None if folder in _own_workspaces else _try_lock(folder, wait=True)
+    try:
+        yield lock is not None
+    finally:
+        if lock is not None:
+            os.close(lock)
+
+
+def _try_lock(folder: Path, *, wait: bool = False) -> int | None:
+    """Lock a folder. None if that is not possible, so that nothing is removed."""
+    try:
+        return open_and_lock(folder, wait=wait)
+    except OSError:  # another process holds the lock, there are no locks, or the folder belongs to another user
+        return None
 
 
 def _remove_abandoned(folder: Path) -> None:
     """Remove the work folders of processes that were killed."""
     for workspace in folder.glob(f"{_PREFIX}{'[0-9a-f]' * 16}"):
-        if not workspace.is_symlink() and (lock := lock_folder(workspace)) is not None:
+        if (lock := _try_lock(workspace)) is not None:
             _remove_workspace(workspace)
-            unlock_folder(lock)
+            os.close(lock)
 
 
 def _remove_workspace(workspace: Path) -> None:
@@ -344,39 +395,3 @@ def _remove_workspace(workspace: Path) -> None:
             except OSError:  # for example, it belongs to another user; the next write tries again
                 return
     shutil.rmtree(workspace, ignore_errors=True)
-
-
-def lock_folder(folder: Path, *, wait: bool = False) -> int | None:
-    """Lock a folder until :func:`unlock_folder` or the end of the process, also by a kill.
-
-    Parameters
-    ----------
-    folder : Path
-        An existing folder.
-    wait : bool, default False
-        Whether to wait for another process that holds the lock.
-
-    Returns
-    -------
-    int or None
-        The descriptor that holds the lock. None if another process holds the lock, or if the system has no such locks
-        (as on Windows, where abandoned work folders are therefore never removed).
-    """
-    if sys.platform == "win32":
-        return None
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        return None
-    return descriptor
-
-
-def unlock_folder(descriptor: int | None) -> None:
-    """Release the lock that :func:`lock_folder` returned."""
-    if descriptor is not None:
-        os.close(descriptor)

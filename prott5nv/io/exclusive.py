@@ -1,7 +1,12 @@
-"""A folder that belongs to one process at a time."""
+"""Locks on files and folders: what belongs to one process at a time.
+
+The operating system releases a lock when the process ends, even if it is killed. Some file systems and Windows have no
+such locks. There the user is warned, and nothing is removed because it looks abandoned.
+"""
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
@@ -15,6 +20,97 @@ if sys.platform != "win32":
     import fcntl
 
 logger = logging.getLogger(__name__)
+
+
+class NoLocksError(OSError):
+    """The operating system or the file system has no locks."""
+
+
+def lock(descriptor: int, *, wait: bool = False) -> None:
+    """Lock an open file or folder until it is closed or the process ends.
+
+    Parameters
+    ----------
+    descriptor : int
+        Descriptor of the open file or folder.
+    wait : bool, default False
+        Whether to wait for another process that holds the lock.
+
+    Raises
+    ------
+    BlockingIOError
+        If another process holds the lock and `wait` is false.
+    NoLocksError
+        If there are no locks here.
+    """
+    if sys.platform == "win32":
+        raise NoLocksError(errno.ENOTSUP, "Windows has none")
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        raise NoLocksError(error.errno, error.strerror) from None
+
+
+def open_and_lock(path: Path, *, wait: bool = False) -> int:
+    """Open a file or folder and lock it.
+
+    Parameters
+    ----------
+    path : Path
+        An existing file or folder. A symbolic link is refused.
+    wait : bool, default False
+        Whether to wait for another process that holds the lock.
+
+    Returns
+    -------
+    int
+        The descriptor. Closing it releases the lock.
+
+    Raises
+    ------
+    BlockingIOError
+        If another process holds the lock and `wait` is false.
+    NoLocksError
+        If there are no locks here.
+    OSError
+        If `path` cannot be opened.
+    """
+    if sys.platform == "win32":  # which cannot open folders
+        raise NoLocksError(errno.ENOTSUP, "Windows has none")
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        lock(descriptor, wait=wait)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def lock_or_refuse(descriptor: int, path: Path, refusal: str) -> None:
+    """Lock an open file, or raise an error that the user can understand.
+
+    Parameters
+    ----------
+    descriptor : int
+        Descriptor of the open file.
+    path : Path
+        Name of the file. If there are no locks here, a warning names it.
+    refusal : str
+        Message of the error if another process holds the lock.
+
+    Raises
+    ------
+    ProtT5nvError
+        If another process holds the lock.
+    """
+    try:
+        lock(descriptor)
+    except BlockingIOError:
+        raise ProtT5nvError(refusal) from None
+    except NoLocksError as error:
+        _warn_without_locks(str(path), error)
 
 
 @contextmanager
@@ -38,26 +134,7 @@ def exclusive_folder(folder: Path, purpose: str, *, wait: bool) -> Iterator[None
     OSError
         If the folder cannot be created.
     """
-    descriptor: int | None = None
-    while True:
-        folder.mkdir(parents=True, exist_ok=True)
-        if sys.platform == "win32":  # Windows cannot lock folders
-            break
-        try:
-            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-            _lock(descriptor, folder, purpose, wait)
-            # The other process may have removed the folder when it had finished.
-            if os.path.samestat(os.fstat(descriptor), folder.stat()):
-                break
-        except FileNotFoundError:
-            pass
-        except BaseException:
-            if descriptor is not None:
-                os.close(descriptor)
-            raise
-        if descriptor is not None:
-            os.close(descriptor)
-            descriptor = None
+    descriptor = _lock_folder(folder, purpose, wait)
     try:
         yield
     finally:
@@ -65,20 +142,36 @@ def exclusive_folder(folder: Path, purpose: str, *, wait: bool) -> Iterator[None
             os.close(descriptor)
 
 
-def _lock(descriptor: int, folder: Path, purpose: str, wait: bool) -> None:
-    if sys.platform == "win32":
-        return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        if not wait:
-            raise ProtT5nvError(f"another process is writing {purpose}; wait for it or choose another folder") from None
-        logger.info("waiting for another process that is writing %s", purpose)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-    except OSError as error:
-        logger.warning(
-            "%s: there are no locks on this file system (%s), so make sure that no other process writes %s",
-            folder,
-            error.strerror,
-            purpose,
-        )
+def _lock_folder(folder: Path, purpose: str, wait: bool) -> int | None:
+    """Return the descriptor of the locked folder; None if there are no locks here."""
+    waiting = False
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            descriptor = open_and_lock(folder, wait=waiting)
+        except FileNotFoundError:  # The other process removed the folder when it had finished.
+            continue
+        except BlockingIOError:
+            if not wait:
+                raise ProtT5nvError(
+                    f"another process is writing {purpose}; wait for it or choose another name"
+                ) from None
+            logger.info("waiting for another process that is writing %s", purpose)
+            waiting = True
+            continue
+        except NoLocksError as error:
+            _warn_without_locks(purpose, error)
+            return None
+        try:
+            # The other process may have removed the folder after it was opened here.
+            if os.path.samestat(os.fstat(descriptor), folder.stat()):
+                return descriptor
+        except FileNotFoundError:
+            pass
+        os.close(descriptor)
+
+
+def _warn_without_locks(purpose: str, error: OSError) -> None:
+    logger.warning(
+        "this file system has no locks (%s), so make sure that no other process writes %s", error.strerror, purpose
+    )

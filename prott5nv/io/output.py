@@ -1,6 +1,7 @@
 """The rule for outputs that every command applies before its work begins.
 
 - An existing output is replaced only on request.
+- Only one process writes an output at a time.
 - An output that is also an input is refused, and so is a name that is given for two outputs.
 - A folder or a device in place of a file is refused, and so is a file in a folder without permission to write.
 - A suffix that means another format is refused.
@@ -13,11 +14,12 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from prott5nv.errors import ProtT5nvError
-from prott5nv.io.atomic import check_replaceable
+from prott5nv.io.atomic import check_replaceable, reserved
 
 # Suffixes of formats that the package or its neighbours write. A file of another format must not get such a name.
 _FORMATS = {
@@ -45,6 +47,38 @@ _FORMATS = {
     ".gz": "gzip",
     ".zip": "zip",
 }
+
+
+@contextmanager
+def reserved_outputs(
+    outputs: Iterable[str | os.PathLike[str] | None],
+    inputs: Iterable[str | os.PathLike[str] | None] = (),
+    *,
+    overwrite: bool = False,
+) -> Iterator[None]:
+    """Check outputs, and keep other processes from writing them until the block ends.
+
+    Without this, two runs that start when there is no output both pass the check, and one replaces the output of the
+    other.
+
+    Parameters
+    ----------
+    outputs, inputs, overwrite
+        As for :func:`check_outputs`.
+
+    Raises
+    ------
+    ProtT5nvError
+        As for :func:`check_outputs`, or if another process is writing one of the outputs.
+    """
+    files = [output for output in outputs if output is not None and not is_stream(output)]
+    read = list(inputs)
+    check_outputs(files, read, overwrite=overwrite)
+    with ExitStack() as stack:
+        for output in files:
+            stack.enter_context(reserved(output))
+        check_outputs(files, read, overwrite=overwrite)  # another run may have finished since the first check
+        yield
 
 
 def check_outputs(

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from contextlib import contextmanager
 
 import pytest
 
 from prott5nv.errors import ProtT5nvError
-from prott5nv.io.output import check_format, check_outputs, is_stream
+from prott5nv.io import output as output_module
+from prott5nv.io.atomic import reserved, write_text
+from prott5nv.io.output import check_format, check_outputs, is_stream, reserved_outputs
 
 
 def test_an_existing_output_needs_overwrite(tmp_path):
@@ -76,3 +81,51 @@ def test_other_names_are_allowed(name):
 def test_the_suffix_that_chooses_a_format_is_in_lower_case():
     with pytest.raises(ProtT5nvError, match=r"in lower case: \.npz"):
         check_format("means.NPZ", (".h5", ".npz"))
+
+
+def test_only_one_process_writes_an_output_at_a_time(tmp_path):
+    output = tmp_path / "scores.csv"
+    with reserved_outputs([output, None, "-"]):
+        with pytest.raises(ProtT5nvError, match=r"another process is writing .*scores\.csv; wait for it"):
+            reserved_outputs([output]).__enter__()
+        write_text(output, "id\n")  # which keeps the reservation
+        with pytest.raises(ProtT5nvError, match="another process is writing"):
+            reserved_outputs([output], overwrite=True).__enter__()
+    assert [path.name for path in tmp_path.iterdir()] == ["scores.csv"]
+    with pytest.raises(ProtT5nvError, match="exists already"), reserved_outputs([output]):
+        pass
+    with reserved_outputs([output], overwrite=True):
+        pass
+
+
+def test_an_output_that_is_finished_before_the_lock_is_not_replaced(tmp_path, monkeypatch):
+    @contextmanager
+    def reserved_late(path):
+        path.write_text("of another run")
+        yield
+
+    monkeypatch.setattr(output_module, "reserved", reserved_late)
+    with pytest.raises(ProtT5nvError, match="exists already"), reserved_outputs([tmp_path / "scores.csv"]):
+        pass
+
+
+def test_a_reservation_of_a_killed_process_ends(tmp_path):
+    output = tmp_path / "scores.csv"
+    code = (
+        "import sys, time; from prott5nv.io.atomic import reserved\n"
+        "with reserved(sys.argv[1]):\n    print(1, flush=True); time.sleep(100)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, output], stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"1\n"
+        with pytest.raises(ProtT5nvError, match="another process is writing"), reserved_outputs([output]):
+            pass
+        process.kill()
+    with reserved_outputs([output]):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_missing_parent_folders_are_removed_if_they_stay_empty(tmp_path):
+    with reserved(tmp_path / "a" / "b" / "out"):
+        assert (tmp_path / "a" / "b").is_dir()
+    assert not list(tmp_path.iterdir())
