@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from prott5nv.embedding.job import Summary
     from prott5nv.embedding.survey import Survey
 
+CONTEXT = multiprocessing.get_context("spawn")
 _SECONDS_BETWEEN_PROGRESS = 0.1
 
 
@@ -152,17 +153,16 @@ def _start(request: Request, shards: list[Path], running: list[_Worker]) -> None
     count = len(shards)
     gpus = torch.cuda.device_count() if request.device in ("auto", "cuda") else 0
     threads = max(1, torch.get_num_threads() // count)
-    context = multiprocessing.get_context("spawn")
     # A process that is started holds back Ctrl-C for its whole life, because it inherits this state. Starting Python's
     # resource tracker ends the state in this process, so it is started before.
     resource_tracker.ensure_running()
     with _interrupt_held_back():
         for number, shard in enumerate(shards, 1):
             device = f"cuda:{(number - 1) % gpus}" if gpus else request.device
-            receiver, sender = context.Pipe(duplex=False)
+            receiver, sender = CONTEXT.Pipe(duplex=False)
             # A shard that an interrupted run has finished is kept, also with --overwrite.
             job = replace(request, output=shard, shard=(number, count), device=device, overwrite=False)
-            process = context.Process(target=_work, args=(job, threads, sender), name=f"prott5nv worker {number}")
+            process = CONTEXT.Process(target=_work, args=(job, threads, sender), name=f"prott5nv worker {number}")
             process.start()
             sender.close()  # The worker has its own copy. With this one open, its end would go unnoticed.
             running.append(_Worker(number, process, receiver))

@@ -21,6 +21,7 @@ from helpers.crafting import write_tar
 from prott5nv import ModelConfig, ProteinTokenizer, ProtT5, ProtT5nvError
 from prott5nv.checkpoint import read_nemo, save_nemo
 from prott5nv.checkpoint.huggingface import huggingface_to_nemo, nemo_to_huggingface
+from prott5nv.cli import main
 
 transformers = pytest.importorskip("transformers", reason="needs the test extra")
 
@@ -37,12 +38,11 @@ def random_model(**overrides) -> ProtT5:
     return model
 
 
-def convert(source: Path, target: str, output: Path, umask: int = 0o022) -> Path:
-    """Run ``prott5nv convert`` in a process without transformers."""
-    code = "import sys; sys.modules['transformers'] = None; from prott5nv.cli import main; main(sys.argv[1:])"
-    command = [sys.executable, "-c", code, "convert", source, "--to", target, output]
-    done = subprocess.run(command, capture_output=True, text=True, umask=umask)
-    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, str(output), "")
+def convert(source: Path, target: str, output: Path) -> Path:
+    """Run ``prott5nv convert``."""
+    with pytest.raises(SystemExit) as end:
+        main(["convert", str(source), "--to", target, str(output)])
+    assert not end.value.code
     return output
 
 
@@ -235,16 +235,30 @@ def test_peft_adds_adapters_to_the_encoder(encoder_folder, tmp_path):
     assert gradients and all("lora_B" in name for name in gradients)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("umask", [0o022, 0o077, 0o007])
 def test_files_have_the_usual_permissions(source, tmp_path, umask):
-    for target in EXPORTS:
-        folder = convert(source, target, tmp_path / target, umask)
-        modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
-        assert set(modes.values()) == {0o666 & ~umask}, modes
+    before = os.umask(umask)
+    try:
+        folders = [convert(source, target, tmp_path / target) for target in EXPORTS]
+    finally:
+        os.umask(before)
+    modes = {stat.S_IMODE(path.stat().st_mode) for folder in folders for path in folder.iterdir()}
+    assert modes == {0o666 & ~umask}
 
 
 @pytest.mark.slow
+def test_converting_needs_no_transformers(source, tmp_path):
+    code = "import sys; sys.modules['transformers'] = None; from prott5nv.cli import main; main(sys.argv[1:])"
+    for origin, target, output in (
+        (source, "hf", "folder"),
+        (source, "hf-encoder", "encoder"),
+        ("folder", "nemo", "b.nemo"),
+    ):
+        command = [sys.executable, "-c", code, "convert", origin, "--to", target, output]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+        assert (done.returncode, done.stdout.strip(), done.stderr) == (0, output, "")
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_converting_back_gives_the_same_bytes(tmp_path, dtype):
     model = random_model(seq_length=100)

@@ -9,8 +9,10 @@ import warnings
 
 import pytest
 from helpers.embedding_files import contents, random_fasta
+from helpers.forked import server
 
 from prott5nv import ProtT5nvError
+from prott5nv.embedding import workers
 from prott5nv.embedding.run import Listener, Request, run
 from prott5nv.embedding.workers import run_with_workers
 
@@ -32,6 +34,12 @@ class Recorder(Listener):
 
     def on_warning(self, message):
         self.warnings.append(message)
+
+
+@pytest.fixture(autouse=True)
+def forked_workers(monkeypatch):
+    """Fork the workers from a process that has imported the package: spawning each takes seconds."""
+    monkeypatch.setattr(workers, "CONTEXT", server())
 
 
 @pytest.fixture
