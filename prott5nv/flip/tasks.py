@@ -22,10 +22,11 @@ from prott5nv.io.checksum import file_checksum
 from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning, clean_labelled, is_missing, refuse_missing, select
 from prott5nv.io.delimited import DelimitedTable
 from prott5nv.io.source import open_source
-from prott5nv.io.text import counted
+from prott5nv.io.text import counted, parse_number
 
 _MAX_TARGET = 1e15  # sums of its square are finite in float32
 _MAX_DESCRIPTION = 1 << 22  # bytes
+_LONGEST_SHOWN = 40  # characters of a cell in an error message
 LEVELS = ("residue", "protein")
 LABELS = ("class", "number")
 SETS = ("train", "val", "test")
@@ -307,6 +308,10 @@ def _read_rows(path: Path, columns: _Columns, skip_missing: bool) -> tuple[list[
             sequence, target = cells[columns.sequence].strip(), cells[columns.target].strip()
             set_ = cells.get(columns.set)
             where = f"{path}: line {line}: {id}"
+            if set_ is not None:
+                set_ = set_.strip()
+                if set_ not in SETS and not is_missing(set_):
+                    raise ProtT5nvError(f"{where}: set {set_!r}: expected one of {', '.join(SETS)}")
             rows.append(_TableRow(where, id, sequence, target, set_, cells.get(columns.mask)))
     required = ["sequence", "target", "set"]
     if all(is_missing(row.set) for row in rows):  # the table does not define the sets
@@ -341,11 +346,13 @@ def _parse_target(cells: Sequence[str], label: str, classes: Sequence[str], expe
     if len(cells) != expected:
         raise ProtT5nvError(f"{where} has {counted(expected, 'residue')} and {counted(len(cells), 'label')}")
     if label == "number":
+        parsed = [parse_number(cell) for cell in cells]
+        if None in parsed:
+            text = " ".join(cells)
+            shown = text if len(text) <= _LONGEST_SHOWN else cells[parsed.index(None)][:_LONGEST_SHOWN]
+            raise ProtT5nvError(f"{where}: {shown!r} is not a number; write numbers such as 12, -0.5 or 2e-3")
         with np.errstate(over="ignore"):  # a number beyond float32 becomes infinity, which is refused below
-            try:
-                numbers = np.array(cells, dtype=np.float64).astype(np.float32)
-            except ValueError:
-                raise ProtT5nvError(f"{where}: {' '.join(cells)[:40]!r} is not a number") from None
+            numbers = np.array(parsed, dtype=np.float64).astype(np.float32)
         if not np.isfinite(numbers).all():
             cell = cells[int(np.argmin(np.isfinite(numbers)))]
             raise ProtT5nvError(f"{where}: the target {cell!r} is not a finite number")
@@ -382,9 +389,6 @@ def _complete_sets(sets: list[str | None], path: Path) -> tuple[np.ndarray, str]
         for i in order[: max(_MIN_PROTEINS, round(_DRAWN_FRACTION * len(sets)))]:
             sets[i] = "test"
         notes.append("test set drawn at random")
-    unknown = sorted(str(part) for part in set(sets) - set(SETS))
-    if unknown:
-        raise ProtT5nvError(f"{path}: set {unknown[0]!r}: expected one of {', '.join(SETS)}")
     if "val" not in sets:
         training = [i for i in order if sets[i] == "train"]
         for i in training[: max(_MIN_PROTEINS, round(_DRAWN_FRACTION * len(training)))]:

@@ -7,11 +7,13 @@ quotes that are never closed and rows of any length, and limits cells to 131,072
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.record import Record
+from prott5nv.io.text import shortened
 
 # The first of these columns that the table has is used; upper and lower case are the same. `record_name` is the name in
 # ProtT5nv's pretraining data and `entry` is UniProt's.
@@ -20,6 +22,7 @@ SEQUENCE_COLUMNS = ("sequence", "seq")
 
 # The most characters of a quoted cell, so that an unclosed quote does not read a huge file into memory.
 _LONGEST_QUOTED_CELL = 1 << 28
+_QUOTED = re.compile('"[^"]*"')
 
 
 class Row(NamedTuple):
@@ -44,7 +47,8 @@ class DelimitedTable:
     character. Empty cells at the end of a row may be absent, because editors remove tabs at the end of a line.
 
     Any other table is CSV: a cell that begins with ``"`` ends at the next ``"``, may contain commas and line ends, and
-    contains ``""`` for a quote. In both, blank lines are skipped, and a byte order mark is accepted.
+    contains ``""`` for a quote. In both, blank lines are skipped, and a byte order mark is accepted. A table whose
+    header line has only semicolons is refused.
 
     Parameters
     ----------
@@ -66,8 +70,9 @@ class DelimitedTable:
     Raises
     ------
     ProtT5nvError
-        If a row has another number of cells than the header line, a quote is not closed, text follows a closing quote,
-        or there is text that is not UTF-8 or a NUL byte. The message names file and line. Iterating raises it, too.
+        If the columns seem to be separated by semicolons, a row has another number of cells than the header line, a
+        quote is not closed, text follows a closing quote, or there is text that is not UTF-8 or a NUL byte. The message
+        names file and line. Iterating raises it, too.
 
     Examples
     --------
@@ -86,6 +91,12 @@ class DelimitedTable:
         header = self._next_line()
         self._is_tsv = "\t" in header
         self.header_line = self._line
+        unquoted = _QUOTED.sub("", header)
+        if ";" in unquoted and "," not in unquoted and not self._is_tsv:
+            raise ProtT5nvError(
+                f"{name}: line {self._line}: the columns seem to be separated by semicolons; save the table with "
+                "commas or tabs between the columns"
+            )
         self.columns: list[str] = self._split(header) if header else []
 
     def __iter__(self) -> Iterator[Row]:
@@ -256,8 +267,12 @@ def checked_id(text: str, where: str) -> str:
     record_id = text.strip()
     if not record_id:
         raise ProtT5nvError(f"{where}: the id is empty")
+    if has_undecodable(record_id):
+        raise ProtT5nvError(f"{where}: the id {record_id!a} is not UTF-8 text; save the table as UTF-8")
     if not record_id.isprintable():
-        raise ProtT5nvError(f"{where}: the id {record_id!a} is not UTF-8 text")
+        character = next(character for character in record_id if not character.isprintable())
+        what = "a line break" if character in "\r\n" else f"the character {character!a}, which cannot be printed"
+        raise ProtT5nvError(f"{where}: the id {shortened(record_id)!a} has {what}; remove it from the id")
     return record_id
 
 

@@ -24,7 +24,7 @@ def read_records(
     """Stream the proteins of a FASTA, CSV, TSV or Parquet file. All but Parquet may be compressed with gzip.
 
     The format is detected from the content, not from the file name. A text file that begins with ``>`` is FASTA, and
-    one whose first line has commas or tabs is a table.
+    one whose first line has commas or tabs is a table. A table with semicolons is refused.
 
     Parameters
     ----------
@@ -115,7 +115,9 @@ def _read(
     with open_source(path) as stream:
         beginning = stream.peek().removeprefix(b"\xef\xbb\xbf").lstrip()
         first_line = beginning.partition(b"\n")[0]
-        if not first_line.startswith(b">") and (b"," in first_line or b"\t" in first_line):
+        # A line that begins with a semicolon is a comment in old FASTA files, which is refused there.
+        is_table = any(separator in first_line[1:] for separator in (b",", b"\t", b";"))
+        if is_table and not first_line.startswith((b">", b";")):
             records = parse_table(
                 stream,
                 name,

@@ -1,11 +1,15 @@
-"""Wording of messages."""
+"""Wording of messages, and numbers in files."""
 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 _LONGEST_NAME = 100
+_NUMBER = re.compile(
+    r"[+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?|inf(?:inity)?|nan)", re.IGNORECASE | re.ASCII
+)
 
 
 def counted(number: int, noun: str) -> str:
@@ -71,6 +75,31 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
         lower, by_lower, n=1
     )
     return f"; did you mean {by_lower[similar[0]]}?" if similar else ""
+
+
+def parse_number(text: str) -> float | None:
+    """Return the number that a text from a file stands for.
+
+    Python's ``float`` accepts more, such as ``1_0`` and the digits of all scripts. No other program reads these as
+    numbers, so they are errors in a table.
+
+    Parameters
+    ----------
+    text : str
+        Such as ``12``, ``-0.5``, ``2e-3``, ``inf`` or ``nan``. White space at its ends is ignored.
+
+    Returns
+    -------
+    float or None
+        None if the text is not a number.
+
+    Examples
+    --------
+    >>> parse_number("-0.5"), parse_number("2e-3"), parse_number("1_0"), parse_number("0,5")
+    (-0.5, 0.002, None, None)
+    """
+    text = text.strip()
+    return float(text) if _NUMBER.fullmatch(text) else None
 
 
 def printable(text: object) -> str:

@@ -150,6 +150,7 @@ def test_tables_of_bionemo(flip_source, flip_data, tmp_path):
         ("mixed_soft.csv", "sequence,target,set\nMKV,N,train,\n", "line 2: the row has 4 of 3 columns"),
         ("mixed_split.fasta", ">P1 TARGET=nan SET=train\nMKV\n", r"line 1: P1: the target is missing \('nan'"),
         ("mixed_split.fasta", ">P1 TARGET=inf SET=train\nMKV\n", "P1: the target 'inf' is not a finite number"),
+        ("mixed_split.fasta", ">P1 TARGET=1_0 SET=train\nMKV\n", "line 1: P1: the target '1_0' is not a finite number"),
         ("mixed_split.fasta", ">P1 TARGET=hot SET=train\nMKV\n", "P1: the target 'hot' is not a finite number"),
         ("mixed_soft.fasta", ">P1 TARGET=N SET=train VALIDATION=5\nMKV\n", "line 1: VALIDATION=5 is neither True nor"),
         (

@@ -15,7 +15,11 @@ from prott5nv.io.cleaning import Cleaning, InputWarning
         ("residue", "class", "P1,MKV,HH", "own.csv: line 2: P1 has 3 residues and 2 labels"),
         ("residue", "number", "P1,MKV,1 2 3 4", "own.csv: line 2: P1 has 3 residues and 4 labels"),
         ("residue", "number", "P1,MKV,1 b 3", "own.csv: line 2: P1: '1 b 3' is not a number"),
+        ("residue", "number", f"P1,{40 * 'M'},{39 * '1 '}1_0", "own.csv: line 2: P1: '1_0' is not a number"),
         ("protein", "number", "P1,MKV,1\n,MK,x", "own.csv: line 3: row 2: 'x' is not a number"),
+        ("protein", "number", "P1,MKV,1_0", "own.csv: line 2: P1: '1_0' is not a number; write numbers such as 12"),
+        ("protein", "number", "P1,MKV,١٢", "own.csv: line 2: P1: '١٢' is not a number"),
+        ("residue", "number", "P1,MKV,1 2_0 3", "own.csv: line 2: P1: '1 2_0 3' is not a number"),
         ("protein", "number", "P1,MKV,inf", "own.csv: line 2: P1: the target 'inf' is not a finite number"),
         ("protein", "number", "P1,MKV,1e40", "own.csv: line 2: P1: the target '1e40' is not a finite number"),
         ("residue", "number", "P1,MKV,1 -inf 3", "own.csv: line 2: P1: the target '-inf' is not a finite number"),
@@ -48,7 +52,10 @@ def test_invalid_mask_set_and_description(tmp_path):
     with pytest.raises(ProtT5nvError, match="line 2: P1: the mask must be 3 characters, 0 or 1"):
         load_task(path, name="own", level="residue", label="class")
     path.write_text("id,sequence,target,set\nP1,MKV,H,training\n")
-    with pytest.raises(ProtT5nvError, match="set 'training': expected one of train, val, test"):
+    with pytest.raises(ProtT5nvError, match="line 2: P1: set 'training': expected one of train, val, test"):
+        load_task(path, name="own", level="protein", label="class")
+    path.write_text("id,sequence,target,set\nP1,MKV,H,train\nP2,MKV,H, test \nP3,MKV,H,Train\n")
+    with pytest.raises(ProtT5nvError, match=r"own\.csv: line 4: P3: set 'Train': expected one of train, val, test"):
         load_task(path, name="own", level="protein", label="class")
     (tmp_path / "own.json").write_text("{")
     with pytest.raises(ProtT5nvError, match=r"own\.json: not the description of a table"):

@@ -30,10 +30,19 @@ def write(tmp_path, content: str | bytes):
         "id,sequence\r\na,MKV\r\nb,LAG\r\n",
         "\ufeffid,sequence\na,MKV\nb,LAG",
         "Entry\tSequence\na\tMKV\nb\tLAG\n",
+        "id,sequence,GO; terms\na,MKV,x;y\nb,LAG,z\n",
         '"accession","seq"\n"a","MKV"\n"b","LAG"\n',
         gzip.compress(b"name,sequence\na, MKV \n\nb,LAG\n"),
     ],
-    ids=["ProtT5nv", "crlf", "byte order mark", "UniProt TSV", "quoted", "gzip, blank line, padding"],
+    ids=[
+        "ProtT5nv",
+        "crlf",
+        "byte order mark",
+        "UniProt TSV",
+        "semicolon in a name",
+        "quoted",
+        "gzip, blank line, padding",
+    ],
 )
 def test_common_forms_of_tables_give_the_same_records(tmp_path, content):
     assert [(record.id, record.sequence) for record in read_records(write(tmp_path, content))] == [
@@ -64,6 +73,10 @@ def test_record_lines_count_quoted_and_blank_lines(tmp_path):
         ("id,sequence\n,MKV\n", "line 2: the id is empty"),
         ("id,sequence\na,MÄV\n", "line 2: record a has a non-ASCII character"),
         (b"id,sequence\n\xff,MKV\n", "line 2: the id '\\udcff' is not UTF-8"),
+        ('id,sequence\n"a\nb",MKV\n', "line 2: the id 'a\\nb' has a line break; remove it from the id"),
+        ("id;sequence\na;MKV\n", "line 1: the columns seem to be separated by semicolons; save the table with commas"),
+        ('\n"id";"sequence, one letter"\n"a";"MKV"\n', "line 2: the columns seem to be separated by semicolons"),
+        ("; comment\n>a\nMKV\n", "line 1: expected a header that begins with '>', found ';'"),
         (b"id,sequence\na,\xff\n", "line 2: record a has a non-ASCII character"),
         (b"id,sequence\na,\0\n", "binary"),
         (b"id,sequence\n" + (b"a," + b"M" * 1000 + b"\n") * 2000 + b"b,\0\n", "line 2002: a NUL byte"),

@@ -73,7 +73,7 @@ def test_missing_sequences_are_empty(tmp_path):
         ({"id": ["a", "b"], "sequence": ["MKV", None]}, "line 2: b: there is no sequence"),
         ({"id": ["a", "b", "c"], "sequence": ["MKV", "nan", None]}, "line 2: b: there is no sequence ('nan' means"),
         ({"id": [1.0, float("nan")], "sequence": ["MKV", "LAG"]}, "row 1: the id is 1.0, not text"),
-        ({"id": [b"a\0\0"], "sequence": ["MKV"]}, "row 1: the id 'a\\x00\\x00' is not UTF-8 text"),
+        ({"id": [b"a\0\0"], "sequence": ["MKV"]}, "row 1: the id 'a\\x00\\x00' has the character '\\x00'"),
         ({"id": [b"\xff\xfe"], "sequence": ["MKV"]}, "row 1: the id is not UTF-8 text"),
         ({"id": [True], "sequence": ["MKV"]}, "row 1: the id is True, not text"),
         ({"id": ["a"], "sequence": [["M", "K"]]}, "row 1: the sequence of a is ['M', 'K'], not text"),
