@@ -5,7 +5,9 @@ Shapes: N proteins.
 
 from __future__ import annotations
 
+import math
 import os
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,10 +15,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from prott5nv.errors import ProtT5nvError
-from prott5nv.io.cleaning import is_missing
+from prott5nv.io.cleaning import InputWarning, is_missing
 from prott5nv.io.delimited import DelimitedTable
 from prott5nv.io.record import accession
 from prott5nv.io.source import open_source, source_name
+from prott5nv.io.text import counted, parse_number
 
 UNKNOWN = "unknown"
 GREY = "#bbbbbb"
@@ -104,7 +107,7 @@ def read_labels(path: str | os.PathLike[str], proteins: Sequence[tuple[str, str]
 
     The file has a header line. The ids are in the column that names most of the proteins: by accession, by entry name
     such as ``HBA_HUMAN``, or by full id. All other columns appear in the hover text. A label that is empty or a word
-    such as ``NA`` is unknown.
+    such as ``NA`` is unknown, and so is infinity among numbers.
 
     Parameters
     ----------
@@ -125,6 +128,11 @@ def read_labels(path: str | os.PathLike[str], proteins: Sequence[tuple[str, str]
     ProtT5nvError
         If the file is not a readable table of two or more columns, it has no such column, a protein has two labels, or
         no column names the proteins.
+
+    Warns
+    -----
+    InputWarning
+        If labels of proteins are unknown. The message counts them.
     """
     name = source_name(path)
     number_of_name = _numbers_by_name(proteins)
@@ -166,8 +174,38 @@ def read_labels(path: str | os.PathLike[str], proteins: Sequence[tuple[str, str]
         line, protein = first_difference[chosen]
         raise ProtT5nvError(f"{name}: line {line}: {protein} has another label on an earlier line")
     others = [(table.columns[index], cells) for index, cells in texts.items() if index != chosen]
-    labels = [UNKNOWN if is_missing(text) else text for text in texts[chosen]]
+    labels = _known_labels(texts[chosen])
+    _warn_of_unknown(f"{name}: {table.columns[chosen]}", labels, texts[chosen], len(row_of_protein))
     return Labels(table.columns[chosen], labels, others)
+
+
+def _known_labels(texts: list[str]) -> list[str]:
+    """Replace missing labels, and infinity among numbers, by `UNKNOWN`."""
+    labels = [UNKNOWN if is_missing(text) else text for text in texts]
+    numbers = {label: parse_number(label) for label in labels if label != UNKNOWN}
+    values = [value for value in numbers.values() if value is not None]
+    if len(values) < len(numbers) or not any(map(math.isfinite, values)):
+        return labels
+    return [UNKNOWN if math.isinf(numbers.get(label) or 0) else label for label in labels]
+
+
+def _warn_of_unknown(what: str, labels: list[str], texts: list[str], num_rows: int) -> None:
+    """Warn of proteins without a label, with the number of each reason."""
+    missing = sum(map(is_missing, texts))
+    absent = len(texts) - num_rows
+    infinite = sum(label != text for label, text in zip(labels, texts, strict=True)) - missing
+    reasons = [
+        f"{count:,} {reason}"
+        for count, reason in [
+            (absent, "not in the table"),
+            (missing - absent, "empty, or a word such as NA"),
+            (infinite, "infinite"),
+        ]
+        if count
+    ]
+    if reasons:
+        message = f"{what}: unknown for {missing + infinite:,} of {counted(len(labels), 'protein')} ({'; '.join(reasons)})"
+        warnings.warn(message, InputWarning, stacklevel=3)
 
 
 def _numbers_by_name(proteins: Sequence[tuple[str, str]]) -> dict[str, int]:
@@ -222,10 +260,9 @@ def choose_colours(labels: Labels) -> Colouring:
     counts = Counter(text for text in labels.texts if text != UNKNOWN)
     by_frequency = sorted(counts, key=lambda text: (-counts[text], text))
     if len(by_frequency) > _MOST_GROUPS:
-        try:
-            return _on_a_scale([float("nan") if text == UNKNOWN else float(text) for text in labels.texts])
-        except ValueError:
-            pass
+        values = [float("nan") if text == UNKNOWN else parse_number(text) for text in labels.texts]
+        if None not in values:
+            return _on_a_scale(values)
     groups = [
         Group(text, _COLOURS[number % len(_COLOURS)], _SHAPES[number // len(_COLOURS)], counts[text])
         for number, text in enumerate(by_frequency[:_MOST_GROUPS])
@@ -246,8 +283,8 @@ def one_colour(count: int) -> Colouring:
     return Colouring([_COLOURS[0]] * count, [], [-1] * count)
 
 
-def _on_a_scale(values: list[float]) -> Colouring:
-    values_N = np.array(values)
+def _on_a_scale(values: list[float | None]) -> Colouring:
+    values_N = np.array(values, dtype=np.float64)
     unknown_N = ~np.isfinite(values_N)
     values_N[unknown_N] = np.nan
     low, high = float(np.nanmin(values_N)), float(np.nanmax(values_N))

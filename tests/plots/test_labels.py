@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 
 from prott5nv import ProtT5nvError
+from prott5nv.io.cleaning import InputWarning
 from prott5nv.plots.labels import UNKNOWN, Labels, choose_colours, read_labels
 
 
@@ -91,6 +94,25 @@ def test_quotes_and_missing_values(tmp_path):
     assert read_labels(table, named("P1", "P2", "P3", "P4")).texts == ["\"5' end", UNKNOWN, '"x"', UNKNOWN]
 
 
+def test_unknown_labels_are_counted(tmp_path):
+    table = tmp_path / "labels.tsv"
+    table.write_text("id\tlength\nP1\t7\nP2\tNA\nP3\tinf\nP4\t\nP5\t-Infinity\nP6\t7\nP7\t9\n")
+    with pytest.warns(InputWarning) as warned:
+        labels = read_labels(table, named(*(f"P{i}" for i in range(1, 10))))
+    assert labels.texts == ["7", UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN, "7", "9", UNKNOWN, UNKNOWN]
+    assert [str(warning.message) for warning in warned] == [
+        f"{table}: length: unknown for 6 of 9 proteins (2 not in the table; 2 empty, or a word such as NA; 2 infinite)"
+    ]
+
+
+def test_words_that_look_like_infinity_are_labels_among_texts(tmp_path):
+    table = tmp_path / "labels.tsv"
+    table.write_text("id\tstate\nP1\tinf\nP2\tunknown\nP3\tinf\n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read_labels(table, named("P1", "P2", "P3")).texts == ["inf", UNKNOWN, "inf"]
+
+
 def test_a_table_that_is_not_utf_8_is_an_error_with_the_line(tmp_path):
     table = tmp_path / "labels.tsv"
     table.write_bytes("accession\tfamily\nP1\tprot\xe9ase\n".encode("latin-1"))
@@ -128,3 +150,4 @@ def test_many_different_numbers_are_a_scale():
     assert [group.name for group in colouring.groups] == [UNKNOWN]
     assert colouring.values[:101] == [i / 2 for i in range(101)]
     assert choose_colours(Labels("cluster", [str(i % 5) for i in range(101)])).scale is None
+    assert choose_colours(Labels("name", [*(str(i) for i in range(101)), "1_0"])).scale is None
