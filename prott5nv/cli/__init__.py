@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from importlib import import_module
 import click
 
 from prott5nv import __version__
-from prott5nv.cli import options
+from prott5nv.cli import log, options
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.text import did_you_mean, printable
 from prott5nv.model.onednn import limit_onednn_cache
@@ -42,6 +43,7 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             ctx.fail(f"no command {cmd_name!r}{did_you_mean(cmd_name, COMMANDS)}")
         command: click.Command = import_module(f"prott5nv.cli.{cmd_name}").command
+        log.add_options(command)
         return command
 
     def invoke(self, ctx: click.Context) -> object:
@@ -81,11 +83,17 @@ def command(context: click.Context) -> None:
       prott5nv info prott5nv.nemo
       prott5nv prepare uniref50 uniref50.fasta.gz -o data/
 
-    For the options and examples of one command, type prott5nv COMMAND --help.
+    For the options and examples of one command, type prott5nv COMMAND --help. With each command, --quiet prints only
+    results, warnings and errors, and --verbose also the traceback of an error.
     """
     # The limit suits inference. Training needs more kernels per batch.
     if context.invoked_subcommand != "pretrain":
         limit_onednn_cache()
+
+
+def _print_traceback() -> None:
+    if log.is_verbose():
+        traceback.print_exc()
 
 
 def _print_warning(message: Warning | str, *_: object, **__: object) -> None:
@@ -94,13 +102,18 @@ def _print_warning(message: Warning | str, *_: object, **__: object) -> None:
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """End the process with exit code 2 and one line on standard error after an error that the user can correct."""
+    """End the process with exit code 2 and one line on standard error after an error that the user can correct.
+
+    With ``--verbose``, the traceback is printed before that line.
+    """
     try:
         yield
     except ProtT5nvError as error:
+        _print_traceback()
         click.echo(f"prott5nv: error: {printable(error)}", err=True)
         sys.exit(2)
     except OSError as error:  # such as a full disk, or a file without permission to read
+        _print_traceback()
         where = f"{error.filename}: " if error.filename else ""
         click.echo(f"prott5nv: error: {printable(f'{where}{error.strerror or error}')}", err=True)
         sys.exit(2)
@@ -116,6 +129,6 @@ def main(arguments: list[str] | None = None) -> None:
     arguments : list of str, optional
         Arguments after the program's name; by default those of the process.
     """
-    with one_line_errors(), warnings.catch_warnings():
+    with log.restored(), one_line_errors(), warnings.catch_warnings():
         warnings.showwarning = _print_warning
         command(arguments, prog_name="prott5nv")

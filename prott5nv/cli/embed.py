@@ -19,11 +19,10 @@ from prott5nv.embedding.workers import run_with_workers
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.inputs import InputFiles, parts, reads_once
 from prott5nv.io.output import check_outputs
+from prott5nv.io.progress import Progress
 from prott5nv.io.text import counted
 
 if TYPE_CHECKING:
-    from tqdm import tqdm
-
     from prott5nv.embedding.job import Summary
     from prott5nv.embedding.survey import Survey
     from prott5nv.io.cleaning import Cleaning
@@ -35,6 +34,7 @@ _POOLING_HELP += " ".join(
     f"{name}: {(inspect.getdoc(function) or '').splitlines()[0]}" for name, function in POOLINGS.items()
 )
 
+_ADVICE = "you can stop at any time and continue later with the same command"
 _KEY_HELP = " ".join(f"{name}: {inspect.getdoc(make_key)}" for name, make_key in KEYS.items())
 
 
@@ -189,7 +189,7 @@ def _embed(request: Request, workers: int) -> None:
         ) from None
     except KeyboardInterrupt:
         progress.close()
-        options.note(f"stopped; finished proteins are safe in {folder}: give the same command again to continue")
+        options.warn(f"stopped; finished proteins are safe in {folder}: give the same command again to continue")
         sys.exit(options.EXIT_INTERRUPTED)
     finally:
         progress.close()
@@ -200,11 +200,11 @@ def _report(output: Path, summary: Summary, workers: int, model: str) -> None:
     """Print the result of a finished run; exit with code 3 if proteins were skipped."""
     counts = f"{counted(summary.proteins, 'protein')}, {counted(summary.residues, 'residue')}, model {model}"
     if summary.complete_already:
-        click.echo(f"{output}: already complete, {counts}")
+        options.report_written(output, f"already complete, {counts}")
     else:
         resumed = f"; an earlier run had finished {counted(summary.resumed, 'record')}" if summary.resumed else ""
         by_workers = f" by {workers} workers" if workers > 1 else ""
-        click.echo(f"{output}: {counts}{by_workers}{resumed}")
+        options.report_written(output, f"{counts}{by_workers}{resumed}")
     if summary.skipped:
         options.exit_skipped(summary.skipped, "protein", skipped_listing(output))
 
@@ -225,20 +225,20 @@ def _shard(context: click.Context, parameter: click.Parameter, value: str | None
 
 
 class _Progress(Listener):
-    """Prints notes and warnings of a run, and a progress bar of residues on standard error."""
+    """Prints notes and warnings of a run, and the progress in residues, on standard error."""
 
     def __init__(self, long: str) -> None:
         self.model = ""
         self._long = long
         self._total: int | None = None
-        self._bar: tqdm | None = None
+        self._bar: Progress | None = None
 
     def on_start(self, model: str, hardware: str) -> None:
         self.model = model
         options.note(f"model {model}; {hardware}")
 
     def on_warning(self, message: str) -> None:
-        options.note(f"warning: {message}")
+        options.warn(f"warning: {message}")
 
     def on_survey(self, survey: Survey) -> None:
         self._total = survey.residues
@@ -250,10 +250,8 @@ class _Progress(Listener):
 
     def on_progress(self, residues: int) -> None:
         if self._bar is None:
-            from tqdm import tqdm
-
             # The first call gives the residues of an earlier run, which must not count for this run's speed.
-            self._bar = tqdm(total=self._total, initial=residues, unit=" residues", unit_scale=True, mininterval=0.5)
+            self._bar = Progress(self._total, initial=residues, advice=_ADVICE)
         else:
             self._bar.update(residues)
 

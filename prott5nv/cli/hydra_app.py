@@ -17,6 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
+from prott5nv.cli.log import is_verbose, log_training
 from prott5nv.cli.overrides import (
     differs_between_jobs,
     quote_texts,
@@ -69,7 +70,7 @@ def run(
     quiet()
     register()
     full_error = os.environ.get("HYDRA_FULL_ERROR", "0")
-    show_traceback = full_error == "1"
+    show_traceback = full_error == "1" or is_verbose()
     process_arguments = sys.argv
     given = sys.argv[1:] if arguments is None else list(arguments)
 
@@ -159,23 +160,7 @@ def configure_logging() -> None:
 
     Of several processes that train together, only the first prints.
     """
-    logger = logging.getLogger("prott5nv")
-    logger.propagate = False
-    logger.setLevel(logging.INFO)
-    information = logging.StreamHandler(sys.stdout)
-    information.setFormatter(_PrintableFormatter())
-    information.addFilter(lambda record: record.levelno < logging.WARNING)
-    warning = logging.StreamHandler(sys.stderr)
-    warning.setLevel(logging.WARNING)
-    warning.setFormatter(_PrintableFormatter("warning: %(message)s"))
-    logger.handlers = [information, warning] if _is_first_process() else [logging.NullHandler()]
-
-
-class _PrintableFormatter(logging.Formatter):
-    """Formats messages so that names from a file cannot control the terminal."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return "\n".join(map(printable, super().format(record).split("\n")))
+    log_training(_is_first_process())
 
 
 def quiet() -> None:

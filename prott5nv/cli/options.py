@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from prott5nv.assets import BUILTIN_NOTE
+from prott5nv.cli.log import is_quiet
 from prott5nv.embedding.formats import skipped_listing
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.atomic import check_replaceable
@@ -151,20 +152,24 @@ def finish(output: Path, skips: Skips) -> None:
         return
     if listing is None:
         for skipped in skips:
-            note(f"skipped: {skipped.reason}")
+            warn(f"skipped: {skipped.reason}")
         sys.exit(EXIT_SKIPPED)
     exit_skipped(skips.count, "record", listing)
 
 
 def exit_skipped(count: int, noun: str, listing: Path) -> NoReturn:
     """Print how many records or proteins an output lacks and where they are listed, and exit with code 3."""
-    note(f"skipped {counted(count, noun)}, listed in {listing}")
+    warn(f"skipped {counted(count, noun)}, listed in {listing}")
     sys.exit(EXIT_SKIPPED)
 
 
 def report_written(path: Path, summary: str = "") -> None:
-    """Print the name of an output and what it holds: on standard error if the output itself is on standard output."""
-    click.echo(printable(f"{path}: {summary}" if summary else path), err=is_standard_output(path))
+    """Print the name of an output and what it holds: on standard error if the output itself is on standard output.
+
+    A quiet command prints nothing.
+    """
+    if not is_quiet():
+        click.echo(printable(f"{path}: {summary}" if summary else path), err=is_standard_output(path))
 
 
 def note_decoder(embedder: Embedder) -> None:
@@ -175,5 +180,11 @@ def note_decoder(embedder: Embedder) -> None:
 
 
 def note(line: str) -> None:
-    """Print one line for the user on standard error."""
+    """Print one line for the user on standard error, unless the command is quiet."""
+    if not is_quiet():
+        click.echo(f"prott5nv: {printable(line)}", err=True)
+
+
+def warn(line: str) -> None:
+    """Print one line on standard error, also if the command is quiet."""
     click.echo(f"prott5nv: {printable(line)}", err=True)

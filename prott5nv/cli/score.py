@@ -189,12 +189,14 @@ def _write(
     fraction: float,
 ) -> str:
     """Write the table and return what it holds: ``5 variants``."""
-    from tqdm import tqdm
-
     from prott5nv.decoding import tables
+    from prott5nv.io.progress import Progress
 
     total = tables.residues_to_encode(proteins, embedder, fraction) if variants is None else None
-    with tqdm(total=total, unit=" residues", unit_scale=True, mininterval=0.5) as bar:
+    advice = f"--protein chooses some of {counted(len(proteins), 'protein')}" if len(proteins) > 1 else ""
+    if perplexity and not fraction:
+        advice = "--fraction 0.15 is much faster"
+    with Progress(total, advice=advice) as bar:
         if variants is not None:
             return counted(tables.write_variants(output, proteins, variants, embedder, bar.update, skips), "variant")
         if perplexity and per_residue:

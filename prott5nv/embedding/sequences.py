@@ -5,7 +5,7 @@ Shapes: L residues of a protein, D hidden size, B proteins.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
 from typing import overload
 
 import numpy as np
@@ -25,6 +25,7 @@ def seqs_to_embedding(
     long: str = "truncate",
     max_tokens: int | None = None,
     cleaning: Cleaning | None = DEFAULT_CLEANING,
+    progress: bool = False,
 ) -> list[np.ndarray | None]: ...
 @overload
 def seqs_to_embedding(
@@ -37,6 +38,7 @@ def seqs_to_embedding(
     long: str = "truncate",
     max_tokens: int | None = None,
     cleaning: Cleaning | None = DEFAULT_CLEANING,
+    progress: bool = False,
 ) -> np.ndarray: ...
 def seqs_to_embedding(
     sequences: Iterable[ProteinLike],
@@ -47,6 +49,7 @@ def seqs_to_embedding(
     long: str = "truncate",
     max_tokens: int | None = None,
     cleaning: Cleaning | None = DEFAULT_CLEANING,
+    progress: bool = False,
 ) -> list[np.ndarray | None] | np.ndarray:
     """Embed a list of proteins.
 
@@ -68,6 +71,8 @@ def seqs_to_embedding(
         See :class:`prott5nv.Embedder`. It cannot be given together with a loaded model.
     cleaning : Cleaning or None
         What to do with gaps and nucleotides: see :meth:`prott5nv.Embedder.embed`.
+    progress : bool, default False
+        Whether to show a progress bar, in a terminal or a notebook.
 
     Returns
     -------
@@ -92,7 +97,14 @@ def seqs_to_embedding(
     (2, 64)
     """
     embedder = as_embedder(model, device=device, precision=precision, max_tokens=max_tokens)
-    embeddings = [rows for _, rows in embedder.embed(sequences, pooling=pooling, long=long, cleaning=cleaning)]
+    embedded: Iterable[tuple[ProteinLike, np.ndarray | None]] = embedder.embed(
+        sequences, pooling=pooling, long=long, cleaning=cleaning
+    )
+    if progress:
+        from tqdm.auto import tqdm  # in a notebook, its import warns if ipywidgets is missing
+
+        embedded = tqdm(embedded, total=len(sequences) if isinstance(sequences, Sized) else None, unit=" proteins")
+    embeddings = [rows for _, rows in embedded]
     if pooling is None:
         return embeddings
     pooled_BD = np.full((len(embeddings), embedder.config.hidden_size), np.nan, dtype=np.float32)

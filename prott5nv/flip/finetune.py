@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from prott5nv.checkpoint.models import checksum, local_path, model_file
 from prott5nv.errors import ProtT5nvError
@@ -33,6 +32,7 @@ from prott5nv.io.atomic import whole_files, write_text
 from prott5nv.io.cleaning import Cleaning
 from prott5nv.io.exclusive import exclusive_folder
 from prott5nv.io.output import check_outputs
+from prott5nv.io.progress import Progress
 from prott5nv.model.device import choose_hardware
 from prott5nv.model.encoder import Encoder
 
@@ -194,8 +194,8 @@ def _describe(task: Task) -> str:
 
 
 def _embed(task: Task, encoder_path: Path, config: FinetuneConfig) -> Features:
-    """Embed all proteins or open their cached embeddings; a progress bar counts the residues that are embedded."""
-    with tqdm(total=int(task.lengths.sum()), unit=" residues", unit_scale=True, mininterval=1, disable=None) as bar:
+    """Embed all proteins or open their cached embeddings, and show the progress."""
+    with Progress(int(task.lengths.sum()), advice="you can stop at any time and continue later") as bar:
         return stored_embeddings(
             task.ids,
             task.sequences,

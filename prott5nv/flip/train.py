@@ -21,6 +21,7 @@ from prott5nv.flip.features import Features
 from prott5nv.flip.heads import Head
 from prott5nv.flip.metrics import selection_score
 from prott5nv.flip.tasks import IGNORED, Task
+from prott5nv.io.progress import Progress
 from prott5nv.model.finite import check_finite
 
 logger = logging.getLogger(__name__)
@@ -74,11 +75,16 @@ def fit(head: Head, features: Features, task: Task, config: TrainingConfig, seed
     history: list[dict[str, float]] = []
     best_state: dict[str, Tensor]
     best_score, best_state, epochs_waited = -np.inf, {}, 0
+    # A head alone trains in seconds.
+    progress = Progress(
+        config.epochs * len(train), "proteins", advice="mode=frozen is faster", only_long=not trained[1:]
+    )
     for epoch in range(1, config.epochs + 1):
         trained.train()
         loss = 0.0
         for batch in np.split(rng.permutation(train), range(config.batch_size, len(train), config.batch_size)):
             batch_loss = _accumulate_gradients(head, features, task, batch, weights_K, config.max_tokens)
+            progress.update(len(batch))
             if batch_loss is None:
                 continue
             loss += batch_loss
@@ -98,6 +104,7 @@ def fit(head: Head, features: Features, task: Task, config: TrainingConfig, seed
             epochs_waited += 1
             if epochs_waited >= config.patience:
                 break
+    progress.close()
     trained.load_state_dict(best_state)
     return history
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -37,6 +38,7 @@ from prott5nv.pretraining.checkpoint_files import checkpoint_step, find_checkpoi
 from prott5nv.pretraining.config import PretrainConfig, as_dict, checked
 from prott5nv.pretraining.curves import plot_curves
 from prott5nv.pretraining.downstream import DownstreamValidation
+from prott5nv.pretraining.log_lines import LogLines
 from prott5nv.pretraining.model import ProtT5nvModel
 from prott5nv.pretraining.parallel import MegatronStrategy
 from prott5nv.pretraining.run_folder import LOGS, check_settings, deciding_settings, exclusive, write_settings
@@ -250,8 +252,8 @@ def build_trainer(cfg: DictConfig) -> pl.Trainer:
     if _uses_several_processes(config):
         settings["strategy"] = MegatronStrategy()
     callbacks = [Throughput(), StopOnSignal(), *_own_callbacks(config)]
-    if config.trainer.enable_progress_bar:
-        callbacks.append(StepProgressBar())
+    settings["enable_progress_bar"] = config.trainer.enable_progress_bar and sys.stdout.isatty()
+    callbacks.append(StepProgressBar() if settings["enable_progress_bar"] else LogLines())
     try:
         return pl.Trainer(
             **settings,
