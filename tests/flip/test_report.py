@@ -27,7 +27,7 @@ def runs(tiny_checkpoint, flip_data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     for task, mode in (("scl", "frozen"), ("conservation", "frozen"), ("gb1", "frozen"), ("conservation", "lora")):
         given = ["finetune", task, "--mode", mode, "--model", str(tiny_checkpoint), "--data", str(flip_data)]
-        given += ["-o", f"{folder}/{task}-{mode}", "seeds=[1,2]", "task.training.epochs=1"]
+        given += ["-o", f"{folder}/{task}-{mode}", "seeds=[1,2]", "task.training.epochs=1", f"baselines={task == 'conservation'}"]
         done = CliRunner().invoke(command, given, catch_exceptions=False)
         assert done.exit_code == 0, done.output
     done = CliRunner().invoke(command, ["report", str(folder)], catch_exceptions=False)
