@@ -14,10 +14,15 @@ for (const [number, trace] of traces.entries())
 
 function arrange() {
   const layout = {...data.layout};
-  // On a phone, or beside a colour bar, there is no room for a legend at the right.
-  if (phone.matches || layout.coloraxis) layout.legend = {...layout.legend, orientation: "h", x: 0, y: -.12};
   if (layout.coloraxis) layout.coloraxis = colourAxis(layout);
   if (phone.matches) layout.margin = {...layout.margin, r: 10, t: layout.coloraxis ? 80 : 30};
+  // On a phone, or beside a colour bar, there is no room for a legend at the right.
+  if (layout.showlegend && (phone.matches || layout.coloraxis)) {
+    const height = layout.coloraxis ? .1 : .3;
+    layout.legend = {...layout.legend, orientation: "h", x: 0, y: 0, yref: "container", yanchor: "bottom",
+                     maxheight: height};
+    layout.margin = {...layout.margin, b: 60 + height * plot.clientHeight};
+  }
   return draw(data, layout).then(() => {
     plot.on("plotly_click", event => show(event.points[0]));
     return find();
