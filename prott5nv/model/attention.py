@@ -95,12 +95,13 @@ def packed_attention(
     Tensor, shape=(T, H, C)
         Attention output of each query token.
     """
-    if _has_flash_attention(query_THC):
+    if has_flash_attention(query_THC):
         return _flash_attention(query_THC, key_SHC, value_SHC, query_packing, key_packing, causal, dropout)
     return _attention_by_length(query_THC, key_SHC, value_SHC, query_packing, key_packing, causal, dropout)
 
 
-def _has_flash_attention(query: Tensor) -> bool:
+def has_flash_attention(query: Tensor) -> bool:
+    """Return whether :func:`packed_attention` takes these queries to one call of flash attention."""
     # torch.compile knows the result of get_device_properties, but not that of get_device_capability.
     return query.is_cuda and query.dtype != torch.float32 and torch.cuda.get_device_properties(query.device).major >= 8
 

@@ -26,7 +26,6 @@ OPTIMIZERS = ("fused_adam", "muon", "apex_fused_adam")
 # steps.
 _PRESET_TRAINING: dict[str, dict[str, Any]] = {
     "builtin": {  # the recipe of the built-in model
-        "micro_batch_size": 16,
         "global_batch_size": 32,
         "init_method": "mimetic",
         "data": {"masked_lm_prob": 0.36},
@@ -38,8 +37,8 @@ _PRESET_TRAINING: dict[str, dict[str, Any]] = {
             "sched": {"name": "CosineAnnealing", "warmup_steps": 50},
         },
     },
-    "small": {"micro_batch_size": 32, "global_batch_size": 64, "optim": {"lr": 1e-3}},
-    "tiny": {"micro_batch_size": 32, "global_batch_size": 32, "optim": {"lr": 1e-3}},
+    "small": {"global_batch_size": 64, "optim": {"lr": 1e-3}},
+    "tiny": {"global_batch_size": 32, "optim": {"lr": 1e-3}},
 }
 
 
@@ -113,7 +112,7 @@ class DataConfig(Section):
     mean_span_length: float = at_least(1)
     random_crop: bool
     tokens_per_micro_batch: int | None = at_least(1)
-    num_workers: int = at_least(0)
+    num_workers: int | None = at_least(0)
 
 
 @dataclass(kw_only=True)
@@ -203,11 +202,12 @@ class ModelTrainingConfig(_ArchitectureSection):
 
     path: ClassVar[str] = "model."
 
-    micro_batch_size: int = at_least(1)
+    micro_batch_size: int | None = at_least(1)
     global_batch_size: int = at_least(1)
     tensor_model_parallel_size: int = at_least(1)
     pipeline_model_parallel_size: int = at_least(1)
     activations_checkpoint_granularity: str | None = one_of(None, "full")
+    compile: Any  # trainer.compile
     seed: int
     init_method: str = one_of("normal", "mimetic")
     gradient_clip_val: float = at_least(0)
@@ -227,6 +227,8 @@ class ModelTrainingConfig(_ArchitectureSection):
                 "model.optim.name=muon needs whole matrices: choose another optimizer, or "
                 "model.tensor_model_parallel_size=1"
             )
+        if self.compile is True and self.tensor_model_parallel_size != 1:
+            raise ProtT5nvError("trainer.compile=true needs model.tensor_model_parallel_size=1")
         if self.init_method == "mimetic" and self.num_attention_heads < 3:
             raise ProtT5nvError(
                 "model.init_method=mimetic needs at least three attention heads: it divides the hidden size into "
@@ -269,7 +271,7 @@ def architecture(section: Mapping[str, Any]) -> ModelConfig:
 
 @dataclass(kw_only=True)
 class TrainerConfig(Section):
-    """``trainer``: arguments of Lightning's ``Trainer``; ``+trainer.X=`` passes another one."""
+    """``trainer``: ``compile``, and arguments of Lightning's ``Trainer``; ``+trainer.X=`` passes another one."""
 
     path: ClassVar[str] = "trainer."
     is_open: ClassVar[bool] = True
@@ -279,6 +281,7 @@ class TrainerConfig(Section):
     accelerator: str
     strategy: str
     precision: str = one_of("auto", "32", "32-true", "bf16-mixed", "16-mixed")
+    compile: Any  # true, false or auto; Hydra cannot merge a union
     max_steps: int = at_least(1)
     val_check_interval: int = at_least(1)
     limit_val_batches: Any  # int (batches) or float (fraction), which Lightning checks; Hydra cannot merge a union
@@ -289,6 +292,8 @@ class TrainerConfig(Section):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.compile not in (True, False, "auto"):
+            raise ProtT5nvError(f"trainer.compile={self.compile}: choose one of true, false, auto")
         if self.strategy != "auto":
             raise ProtT5nvError(
                 "trainer.strategy must be auto: trainer.devices and model.tensor_model_parallel_size decide how the "

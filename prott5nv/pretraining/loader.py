@@ -8,20 +8,24 @@ import time
 from collections.abc import Sequence
 from typing import TypeVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from megatron.core import parallel_state
 from omegaconf import DictConfig
 from torch.utils.data import DataLoader, Dataset
 
+from prott5nv.data.corruption import max_targets
 from prott5nv.data.dataset import GlobalBatchSampler, PretrainingDataset
 from prott5nv.data.memmap import CSVDataset
-from prott5nv.data.micro_batch import MicroBatch
+from prott5nv.data.micro_batch import BatchShape, MicroBatch, choose_shape
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.text import counted
 from prott5nv.model.config import ModelConfig
 
 logger = logging.getLogger(__name__)
+
+_MEASURED_SAMPLES = 2048  # whose lengths decide the constant size of micro-batches
 
 _Item = TypeVar("_Item")
 
@@ -77,7 +81,7 @@ def split_dataset(
         CSVDataset(data.dataset_path, split, data.dataset[split]),
         seed=cfg.seed,
         seq_length=config.seq_length,
-        micro_batch_size=cfg.micro_batch_size,
+        micro_batch_size=cfg.get("micro_batch_size"),
         tokens_per_micro_batch=data.get("tokens_per_micro_batch"),
         shuffle=shuffle,
         random_crop=random_crop,
@@ -87,11 +91,42 @@ def split_dataset(
     )
 
 
+def constant_shape(samples: PretrainingDataset, proteins: int, config: ModelConfig) -> BatchShape:
+    """Choose the constant size of the micro-batches of a split from its first samples, and log it.
+
+    Parameters
+    ----------
+    samples : PretrainingDataset
+        With a limit of its micro-batches, which is kept approximately.
+    proteins : int
+        Number of proteins of a rank in a step.
+    config : ModelConfig
+
+    Returns
+    -------
+    BatchShape
+    """
+    micro_batches = samples.__getitems__(range(min(len(samples), _MEASURED_SAMPLES)))
+    lengths_B2 = np.concatenate([batch["lengths"] for batch in micro_batches])
+    max_tokens = samples.tokens_per_micro_batch
+    if max_tokens is None:
+        max_tokens = int((samples.micro_batch_size or proteins) * lengths_B2.sum() / len(lengths_B2))
+    longest = config.seq_length, max_targets(config.seq_length, config.masked_lm_prob)
+    shape = choose_shape(lengths_B2, proteins, max_tokens, *longest)
+    logger.info(
+        "micro-batches of constant size: %s encoder and %s decoder tokens",
+        f"{shape.encoder_tokens:,}",
+        f"{shape.decoder_tokens:,}",
+    )
+    return shape
+
+
 def step_loader(
     samples: PretrainingDataset,
     global_batch_size: int,
     num_workers: int,
     *,
+    device: torch.device,
     start_step: int = 0,
     num_samples: int | None = None,
 ) -> DataLoader:
@@ -104,6 +139,8 @@ def step_loader(
         Proteins per step, over all ranks.
     num_workers : int
         Number of processes that read and mask the proteins.
+    device : torch.device
+        Device that will compute. For a GPU, batches are in pinned memory, from which copies overlap with computation.
     start_step, num_samples
         As for :class:`~prott5nv.data.dataset.GlobalBatchSampler`.
 
@@ -125,7 +162,7 @@ def step_loader(
         num_workers=num_workers,
         worker_init_fn=_ignore_signals,
         persistent_workers=num_workers > 0,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=device.type == "cuda",
     )
 
 

@@ -46,7 +46,7 @@ from torch.utils.checkpoint import checkpoint
 from prott5nv.data.corruption import max_targets
 from prott5nv.data.micro_batch import MicroBatch
 from prott5nv.errors import ProtT5nvError
-from prott5nv.model.attention import Packing, packed_attention
+from prott5nv.model.attention import Packing, has_flash_attention, packed_attention
 from prott5nv.model.config import ModelConfig
 from prott5nv.model.dropout import dropout
 
@@ -111,6 +111,10 @@ class RowLinear(PlainLinear, RowParallelLinear):
     """Row-parallel linear layer with PyTorch's own matmul."""
 
 
+#: Attention whose calls depend on the lengths of the proteins, so that a compiled layer cannot contain it.
+attention_outside_graph = torch.compiler.disable(packed_attention)
+
+
 class PackedCoreAttention(MegatronModule):
     """Core attention over packed proteins.
 
@@ -147,8 +151,9 @@ class PackedCoreAttention(MegatronModule):
         """
         query_packing, key_packing = attention_mask
         dropout = self.config.attention_dropout if self.training else 0.0
+        attend = packed_attention if has_flash_attention(query) else attention_outside_graph
         with random_numbers_of_rank(query.device) if dropout else nullcontext():
-            out_THC = packed_attention(
+            out_THC = attend(
                 query.squeeze(1),
                 key.squeeze(1),
                 value.squeeze(1),
@@ -274,9 +279,11 @@ class MegatronProtT5(MegatronModule):
     recompute : bool
         Keep only each layer's input for the backward pass and compute the rest again: about a third more work for
         several times less memory, and bitwise the same gradients.
+    compiled : bool
+        Compile the layers with ``torch.compile``, for tensors of constant shapes.
     """
 
-    def __init__(self, config: ModelConfig, *, recompute: bool = False):
+    def __init__(self, config: ModelConfig, *, recompute: bool = False, compiled: bool = False):
         encoder_config = transformer_config(config, config.num_layers)
         decoder_config = transformer_config(config, config.layers_per_stack["decoder"])
         super().__init__(config=encoder_config)
@@ -294,8 +301,10 @@ class MegatronProtT5(MegatronModule):
         )
         self._max_encoder_length = config.seq_length
         self._max_decoder_length = max_targets(config.seq_length, config.masked_lm_prob)
-        if recompute:  # with PyTorch's function, because Megatron's needs CUDA
-            for layer in (*self.encoder.layers, *self.decoder.layers):
+        for layer in (*self.encoder.layers, *self.decoder.layers):
+            if compiled:
+                layer.forward = torch.compile(layer.forward, dynamic=False)
+            if recompute:  # with PyTorch's function, because Megatron's needs CUDA
                 layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
 
     def encode(self, tokens_T: Tensor, packing: Packing) -> Tensor:

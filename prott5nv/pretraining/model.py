@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, cast
 
 import prott5nv.pretraining.quiet_imports  # noqa: F401  # comes before Megatron-Core and NeMo
@@ -31,7 +32,8 @@ from prott5nv.data.micro_batch import MicroBatch
 from prott5nv.errors import ProtT5nvError
 from prott5nv.pretraining.checkpoint_files import plain
 from prott5nv.pretraining.config import as_dict
-from prott5nv.pretraining.loader import check_records, raise_together, split_dataset, step_loader
+from prott5nv.pretraining.hardware import choose_micro_batch_tokens, choose_num_workers
+from prott5nv.pretraining.loader import check_records, constant_shape, raise_together, split_dataset, step_loader
 from prott5nv.pretraining.losses import SUMS, StepChecks, in_float64, metrics_from_sums, token_losses
 from prott5nv.pretraining.network import NetworkModel
 from prott5nv.pretraining.optimizers import skips_on_device
@@ -127,7 +129,25 @@ class ProtT5nvModel(NetworkModel):
         return split_dataset(self.cfg, self.config, split, shuffle=shuffle, random_crop=random_crop)
 
     def _loader(self, dataset: PretrainingDataset, **stream: int) -> DataLoader:
-        return step_loader(dataset, self.cfg.global_batch_size, self.cfg.data.num_workers, **stream)
+        if dataset.tokens_per_micro_batch is None and dataset.micro_batch_size is None:
+            dataset.tokens_per_micro_batch = self._micro_batch_tokens
+        if self.compiles:
+            proteins = -(-self.cfg.global_batch_size // parallel_state.get_data_parallel_world_size())
+            dataset.batch_shape = constant_shape(dataset, proteins, self.config)
+        num_workers = self.cfg.data.get("num_workers")
+        if num_workers is None:
+            num_workers = choose_num_workers(self.root_device, self.trainer.num_devices)
+        return step_loader(dataset, self.cfg.global_batch_size, num_workers, device=self.root_device, **stream)
+
+    @cached_property
+    def _micro_batch_tokens(self) -> int:
+        return choose_micro_batch_tokens(
+            self.config,
+            self.root_device,
+            precision=str(self.trainer.precision),
+            recompute=self.cfg.get("activations_checkpoint_granularity") == "full",
+            tensor_parallel=parallel_state.get_tensor_model_parallel_world_size(),
+        )
 
     def setup_training_data(self, train_data_config: DictConfig | dict[str, Any] | None = None) -> None:
         """Do nothing: NeMo requires this method, but the loaders above need no set-up."""

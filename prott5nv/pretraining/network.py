@@ -18,6 +18,7 @@ from prott5nv.checkpoint import read_nemo, save_nemo
 from prott5nv.checkpoint.parameter_names import megatron_to_prott5, prott5_to_megatron
 from prott5nv.errors import ProtT5nvError
 from prott5nv.pretraining.config import architecture, as_dict
+from prott5nv.pretraining.hardware import choose_compile
 from prott5nv.pretraining.initialization import mimetic
 from prott5nv.pretraining.megatron import MegatronProtT5, initialize_parallel
 from prott5nv.pretraining.optimizers import make_optimizer, make_schedule, parameter_groups
@@ -58,7 +59,7 @@ class NetworkModel(ModelPT):
             # Lightning builds models under the run's device. A GPU draws other numbers from the same seed, so the
             # initial weights are drawn on the CPU. Lightning moves the finished model.
             with torch.device("cpu"):
-                self.megatron = MegatronProtT5(self.config, recompute=recompute)
+                self.megatron = MegatronProtT5(self.config, recompute=recompute, compiled=self.compiles)
                 if self.cfg.get("init_method", "normal") == "mimetic":
                     self.load_weights(mimetic(self._whole_weights(), self.config, self.cfg.seed))
         if self.initial_weights is not None:
@@ -66,6 +67,19 @@ class NetworkModel(ModelPT):
             self.initial_weights = None
         # Otherwise Lightning copies the first rank's shards over those of the others before testing.
         self._ddp_params_and_buffers_to_ignore = [name for name, _ in self.named_parameters()]
+
+    @property
+    def root_device(self) -> torch.device:
+        """The device on which the trainer runs; without a trainer, the CPU."""
+        return torch.device("cpu") if self._trainer is None else self.trainer.strategy.root_device
+
+    @property
+    def compiles(self) -> bool:
+        """Whether the layers are compiled, and all micro-batches have the same size."""
+        choice = self.cfg.get("compile", False)
+        if self._trainer is None or self.cfg.get("tensor_model_parallel_size", 1) != 1:
+            return choice is True
+        return choose_compile(choice, self.root_device, str(self.trainer.precision), self.trainer.max_steps)
 
     @property
     def built(self) -> MegatronProtT5:

@@ -247,6 +247,7 @@ def build_trainer(cfg: DictConfig) -> pl.Trainer:
         )
     settings = as_dict(cfg.trainer)
     settings.pop("gradient_clip_val")  # the model clips: its gradients are complete only after all micro-batches
+    settings.pop("compile")  # so does it compile its layers
     settings["precision"] = precision
     settings["val_check_interval"] = min(config.trainer.val_check_interval, config.trainer.max_steps)
     if _uses_several_processes(config):

@@ -11,6 +11,7 @@ pytest.importorskip("nemo", reason="needs the train extra")
 from helpers.fitting import Losses, fit
 
 from prott5nv.model import attention
+from prott5nv.pretraining import megatron
 from prott5nv.pretraining import model as model_module
 from prott5nv.pretraining.losses import StepChecks
 from prott5nv.pretraining.model import NotFiniteError, ProtT5nvModel
@@ -46,7 +47,8 @@ def test_a_step_reads_nothing_from_the_device(cfg, monkeypatch, optimizer):
     cfg.model.hidden_dropout = cfg.model.attention_dropout = 0.1
     cfg.model.optim.name = optimizer
     cfg.model.micro_batch_size, cfg.model.skip_loss_spikes = 3, 6
-    monkeypatch.setattr(attention, "_has_flash_attention", lambda query: True)
+    for module in (attention, megatron):
+        monkeypatch.setattr(module, "has_flash_attention", lambda query: True)
     monkeypatch.setattr(torch.optim.AdamW, "step", lambda self, closure=None: closure and closure())  # "meta" lacks it
     monkeypatch.setattr(pl.Trainer, "_teardown", lambda self: None)  # it would move the weights to the CPU
     with pytest.raises(Finished):
