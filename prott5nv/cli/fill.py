@@ -11,8 +11,9 @@ import click
 
 from prott5nv.cli import options
 from prott5nv.errors import ProtT5nvError
+from prott5nv.io.atomic import together
 from prott5nv.io.inputs import InputFiles, input_files, parts
-from prott5nv.io.output import check_outputs, is_standard_output
+from prott5nv.io.output import is_standard_output
 from prott5nv.io.text import counted
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class Positions(click.ParamType):
               help="Seed of the random sampling, with --temperature above 0.")  # fmt: skip
 @options.on_error
 @options.overwrite
+@options.spreadsheet_safe
 @options.decoder_model
 @options.precision
 @options.device
@@ -76,6 +78,7 @@ def command(
     seed: int,
     on_error: str,
     overwrite: bool,
+    spreadsheet_safe: bool,
     model: str | None,
     precision: str,
     device: str,
@@ -100,7 +103,7 @@ def command(
       prott5nv fill proteins.fasta --protein P0CG47 --mask 45-50 -n 5
       prott5nv fill gapped.fasta -n 100 --temperature 1 --top-p 0.9 --seed 7 -o designs.csv
     """
-    check_outputs([output, options.skip_list(output)], [*parts(source), model], overwrite=overwrite)
+    options.reserve_outputs([output, options.skip_list(output)], [*parts(source), model], overwrite=overwrite)
 
     import numpy as np
 
@@ -135,7 +138,9 @@ def command(
     rows = filled_rows(
         proteins, positions, embedder, skips, n=n, beams=beams, temperature=temperature, top_p=top_p, seed=seed
     )
-    count = write_table(output, FILLED_COLUMNS, rows)
+    with together():
+        count = write_table(output, FILLED_COLUMNS, rows, spreadsheet_safe=spreadsheet_safe)
+        options.write_skip_list(output, skips, spreadsheet_safe=spreadsheet_safe)
     if not is_standard_output(output):
         options.report_written(output, f"{counted(count, 'result')}, model {embedder.label}")
     options.finish(output, skips)

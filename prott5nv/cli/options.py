@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -17,7 +18,7 @@ from prott5nv.errors import ProtT5nvError
 from prott5nv.io.atomic import check_replaceable
 from prott5nv.io.cleaning import GAP_MODES, Cleaning
 from prott5nv.io.inputs import input_files
-from prott5nv.io.output import check_format, is_standard_output, is_stream
+from prott5nv.io.output import check_format, is_standard_output, is_stream, reserved_outputs
 from prott5nv.io.text import counted, printable
 
 if TYPE_CHECKING:
@@ -74,6 +75,12 @@ on_error = click.option(
     "OUT.csv.skipped.tsv, and exits with code 3.",
 )
 overwrite = click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
+spreadsheet_safe = click.option(
+    "--spreadsheet-safe",
+    is_flag=True,
+    help="Put an apostrophe before texts that a spreadsheet program could compute as formulas: those that begin with "
+    "=, +, -, @, a tab or a carriage return. Numbers stay as they are. Without this option, ids are written unchanged.",
+)
 
 
 def cleaning(command: Callable[..., None]) -> Callable[..., None]:
@@ -140,14 +147,33 @@ class NewFile(click.ParamType):
         return path
 
 
+def reserve_outputs(
+    outputs: Iterable[str | os.PathLike[str] | None],
+    inputs: Iterable[str | os.PathLike[str] | None],
+    *,
+    overwrite: bool,
+) -> None:
+    """Check the outputs of a command and keep other processes from writing them until the command ends.
+
+    See :func:`prott5nv.io.output.reserved_outputs`.
+    """
+    click.get_current_context().with_resource(reserved_outputs(outputs, inputs, overwrite=overwrite))
+
+
 def skip_list(output: Path) -> Path | None:
     """Return the file that lists what is missing in an output; None if the output goes to a pipe, which has no list."""
     return None if is_stream(output) else skipped_listing(output)
 
 
+def write_skip_list(output: Path, skips: Skips, *, spreadsheet_safe: bool) -> None:
+    """List the skipped records beside the output; nothing happens if the output goes to a pipe."""
+    if not is_stream(output):
+        skips.write(output, spreadsheet_safe=spreadsheet_safe)
+
+
 def finish(output: Path, skips: Skips) -> None:
-    """List the skipped records beside the output, or on standard error; exit with code 3 if there are any."""
-    listing = None if is_stream(output) else skips.write(output)
+    """Print how many records were skipped, and exit with code 3 if there are any. A pipe gets no list beside it."""
+    listing = skip_list(output)
     if not skips.count:
         return
     if listing is None:

@@ -8,7 +8,6 @@ import click
 
 from prott5nv.cli import options
 from prott5nv.extras import require_extra
-from prott5nv.io.output import check_outputs
 from prott5nv.io.text import counted
 
 
@@ -51,7 +50,7 @@ def command(
     if column is not None and color_by is None:
         raise click.UsageError("--column names a column of the table that --color-by gives")
     output = output or Path(store).with_suffix(".html")
-    check_outputs([output], [store, color_by], overwrite=overwrite)
+    options.reserve_outputs([output], [store, color_by], overwrite=overwrite)
     if method == "umap":
         require_extra("umap", "UMAP")
 

@@ -10,8 +10,8 @@ import click
 
 from prott5nv.assets import BUILTIN_NOTE
 from prott5nv.cli import options
+from prott5nv.io.atomic import together
 from prott5nv.io.inputs import InputFiles, input_name, parts
-from prott5nv.io.output import check_outputs
 from prott5nv.io.text import counted
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ if TYPE_CHECKING:
               "picture (.png). It needs the extra plot.")  # fmt: skip
 @options.on_error
 @options.overwrite
+@options.spreadsheet_safe
 @options.decoder_model
 @options.precision
 @options.device
@@ -75,6 +76,7 @@ def command(
     plot: Path | None,
     on_error: str,
     overwrite: bool,
+    spreadsheet_safe: bool,
     model: str | None,
     precision: str,
     device: str,
@@ -147,7 +149,7 @@ def command(
 
     variant_file = None if mutations == "all" else mutations
     outputs = [output, table, plot, options.skip_list(output)]
-    check_outputs(outputs, [*parts(source), variant_file, model], overwrite=overwrite)
+    options.reserve_outputs(outputs, [*parts(source), variant_file, model], overwrite=overwrite)
 
     from prott5nv.checkpoint.models import model_file, read_decoder_config
     from prott5nv.decoding import inputs, tables
@@ -166,14 +168,21 @@ def command(
     options.note_decoder(embedder)
     scores: dict[str, np.ndarray] = {}
     keep = scores.__setitem__ if table or plot else lambda key, scores_LA: None
-    summary = _write(output, proteins, variants, embedder, skips, keep, perplexity, per_residue, fraction)
-    if table:
-        count = tables.write_matrices(table, proteins, scores, embedder.label)
-        options.report_written(table, f"{counted(count, 'residue')}, model {embedder.label}")
-    if plot and scores:
-        _draw(plot, proteins, scores, embedder)
-        options.report_written(plot, f"{counted(len(proteins), 'protein')}, model {embedder.label}")
-    options.report_written(output, f"{summary}, model {embedder.label}")
+    written: dict[Path, str] = {}  # what each output holds
+    with together():
+        summary = _write(
+            output, proteins, variants, embedder, skips, keep, perplexity, per_residue, fraction, spreadsheet_safe
+        )
+        if table:
+            count = tables.write_matrices(table, proteins, scores, embedder.label, spreadsheet_safe=spreadsheet_safe)
+            written[table] = counted(count, "residue")
+        if plot and scores:
+            _draw(plot, proteins, scores, embedder)
+            written[plot] = counted(len(proteins), "protein")
+        written[output] = summary
+        options.write_skip_list(output, skips, spreadsheet_safe=spreadsheet_safe)
+    for path, content in written.items():
+        options.report_written(path, f"{content}, model {embedder.label}")
     options.finish(output, skips)
 
 
@@ -187,6 +196,7 @@ def _write(
     perplexity: bool,
     per_residue: bool,
     fraction: float,
+    spreadsheet_safe: bool,
 ) -> str:
     """Write the table and return what it holds: ``5 variants``."""
     from prott5nv.decoding import tables
@@ -198,14 +208,17 @@ def _write(
         advice = "--fraction 0.15 is much faster"
     with Progress(total, advice=advice) as bar:
         if variants is not None:
-            return counted(tables.write_variants(output, proteins, variants, embedder, bar.update, skips), "variant")
-        if perplexity and per_residue:
-            count = tables.write_residue_perplexities(output, proteins, embedder, bar.update, skips, fraction)
-            return counted(count, "residue")
+            count = tables.write_variants(
+                output, proteins, variants, embedder, bar.update, skips, spreadsheet_safe=spreadsheet_safe
+            )
+            return counted(count, "variant")
         if perplexity:
-            count = tables.write_perplexities(output, proteins, embedder, bar.update, skips, fraction)
-            return counted(count, "protein")
-        count = tables.write_substitutions(output, proteins, embedder, bar.update, skips, keep)
+            write = tables.write_residue_perplexities if per_residue else tables.write_perplexities
+            count = write(output, proteins, embedder, bar.update, skips, fraction, spreadsheet_safe=spreadsheet_safe)
+            return counted(count, "residue" if per_residue else "protein")
+        count = tables.write_substitutions(
+            output, proteins, embedder, bar.update, skips, keep, spreadsheet_safe=spreadsheet_safe
+        )
         return counted(count, "substitution")
 
 

@@ -72,6 +72,8 @@ def write_variants(
     embedder: Embedder,
     on_progress: Progress,
     skips: Skips,
+    *,
+    spreadsheet_safe: bool = False,
 ) -> int:
     """Score variants and write one row for each, in input order.
 
@@ -89,6 +91,8 @@ def write_variants(
         Called after each batch with the number of residues that the encoder processed in it.
     skips : Skips
         What to do with a protein that cannot be computed.
+    spreadsheet_safe : bool, default False
+        See :func:`prott5nv.io.table.write_table`.
 
     Returns
     -------
@@ -112,7 +116,7 @@ def write_variants(
         for key, variant in variants
         if (key, variant) in scores
     )
-    return write_table(path, _SCORE_COLUMNS, rows)
+    return write_table(path, _SCORE_COLUMNS, rows, spreadsheet_safe=spreadsheet_safe)
 
 
 def write_substitutions(
@@ -122,6 +126,8 @@ def write_substitutions(
     on_progress: Progress,
     skips: Skips,
     on_scores: Callable[[str, np.ndarray], object] = lambda key, scores_LA: None,
+    *,
+    spreadsheet_safe: bool = False,
 ) -> int:
     """Score every single substitution of every protein and write one row for each.
 
@@ -139,6 +145,8 @@ def write_substitutions(
         What to do with a protein that cannot be computed.
     on_scores : callable
         Called with each accession and its scores, ndarray, shape=(L, A), dtype=float32, for tables and plots.
+    spreadsheet_safe : bool, default False
+        See :func:`prott5nv.io.table.write_table`.
 
     Returns
     -------
@@ -158,11 +166,16 @@ def write_substitutions(
                         score = float(scores_LA[index, column])
                         yield _score_row(record, Variant((index,), wild, mutant), score, score, embedder)
 
-    return write_table(path, _SCORE_COLUMNS, rows())
+    return write_table(path, _SCORE_COLUMNS, rows(), spreadsheet_safe=spreadsheet_safe)
 
 
 def write_matrices(
-    path: str | os.PathLike[str], proteins: Mapping[str, Record], scores: Mapping[str, np.ndarray], model: str
+    path: str | os.PathLike[str],
+    proteins: Mapping[str, Record],
+    scores: Mapping[str, np.ndarray],
+    model: str,
+    *,
+    spreadsheet_safe: bool = False,
 ) -> int:
     """Write scores of single substitutions with one row per residue and one column per amino acid.
 
@@ -176,6 +189,8 @@ def write_matrices(
         Results of :func:`prott5nv.score_substitutions` by accession.
     model : str
         Label of the model.
+    spreadsheet_safe : bool, default False
+        See :func:`prott5nv.io.table.write_table`.
 
     Returns
     -------
@@ -187,7 +202,7 @@ def write_matrices(
         for key, scores_LA in scores.items()
         for index, wild in enumerate(proteins[key].sequence.upper())
     )
-    return write_table(path, _MATRIX_COLUMNS, rows)
+    return write_table(path, _MATRIX_COLUMNS, rows, spreadsheet_safe=spreadsheet_safe)
 
 
 def write_perplexities(
@@ -197,6 +212,8 @@ def write_perplexities(
     on_progress: Progress,
     skips: Skips,
     fraction: float = 0.0,
+    *,
+    spreadsheet_safe: bool = False,
 ) -> int:
     """Compute the pseudo-perplexity of every protein and write one row for each.
 
@@ -214,6 +231,8 @@ def write_perplexities(
         What to do with a protein that cannot be computed.
     fraction : float, default 0
         Fraction of the residues to mask at once; 0 for one residue at a time.
+    spreadsheet_safe : bool, default False
+        See :func:`prott5nv.io.table.write_table`.
 
     Returns
     -------
@@ -226,7 +245,7 @@ def write_perplexities(
             counted = int((~np.isnan(result.log_probabilities)).sum())
             yield key, record.id, len(record.sequence), counted, _number(result.perplexity), embedder.label
 
-    return write_table(path, _PERPLEXITY_COLUMNS, rows())
+    return write_table(path, _PERPLEXITY_COLUMNS, rows(), spreadsheet_safe=spreadsheet_safe)
 
 
 def write_residue_perplexities(
@@ -236,6 +255,8 @@ def write_residue_perplexities(
     on_progress: Progress,
     skips: Skips,
     fraction: float = 0.0,
+    *,
+    spreadsheet_safe: bool = False,
 ) -> int:
     """Write one row per residue: its probability, the perplexity 1 / probability, and the entropy.
 
@@ -256,7 +277,7 @@ def write_residue_perplexities(
                 numbers = np.exp(log_probability), np.exp(-log_probability), entropy_L[index]
                 yield key, record.id, index + 1, letter, *map(_number, numbers), embedder.label
 
-    return write_table(path, _RESIDUE_COLUMNS, rows())
+    return write_table(path, _RESIDUE_COLUMNS, rows(), spreadsheet_safe=spreadsheet_safe)
 
 
 def _perplexities(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
@@ -17,7 +16,7 @@ from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning, with_missing_counte
 from prott5nv.io.inputs import Input, input_name
 from prott5nv.io.reader import read_records_and_faults
 from prott5nv.io.record import Record, location
-from prott5nv.io.table import tsv_line
+from prott5nv.io.table import spreadsheet_safe_cell, tsv_line
 
 _MOST_BYTES_IN_MEMORY = 1 << 20
 
@@ -82,13 +81,15 @@ class Skips:
             line, id, reason = text.rstrip("\n").split("\t")
             yield Skipped(int(line), id, reason)
 
-    def write(self, output: str | os.PathLike[str]) -> Path:
+    def write(self, output: str | os.PathLike[str], *, spreadsheet_safe: bool = False) -> Path:
         """List the skipped records beside an output. If there are none, an older list is removed.
 
         Parameters
         ----------
         output : str or PathLike
             The output that lacks these records.
+        spreadsheet_safe : bool, default False
+            See :func:`prott5nv.io.table.write_table`.
 
         Returns
         -------
@@ -99,10 +100,10 @@ class Skips:
         if not self.count:
             listing.unlink(missing_ok=True)
             return listing
-        self._lines.seek(0)
         with whole_file(listing) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
             file.write(tsv_line(Skipped._fields))
-            shutil.copyfileobj(self._lines, file)
+            for skipped in self:
+                file.write(tsv_line(map(spreadsheet_safe_cell, skipped) if spreadsheet_safe else skipped))
         return listing
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeAlias
 
 import numpy as np
 
@@ -13,8 +14,10 @@ from prott5nv.flip.predictor import Prediction, Predictor
 from prott5nv.flip.tasks import OutputSpec
 from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning
 from prott5nv.io.inputs import Input, input_name, reads_once
-from prott5nv.io.record import Record, location
+from prott5nv.io.record import Record, accession, location
 from prott5nv.io.table import write_table
+
+Writer: TypeAlias = Callable[[str | os.PathLike[str], Predictor, Iterable[Prediction]], int]
 
 
 def predict_file(
@@ -26,13 +29,16 @@ def predict_file(
     precision: str = "auto",
     cleaning: Cleaning = DEFAULT_CLEANING,
     skips: Skips | None = None,
+    spreadsheet_safe: bool = False,
+    write: Writer | None = None,
+    on_start: Callable[[Predictor], object] = lambda predictor: None,
 ) -> int:
     """Predict the proteins of a file and write a table. All proteins are checked before the model is loaded.
 
     Parameters
     ----------
     run : str or PathLike
-        Folder of a fine-tuning run, or the ``model.safetensors`` in it.
+        Folder of a fine-tuning run, the ``model.safetensors`` in it, or the name of a ready predictor.
     source : str, PathLike or InputFiles
         FASTA, CSV, TSV or Parquet, gzipped or not; a pipe; ``-`` for standard input; or several of these.
     output : str or PathLike
@@ -43,6 +49,13 @@ def predict_file(
         What to do with gaps and nucleotides; see :mod:`prott5nv.io.cleaning`.
     skips : Skips, optional
         What to do with a protein that cannot be used. By default the first one is an error.
+    spreadsheet_safe : bool, default False
+        See :func:`prott5nv.io.table.write_table`.
+    write : callable, optional
+        Writes the output from its path, the predictor and the predictions, and returns the number of proteins. By
+        default it is a CSV table.
+    on_start : callable
+        Called with the predictor when it is loaded.
 
     Returns
     -------
@@ -64,13 +77,18 @@ def predict_file(
         # The faulty proteins are counted already, and the second pass skips them again.
         records = checked_records(source, Skips(skip_errors=True), cleaning)
     predictor = Predictor(run, device=device, precision=precision)
+    on_start(predictor)
 
     def skip(record: Record, error: ProtT5nvError) -> None:
         skips.add(ProtT5nvError(f"{location(record, input_name(source))}: {error}"), record.line, record.id)
 
     # The records are clean.
     predictions = predictor.predict(records, cleaning=None, on_error=skip)
-    return write_predictions(output, predictor.output_spec, predictions)
+    if write:
+        return write(output, predictor, predictions)
+    return write_predictions(
+        output, predictor.output_spec, predictions, model=predictor.label, spreadsheet_safe=spreadsheet_safe
+    )
 
 
 def write_predictions(
@@ -78,10 +96,14 @@ def write_predictions(
     spec: OutputSpec,
     predictions: Iterable[Prediction],
     targets: Iterable[np.ndarray] | None = None,
+    *,
+    model: str,
+    spreadsheet_safe: bool = False,
 ) -> int:
     """Write one row per protein.
 
-    The columns are ``id``, ``length``, ``prediction``, for classes ``confidence``, and, if given, ``target``.
+    The columns are ``protein`` (the accession), ``original_id``, ``length``, ``prediction``, for classes
+    ``confidence``, if given ``target``, and ``model``.
     The prediction for the residues of a protein is one letter per residue, or numbers separated by spaces. Its
     confidence is one digit per residue, the first decimal of the probability: 9 is 0.9 or more.
 
@@ -94,6 +116,10 @@ def write_predictions(
         Predictions in output order. They are written one at a time.
     targets : iterable of ndarray, shape=(R,), optional
         True classes or numbers of each protein. Classes that are not scored are written as ``-``.
+    model : str
+        Label of the model.
+    spreadsheet_safe : bool, default False
+        See :func:`prott5nv.io.table.write_table`.
 
     Returns
     -------
@@ -105,24 +131,26 @@ def write_predictions(
     ProtT5nvError
         If the file cannot be written.
     """
-    columns = ["id", "length", "prediction"]
-    columns += ["confidence"] * (spec.label == "class") + ["target"] * (targets is not None)
-    return write_table(path, columns, _rows(spec, predictions, targets))
+    columns = ["protein", "original_id", "length", "prediction"]
+    columns += ["confidence"] * (spec.label == "class") + ["target"] * (targets is not None) + ["model"]
+    return write_table(path, columns, _rows(spec, predictions, targets, model), spreadsheet_safe=spreadsheet_safe)
 
 
 def _rows(
-    spec: OutputSpec, predictions: Iterable[Prediction], targets: Iterable[np.ndarray] | None
+    spec: OutputSpec, predictions: Iterable[Prediction], targets: Iterable[np.ndarray] | None, model: str
 ) -> Iterator[list[object]]:
     remaining_targets = iter(targets) if targets is not None else None
-    for name, length, rows in predictions:
-        cells: list[object] = [name, length]
-        if spec.label == "class":
-            cells += [_text(spec, rows.argmax(-1)), _confidence(spec, rows.max(-1))]
-        else:
-            cells.append(_text(spec, rows))
+    for prediction in predictions:
+        cells: list[object] = [accession(prediction.id), prediction.id, prediction.length]
+        cells += class_and_confidence(spec, prediction) if spec.label == "class" else [_text(spec, prediction.rows)]
         if remaining_targets is not None:
             cells.append(_text(spec, next(remaining_targets)))
-        yield cells
+        yield [*cells, model]
+
+
+def class_and_confidence(spec: OutputSpec, prediction: Prediction) -> tuple[str, str]:
+    """Return the predicted class of a protein or its residues, and the confidence; see :func:`write_predictions`."""
+    return _text(spec, prediction.rows.argmax(-1)), _confidence(spec, prediction.rows.max(-1))
 
 
 def _text(spec: OutputSpec, values: np.ndarray) -> str:

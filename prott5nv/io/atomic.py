@@ -14,6 +14,7 @@ import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 
 from prott5nv.errors import ProtT5nvError
@@ -24,6 +25,8 @@ _PREFIX = ".prott5nv-"
 _NEW = "new"
 _REPLACED = "replaced"
 _own_workspaces: set[Path] = set()
+# The files that a block of `together` has written: temporary name, final name, and what removes the work folder.
+_group: ContextVar[list[tuple[Path, Path, ExitStack]] | None] = ContextVar("group", default=None)
 
 
 @contextmanager
@@ -60,10 +63,50 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     path = Path(path)
     check_replaceable(path)
-    with _reported(path), _workspace(_target(path).parent) as workspace:
-        temporary = workspace / path.name
+    folder = _target(path).parent
+    group = _group.get()
+    with _reported(path), ExitStack() as stack:
+        temporary = stack.enter_context(_workspace(folder)) / path.name
         yield temporary
-        publish(temporary, path)
+        if group is None or _own_workspaces.intersection((folder, *folder.parents)):
+            publish(temporary, path)
+        else:
+            _sync_file(temporary)
+            group.append((temporary, path, stack.pop_all()))
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Let all files that the block writes with :func:`whole_file` appear when it ends, or none of them.
+
+    The files get their names one directly after the other. Only a kill in this moment can leave some of them.
+
+    Raises
+    ------
+    ProtT5nvError
+        If a file cannot be moved to its name.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     with together():
+    ...         write_text(Path(folder) / "a.csv", "id\\n")
+    ...         absent = not (Path(folder) / "a.csv").exists()
+    ...     absent, os.listdir(folder)
+    (True, ['a.csv'])
+    """
+    group: list[tuple[Path, Path, ExitStack]] = []
+    token = _group.set(group)
+    try:
+        yield
+        for temporary, path, _ in group:
+            with _reported(path):
+                publish(temporary, path)
+    finally:
+        _group.reset(token)
+        for *_, workspace in group:
+            workspace.close()
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

@@ -20,10 +20,44 @@ from prott5nv.io.text import counted
 
 # Cells that a spreadsheet program computes. A sign without a call or a reference, as in -0.5 and -HHE, is harmless.
 _FORMULA = re.compile(r"[=@]|[+-].*[(|!=]")
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
+_NUMBERS = re.compile(rf"{_NUMBER}(?:[ :]{_NUMBER})*", re.ASCII)
 _NOT_IN_TSV = str.maketrans("\t\r\n", "   ")
 
 
-def write_table(path: str | os.PathLike[str], columns: Sequence[str], rows: Iterable[Sequence[object]]) -> int:
+def spreadsheet_safe_cell(cell: object) -> object:
+    """Return a cell that a spreadsheet program does not compute.
+
+    Parameters
+    ----------
+    cell : object
+        Value of a cell.
+
+    Returns
+    -------
+    object
+        The cell. A text that begins with ``=``, ``+``, ``-``, ``@``, a tab or a carriage return gets an apostrophe in
+        front, by which spreadsheet programs know text. Numbers, also several with spaces or colons between them, stay
+        as they are.
+
+    Examples
+    --------
+    >>> [spreadsheet_safe_cell(cell) for cell in ("=1+2", "-HHE", "-0.5", -0.5, "P1")]
+    ["'=1+2", "'-HHE", '-0.5', -0.5, 'P1']
+    """
+    if isinstance(cell, str) and cell.startswith(_FORMULA_STARTS) and not _NUMBERS.fullmatch(cell):
+        return f"'{cell}"
+    return cell
+
+
+def write_table(
+    path: str | os.PathLike[str],
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    spreadsheet_safe: bool = False,
+) -> int:
     """Write a CSV file with a header line. If an exception occurs, an existing file stays as it was.
 
     Parameters
@@ -35,12 +69,14 @@ def write_table(path: str | os.PathLike[str], columns: Sequence[str], rows: Iter
         Names of the columns.
     rows : iterable of sequence
         Values of each row. They are written one row at a time, so memory does not grow with their number.
+    spreadsheet_safe : bool, default False
+        Whether to pass all cells through :func:`spreadsheet_safe_cell`. By default texts are written unchanged, so that
+        ids stay the same, and there is a warning if a spreadsheet program would compute some of them as formulas.
 
     Returns
     -------
     int
-        Number of rows, without the header line. Texts are written unchanged, so that ids stay the same. There is a
-        warning if a spreadsheet program would compute some of them as formulas.
+        Number of rows, without the header line.
 
     Raises
     ------
@@ -59,6 +95,8 @@ def write_table(path: str | os.PathLike[str], columns: Sequence[str], rows: Iter
         table = csv.writer(file, lineterminator="\n")
         table.writerow(columns)
         for row in rows:
+            if spreadsheet_safe:
+                row = [spreadsheet_safe_cell(cell) for cell in row]
             table.writerow(row)
             count += 1
             for cell in row:
@@ -68,7 +106,7 @@ def write_table(path: str | os.PathLike[str], columns: Sequence[str], rows: Iter
     if formulas:
         warnings.warn(
             f"{source_name(path)}: a spreadsheet program would compute {counted(formulas, 'cell')} of this table, "
-            f"such as {first[:40]!r}; import all columns as text there",
+            f"such as {first[:40]!r}; import all columns as text there, or write the table with --spreadsheet-safe",
             stacklevel=2,
         )
     return count

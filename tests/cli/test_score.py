@@ -11,6 +11,7 @@ import pytest
 from helpers.pages import check_self_contained, read_figure
 
 from prott5nv import Embedder, pseudo_perplexity, score_substitutions, score_variants
+from prott5nv.errors import ProtT5nvError
 
 UBIQUITIN = "MQIFVKTLTGKTITLEVEPSDTIENVKAKIQDKEGIPPDQQRLIFAGKQLEDGRTLSDYNIQKESTLHLVLRLRGG"
 AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
@@ -301,3 +302,34 @@ def test_a_missing_plotting_library_is_reported_before_any_work(score, tmp_path,
     error = score("two.fasta", *arguments, code=2).stderr
     assert f"needs {library}: pip install 'prott5nv[plot]'" in error
     assert not (tmp_path / "out.csv").exists()
+
+
+def test_outputs_appear_together_and_not_beside_those_of_another_run(score, tmp_path, monkeypatch):
+    from prott5nv.decoding import tables
+
+    everything = ["one.fasta", "--mutations", "all", "-o", "out.csv", "--table", "matrix.csv"]
+
+    def fail(*arguments, **options):
+        second = score(*everything, code=2)  # a second run during this one
+        assert "another process is writing out.csv" in second.stderr
+        raise ProtT5nvError("no space left")
+
+    monkeypatch.setattr(tables, "write_matrices", fail)
+    assert "no space left" in score(*everything, code=2).stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"one.fasta", "two.fasta"}
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    score(*everything)
+    assert (tmp_path / "out.csv").exists() and (tmp_path / "matrix.csv").exists()
+
+
+def test_spreadsheet_safe_outputs(score, tmp_path):
+    (tmp_path / "in.fasta").write_text(">=1+1\nMSLK\n>-bad\nMS1\n")
+    arguments = ["in.fasta", "--perplexity", "-o", "out.csv", "--on-error", "skip", "--overwrite"]
+    assert "write the table with --spreadsheet-safe" in score(*arguments, code=3).stderr
+    unchanged = read(tmp_path / "out.csv")
+    assert unchanged[0]["original_id"] == "=1+1"
+    score(*arguments, "--spreadsheet-safe", code=3)
+    [row] = read(tmp_path / "out.csv")
+    assert row == unchanged[0] | {"protein": "'=1+1", "original_id": "'=1+1"}
+    assert "\n3\t'-bad\t" in (tmp_path / "out.csv.skipped.tsv").read_text()

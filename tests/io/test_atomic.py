@@ -14,7 +14,7 @@ import pytest
 
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io import atomic
-from prott5nv.io.atomic import publish, whole_file, whole_files, whole_folder, write_text
+from prott5nv.io.atomic import publish, together, whole_file, whole_files, whole_folder, write_text
 
 
 def names(folder) -> list[str]:
@@ -335,3 +335,25 @@ def test_whole_files_can_be_written_next_to_a_temporary_file(tmp_path):
         write_text(temporary, temporary.with_name("inner.txt").read_text())
     assert (tmp_path / "outer.txt").read_text() == "inner"
     assert [path.name for path in tmp_path.iterdir()] == ["outer.txt"]
+
+
+def test_files_appear_together_or_not_at_all(tmp_path):
+    (tmp_path / "old").write_text("old")
+    with pytest.raises(ProtT5nvError, match="no more"), together():
+        write_text(tmp_path / "new", "new")
+        write_text(tmp_path / "old", "new")
+        raise ProtT5nvError("no more")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"old": "old"}
+    with together():
+        write_text(tmp_path / "new", "new")
+        write_text(tmp_path / "old", "new")
+        assert not (tmp_path / "new").exists()
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"old": "new", "new": "new"}
+
+
+def test_whole_files_within_a_work_folder_are_not_delayed(tmp_path):
+    with together(), whole_folder(tmp_path / "tables") as temporary:
+        with whole_files(temporary) as inner:
+            write_text(inner / "a", "a")
+        write_text(temporary / "b", "b")
+    assert sorted(path.name for path in (tmp_path / "tables").iterdir()) == ["a", "b"]

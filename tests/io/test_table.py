@@ -14,7 +14,7 @@ import pytest
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.delimited import DelimitedTable
 from prott5nv.io.source import open_source
-from prott5nv.io.table import tsv_line, write_table
+from prott5nv.io.table import spreadsheet_safe_cell, tsv_line, write_table
 
 ROWS = [["P1", 0.5, "plain"], ["P2", None, 'comma, "quote" and\nnew line'], ["größer", -1, ""]]
 
@@ -102,3 +102,15 @@ def test_standard_output_is_utf8_in_every_locale(monkeypatch):
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "ascii"))
     write_table("-", ["id"], [["größer"]])
     assert sys.stdout.buffer.getvalue().decode() == "id\ngrößer\n"
+
+
+def test_spreadsheet_safe_tables_have_no_formulas_and_the_same_numbers(tmp_path, recwarn):
+    texts = ["=1+1", "+a", "-HHE", "@x", "\tx", "-1+2", "'=1", "P1"]
+    numbers = ["-0.5", "+1e-05", "-.5", "-1.5 2 -3", "-4:5", -0.25]
+    count = write_table(tmp_path / "t.csv", ["id"], [[cell] for cell in texts + numbers], spreadsheet_safe=True)
+    with open(tmp_path / "t.csv", newline="") as file:
+        cells = [row[0] for row in csv.reader(file)][1:]
+    assert cells[: len(texts)] == [*(f"'{text}" for text in texts[:6]), "'=1", "P1"]
+    assert cells[len(texts) :] == [str(number) for number in numbers]
+    assert count == len(cells) and not recwarn.list
+    assert spreadsheet_safe_cell("\rx") == "'\rx"
