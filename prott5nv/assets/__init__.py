@@ -8,6 +8,8 @@ _FOLDER = Path(__file__).parent
 
 BUILTIN_MODEL = _FOLDER / "builtin.nemo"
 BUILTIN_CARD = _FOLDER / "builtin.md"
+#: Predictors for the built-in model, by the name that `prott5nv predict` takes. scripts/ship_predictors.py makes them.
+READY_PREDICTORS = {name: _FOLDER / f"{name}.safetensors" for name in ("secondary_structure", "localization")}
 #: What `score` and `fill` print while the built-in model is in use. The figures are those of
 #: docs/benchmarks/decoder.md; update both when the model is replaced.
 BUILTIN_NOTE = (

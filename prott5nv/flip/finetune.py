@@ -29,6 +29,7 @@ from prott5nv.flip.predictor_file import save_predictor
 from prott5nv.flip.tasks import LONG, SETS, Task, load_task
 from prott5nv.flip.train import fit, predict
 from prott5nv.io.atomic import whole_files, write_text
+from prott5nv.io.checksum import file_checksum
 from prott5nv.io.cleaning import Cleaning
 from prott5nv.io.exclusive import exclusive_folder
 from prott5nv.io.output import check_outputs
@@ -146,7 +147,9 @@ def _finetune(config: FinetuneConfig, encoder_path: Path, folder: Path) -> Finet
     with whole_files(folder) as temporary:
         encoder = merge_adapters(best.encoder)
         save_predictor(temporary / MODEL_FILE, encoder, best.head, head, task.output_spec, sha256)
-        _write_test_predictions(temporary / PREDICTIONS_FILE, task, best.outputs)
+        with open(temporary / MODEL_FILE, "rb") as file:
+            label = f"{folder.name} {file_checksum(file)[:8]}"
+        _write_test_predictions(temporary / PREDICTIONS_FILE, task, best.outputs, label)
         write_text(temporary / RESULT_FILE, json.dumps(result, indent=1) + "\n")
     return FinetuneRun(folder, result, sum(one.validation for one in trained) / len(trained))
 
@@ -240,10 +243,13 @@ def _task_facts(task: Task) -> dict[str, Any]:
     }
 
 
-def _write_test_predictions(path: Path, task: Task, outputs: Sequence[np.ndarray]) -> None:
+def _write_test_predictions(path: Path, task: Task, outputs: Sequence[np.ndarray], model: str) -> None:
     test = task.indices("test")
-    predictions = [Prediction(task.ids[i], int(task.lengths[i]), rows) for i, rows in zip(test, outputs, strict=True)]
-    write_predictions(path, task.output_spec, predictions, [task.targets[i] for i in test])
+    predictions = [
+        Prediction(task.ids[i], int(task.lengths[i]), rows, task.sequences[i])
+        for i, rows in zip(test, outputs, strict=True)
+    ]
+    write_predictions(path, task.output_spec, predictions, [task.targets[i] for i in test], model=model)
 
 
 def _confusion(task: Task, outputs_by_seed: Sequence[Sequence[np.ndarray]]) -> list[list[float]] | None:

@@ -10,11 +10,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from prott5nv.assets import READY_PREDICTORS
 from prott5nv.embedding.embedder import Embedder
 from prott5nv.errors import ProtT5nvError
 from prott5nv.flip.heads import Head, make_head
 from prott5nv.flip.predictor_file import PredictorParts, read_predictor
 from prott5nv.flip.predictor_hdf5 import is_hdf5, read_hdf5_predictor
+from prott5nv.io.checksum import file_checksum
 from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning
 from prott5nv.io.record import Record
 from prott5nv.model.config import ModelConfig
@@ -37,11 +39,14 @@ class Prediction(NamedTuple):
         Number of residues.
     rows : ndarray, shape=(L, K), (1, K), (L,) or (1,), dtype=float32
         Probabilities of the K classes, or numbers, for each of the L residues or for the protein.
+    sequence : str
+        The residues, as they were passed.
     """
 
     id: str
     length: int
     rows: np.ndarray
+    sequence: str
 
 
 class Predictor:
@@ -50,7 +55,8 @@ class Predictor:
     Parameters
     ----------
     path : str or PathLike
-        The file ``model.safetensors`` (or ``model.h5``, which older versions wrote), or the folder of the run.
+        The file ``model.safetensors`` (or ``model.h5``, which older versions wrote), the folder of the run, or the name
+        of a ready predictor for the built-in model: ``secondary_structure`` or ``localization``.
     device, precision : str
         As for :class:`prott5nv.embedding.embedder.Embedder`.
 
@@ -62,6 +68,8 @@ class Predictor:
         ``name`` and settings of the head.
     encoder_sha256 : str or None
         Hash of the ``.nemo`` file that training started from; None if the file does not record it.
+    label : str
+        Name of the predictor and the first digits of the checksum of its file.
 
     Raises
     ------
@@ -70,8 +78,10 @@ class Predictor:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, device: str = "auto", precision: str = "auto"):
-        path = _model_file(Path(path))
+        name, path = _find_predictor(os.fspath(path))
         try:
+            with open(path, "rb") as file:
+                self.label = f"{name} {file_checksum(file)[:8]}"
             parts = read_hdf5_predictor(path) if is_hdf5(path) else read_predictor(path)
         except (OSError, ProtT5nvError) as error:
             reason = getattr(error, "strerror", None) or str(error).splitlines()[0].removeprefix(f"{path}: ")
@@ -80,7 +90,8 @@ class Predictor:
         self.head_settings = parts.head_settings
         self.encoder_sha256 = parts.encoder_sha256
         self._head = _build_head(parts)
-        self._embedder = Embedder(_build_encoder(parts), device=device, precision=precision)
+        encoder = _build_encoder(parts) if parts.encoder else None  # None is the built-in model
+        self._embedder = Embedder(encoder, device=device, precision=precision)
 
     @torch.inference_mode()
     def predict(
@@ -123,15 +134,28 @@ class Predictor:
                     raise
                 on_error(record, error)
                 continue
-            yield Prediction(record.id, len(rows), outputs)
+            yield Prediction(record.id, len(rows), outputs, record.sequence)
 
 
-def _model_file(path: Path) -> Path:
-    """Return the model's file in the folder of a run; other paths are returned unchanged."""
-    if not path.is_dir():
-        return path
-    older = path / _HDF5_MODEL_FILE
-    return older if older.is_file() and not (path / MODEL_FILE).exists() else path / MODEL_FILE
+def _find_predictor(given: str) -> tuple[str, Path]:
+    """Return the name and the file of a predictor: a ready one, the one in the folder of a run, or a file."""
+    path = Path(given)
+    if given in READY_PREDICTORS:
+        if path.is_file() or _model_file(path).exists():
+            raise ProtT5nvError(
+                f"{given}: this is the name of a ready predictor, and also of a predictor in the current folder: write "
+                f"./{given} for the one in the folder, or change the folder for the ready one"
+            )
+        return given, READY_PREDICTORS[given]
+    if path.is_dir():
+        return path.resolve().name, _model_file(path)
+    return path.stem if path.stem != Path(MODEL_FILE).stem else path.resolve().parent.name, path
+
+
+def _model_file(folder: Path) -> Path:
+    """Return the model's file in the folder of a run."""
+    older = folder / _HDF5_MODEL_FILE
+    return older if older.is_file() and not (folder / MODEL_FILE).exists() else folder / MODEL_FILE
 
 
 def _build_head(parts: PredictorParts) -> Head:

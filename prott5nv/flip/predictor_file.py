@@ -7,6 +7,7 @@ The metadata have the single key ``prott5nv``, a JSON object with these keys:
 ``architecture``
     Every field of :class:`prott5nv.model.config.ModelConfig`, or for a T5 model every field of
     :class:`prott5nv.model.t5.T5Config` and, as ``vocabulary``, of :class:`prott5nv.model.t5_tokenizer.T5Vocabulary`.
+    Null if the encoder is the built-in model, which is then not in the file.
 ``head``
     ``name`` and the settings of the head.
 ``output``
@@ -33,6 +34,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from prott5nv.assets import BUILTIN_MODEL
+from prott5nv.checkpoint import read_nemo
 from prott5nv.checkpoint.parameter_names import parameter_shapes
 from prott5nv.checkpoint.safetensors_folder import write_safetensors
 from prott5nv.checkpoint.t5_names import encoder_sources
@@ -69,7 +72,8 @@ class PredictorParts:
     encoder_sha256 : str or None
         Hash of the ``.nemo`` file that training started from; None in files of format 1, which do not record it.
     encoder : dict of str to Tensor
-        Parameters by their names in ``ProtT5``, without the decoder, or in ``T5Encoder``.
+        Parameters by their names in ``ProtT5``, without the decoder, or in ``T5Encoder``. Empty if the encoder is the
+        built-in model.
     head : dict of str to Tensor
         Parameters and buffers by their names in the head.
     vocabulary : T5Vocabulary or None
@@ -87,7 +91,7 @@ class PredictorParts:
 
 def save_predictor(
     path: Path,
-    model: Encoder,
+    model: Encoder | None,
     head: Head,
     head_settings: Mapping[str, Any],
     output_spec: OutputSpec,
@@ -98,8 +102,8 @@ def save_predictor(
     Parameters
     ----------
     path : Path
-    model : ProtT5 or T5Encoder
-        Its decoder, if it has one, is left out.
+    model : ProtT5, T5Encoder or None
+        Its decoder, if it has one, is left out. None stands for the built-in model, which is not copied into the file.
     head : Head
     head_settings : dict
         ``name`` and settings of the head, as :func:`prott5nv.flip.heads.make_head` takes them.
@@ -114,12 +118,13 @@ def save_predictor(
     """
     metadata = {
         "format": FORMAT,
-        "architecture": _architecture(model),
+        "architecture": None if model is None else _architecture(model),
         "head": dict(head_settings),
         "output": asdict(output_spec),
         "encoder_sha256": encoder_sha256,
     }
-    encoder = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("decoder.")}
+    weights = {} if model is None else model.state_dict()
+    encoder = {name: tensor for name, tensor in weights.items() if not name.startswith("decoder.")}
     tensors = {
         f"{part}.{name}": tensor.detach().float().cpu().contiguous()
         for part, state in (("encoder", encoder), ("head", head.state_dict()))
@@ -159,13 +164,16 @@ def read_predictor(path: Path) -> PredictorParts:
             sha256 = values["encoder_sha256"]
             if not (isinstance(sha256, str) and re.fullmatch("[0-9a-f]{64}", sha256)):
                 raise ProtT5nvError("encoder_sha256 must be 64 hexadecimal digits")
-            architecture, vocabulary = _split_vocabulary(values["architecture"])
+            is_whole = values["architecture"] is not None
+            architecture, vocabulary = _split_vocabulary(values["architecture"] if is_whole else _builtin(sha256))
             config, head, output_spec = check_architecture(architecture, values["head"], values["output"], vocabulary)
             stored = {}
             for name in file.keys():  # noqa: SIM118 (a safe_open object is not iterable)
                 tensor = file.get_slice(name)
                 stored[name] = ("float32" if tensor.get_dtype() == "F32" else tensor.get_dtype(), tensor.get_shape())
             shapes = predictor_shapes(config, head, output_spec)
+            if not is_whole:
+                shapes = ((name, shape) for name, shape in shapes if name.startswith("head."))
             encoder, head_state = read_tensors(stored, shapes, file.get_tensor)
     except SafetensorError as error:
         raise ProtT5nvError(f"not a sound safetensors file: {error}") from None
@@ -178,6 +186,16 @@ def _architecture(model: Encoder) -> dict[str, Any]:
     if isinstance(model, T5Encoder):
         architecture["vocabulary"] = asdict(model.tokenizer.vocabulary)
     return architecture
+
+
+def _builtin(sha256: str) -> dict[str, Any]:
+    """Return the architecture of the built-in model, which must be the one that a predictor was trained with."""
+    checkpoint = read_nemo(BUILTIN_MODEL, weights=False)
+    if checkpoint.sha256 != sha256:
+        raise ProtT5nvError(
+            f"it was trained with another built-in model ({sha256[:8]}, not {checkpoint.sha256[:8]}); train it again"
+        )
+    return asdict(checkpoint.config)
 
 
 def _split_vocabulary(architecture: Any) -> tuple[Any, T5Vocabulary | None]:

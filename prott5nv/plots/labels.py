@@ -24,10 +24,10 @@ from prott5nv.io.text import counted, parse_number
 UNKNOWN = "unknown"
 GREY = "#bbbbbb"
 # Okabe and Ito (2008): distinct for readers with the common forms of colour blindness.
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#000000")
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#000000")
 # No more colours are distinct for everyone, so further groups use the same colours with other shapes.
 _SHAPES = ("circle", "diamond", "square")
-_MOST_GROUPS = len(_COLOURS) * len(_SHAPES)
+_MOST_GROUPS = len(COLOURS) * len(_SHAPES)
 _MOST_GROUPS_BY_DEFAULT = 20
 # Matplotlib's viridis.
 SCALE = (
@@ -204,7 +204,9 @@ def _warn_of_unknown(what: str, labels: list[str], texts: list[str], num_rows: i
         if count
     ]
     if reasons:
-        message = f"{what}: unknown for {missing + infinite:,} of {counted(len(labels), 'protein')} ({'; '.join(reasons)})"
+        message = (
+            f"{what}: unknown for {missing + infinite:,} of {counted(len(labels), 'protein')} ({'; '.join(reasons)})"
+        )
         warnings.warn(message, InputWarning, stacklevel=3)
 
 
@@ -264,7 +266,7 @@ def choose_colours(labels: Labels) -> Colouring:
         if None not in values:
             return _on_a_scale(values)
     groups = [
-        Group(text, _COLOURS[number % len(_COLOURS)], _SHAPES[number // len(_COLOURS)], counts[text])
+        Group(text, COLOURS[number % len(COLOURS)], _SHAPES[number // len(COLOURS)], counts[text])
         for number, text in enumerate(by_frequency[:_MOST_GROUPS])
     ]
     others = by_frequency[_MOST_GROUPS:]
@@ -280,7 +282,7 @@ def choose_colours(labels: Labels) -> Colouring:
 
 def one_colour(count: int) -> Colouring:
     """Give all proteins the same colour."""
-    return Colouring([_COLOURS[0]] * count, [], [-1] * count)
+    return Colouring([COLOURS[0]] * count, [], [-1] * count)
 
 
 def _on_a_scale(values: list[float | None]) -> Colouring:

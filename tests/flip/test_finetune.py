@@ -80,16 +80,16 @@ def test_heads_learn_what_depends_on_the_residue_alone(finetune):
 @pytest.mark.slow
 def test_saved_predictor_reproduces_the_scored_predictions(finetune, flip_data):
     folder, _ = finetune("secondary_structure", "seeds=[1]", "task.training.epochs=2", "baselines=false")
-    scored = {row["id"]: row for row in table(folder / "predictions.csv")}
+    scored = {row["protein"]: row for row in table(folder / "predictions.csv")}
     rows = [row for row in table(flip_data / "secondary_structure" / "sampled.csv") if row["set"] == "test"]
     assert [row["id"] for row in rows] == list(scored)
     source = folder / "test.csv"
     source.write_text("id,sequence\n" + "".join(f"{row['id']},{row['sequence']}\n" for row in rows))
     predict_file(folder / "model.safetensors", source, folder / "again.csv")
     for row in table(folder / "again.csv"):
-        same = np.mean([a == b for a, b in zip(row["prediction"], scored[row["id"]]["prediction"], strict=True)])
+        same = np.mean([a == b for a, b in zip(row["prediction"], scored[row["protein"]]["prediction"], strict=True)])
         assert same > 0.99  # the cache stores float16
-        assert scored[row["id"]]["target"][0] == "-"  # masked
+        assert scored[row["protein"]]["target"][0] == "-"  # masked
 
 
 @pytest.mark.slow
@@ -99,13 +99,13 @@ def test_trained_encoder_is_stored_in_the_file(mode, finetune, flip_data):
     settings = ("seeds=[1]", "task.training.epochs=2", "baselines=false", "task.training.encoder_lr=0.01")
     folder, result = finetune("conservation", "--mode", mode, *settings)
     assert result["mode"] == mode
-    scored = {row["id"]: row["prediction"] for row in table(folder / "predictions.csv")}
+    scored = {row["protein"]: row["prediction"] for row in table(folder / "predictions.csv")}
     rows = [row for row in table(flip_data / "conservation" / "sampled.csv") if row["set"] == "test"]
     source = folder / "test.csv"
     source.write_text("id,sequence\n" + "".join(f"{row['id']},{row['sequence']}\n" for row in rows))
     predict_file(folder, source, folder / "again.csv", precision="fp32")  # as in training
     for row in table(folder / "again.csv"):
-        assert np.mean([a == b for a, b in zip(row["prediction"], scored[row["id"]], strict=True)]) > 0.99
+        assert np.mean([a == b for a, b in zip(row["prediction"], scored[row["protein"]], strict=True)]) > 0.99
 
 
 @pytest.mark.slow
@@ -216,7 +216,7 @@ def test_predict_checks_its_input_first_and_skips_on_request(finetune, tmp_path,
     assert not output.exists()
     done = run("--on-error", "skip")
     assert done.exit_code == 3 and "skipped 2 records" in done.stderr
-    assert [row["id"] for row in table(output)] == ["P1", "P/4"]
+    assert [row["original_id"] for row in table(output)] == ["P1", "P/4"]
     listing = tmp_path / "out.csv.skipped.tsv"
     assert [line.split("\t")[:2] for line in listing.read_text().splitlines()[1:]] == [["3", "P2"], ["5", "P3"]]
     with pytest.raises(ProtT5nvError, match=r"out\.csv: exists already"):
@@ -236,7 +236,7 @@ def test_predict_checks_its_input_first_and_skips_on_request(finetune, tmp_path,
         run("--overwrite")
     overflow.calls = [0, 1]
     assert run("--overwrite", "--on-error", "skip").exit_code == 3
-    assert [row["id"] for row in table(output)] == ["P2"] and "P1" in listing.read_text()
+    assert [row["original_id"] for row in table(output)] == ["P2"] and "P1" in listing.read_text()
 
 
 ROWS = {part: ["MSLK,1", "MSLR,2", "MKLK,3"] for part in ("train", "val", "test")}

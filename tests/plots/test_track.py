@@ -1,0 +1,62 @@
+"""Tracks hold the predictions that they were given."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from helpers.pages import check_self_contained
+
+from prott5nv import ProtT5nvError
+from prott5nv.plots.track import Track, write_tracks
+
+TRACK = Track("P69905", "sp|P69905|HBA_HUMAN", "MVLSPA", "CCHHHE", "987654")
+
+
+def read_data(page):
+    [data] = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    return json.loads(data)
+
+
+def write(path, *tracks, classes="CEH"):
+    return write_tracks(path, tracks, classes, task="secondary_structure", model="ss <1>")
+
+
+def test_a_page_holds_every_prediction(tmp_path):
+    assert write(tmp_path / "out.html", TRACK, Track("P2", "P2", "M", "C", "9")) == 2
+    page = (tmp_path / "out.html").read_text()
+    check_self_contained(page, plotly=False)
+    assert "<h1>secondary structure, predicted</h1>" in page and "<p>Model: ss &lt;1&gt;</p>" in page
+    first, second = read_data(page)["proteins"]
+    assert first == {
+        "protein": "P69905", "original_id": "sp|P69905|HBA_HUMAN", "sequence": "MVLSPA", "prediction": "CCHHHE",
+        "confidence": "987654",
+    }  # fmt: skip
+    assert second["protein"] == "P2"
+
+
+def test_states_of_secondary_structure_have_shapes_and_other_classes_have_boxes(tmp_path):
+    write(tmp_path / "out.html", TRACK)
+    shapes = {item["letter"]: item["shape"] for item in read_data((tmp_path / "out.html").read_text())["classes"]}
+    assert shapes == {"H": "helix", "E": "strand", "C": "line"}
+    write(tmp_path / "out.html", Track("P1", "P1", "MV", "19", "55"), classes="123456789")
+    classes = read_data((tmp_path / "out.html").read_text())["classes"]
+    assert {item["shape"] for item in classes} == {"box"} and len({item["colour"] for item in classes}) == 9
+
+
+def test_odd_names_stay_text(tmp_path):
+    for name in ("</script><b>", "<!--<script>", "$data", "${x}", '"'):
+        write(tmp_path / "out.html", Track(name, name, "MV", "HH", "11"))
+        page = (tmp_path / "out.html").read_text()
+        check_self_contained(page, plotly=False)
+        assert read_data(page)["proteins"][0]["protein"] == name
+
+
+def test_a_picture_has_room_for_some_proteins(tmp_path):
+    pytest.importorskip("matplotlib")
+    write(tmp_path / "out.png", TRACK, Track("$x$", "$x$", 17 * "MVLSPA", 17 * "CCHHHE", 17 * "987654"))
+    assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(ProtT5nvError, match=r"write a page \(.html\) instead"):
+        write(tmp_path / "many.png", *[TRACK] * 151)
+    assert not (tmp_path / "many.png").exists()
