@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -153,8 +154,10 @@ def embed_file(
         return job.run()
     survey = job.survey_input(shard)
     if output.exists() and not overwrite:
-        job.check_complete()
-        return Summary(survey.proteins, survey.residues, skipped=survey.skipped, complete_already=True)
+        skipped = job.check_complete()
+        # More proteins were skipped if the model could not compute some of them.
+        proteins_stored = survey.proteins + survey.skipped - skipped
+        return Summary(proteins_stored, survey.residues, skipped=skipped, complete_already=True)
     on_survey(survey)
     return job.run()
 
@@ -219,13 +222,17 @@ class _Job:
                 )
             if self.survey is None:
                 self.on_survey(counts)
-            journal.finish(self.fingerprint, model_name=self.embedder.name, **self.attributes)
+            skipped = str(journal.skipped)
+            journal.finish(self.fingerprint, model_name=self.embedder.name, **self.attributes, skipped=skipped)
         finally:
             journal.close()
         return Summary(journal.proteins, journal.residues, resumed, journal.skipped)
 
-    def check_complete(self) -> None:
-        """Raise an error if the existing output has other settings than this run, or another input."""
+    def check_complete(self) -> int:
+        """Return how many proteins the existing output lacks.
+
+        Raise an error if it has other settings than this run, or another input.
+        """
         existing = {"key": "accession", **read_attributes(self.output)}
         expected = {**self.settings, **self.attributes, "key": self.proteins.key}
         differing = [
@@ -235,6 +242,8 @@ class _Job:
         ]
         if not differing and existing.get("fingerprint") != self.fingerprint:
             differing = ["of another input"]
+        if not differing and not re.fullmatch("[0-9]{1,18}", str(existing.get("skipped"))):
+            differing = ["without the number of skipped proteins"]
         if differing:
             raise ProtT5nvError(
                 f"{self.output} exists and holds other embeddings ({'; '.join(differing)}): choose another "
@@ -243,6 +252,7 @@ class _Job:
         # A run that was killed after it had named the output may not have removed these folders.
         for folder in partial_folder(self.output), workers_folder(self.output):
             discard(folder)
+        return int(existing["skipped"])
 
     def _embedded(self, remaining: Iterator[CheckedRecord]) -> Iterator[tuple[CheckedRecord, np.ndarray | None]]:
         """Yield records and their rows in input order. A skipped record carries its error and has no rows."""

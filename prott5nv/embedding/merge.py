@@ -15,6 +15,7 @@ from prott5nv.embedding.store import EmbeddingStore, StoredProtein
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.atomic import whole_file
 from prott5nv.io.output import check_outputs, reserved_outputs
+from prott5nv.io.text import counted
 
 _SHARDS_NAMED = 10
 
@@ -34,8 +35,8 @@ def merge(
     Parameters
     ----------
     shards : sequence of str or PathLike
-        All N shards, in any order. They are not changed. Their lists of skipped proteins, ``<shard>.skipped.tsv``, are
-        joined to ``<output>.skipped.tsv``.
+        All N shards, in any order. They are not changed. Their lists of skipped proteins, ``<shard>.skipped.tsv``, must
+        be beside them, and are joined to ``<output>.skipped.tsv``.
     output : str or PathLike
         File to write: ``.npz`` or ``.parquet`` for pooled vectors, HDF5 with any other suffix. It appears when it is
         complete.
@@ -49,17 +50,20 @@ def merge(
     Raises
     ------
     ProtT5nvError
-        If a shard is missing or given twice, if the shards differ in input or settings, or if the output exists
-        or is a shard.
+        If a shard is missing or given twice, if the list of its skipped proteins is missing or of another length, if
+        the shards differ in input or settings, or if the output exists or is a shard.
     """
     output = Path(output)
     with reserved_outputs([output], shards, overwrite=overwrite):
         ordered = _in_order([_describe(Path(path)) for path in shards])
         check_suffix(output, ordered[0].attributes["pooling"])
+        for shard in ordered:
+            _check_listing(shard)
+        skipped = sum(shard.skipped for shard in ordered)
         with whole_file(output) as temporary:
-            write_output(temporary, _proteins(ordered), ordered[0].attributes)
+            write_output(temporary, _proteins(ordered), {**ordered[0].attributes, "skipped": str(skipped)})
             check_outputs([output], overwrite=overwrite)  # another program may have written it in the meantime
-            skipped = merge_skipped([skipped_listing(shard.path) for shard in ordered], skipped_listing(output))
+            merge_skipped([skipped_listing(shard.path) for shard in ordered], skipped_listing(output))
     return Merged(sum(shard.proteins for shard in ordered), skipped)
 
 
@@ -111,8 +115,8 @@ class _Shard(NamedTuple):
         Number of the shard, counted from 1, and number of shards.
     attributes : dict
         Attributes of the merged file.
-    proteins : int
-        Number of proteins.
+    proteins, skipped : int
+        Numbers of proteins in the file, and of proteins that were skipped.
     """
 
     path: Path
@@ -120,6 +124,7 @@ class _Shard(NamedTuple):
     total: int
     attributes: dict[str, str]
     proteins: int
+    skipped: int
 
 
 def _describe(path: Path) -> _Shard:
@@ -129,10 +134,27 @@ def _describe(path: Path) -> _Shard:
         if shard is None:
             raise ProtT5nvError(f"{path} is not a shard: it was not written with --shard")
         match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", str(shard))
+        skipped = re.fullmatch("[0-9]{1,18}", str(attributes.pop("skipped", None)))
         is_text = all(isinstance(value, str) for value in attributes.values())
-        if match is None or not 1 <= int(match[1]) <= int(match[2]) or not is_text or "pooling" not in attributes:
+        is_ours = is_text and "pooling" in attributes
+        if match is None or skipped is None or not 1 <= int(match[1]) <= int(match[2]) or not is_ours:
             raise ProtT5nvError(f"{path} is not a shard that prott5nv embed wrote")
-        return _Shard(path, int(match[1]), int(match[2]), attributes, len(store))
+        return _Shard(path, int(match[1]), int(match[2]), attributes, len(store), int(skipped[0]))
+
+
+def _check_listing(shard: _Shard) -> None:
+    """Raise an error unless the list of skipped proteins beside a shard is complete."""
+    listing = skipped_listing(shard.path)
+    listed = 0
+    if listing.exists():
+        with open(listing, "rb") as file:
+            listed = sum(1 for _ in file) - 1  # the first line is the header
+    if listed != shard.skipped:
+        state = f"has {counted(listed, 'protein')}" if listing.exists() else "is missing"
+        raise ProtT5nvError(
+            f"{shard.path}: {counted(shard.skipped, 'protein')} of this shard were skipped, and their list, {listing}, "
+            f"{state}; put the list of this shard there, or embed the shard again"
+        )
 
 
 def _in_order(shards: list[_Shard]) -> list[_Shard]:

@@ -314,7 +314,10 @@ def test_a_number_that_is_too_large_for_float16_is_never_stored(network, tmp_pat
     assert (summary.proteins, summary.skipped) == (2, 1)
     with EmbeddingStore(tmp_path / "out.h5") as store:
         assert list(store) == ["good", "late"]
+        assert store.attributes["skipped"] == "1"
         assert all(rows.dtype == np.float16 and np.isfinite(rows).all() for rows in store.values())
+    again = embed_file(tmp_path / "p.fasta", tmp_path / "out.h5", embedder, dtype="float16", skip_errors=True)
+    assert (again.proteins, again.skipped, again.complete_already) == (2, 1, True)
     embed_file(tmp_path / "p.fasta", tmp_path / "exact.h5", embedder)
     with EmbeddingStore(tmp_path / "exact.h5") as store:
         assert store["bad"].max() == 100_000

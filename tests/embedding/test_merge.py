@@ -20,7 +20,8 @@ def write_shard(folder, shard: str | None, keys: str, **attributes: str):
     path = folder / f"{keys}.h5"
     proteins = [StoredProtein(key, f"sp|{key}", 9, np.full(4, ord(key), dtype=np.float32)) for key in keys]
     shard_attribute = {"shard": shard} if shard else {}
-    write_embeddings(path, proteins, {"pooling": "mean", "fingerprint": "f", **shard_attribute, **attributes})
+    defaults = {"pooling": "mean", "fingerprint": "f", "skipped": "0", **shard_attribute}
+    write_embeddings(path, proteins, {**defaults, **attributes})
     return path
 
 
@@ -29,7 +30,7 @@ def test_shards_are_joined_in_the_order_of_their_numbers(tmp_path):
     assert merge(shards, tmp_path / "out.h5") == (4, 0)
     with EmbeddingStore(tmp_path / "out.h5") as store:
         assert list(store) == ["z", "y", "m", "a"]
-        assert store.attributes == {"pooling": "mean", "fingerprint": "f"}
+        assert store.attributes == {"pooling": "mean", "fingerprint": "f", "skipped": "0"}
         assert (store.original_id("m"), store.truncated_from("m")) == ("sp|m", 9)
         np.testing.assert_array_equal(store["y"], np.full(4, ord("y")))
     assert all(shard.exists() for shard in shards)
@@ -102,12 +103,32 @@ def test_without_skipped_proteins_an_old_list_is_removed(tmp_path):
 
 
 def test_merging_shards_joins_their_lists_in_the_order_of_the_shards(tmp_path):
-    shards = [write_shard(tmp_path, f"{n}/3", keys) for n, keys in [(3, "c"), (1, "a"), (2, "b")]]
+    counts = [(3, "c", "1"), (1, "a", "1"), (2, "b", "0")]
+    shards = [write_shard(tmp_path, f"{n}/3", keys, skipped=count) for n, keys, count in counts]
     (tmp_path / "c.h5.skipped.tsv").write_text("line\tid\treason\n9\tz\tempty\n")
     (tmp_path / "a.h5.skipped.tsv").write_text("line\tid\treason\n1\tx\tempty\n")
     assert merge(shards, tmp_path / "out.h5") == (3, 2)
     listing = tmp_path / "out.h5.skipped.tsv"
     assert listing.read_text() == "line\tid\treason\n1\tx\tempty\n9\tz\tempty\n"
+    with EmbeddingStore(tmp_path / "out.h5") as store:
+        assert store.attributes["skipped"] == "2"
+
+
+@pytest.mark.parametrize(
+    ("skipped", "listing", "state"),
+    [
+        ("2", None, "is missing"),
+        ("2", "line\tid\treason\n1\tx\tempty\n", "has 1 protein"),
+        ("0", "line\tid\treason\n1\tx\tempty\n", "has 1 protein"),
+    ],
+)
+def test_a_shard_without_the_list_of_its_skipped_proteins_is_an_error(tmp_path, skipped, listing, state):
+    shard = write_shard(tmp_path, "1/1", "a", skipped=skipped)
+    if listing:
+        (tmp_path / "a.h5.skipped.tsv").write_text(listing)
+    with pytest.raises(ProtT5nvError, match=rf"a\.h5: .* skipped, and their list, .*a\.h5\.skipped\.tsv, {state}; put"):
+        merge([shard], tmp_path / "out.h5")
+    assert not (tmp_path / "out.h5").exists()
 
 
 def test_merging_shards_without_lists_removes_only_the_list_of_the_output(tmp_path):
