@@ -1,28 +1,34 @@
-"""Measure the speed of a training step, beside Hugging Face's T5 of the same size on the same proteins.
+"""Measure the speed of pretraining, beside Hugging Face's T5 of the same size on the same proteins.
 
-    python benchmarks/training_step.py --data DIR                          # the full-size model
-    python benchmarks/training_step.py --data DIR --preset small --proteins 32
-    python benchmarks/training_step.py --data DIR --proteins 512 --micro-batch-size 64 --compile   # on a GPU
+    python benchmarks/pretrain.py                                    # the full-size model, generated proteins
+    python benchmarks/pretrain.py --data DIR --preset small --proteins 32
+    python benchmarks/pretrain.py --proteins 672 --compile           # on a GPU
+    python benchmarks/pretrain.py --preset builtin model.hidden_size=384 model.ffn_hidden_size=1536
 
-DIR is the folder that ``prott5nv prepare uniref50`` wrote. All models train with fused AdamW, gradient clipping, the
-dropout of the preset, and bf16 autocast (fp32 on hardware without bf16 instructions). ``ProtT5nvModel`` runs under
-Lightning as in pretraining, without padding. Hugging Face's batches are padded in two ways: to their longest protein,
-and to 512 + 256 tokens, as in BioNeMo v1.
+DIR is the folder that ``prott5nv prepare uniref50`` wrote. All models train with gradient clipping and in bf16 autocast
+(fp32 on hardware without bf16 instructions). ``ProtT5nvModel`` runs under Lightning as in pretraining, with the
+settings of the preset and without padding; NAME=VALUE changes a setting. Hugging Face's T5 trains with fused AdamW. Its
+batches are padded in two ways: to their longest protein, and to 512 + 256 tokens, as in BioNeMo v1.
 
-Residues per second count real residues, not padding. "Of peak" is the fraction of the matmul rate that was measured in
-the same run and data type. The models take turns at every step, so that other programs slow down all of them. Medians
-are printed.
+Residues per second count real residues, not padding or filler. "Of peak" is the fraction of the matmul rate that was
+measured in the same run and data type. The models take turns at every step, so that other programs slow down all of
+them, and the clock is read after the GPU has finished. Medians are printed. The rate of one loader worker follows, and
+the time that the recipe of the original ProtT5nv would take.
 """
 
 from __future__ import annotations
 
 import statistics
+import tempfile
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from common import argument_parser, describe_machine
+from common import argument_parser, describe_machine, print_table
+from data import write_csv
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 from torch.nn.functional import pad
@@ -31,16 +37,21 @@ from torch.nn.utils.rnn import pad_sequence
 
 from prott5nv import ModelConfig
 from prott5nv.cli.hydra_app import config_folder, quiet
+from prott5nv.data.micro_batch import MicroBatch
 from prott5nv.model.device import choose_hardware
 from prott5nv.model.tokenizer import BOS, EOS, PAD
-from prott5nv.pretraining.config import register
+from prott5nv.pretraining.config import architecture, as_dict, register
 from prott5nv.pretraining.flops import matmul_peak, training_flops
+from prott5nv.pretraining.loader import split_dataset, step_loader
+from prott5nv.pretraining.megatron import initialize_parallel
 from prott5nv.pretraining.model import ProtT5nvModel
 from prott5nv.pretraining.trainer import build_trainer
 
 ENCODER_LENGTH, DECODER_LENGTH = 512, 256  # what BioNeMo v1 padded to
 IGNORED = -100  # label that PyTorch's cross-entropy leaves out
 WARM_UP = 2  # steps that are not measured
+RECIPE_RESIDUES, RECIPE_GPU_HOURS = 654e9, 26_880  # of the original ProtT5nv
+GENERATED_RECORDS = 20_000
 OURS = "prott5nv"
 PADDINGS = {"Hugging Face, padded to the longest": False, "Hugging Face, padded to 512 + 256": True}
 
@@ -104,8 +115,7 @@ class StepTimer(pl.Callback):
 
     def on_train_batch_end(self, trainer: Any, model: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         seconds = {OURS: synchronized_time(model.device) - self.began}
-        encoder = split(batch, "enc_tokens", "enc_cu_seqlens")
-        decoder = split(batch, "dec_labels", "dec_cu_seqlens")
+        encoder, decoder = split(batch, "enc_tokens", 0), split(batch, "dec_labels", 1)
         for name, pad_to_limit in PADDINGS.items():
             began = synchronized_time(model.device)
             self.other.step(encoder, decoder, pad_to_limit)
@@ -119,9 +129,14 @@ class StepTimer(pl.Callback):
         self.flops.append(training_flops(self.config, encoder_lengths, decoder_lengths))
 
 
-def split(micro_batches: list[dict[str, torch.Tensor]], tokens: str, cu_seqlens: str) -> list[torch.Tensor]:
-    """Split the packed tokens of all micro-batches into one tensor per protein."""
-    return [part for batch in micro_batches for part in batch[tokens].split(batch[cu_seqlens].diff().tolist())]
+def split(micro_batches: list[MicroBatch], name: str, column: int) -> list[torch.Tensor]:
+    """Split the packed tokens of all micro-batches into one tensor per protein, without filler."""
+    parts: list[torch.Tensor] = []
+    for batch in micro_batches:
+        lengths = batch["lengths"][:, column].tolist()
+        tokens: torch.Tensor = batch[name]  # type: ignore[literal-required]
+        parts += tokens[: sum(lengths)].split(lengths)
+    return parts
 
 
 def synchronized_time(device: torch.device) -> float:
@@ -131,62 +146,96 @@ def synchronized_time(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def compose_config(
-    preset: str, data: str, dtype: torch.dtype, steps: int, proteins: int, micro_batch_size: int
-) -> DictConfig:
+def compose_config(preset: str, data: Path, steps: int, proteins: int, overrides: Sequence[str]) -> DictConfig:
     """The settings of a pretraining run that neither validates nor shows a progress bar."""
+    settings = [
+        f"model={preset}",
+        f"model.data.dataset_path={data}",
+        f"model.global_batch_size={proteins}",
+        f"trainer.max_steps={WARM_UP + steps}",
+        "trainer.limit_val_batches=0",
+        "trainer.enable_progress_bar=false",
+        *overrides,
+    ]
     register()
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        cfg = compose("pretrain", [f"model={preset}", f"model.data.dataset_path={data}"])
-    cfg.trainer.max_steps = WARM_UP + steps
-    cfg.trainer.precision = "32" if dtype == torch.float32 else "bf16-mixed"
-    cfg.trainer.limit_val_batches = 0
-    cfg.trainer.enable_progress_bar = False
-    cfg.model.global_batch_size = proteins
-    cfg.model.micro_batch_size = micro_batch_size
-    cfg.model.data.num_workers = 0
+        cfg = compose("pretrain", settings)
     OmegaConf.resolve(cfg)
     return cfg
 
 
+def measure_loader(cfg: DictConfig, config: ModelConfig, steps: int) -> float:
+    """Residues per second that one worker process prepares."""
+    initialize_parallel()
+    samples = split_dataset(cfg.model, config, "train", shuffle=True, random_crop=False)
+    batches = iter(step_loader(samples, 2688, num_workers=1, device=torch.device("cpu")))
+    next(batches)  # the start of the worker process is not measured
+    start = time.perf_counter()
+    residues = sum(int(part["lengths"][:, 0].sum()) for _ in range(steps) for part in next(batches))
+    return residues / (time.perf_counter() - start)
+
+
+def report(name: str, timer: StepTimer, peak: float) -> float:
+    """Print a table of all models, and return our residues per second."""
+    medians = {
+        model: statistics.median(r / s for r, s in zip(timer.residues, seconds, strict=True))
+        for model, seconds in timer.seconds.items()
+    }
+    rows = []
+    for model, seconds in timer.seconds.items():
+        rate = statistics.median(f / s for f, s in zip(timer.flops, seconds, strict=True))
+        values = f"{medians[model]:,.0f}", f"{rate / 1e12:.2f}", f"{rate / peak:.0%}"
+        speed_up = f"{medians[OURS] / medians[model]:.2f}x"
+        rows.append((f"{model}: {name}", *values, f"{1e3 * statistics.median(seconds):,.0f}", speed_up))
+    print_table(("Training", "Residues/s", "TFLOP/s", "Of peak", "ms per step", "Speed-up of prott5nv"), rows)
+    return medians[OURS]
+
+
 def main() -> None:
     parser = argument_parser(__doc__)
-    parser.add_argument("--data", required=True, metavar="DIR", help="Folder that prott5nv prepare uniref50 wrote.")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="Folder that prott5nv prepare uniref50 wrote.")
     parser.add_argument("--preset", default="prott5nv", choices=ModelConfig.preset_names(), help="Size of the models.")
     parser.add_argument("--proteins", type=int, default=4, help="Number of proteins in a step.")
-    parser.add_argument("--micro-batch-size", type=int, help="Number of proteins in a micro-batch. The default is all.")
+    parser.add_argument("--peer-batch-size", type=int, default=64, help="Proteins in a micro-batch of the other model.")
     parser.add_argument("--steps", type=int, default=5, help=f"Number of measured steps, after {WARM_UP} of warm-up.")
     parser.add_argument("--compile", action="store_true", help="Compile the models with torch.compile.")
+    parser.add_argument("settings", nargs="*", metavar="NAME=VALUE", help="Settings of pretraining.")
     arguments = parser.parse_args()
     quiet()
-    micro_batch_size = arguments.micro_batch_size or arguments.proteins
+    with tempfile.TemporaryDirectory() as folder:
+        data = arguments.data
+        if data is None:
+            data = Path(folder)
+            write_csv(data / "train", GENERATED_RECORDS)
+        measure(arguments, data)
+
+
+def measure(arguments: Any, data: Path) -> None:
+    """Run and print all measurements."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     bf16 = choose_hardware(str(device)).precision == "bf16"
     dtype = torch.bfloat16 if bf16 else torch.float32
-    cfg = compose_config(arguments.preset, arguments.data, dtype, arguments.steps, arguments.proteins, micro_batch_size)
+    overrides = [f"trainer.precision={'bf16-mixed' if bf16 else '32'}", f"trainer.compile={arguments.compile}"]
+    overrides += arguments.settings
+    cfg = compose_config(arguments.preset, data, arguments.steps, arguments.proteins, overrides)
+    config = architecture(as_dict(cfg.model))
 
     peak = matmul_peak(device, dtype)
-    config = ModelConfig.preset(arguments.preset)
-    timer = StepTimer(config, HuggingFace(config, device, dtype, micro_batch_size, arguments.compile))
+    timer = StepTimer(config, HuggingFace(config, device, dtype, arguments.peer_batch_size, arguments.compile))
     trainer = build_trainer(cfg)
     trainer.callbacks.append(timer)
-    model = ProtT5nvModel(cfg.model, trainer)
-    if arguments.compile:
-        model.configure_model()
-        assert model.megatron is not None
-        model.megatron.compile()
-    trainer.fit(model)
+    trainer.fit(ProtT5nvModel(cfg.model, trainer))
 
-    parameters = f"{config.num_parameters:,} parameters"
-    print(f"{arguments.preset} ({parameters}), {arguments.proteins} proteins per step, {describe_machine(device)}")
-    print(f"matmul rate in {'bf16' if bf16 else 'fp32'}: {peak / 1e12:.2f} TFLOP/s")
-    print(f"{'':38}{'residues/s':>12}{'TFLOP/s':>9}{'of peak':>9}{'speed-up':>9}")
-    medians: dict[str, float] = {}
-    for name, seconds in timer.seconds.items():
-        medians[name] = statistics.median(r / s for r, s in zip(timer.residues, seconds, strict=True))
-        rate = statistics.median(f / s for f, s in zip(timer.flops, seconds, strict=True))
-        speed_up = medians[OURS] / medians[name]
-        print(f"{name:38}{medians[name]:12,.0f}{rate / 1e12:9.2f}{rate / peak:9.0%}{speed_up:8.2f}x")
+    print(f"{describe_machine(device)}; matmul rate in {'bf16' if bf16 else 'fp32'}: {peak / 1e12:.2f} TFLOP/s")
+    compiled = ", compiled" if arguments.compile else ""
+    name = f"{config.num_parameters:,} parameters, {arguments.proteins} proteins a step{compiled}"
+    rate = report(name, timer, peak)
+    workers = measure_loader(cfg, config, steps=20)
+    print(f"one loader worker: {workers:,.0f} residues/s")
+    hours = RECIPE_RESIDUES / rate / 3600
+    print(
+        f"all {RECIPE_RESIDUES / 1e9:.0f}G residues of the recipe: {hours:,.0f} hours (original: {RECIPE_GPU_HOURS:,})"
+    )
 
 
 if __name__ == "__main__":
