@@ -6,7 +6,7 @@ How a line of a FASTA file becomes a stored embedding:
 2. `survey` checks each record, and counts the input in a first pass.
 3. `embedder.Embedder._windows` turns a sequence into token ids, and cuts a long protein into windows.
 4. `batching.batches_of` cuts the windows, sorted by length, into batches by a budget of residues.
-5. `embedder.Embedder._forward` packs a batch into one tensor and runs the encoder.
+5. `runner.BatchRunner` packs a batch into one tensor, runs the encoder and copies the rows to the host.
 6. `pooling.POOLINGS` holds the functions that turn one row per residue into one row per protein.
 7. `journal.Journal` keeps finished proteins safe in the folder of `partial`, so that a killed run can resume.
 8. `formats.write_output` writes the output file. `store` writes HDF5 and reads all formats, with `pooled_files`.

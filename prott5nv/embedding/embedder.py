@@ -13,31 +13,29 @@ import copy
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from operator import attrgetter
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Generic
 
 import numpy as np
-import torch
 
 from prott5nv.assets import BUILTIN_MODEL
 from prott5nv.checkpoint.models import load_with_origin, model_file, no_span_decoder
-from prott5nv.embedding.batching import LongProteins, TokenBudget, Window, batches_of, join, window_starts
+from prott5nv.embedding.batching import LongProteins, TokenBudget, Window, join, window_starts
 from prott5nv.embedding.pooling import POOLINGS
 from prott5nv.embedding.proteins import NamedSequence, Protein, named_sequences
+from prott5nv.embedding.runner import DTYPES, Batch, BatchRunner, Form, started_ahead
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning
 from prott5nv.model.config import ModelConfig
 from prott5nv.model.device import choose_hardware, residue_budget
 from prott5nv.model.encoder import Encoder
-from prott5nv.model.finite import check_finite
 from prott5nv.model.prott5 import ProtT5
 
 LONG_RULES = ("truncate", "window", "error", "skip")
 
 # The results of a chunk wait in memory until it is complete. A larger chunk would not sort into better batches.
 _BATCHES_PER_CHUNK = 4
-
-_LENGTH_OF: Callable[[Window], int] = attrgetter("length")
 
 
 class LongProteinWarning(UserWarning):
@@ -138,7 +136,8 @@ class Embedder:
         self.limit = self._checked_limit(max_length)
         network.place(self.hardware.device, self.hardware.dtype)
         self._network = network.eval()
-        self._budget = TokenBudget(max_tokens or residue_budget(self.config, self.hardware))
+        budget = TokenBudget(max_tokens or residue_budget(self.config, self.hardware))
+        self._runner = BatchRunner(self._network, self.hardware, budget)
         if compile:
             for module in self._network.feed_forwards():
                 module.compile(dynamic=True)  # The number of residues differs from batch to batch.
@@ -161,11 +160,11 @@ class Embedder:
     @property
     def max_tokens(self) -> int:
         """Number of residues to compute at once."""
-        return self._budget.tokens
+        return self._runner.budget.tokens
 
     @max_tokens.setter
     def max_tokens(self, tokens: int) -> None:
-        self._budget = TokenBudget(tokens)
+        self._runner.budget = TokenBudget(tokens)
 
     @property
     def name(self) -> str:
@@ -223,6 +222,7 @@ class Embedder:
         *,
         pooling: str | None = None,
         long: str = "truncate",
+        dtype: str = "float32",
         cleaning: Cleaning | None = DEFAULT_CLEANING,
         on_error: Callable[[Protein, ProtT5nvError], None] | None = None,
     ) -> Iterator[tuple[Protein, np.ndarray | None]]:
@@ -242,6 +242,8 @@ class Embedder:
             residues. ``window`` embeds all residues in overlapping windows and averages the rows where windows
             overlap. ``error`` raises an error. ``skip`` leaves the protein out. A `LongProteinWarning` at the end
             counts and names the proteins that were truncated or skipped.
+        dtype : {"float32", "float16"}
+            Data type of the rows. float16 halves what is copied from a GPU and what is stored.
         cleaning : Cleaning or None
             What to do with gaps and nucleotides; see :mod:`prott5nv.io.cleaning`. A ``*`` at the end of a protein is
             removed. None embeds every character as it is.
@@ -252,7 +254,7 @@ class Embedder:
         ------
         protein : str, Bio.Seq, Bio.SeqRecord or Record
             The proteins in input order, as they were passed.
-        rows : ndarray, shape=(L, D) or (D,), dtype=float32
+        rows : ndarray, shape=(L, D) or (D,), dtype=float32 or float16
             One row for each residue of the clean sequence. None for a protein that was skipped.
 
         Raises
@@ -260,27 +262,27 @@ class Embedder:
         ProtT5nvError
             If `proteins` is not a collection of proteins, if they are nucleotides, or if a protein has no residues, has
             gaps, contains a character that is not a residue, is too long under ``long="error"``, does not fit into
-            memory even on its own, or gives NaN or infinity, as fp16 can.
+            memory even on its own, gives NaN or infinity, as fp16 can, or gives a value that is too large for `dtype`.
+
+        Notes
+        -----
+        On a GPU, the rows of a chunk of proteins are computed while the rows of the chunk before it are yielded.
         """
-        check_options(pooling, long)
+        check_options(pooling, long, dtype)
+        form = Form(pooling, dtype)
         shortened = LongProteins()
-        for chunk in self._chunks(named_sequences(proteins, cleaning)):
-            windows: list[Window] = []
-            failures: dict[int, ProtT5nvError] = {}
-            for index, entry in enumerate(chunk):
-                try:
-                    windows += self._windows(index, entry, long, shortened)
-                except ProtT5nvError as error:
-                    failures[index] = error
-            rows_of = self._encode_chunk(windows, failures)
-            for index, entry in enumerate(chunk):
-                if index in failures:
+        chunks = (
+            self._start(chunk, long, form, shortened) for chunk in self._chunks(named_sequences(proteins, cleaning))
+        )
+        for chunk in started_ahead(chunks, self._runner.ahead):
+            rows_of = self._finish(chunk, form)
+            for index, entry in enumerate(chunk.entries):
+                rows = rows_of.pop(index, None)
+                if isinstance(rows, ProtT5nvError):
                     if on_error is None:
-                        raise failures[index]
-                    on_error(entry.protein, failures[index])
-                rows = None if index in failures else rows_of.pop(index, None)
-                if rows is not None and pooling:
-                    rows = POOLINGS[pooling](rows)
+                        raise rows
+                    on_error(entry.protein, rows)
+                    rows = None
                 yield entry.protein, rows
         if shortened.count:
             self._warn(shortened, long)
@@ -322,18 +324,45 @@ class Embedder:
         shortened.add(name, length)
         return [] if long == "skip" else [Window(index, 0, tokens_L[:limit], name)]
 
-    def _encode_chunk(self, windows: list[Window], failures: dict[int, ProtT5nvError]) -> dict[int, np.ndarray]:
-        """Return the rows of each protein by its index. Proteins that fail are added to `failures` instead."""
+    def _start(
+        self, entries: list[NamedSequence[Protein]], long: str, form: Form, shortened: LongProteins
+    ) -> _Chunk[Protein]:
+        """Tokenize the proteins of a chunk and start to compute their rows."""
+        chunk = _Chunk(entries)
+        whole: list[Window] = []
+        cut: list[Window] = []
+        for index, entry in enumerate(entries):
+            try:
+                windows = self._windows(index, entry, long, shortened)
+            except ProtT5nvError as error:
+                chunk.results[index] = error
+            else:
+                # Windows of a protein are joined on the host, before its rows are pooled or converted.
+                (whole if len(windows) == 1 and self._runner.makes(form) else cut).extend(windows)
+        for windows, device_form in (whole, form), (cut, None):
+            # Longest first, so that an out-of-memory error shows up early.
+            longest_first = sorted(windows, key=lambda window: -window.length)
+            chunk.batches += self._runner.start(longest_first, device_form)
+        return chunk
+
+    def _finish(self, chunk: _Chunk[Protein], form: Form) -> dict[int, np.ndarray | ProtT5nvError]:
+        """Return the rows of each protein of a chunk, or its error, by its index."""
+        results = chunk.results
         parts: dict[int, list[tuple[int, np.ndarray]]] = {}
-        # Longest first, so that an out-of-memory error shows up early.
-        longest_first = sorted(windows, key=lambda window: -window.length)
-        for batch in batches_of(longest_first, _LENGTH_OF, self.max_tokens):
-            for window, rows in zip(batch, self._encode(batch), strict=True):
-                if isinstance(rows, ProtT5nvError):
-                    failures[window.protein] = rows
+        for batch in chunk.batches:
+            for window, rows in zip(batch.windows, batch.rows(), strict=True):
+                if isinstance(rows, ProtT5nvError) or batch.form:
+                    results[window.protein] = rows
                 else:
                     parts.setdefault(window.protein, []).append((window.start, rows))
-        return {index: join(parts.pop(index)) for index in list(parts)}
+        for index in list(parts):
+            joined = join(parts.pop(index))
+            if index not in results:
+                try:
+                    results[index] = form.of(joined, chunk.entries[index].name)
+                except ProtT5nvError as error:
+                    results[index] = error
+        return results
 
     def encode_windows(self, windows: Sequence[Window]) -> list[np.ndarray]:
         """Compute the hidden states of token windows, batched by the budget of residues.
@@ -354,51 +383,12 @@ class Embedder:
             If a window does not fit into memory even on its own, or gives NaN or infinity.
         """
         encoded: list[np.ndarray] = []
-        for batch in batches_of(windows, _LENGTH_OF, self.max_tokens):
-            for rows in self._encode(batch):
+        for batch in started_ahead(self._runner.start(windows), self._runner.ahead):
+            for rows in batch.rows():
                 if isinstance(rows, ProtT5nvError):
                     raise rows
                 encoded.append(rows)
         return encoded
-
-    def _encode(self, batch: list[Window]) -> Sequence[np.ndarray | ProtT5nvError]:
-        """Return the rows of each window. A batch that does not fit into memory is halved until it does."""
-        try:
-            rows = self._forward([window.tokens_T for window in batch])
-            self._budget.succeeded()
-            return [self._checked(window, rows_TD) for window, rows_TD in zip(batch, rows, strict=True)]
-        except (RuntimeError, MemoryError) as error:
-            if not _is_out_of_memory(error):
-                raise
-        # This is outside the except clause, which would keep the tensors of the failed attempt alive.
-        if self.hardware.device.type == "cuda":
-            torch.cuda.empty_cache()
-        if len(batch) == 1:
-            return [ProtT5nvError(f"{batch[0].name}: not enough memory for its {batch[0].length} residues alone")]
-        half = len(batch) // 2
-        self._budget.failed(sum(window.length for window in batch[:half]))
-        return [*self._encode(batch[:half]), *self._encode(batch[half:])]
-
-    def _checked(self, window: Window, rows_TD: np.ndarray) -> np.ndarray | ProtT5nvError:
-        """Return the rows of a window, or an error if they contain NaN or infinity."""
-        try:
-            check_finite(rows_TD, window.name, self.hardware.precision)
-        except ProtT5nvError as error:
-            return error
-        return rows_TD
-
-    @torch.inference_mode()
-    def _forward(self, tokens: list[np.ndarray]) -> list[np.ndarray]:
-        """Pack token windows end to end, run the encoder, and cut its output into the rows of each window."""
-        ends_B = np.cumsum([len(tokens_T) for tokens_T in tokens])
-        cu_seqlens_B1 = torch.tensor([0, *ends_B], dtype=torch.int32)
-        tokens_T = torch.from_numpy(np.concatenate(tokens))
-        device = self.hardware.device
-        hidden_TD = self._network.encode(tokens_T.to(device), cu_seqlens_B1.to(device))
-        # Converting to float32 after the transfer halves the bytes to transfer.
-        rows_TD = hidden_TD.cpu().float().numpy()
-        # A view would keep the rows of the whole batch in memory for as long as the caller keeps those of one protein.
-        return [rows.copy() for rows in np.split(rows_TD, ends_B[:-1])]
 
     def _warn(self, shortened: LongProteins, long: str) -> None:
         limit = self.limit
@@ -411,15 +401,31 @@ class Embedder:
         )
 
 
-def check_options(pooling: str | None, long: str) -> None:
-    """Raise an error if a pooling, or a rule for long proteins, does not exist; see :meth:`Embedder.embed`."""
+@dataclass
+class _Chunk(Generic[Protein]):
+    """Proteins whose rows are being computed.
+
+    Attributes
+    ----------
+    entries : list of NamedSequence
+        The proteins in input order.
+    batches : list of Batch
+        Batches with the windows of these proteins.
+    results : dict
+        What is known of a protein already, by its index.
+    """
+
+    entries: list[NamedSequence[Protein]]
+    batches: list[Batch] = field(default_factory=list)
+    results: dict[int, np.ndarray | ProtT5nvError] = field(default_factory=dict)
+
+
+def check_options(pooling: str | None, long: str, dtype: str = "float32") -> None:
+    """Raise an error if an option of :meth:`Embedder.embed` has a value that does not exist."""
     if pooling is not None and pooling not in POOLINGS:
         choices = ", ".join(map(repr, POOLINGS))
         raise ProtT5nvError(f"pooling={pooling!r}: choose {choices}, or None for one row per residue")
     if long not in LONG_RULES:
         raise ProtT5nvError(f"long={long!r}: choose {', '.join(LONG_RULES)}")
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    # PyTorch's CPU allocator has no exception type of its own.
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    if dtype not in DTYPES:
+        raise ProtT5nvError(f"dtype={dtype!r}: choose {' or '.join(DTYPES)}")

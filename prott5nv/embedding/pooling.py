@@ -4,7 +4,7 @@
 that dictionary. The name of the pooling is stored with the embeddings. Importing this module imports no NumPy, so that
 ``prott5nv embed --help`` stays fast.
 
-Shapes: L residues of a protein, D hidden size.
+Shapes: B proteins, D hidden size, L residues of a protein, T packed residues.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch import Tensor
 
 
 def mean(rows_LD: np.ndarray) -> np.ndarray:
@@ -33,3 +34,15 @@ def mean(rows_LD: np.ndarray) -> np.ndarray:
 #: Pooling functions by name. Each maps an array of shape (L, D) to one of shape (D,), both float32. The first line of
 #: its docstring appears in the help text of the command line.
 POOLINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"mean": mean}
+
+
+def _mean_on_device(hidden_TD: Tensor, lengths_B: Tensor) -> Tensor:
+    import torch
+
+    # The check of `lengths_B`, which `unsafe` leaves out, would wait for the device.
+    return torch.segment_reduce(hidden_TD.float(), "mean", lengths=lengths_B, axis=0, unsafe=True)
+
+
+#: The same pooling for a packed batch on a GPU, where a pooling has it. Each function maps the hidden states, of shape
+#: (T, D), and the lengths of the proteins, of shape (B,), to a tensor of shape (B, D) and float32.
+DEVICE_POOLINGS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"mean": _mean_on_device}

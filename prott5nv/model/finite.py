@@ -30,11 +30,27 @@ def check_finite(values: np.ndarray, name: str, precision: str) -> None:
     Traceback (most recent call last):
     prott5nv.errors.ProtT5nvError: P69905: the model computed NaN or infinity in fp16; choose --precision bf16 or fp32
     """
-    if np.isfinite(values).all():
-        return
+    if not np.isfinite(values).all():
+        raise not_finite(name, precision)
+
+
+def not_finite(name: str, precision: str) -> ProtT5nvError:
+    """Return the error for a protein for which a model computed NaN or infinity.
+
+    Parameters
+    ----------
+    name : str
+        Name of the protein.
+    precision : str
+        Precision of the computation: ``fp32``, ``bf16`` or ``fp16``.
+
+    Returns
+    -------
+    ProtT5nvError
+    """
     remedy = {
         "fp16": "choose --precision bf16 or fp32",
         "bf16": "choose --precision fp32",
         "fp32": "the weights of the model are probably damaged",
     }[precision]
-    raise ProtT5nvError(f"{name}: the model computed NaN or infinity in {precision}; {remedy}")
+    return ProtT5nvError(f"{name}: the model computed NaN or infinity in {precision}; {remedy}")

@@ -417,16 +417,17 @@ print(os.waitstatus_to_exitcode(os.wait()[1]))
 
 def test_the_budget_grows_again_after_a_failure(monkeypatch):
     embedder = Embedder(ProtT5(ModelConfig.preset("tiny")), precision="fp32", max_tokens=40)
-    forward = embedder._forward
+    runner = embedder._runner
+    forward = runner._forward
     largest = [0]
 
-    def limited(tokens):
-        largest.append(sum(map(len, tokens)))
+    def limited(windows, form):
+        largest.append(sum(window.length for window in windows))
         if len(largest) < 4 and largest[-1] > 20:
             raise MemoryError
-        return forward(tokens)
+        return forward(windows, form)
 
-    monkeypatch.setattr(embedder, "_forward", limited)
+    monkeypatch.setattr(runner, "_forward", limited)
     assert len(list(embedder.embed(["MSLKRMSLKR"] * 8))) == 8
     assert embedder.max_tokens == 20
     assert len(list(embedder.embed(["MSLKRMSLKR"] * 400))) == 400
