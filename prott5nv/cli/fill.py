@@ -112,6 +112,7 @@ def command(
     from prott5nv.decoding.inputs import gap_fault, read_proteins
     from prott5nv.decoding.tables import FILLED_COLUMNS, filled_rows
     from prott5nv.embedding.embedder import Embedder
+    from prott5nv.embedding.proteins import sequence_of
     from prott5nv.embedding.skips import Skips
     from prott5nv.io.record import Record
     from prott5nv.io.table import write_table
@@ -127,7 +128,7 @@ def command(
                 f"{source}: there is no file of this name, and a sequence needs a ? in place of each missing residue, "
                 "such as 'MKT?AYI'"
             )
-        record = Record("sequence", source, "", 1)
+        record = Record("sequence", sequence_of(source, "sequence", cleaning), "", 1)
         if fault := gap_fault(record, positions, config):
             raise ProtT5nvError(fault)
         proteins = {"sequence": record}
@@ -152,4 +153,5 @@ def _files(paths: Sequence[str]) -> str | InputFiles:
 
 
 def _is_sequence(text: str) -> bool:
-    return re.fullmatch(r"[A-Za-z?]+", text) is not None and not Path(text).exists()
+    """Return whether an argument is a sequence: letters, or also ``*`` and ``-`` if there is a ``?``, and no file."""
+    return re.fullmatch(r"[A-Za-z]+|(?=.*\?)[A-Za-z?*-]+", text) is not None and not Path(text).exists()

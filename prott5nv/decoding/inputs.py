@@ -13,7 +13,7 @@ from prott5nv.decoding.variants import Variant, parse_variant
 from prott5nv.embedding.skips import Skips, checked_records
 from prott5nv.embedding.survey import residue_fault
 from prott5nv.errors import ProtT5nvError
-from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning
+from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning, is_missing
 from prott5nv.io.delimited import ID_COLUMNS, DelimitedTable, find_column
 from prott5nv.io.inputs import Input, input_name
 from prott5nv.io.record import Record, accession, entry_name, location
@@ -202,10 +202,10 @@ def are_inline(variants: str | os.PathLike[str]) -> bool:
     return _INLINE.fullmatch(str(variants)) is not None and not os.path.exists(variants)
 
 
-def _named_variants(path: str | os.PathLike[str], column: str | None) -> Iterator[tuple[int, str, str, str]]:
-    """Yield numbers, names of proteins (empty if there are none), variants, and where each is."""
+def _named_variants(path: str | os.PathLike[str], column: str | None) -> Iterator[tuple[int, str | None, str, str]]:
+    """Yield numbers, names of proteins, variants, and where each is; see :func:`_variant_lines`."""
     if are_inline(path):
-        yield from ((number, "", text, "--mutations") for number, text in enumerate(str(path).split(","), 1))
+        yield from ((number, None, text, "--mutations") for number, text in enumerate(str(path).split(","), 1))
         return
     if str(path) != "-" and not os.path.exists(path):
         raise ProtT5nvError(
@@ -218,15 +218,19 @@ def _named_variants(path: str | os.PathLike[str], column: str | None) -> Iterato
 
 
 def _checked_variant(
-    protein: str, text: str, proteins: Mapping[str, Record], config: ModelConfig
+    protein: str | None, text: str, proteins: Mapping[str, Record], config: ModelConfig
 ) -> tuple[str, Variant]:
-    """Return the accession and the variant of a line; `protein` is empty if the line names none."""
-    if not protein and len(proteins) != 1:
+    """Return the accession and the variant of a line; `protein` is None if the input names no proteins."""
+    if protein is not None and is_missing(protein):
+        raise ProtT5nvError(f"{text}: the line names no protein; write its accession or id in the column of proteins")
+    if is_missing(text):
+        raise ProtT5nvError("the line has no variant; write V39A, or remove the line")
+    if protein is None and len(proteins) != 1:
         raise ProtT5nvError(
             f"there are {len(proteins)} proteins, and {text} does not name one. Choose one with --protein, or add a "
             "column named protein"
         )
-    key = accession(protein) if protein else next(iter(proteins))
+    key = next(iter(proteins)) if protein is None else accession(protein)
     if key not in proteins:
         raise ProtT5nvError(f"{key} is not among the proteins")
     variant = parse_variant(text, proteins[key].sequence, key)
@@ -234,17 +238,18 @@ def _checked_variant(
     return key, variant
 
 
-def _variant_lines(stream: io.BufferedReader, column: str | None, name: str) -> Iterator[tuple[int, str, str]]:
-    """Yield line numbers, names of proteins (empty if the file gives none) and variants."""
+def _variant_lines(stream: io.BufferedReader, column: str | None, name: str) -> Iterator[tuple[int, str | None, str]]:
+    """Yield line numbers, names of proteins (None if there is no column of them) and variants."""
     first_line = stream.peek().removeprefix(b"\xef\xbb\xbf").lstrip().partition(b"\n")[0].decode(errors="replace")
-    header = {cell.strip(' \r"').lower() for cell in first_line.split("\t" if "\t" in first_line else ",")}
+    separator = next((each for each in "\t,;" if each in first_line), ",")  # semicolons are refused as for any table
+    header = {cell.strip(' \r"').lower() for cell in first_line.split(separator)}
     if column is None and not header & set(VARIANT_COLUMNS):
         lines = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape")
-        yield from ((number, "", line.strip()) for number, line in enumerate(lines, 1) if line.strip())
+        yield from ((number, None, line.strip()) for number, line in enumerate(lines, 1) if line.strip())
         return
     table = DelimitedTable(stream, name)
     variant_index = find_column(table.columns, column, VARIANT_COLUMNS, "variant", name)
     lower = [cell.strip().lower() for cell in table.columns]
     protein_index = next((lower.index(usual) for usual in _PROTEIN_COLUMNS if usual in lower), None)
     for line, cells in table:
-        yield line, "" if protein_index is None else cells[protein_index].strip(), cells[variant_index].strip()
+        yield line, None if protein_index is None else cells[protein_index].strip(), cells[variant_index].strip()

@@ -45,6 +45,14 @@ def test_a_sequence_on_the_command_line(filled, tiny_checkpoint):
     )
 
 
+def test_a_sequence_on_the_command_line_is_cleaned_as_in_a_file(filled):
+    expected = filled("MK?TA").stdout
+    done = filled("MK?TA*")
+    assert done.stdout == expected and "sequence: removed '*' from the end of 1 sequence" in done.stderr
+    assert filled("MK-?TA", "--gaps", "remove").stdout == expected
+    assert rows(filled("MK-?TA", "--gaps", "keep").stdout)[0]["sequence"].startswith("MK-")
+
+
 def test_files_masked_positions_and_samples(filled, label, tmp_path):
     from_file = rows(filled("gapped.fasta").stdout)
     assert [(row["protein"], row["sequence"]) for row in from_file] == [
@@ -69,6 +77,7 @@ def test_errors_name_the_cause(filled, tmp_path):
         ("whole.fasta", "--mask", "0"): "'0': write positions from 1",
         ("MSLKR",): "MSLKR: there is no file of this name, and a sequence needs a ? in place of each missing residue",
         ("none.fasta",): "none.fasta: No such file",
+        ("MK-T?A",): "sequence: 1 gap ('-' or '.'), as in an alignment: remove them with --gaps remove",
         ("MS?", "-n", "3", "--beams", "2"): "beams at least n",
         ("MS?", "-o", "no/out.csv"): "the folder no does not exist",
     }

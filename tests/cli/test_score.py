@@ -141,6 +141,13 @@ def test_perplexity_of_proteins_and_residues(score, embedder, label, tmp_path):
         ("\nG77A\n", "v.txt: line 2: G77A: P0CG47 has no residue 77, only 1 to 76"),
         ("protein,variant\nP1,Q2A\n", "v.txt: line 2: P1 is not among the proteins"),
         ("protein,variant\nP0CG47\n", "v.txt: line 2: the row has 1 of 2 columns"),
+        (
+            "protein,variant\nP0CG47,Q2A\n,I3L\n",
+            "v.txt: line 3: I3L: the line names no protein; write its accession or id",
+        ),
+        ("protein,variant\nNA,Q2A\n", "v.txt: line 2: Q2A: the line names no protein"),
+        ("protein,variant\nP0CG47,NA\n", "v.txt: line 2: the line has no variant; write V39A, or remove the line"),
+        ("protein;variant\nP0CG47;Q2A\n", "v.txt: line 1: the columns seem to be separated by semicolons"),
         ("variant\n", "v.txt: the file has no variants"),
         ("", "v.txt: the file is empty"),
     ],
