@@ -131,7 +131,7 @@ def _check_surroundings(cfg: DictConfig, config: PretrainConfig) -> None:
     sections = {"trainer": signature(pl.Trainer.__init__).parameters, "exp_manager": get_type_hints(ExpManagerConfig)}
     for section, arguments in sections.items():
         for name in cfg[section]:
-            if name not in arguments:
+            if name not in arguments and not hasattr(getattr(config, section), name):
                 names = [f"{section}.{argument}" for argument in arguments if argument != "self"]
                 raise ProtT5nvError(f"there is no setting {section}.{name}{did_you_mean(f'{section}.{name}', names)}")
     accelerator, devices, cores = config.trainer.accelerator, str(config.trainer.devices), os.cpu_count() or 1
