@@ -178,6 +178,20 @@ def test_every_development_tool_is_used(name):
         assert module in imported_packages("tests", "docs") or re.search(rf"\b({name}|{module})\b", text)
 
 
+def test_pytorch_has_what_the_lower_bound_promises():
+    """If this fails with a newer PyTorch, adapt the code and the bounds in pyproject.toml together."""
+    import torch
+
+    [requirement] = [line for line in BASE if line.name == "torch"]
+    assert "2.11.0" in requirement.specifier and "2.10.0" not in requirement.specifier
+    assert issubclass(torch.optim.Muon, torch.optim.Optimizer)
+    schema = torch.ops.aten._flash_attention_forward.default._schema
+    positional = ["query", "key", "value", "cum_seq_q", "cum_seq_k", "max_q", "max_k", "dropout_p", "is_causal"]
+    assert [argument.name for argument in schema.arguments][:10] == [*positional, "return_debug_mask"]
+    [adamw] = torch.optim.AdamW([torch.zeros(1, requires_grad=True)], fused=True).param_groups
+    assert adamw["fused"]
+
+
 def test_constraints_lie_within_the_declared_ranges():
     lines = (REPOSITORY / "constraints.txt").read_text().splitlines()
     pins = [Requirement(line) for line in lines if not line.startswith("#")]

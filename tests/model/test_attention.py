@@ -122,5 +122,25 @@ def test_dropout_on_a_gpu_has_its_probability_and_its_seed():
     assert torch.equal(out, drop(1)) and not torch.equal(out, drop(2))
 
 
+@pytest.mark.gpu
+def test_gradients_of_dropout_on_a_gpu_belong_to_its_mask():
+    """With values and weights of one protein as unit vectors, the output is the attention matrix after dropout."""
+    length, probability = 64, 0.5
+    lengths = Packing(torch.tensor([0, length], dtype=torch.int32, device="cuda"))
+    query, key = (torch.randn(length, 1, length, device="cuda").bfloat16().requires_grad_() for _ in range(2))
+    value = torch.eye(length, device="cuda").bfloat16()[:, None].requires_grad_()
+    torch.manual_seed(0)
+    out = packed_attention(query, key, value, lengths, lengths, dropout=probability)
+    mask = (out.detach() != 0).float().squeeze(1)
+    assert abs(mask.mean() - (1 - probability)) < 0.05
+    q, k, v = (x.detach().float().squeeze(1).requires_grad_() for x in (query, key, value))
+    weights = (q @ k.T / length**0.5).softmax(-1) * mask / (1 - probability)
+    upstream = torch.randn(length, length, device="cuda")
+    gradients = torch.autograd.grad((out.squeeze(1).float() * upstream).sum(), (query, key, value))
+    expected = torch.autograd.grad(((weights @ v) * upstream).sum(), (q, k, v))
+    for gradient, expected_gradient in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(gradient.squeeze(1).float(), expected_gradient, atol=5e-2, rtol=5e-2)
+
+
 def test_positions_restart_in_every_protein():
     assert packing((3, 1, 2)).positions_T.tolist() == [0, 1, 2, 0, 0, 1]
