@@ -36,7 +36,8 @@ from torch.nn.utils import clip_grad_norm_
 from torch.nn.utils.rnn import pad_sequence
 
 from prott5nv import ModelConfig
-from prott5nv.cli.hydra_app import config_folder, quiet
+from prott5nv.assets import config_folder
+from prott5nv.cli.hydra_app import quiet
 from prott5nv.data.micro_batch import MicroBatch
 from prott5nv.model.device import choose_hardware
 from prott5nv.model.tokenizer import BOS, EOS, PAD

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import entry_points
 from importlib.util import find_spec
 
 from prott5nv.errors import ProtT5nvError
@@ -58,3 +59,20 @@ def require_extra(extra: str, purpose: str, *packages: str) -> None:
         raise ProtT5nvError(
             f"{purpose} needs {', '.join(missing)}: pip install 'prott5nv[{extra}]' (installs {', '.join(modules)})"
         )
+
+
+def load_extensions() -> None:
+    """Import the modules that installed packages name as entry points of the group ``prott5nv.extensions``.
+
+    They add heads, poolings and optimizers by decorators, such as :func:`prott5nv.register_head`.
+
+    Raises
+    ------
+    ProtT5nvError
+        If a module cannot be imported.
+    """
+    for entry in entry_points(group="prott5nv.extensions"):
+        try:
+            entry.load()
+        except Exception as error:
+            raise ProtT5nvError(f"extension {entry.name} ({entry.value}): {type(error).__name__}: {error}") from error

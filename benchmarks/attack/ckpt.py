@@ -33,7 +33,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from mutants import CHANGED, FAILURES, REFUSED, RIGHT, Outcome, damaged, outcome_of, run_attempts
 from omegaconf import DictConfig, OmegaConf
 
-from prott5nv.cli.hydra_app import config_folder, quiet
+from prott5nv.assets import config_folder
+from prott5nv.cli.hydra_app import quiet
 from prott5nv.data import CSV_HEADER
 from prott5nv.pretraining.callbacks import WholeCheckpointIO
 from prott5nv.pretraining.checkpoint_files import (

@@ -18,3 +18,9 @@ BUILTIN_NOTE = (
 )
 SENTENCEPIECE_MODEL = _FOLDER / "protein_sequence_sentencepiece.model"
 SENTENCEPIECE_VOCAB = _FOLDER / "protein_sequence_sentencepiece.vocab"
+
+
+def config_folder() -> Path:
+    """Return the folder of the YAML files of settings: inside an installed package, or beside it in a checkout."""
+    inside = _FOLDER.parent / "conf"
+    return inside if inside.is_dir() else _FOLDER.parents[1] / "conf"

@@ -14,6 +14,7 @@ import click
 from prott5nv import __version__
 from prott5nv.cli import log, options
 from prott5nv.errors import ProtT5nvError
+from prott5nv.extras import load_extensions
 from prott5nv.io.text import did_you_mean, printable
 from prott5nv.model.onednn import limit_onednn_cache
 
@@ -32,6 +33,8 @@ COMMANDS = {
     "score": "Score variants, all single substitutions, or whole proteins.",
 }
 
+_EXTENSIBLE = ("embed", "finetune", "predict", "pretrain")
+
 
 class LazyGroup(click.Group):
     """A group that lists its commands from a table and imports a command only to run it, so that help is fast."""
@@ -42,6 +45,8 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             ctx.fail(f"no command {cmd_name!r}{did_you_mean(cmd_name, COMMANDS)}")
+        if cmd_name in _EXTENSIBLE:
+            load_extensions()
         command: click.Command = import_module(f"prott5nv.cli.{cmd_name}").command
         log.add_options(command)
         return command

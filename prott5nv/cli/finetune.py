@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from prott5nv.io.cleaning import Cleaning
 
 _SHOWN_METRICS = ("accuracy", "macro_f1", "mcc", "mse", "spearman", "r2")
-_TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")  # suffixes of a table of the user's own
 
 
 @click.command()
@@ -103,9 +102,10 @@ def command(
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from prott5nv.cli.hydra_app import config_folder, configure_logging, describe
+    from prott5nv.assets import config_folder
+    from prott5nv.cli.hydra_app import configure_logging, describe
     from prott5nv.cli.overrides import quote, quote_texts, setting_names, text_settings
-    from prott5nv.flip.config import FinetuneConfig, register_configs
+    from prott5nv.flip.config import TABLES, FinetuneConfig, own_table_settings, register_configs
 
     settings = {
         "mode": mode,
@@ -121,17 +121,14 @@ def command(
         "task.allow_nucleotides": "true" if cleaning.allow_nucleotides else None,
         "overwrite": "true" if overwrite else None,
     }
-    if task.endswith(_TABLES):
+    if task.endswith(TABLES):
         if not (level and label):
             raise click.UsageError("a table of your own needs --level residue|protein and --label class|number")
-        name = task.replace("\\", "/").rpartition("/")[2].split(".")[0]
-        head = {"residue": "convnet", "protein": "mlp"}[level]
-        settings |= {"task.file": task, "task.name": name, "task.head.name": head}
-        settings["cache_dir"] = "${output_dir}/embeddings"
+        settings |= own_table_settings(task, level)
         task = "custom"
     elif task not in (tasks := _task_names()):
         raise ProtT5nvError(
-            f"no task {task!r}: choose {', '.join(tasks)}, or a table whose name ends in {' or '.join(_TABLES)}"
+            f"no task {task!r}: choose {', '.join(tasks)}, or a table whose name ends in {' or '.join(TABLES)}"
             f"{did_you_mean(task, tasks)}"
         )
     settings_given = [f"{name}={quote(value)}" for name, value in settings.items() if value is not None]
@@ -181,7 +178,7 @@ def run(cfg: DictConfig) -> float:
 
 def _task_names() -> list[str]:
     """Return the names of the tasks in the configuration, without the base of all tasks and the task of own tables."""
-    from prott5nv.cli.hydra_app import config_folder
+    from prott5nv.assets import config_folder
 
     names = sorted(path.stem for path in (config_folder() / "task").glob("*.yaml"))
     return [name for name in names if name not in ("base", "custom")]

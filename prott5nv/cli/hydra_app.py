@@ -7,7 +7,6 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, cast
 
 import hydra
@@ -17,6 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
+from prott5nv.assets import config_folder
 from prott5nv.cli.log import is_verbose, log_training
 from prott5nv.cli.overrides import (
     differs_between_jobs,
@@ -27,13 +27,6 @@ from prott5nv.cli.overrides import (
 )
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.text import did_you_mean, printable
-
-
-def config_folder() -> Path:
-    """Return the folder of the YAML files: inside an installed package, or beside it in a checkout."""
-    package = Path(__file__).resolve().parents[1]
-    inside = package / "conf"
-    return inside if inside.is_dir() else package.parent / "conf"
 
 
 def run(

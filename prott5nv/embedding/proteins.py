@@ -142,12 +142,25 @@ def sequence_of(protein: ProteinLike, name: str, cleaning: Cleaning | None = DEF
     return record.sequence
 
 
+def name_of(protein: object, number: int) -> str:
+    """Return the id of a protein, or ``sequence N`` if it has none.
+
+    Parameters
+    ----------
+    protein : object
+        A protein as in :func:`named_sequences`.
+    number : int
+        Number of the protein in its collection, counted from 1.
+    """
+    name = getattr(protein, "id", None)
+    has_name = isinstance(name, str) and name not in _NO_IDS and not isinstance(protein, str)
+    return str(name) if has_name else f"sequence {number}"
+
+
 def _records(proteins: Iterable[Protein], originals: deque[Protein]) -> Iterator[Record]:
     """Yield a record for each protein, and add the protein itself to `originals`."""
     for number, protein in enumerate(proteins, 1):
-        name = getattr(protein, "id", None)
-        if not isinstance(name, str) or name in _NO_IDS or isinstance(protein, str):
-            name = f"sequence {number}"
+        name = name_of(protein, number)
         record = Record(name, _letters(protein, name), name, number)
         originals.append(protein)
         yield record

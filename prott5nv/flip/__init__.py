@@ -9,19 +9,18 @@ From proteins to rows of features   ``features.py``: one-hot, cached embeddings,
 From rows to scores                 ``heads.py``; ``adapters.py`` selects what is trained in the encoder
 Training and prediction             ``train.py``
 Scores with intervals               ``metrics.py``; ``baselines.py`` trains models without an encoder
-The whole run                       ``finetune.py``, by the settings in ``config.py``
+The whole run                       ``finetune.py``, by the settings in ``config.py``; ``api.py`` calls it from Python
 The saved model                     ``predictor_file.py`` (format), ``predictor.py`` and ``predict.py`` (use)
 Runs side by side                   ``report.py``, ``plots.py``, ``published.py``
 ==================================  =====================================================================
 
-To add a head:
+To add a head, write a class in ``heads.py``. Derive it from ``ResidueHead`` (one output per residue), ``MeanHead`` (one
+output per protein, from the mean of its rows, which alone is cached then) or ``ProteinHead`` (one output per protein,
+from all rows). Outside this package, :func:`prott5nv.register_head` adds it. Inside:
 
-1. Write a class in ``heads.py``, and add it to ``HEADS``. Derive it from ``_ResidueHead`` (one output per residue),
-   ``_MeanHead`` (one output per protein, from the mean of its rows) or ``_ProteinHead`` (one output per protein, from
-   all rows).
-2. If the head sees only the mean of each protein, add it to ``POOLED``, so that only the means are cached.
-3. Write a dataclass of its settings in ``config.py``, and add it to ``HeadConfig`` under the head's name.
-4. Add default values of the settings to ``conf/task/base.yaml``, and the name to the comment of ``name`` there.
+1. Add it to ``HEADS``.
+2. Write a dataclass of its settings in ``config.py``, and add it to ``HeadConfig`` under the head's name.
+3. Add default values of the settings to ``conf/task/base.yaml``, and the name to the comment of ``name`` there.
 
 To add a task:
 

@@ -14,7 +14,7 @@ import torch
 from prott5nv import __version__
 from prott5nv.flip.config import HeadConfig, TrainingConfig
 from prott5nv.flip.features import OneHot
-from prott5nv.flip.heads import POOLED, make_head
+from prott5nv.flip.heads import MeanHead, make_head
 from prott5nv.flip.metrics import scores_by_length
 from prott5nv.flip.tasks import IGNORED, SETS, Task
 from prott5nv.flip.train import fit, predict
@@ -100,7 +100,7 @@ def _constant(task: Task) -> list[np.ndarray]:
 def _one_hot(task: Task, head: dict[str, Any], config: TrainingConfig, seed: int) -> list[np.ndarray]:
     torch.manual_seed(seed)
     network = make_head(task.level, OneHot.width, task.num_outputs, **head)
-    features = OneHot(task.sequences, pooled=isinstance(network, POOLED))
+    features = OneHot(task.sequences, pooled=isinstance(network, MeanHead))
     fit(network, features, task, config, seed)
     return predict(network, features, task, task.indices("test"), config.max_tokens)
 

@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 
 MODES = ("frozen", "lora", "full")
 
+#: Suffixes of a table of the user's own.
+TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
+
+#: Names of the heads that :func:`prott5nv.register_head` added.
+REGISTERED_HEADS: set[str] = set()
+
 # Files in the folder of a run
 RESULT_FILE = "result.json"
 PREDICTIONS_FILE = "predictions.csv"
@@ -127,6 +133,8 @@ class HeadConfig:
     ----------
     name : str
         Name of the head to train; the other attributes are named after the heads.
+    custom : dict
+        Settings of a head that :func:`prott5nv.register_head` added.
     """
 
     name: str
@@ -135,6 +143,7 @@ class HeadConfig:
     linear: LinearConfig
     mlp: MLPConfig
     light_attention: LightAttentionConfig
+    custom: dict[str, Any]
 
     def __post_init__(self) -> None:
         if self.name not in head_names():
@@ -142,12 +151,31 @@ class HeadConfig:
 
     def settings(self, name: str) -> dict[str, Any]:
         """Return the name and the settings of a head, as :func:`prott5nv.flip.heads.make_head` takes them."""
-        return {"name": name, **asdict(getattr(self, name))}
+        return {"name": name, **(self.custom if name in REGISTERED_HEADS else asdict(getattr(self, name)))}
 
 
 def head_names() -> list[str]:
     """Return the names of all heads."""
-    return [field.name for field in fields(HeadConfig) if field.name != "name"]
+    builtin = [field.name for field in fields(HeadConfig) if field.name not in ("name", "custom")]
+    return [*builtin, *sorted(REGISTERED_HEADS)]
+
+
+def own_table_settings(path: str, level: str) -> dict[str, str]:
+    """Return the settings that a table of the user's own needs, by name.
+
+    Parameters
+    ----------
+    path : str
+        The table.
+    level : str
+        ``residue`` or ``protein``.
+    """
+    return {
+        "task.file": path,
+        "task.name": path.replace("\\", "/").rpartition("/")[2].split(".")[0],
+        "task.head.name": {"residue": "convnet", "protein": "mlp"}[level],
+        "cache_dir": "${output_dir}/embeddings",
+    }
 
 
 @dataclass

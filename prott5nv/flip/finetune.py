@@ -21,7 +21,7 @@ from prott5nv.flip.adapters import load_trainable_encoder, merge_adapters
 from prott5nv.flip.baselines import scored_baselines
 from prott5nv.flip.config import PREDICTIONS_FILE, RESULT_FILE, FinetuneConfig, TaskConfig
 from prott5nv.flip.features import Features, LiveEncoder, stored_embeddings
-from prott5nv.flip.heads import HEADS, POOLED, Head, make_head
+from prott5nv.flip.heads import HEADS, Head, MeanHead, make_head
 from prott5nv.flip.metrics import confusions, scores_by_length
 from prott5nv.flip.predict import write_predictions
 from prott5nv.flip.predictor import MODEL_FILE, Prediction
@@ -204,7 +204,7 @@ def _embed(task: Task, encoder_path: Path, config: FinetuneConfig) -> Features:
             task.sequences,
             encoder_path,
             Path(config.cache_dir),
-            pooled=HEADS[task.level][config.task.head.name] in POOLED,
+            pooled=issubclass(HEADS[task.level][config.task.head.name], MeanHead),
             precision=config.model.precision,
             device=config.model.device,
             on_progress=bar.update,

@@ -8,15 +8,18 @@ C channels, W residues of a convolution's kernel, G rows with gaps between the p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prott5nv.errors import ProtT5nvError
+from prott5nv.flip.config import REGISTERED_HEADS
 from prott5nv.model.dropout import dropout as cheap_dropout
+
+AnyHead = TypeVar("AnyHead", bound="Head")
 
 # Lower limits relative to the average column or direction, so that one that barely varies (such as a rare letter) is
 # not amplified.
@@ -28,7 +31,7 @@ _MIN_RELATIVE_VARIANCE = 1e-4
 class Head(nn.Module):
     """Base class of all heads: it normalizes the features, and returns numbers in the unit of the targets.
 
-    A subclass derives from ``_ResidueHead`` or ``_ProteinHead``, which implement :meth:`set_scale`, and implements
+    A subclass derives from ``ResidueHead`` or ``ProteinHead``, which implement :meth:`set_scale`, and implements
     :meth:`body`.
 
     Parameters
@@ -121,7 +124,7 @@ class Head(nn.Module):
         return self.body(rows, lengths) * self.target_std + self.target_mean
 
 
-class _ResidueHead(Head):
+class ResidueHead(Head):
     """Whitens the features, because an encoder may encode composition much more strongly than the residue itself.
 
     The whitening matrix is multiplied into the weights of the first layer, so it costs nothing per residue.
@@ -149,7 +152,7 @@ class _ResidueHead(Head):
         return torch.einsum("de,kew->kdw", self.whitening, weight_KDW)
 
 
-class _ProteinHead(Head):
+class ProteinHead(Head):
     """Scales the columns of the features to the same spread."""
 
     feature_std: Tensor
@@ -172,14 +175,14 @@ class _ProteinHead(Head):
         return rows / self.feature_std
 
 
-class _MeanHead(_ProteinHead):
+class MeanHead(ProteinHead):
     """Sees the mean over the residues of each protein."""
 
     def pool(self, rows_TD: Tensor, lengths: Sequence[int]) -> Tensor:
         return torch.stack([rows.mean(0) for rows in rows_TD.split(list(lengths))])
 
 
-class ResidueLinear(_ResidueHead):
+class ResidueLinear(ResidueHead):
     """One linear layer on each residue."""
 
     def __init__(self, width: int, num_outputs: int):
@@ -190,7 +193,7 @@ class ResidueLinear(_ResidueHead):
         return F.linear(rows, self.unwhitened(self.linear.weight[..., None])[..., 0], self.linear.bias)
 
 
-class ProteinLinear(_MeanHead):
+class ProteinLinear(MeanHead):
     """One linear layer on the mean over the residues."""
 
     def __init__(self, width: int, num_outputs: int):
@@ -201,7 +204,7 @@ class ProteinLinear(_MeanHead):
         return cast(Tensor, self.linear(rows))
 
 
-class ConvNet(_ResidueHead):
+class ConvNet(ResidueHead):
     """Two convolutions along the protein: BioNeMo v1's head for residues.
 
     Parameters
@@ -236,7 +239,7 @@ class ConvNet(_ResidueHead):
         return _convolve(x_GC * is_residue_G1, self.second.weight, self.second.bias)[positions_T]
 
 
-class WindowLinear(_ResidueHead):
+class WindowLinear(ResidueHead):
     """One linear layer on the window of residues around each residue.
 
     Parameters
@@ -256,7 +259,7 @@ class WindowLinear(_ResidueHead):
         return _convolve(x_GD, self.unwhitened(self.linear.weight), self.linear.bias)[positions_T]
 
 
-class MLP(_MeanHead):
+class MLP(MeanHead):
     """One hidden layer on the mean over the residues: BioNeMo v1's head for proteins.
 
     Parameters
@@ -279,7 +282,7 @@ class MLP(_MeanHead):
         return cast(Tensor, self.layers(rows))
 
 
-class LightAttention(_ProteinHead):
+class LightAttention(ProteinHead):
     """The head of Stärk et al. (2021), which learns to which residues of a protein it attends.
 
     One convolution computes attention weights and another one values. The weighted sum and the maximum of the values
@@ -321,7 +324,57 @@ HEADS: dict[str, dict[str, type[Head]]] = {
     "residue": {"convnet": ConvNet, "linear": ResidueLinear, "window": WindowLinear},
     "protein": {"mlp": MLP, "linear": ProteinLinear, "light_attention": LightAttention},
 }
-POOLED = (MLP, ProteinLinear)  # these see only the mean row of a protein, so only that needs to be cached
+
+
+def register_head(name: str, level: str) -> Callable[[type[AnyHead]], type[AnyHead]]:
+    """Return a decorator that makes a class available as ``task.head.name=NAME``.
+
+    Parameters
+    ----------
+    name : str
+        Name of the head in settings and in files of predictors.
+    level : {"residue", "protein"}
+        Whether the head has an output for each residue or for each protein.
+
+    Returns
+    -------
+    callable
+        Takes and returns a class that derives from :class:`ResidueHead`, :class:`MeanHead` or :class:`ProteinHead`.
+        Its constructor takes ``width``, ``num_outputs`` and, as further arguments, the settings in
+        ``task.head.custom``.
+
+    Raises
+    ------
+    ProtT5nvError
+        If the level is unknown, the name belongs to another head, or the class does not fit the level.
+
+    Examples
+    --------
+    >>> @register_head("bias_only", level="protein")
+    ... class BiasOnly(MeanHead):
+    ...     def __init__(self, width, num_outputs):
+    ...         super().__init__(width, num_outputs)
+    ...         self.bias = nn.Parameter(torch.zeros(num_outputs))
+    ...     def body(self, rows, lengths):
+    ...         return self.bias.expand(len(rows), -1)
+    >>> make_head("protein", 64, 3, "bias_only")(torch.randn(7, 64), [5, 2]).shape
+    torch.Size([2, 3])
+    """
+    if level not in HEADS:
+        raise ProtT5nvError(f"level={level!r}: choose residue or protein")
+
+    def register(head: type[AnyHead]) -> type[AnyHead]:
+        base = ResidueHead if level == "residue" else ProteinHead
+        if not issubclass(head, base):
+            raise ProtT5nvError(f"{head.__name__}: a head for a {level} must derive from {base.__name__}")
+        known = {known: cls for heads in HEADS.values() for known, cls in heads.items()}.get(name)
+        if known is not None and known.__qualname__ != head.__qualname__:
+            raise ProtT5nvError(f"a head called {name!r} exists already; choose another name")
+        HEADS[level][name] = head
+        REGISTERED_HEADS.add(name)
+        return head
+
+    return register
 
 
 def make_head(level: str, width: int, num_outputs: int, name: str, **settings: Any) -> Head:

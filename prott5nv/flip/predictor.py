@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,13 +14,13 @@ import torch
 
 from prott5nv.assets import READY_PREDICTORS
 from prott5nv.embedding.embedder import Embedder
+from prott5nv.embedding.proteins import Protein, name_of, sequence_of
 from prott5nv.errors import ProtT5nvError
 from prott5nv.flip.heads import Head, make_head
 from prott5nv.flip.predictor_file import PredictorParts, read_predictor
 from prott5nv.flip.predictor_hdf5 import is_hdf5, read_hdf5_predictor
 from prott5nv.io.checksum import file_checksum
-from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning
-from prott5nv.io.record import Record
+from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning, InputWarning
 from prott5nv.model.config import ModelConfig
 from prott5nv.model.encoder import Encoder
 from prott5nv.model.finite import check_finite
@@ -93,20 +95,26 @@ class Predictor:
         encoder = _build_encoder(parts) if parts.encoder else None  # None is the built-in model
         self._embedder = Embedder(encoder, device=device, precision=precision)
 
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, device: str = "auto", precision: str = "auto") -> Predictor:
+        """Load a fine-tuned model; the same as calling the class."""
+        return cls(path, device=device, precision=precision)
+
     @torch.inference_mode()
     def predict(
         self,
-        records: Iterable[Record],
+        proteins: Iterable[Protein],
         *,
         cleaning: Cleaning | None = DEFAULT_CLEANING,
-        on_error: Callable[[Record, ProtT5nvError], None] | None = None,
+        on_error: Callable[[Protein, ProtT5nvError], None] | None = None,
     ) -> Iterator[Prediction]:
         """Predict a stream of proteins.
 
         Parameters
         ----------
-        records : iterable of Record
-            Proteins longer than the position table of the encoder are embedded by overlapping windows.
+        proteins : iterable of str, Bio.Seq, Bio.SeqRecord or Record
+            Sequences, or objects with an id and a sequence, as for :meth:`prott5nv.Embedder.embed`. Proteins that are
+            longer than the encoder accepts are embedded by overlapping windows.
         cleaning : Cleaning or None
             What to do with gaps and nucleotides; see :meth:`prott5nv.Embedder.embed`.
         on_error : callable, optional
@@ -122,19 +130,28 @@ class Predictor:
         ProtT5nvError
             If a protein cannot be embedded, or NaN or infinity is computed for it.
         """
-        for record, rows in self._embedder.embed(records, long="window", cleaning=cleaning, on_error=on_error):
+        embedded = self._embedder.embed(proteins, long="window", cleaning=cleaning, on_error=on_error)
+        for number, (protein, rows) in enumerate(embedded, 1):
             if rows is None:  # `on_error` has been called; long="window" skips no protein
                 continue
+            name = name_of(protein, number)
             scores = self._head(torch.from_numpy(rows), [len(rows)])
             outputs = (scores.softmax(-1) if self.output_spec.label == "class" else scores[:, 0]).numpy()
             try:
-                check_finite(outputs, record.id, "fp32")  # the precision of the head
+                check_finite(outputs, name, "fp32")  # the precision of the head
             except ProtT5nvError as error:
                 if on_error is None:
                     raise
-                on_error(record, error)
+                on_error(protein, error)
                 continue
-            yield Prediction(record.id, len(rows), outputs, record.sequence)
+            yield Prediction(name, len(rows), outputs, _embedded_sequence(protein, name, cleaning))
+
+
+def _embedded_sequence(protein: object, name: str, cleaning: Cleaning | None) -> str:
+    """Return the residues that the rows of a protein belong to. The warnings about them have been given."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", InputWarning)
+        return sequence_of(protein, name, cleaning and replace(cleaning, allow_nucleotides=True))
 
 
 def _find_predictor(given: str) -> tuple[str, Path]:

@@ -40,7 +40,7 @@ from prott5nv.checkpoint.parameter_names import parameter_shapes
 from prott5nv.checkpoint.safetensors_folder import write_safetensors
 from prott5nv.checkpoint.t5_names import encoder_sources
 from prott5nv.errors import ProtT5nvError
-from prott5nv.flip.config import HeadConfig, head_names
+from prott5nv.flip.config import REGISTERED_HEADS, HeadConfig, head_names
 from prott5nv.flip.heads import Head, make_head
 from prott5nv.flip.tasks import LABELS, LEVELS, OutputSpec
 from prott5nv.io.atomic import whole_file
@@ -249,9 +249,12 @@ def check_architecture(
         raise ProtT5nvError(f"token {max(vocabulary.all_ids)}: the model has only {config.vocab_size} tokens")
     output_spec = _checked_output_spec(output)
     if not isinstance(head, dict) or head.get("name") not in head_names():
-        raise ProtT5nvError(f"head.name must be one of {', '.join(head_names())}")
+        raise ProtT5nvError(
+            f"head.name must be one of {', '.join(head_names())}; import the module that registers another one"
+        )
     settings = {name: value for name, value in head.items() if name != "name"}
-    _checked_config(get_type_hints(HeadConfig)[head["name"]], settings, "head")
+    if head["name"] not in REGISTERED_HEADS:
+        _checked_config(get_type_hints(HeadConfig)[head["name"]], settings, "head")
     return config, head, output_spec
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from prott5nv.errors import ProtT5nvError
 from prott5nv.model.device import choose_hardware
+from prott5nv.pretraining.config import OPTIMIZERS
 
 
 class BatchedMuon(torch.optim.Muon):
@@ -224,7 +225,8 @@ def make_optimizer(
     groups : list of list of Parameter
         As :func:`parameter_groups` returns them.
     name : {"fused_adam", "muon", "apex_fused_adam"}
-        AdamW of PyTorch, :class:`MuonAdamW`, or AdamW of NVIDIA's apex.
+        AdamW of PyTorch, :class:`MuonAdamW`, AdamW of NVIDIA's apex, or a name that
+        :func:`prott5nv.register_optimizer` added.
     lr : float
         Learning rate.
     betas : sequence of float
@@ -248,6 +250,8 @@ def make_optimizer(
     *matrices, decayed, undecayed = groups
     settings: dict[str, Any] = dict(lr=lr, betas=tuple(betas), eps=eps)
     others = [{"params": decayed, "weight_decay": weight_decay}, {"params": undecayed, "weight_decay": 0.0}]
+    if (build := OPTIMIZERS[name]) is not None:
+        return build(others, **settings)
     if name == "apex_fused_adam":
         return _apex_fused_adam()(others, adam_w_mode=True, **settings)
     adamw = torch.optim.AdamW(others, fused=fused, **settings)

@@ -35,7 +35,7 @@ from prott5nv.pretraining.callbacks import (
     WholeCheckpointIO,
 )
 from prott5nv.pretraining.checkpoint_files import checkpoint_step, find_checkpoint, last_validation
-from prott5nv.pretraining.config import PretrainConfig, as_dict, checked
+from prott5nv.pretraining.config import ExperimentConfig, PretrainConfig, TrainerConfig, as_dict, checked
 from prott5nv.pretraining.curves import plot_curves
 from prott5nv.pretraining.downstream import DownstreamValidation
 from prott5nv.pretraining.log_lines import LogLines
@@ -128,11 +128,14 @@ def _run(cfg: DictConfig, config: PretrainConfig, folder: Path) -> PretrainingRu
 
 def _check_surroundings(cfg: DictConfig, config: PretrainConfig) -> None:
     """Refuse what Lightning, NeMo, Weights & Biases or this machine would refuse later, and less clearly."""
-    sections = {"trainer": signature(pl.Trainer.__init__).parameters, "exp_manager": get_type_hints(ExpManagerConfig)}
+    sections = {
+        "trainer": {*signature(pl.Trainer.__init__).parameters, *get_type_hints(TrainerConfig)} - {"self"},
+        "exp_manager": {*get_type_hints(ExpManagerConfig), *get_type_hints(ExperimentConfig)},
+    }
     for section, arguments in sections.items():
         for name in cfg[section]:
-            if name not in arguments and not hasattr(getattr(config, section), name):
-                names = [f"{section}.{argument}" for argument in arguments if argument != "self"]
+            if name not in arguments:
+                names = [f"{section}.{argument}" for argument in sorted(arguments)]
                 raise ProtT5nvError(f"there is no setting {section}.{name}{did_you_mean(f'{section}.{name}', names)}")
     accelerator, devices, cores = config.trainer.accelerator, str(config.trainer.devices), os.cpu_count() or 1
     on_cpu = accelerator == "cpu" or (accelerator == "auto" and choose_hardware().device.type == "cpu")

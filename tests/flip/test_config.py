@@ -11,8 +11,8 @@ import pytest
 pytest.importorskip("hydra", reason="needs the finetune extra")
 from hydra import compose, initialize_config_dir
 
+from prott5nv.assets import config_folder
 from prott5nv.cli import main
-from prott5nv.cli.hydra_app import config_folder
 from prott5nv.flip.config import finetune_config, head_names, register_configs
 from prott5nv.flip.heads import HEADS
 from prott5nv.flip.prepare import FLIP

@@ -22,7 +22,7 @@ def cfg(training_data):
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
-    from prott5nv.cli.hydra_app import config_folder
+    from prott5nv.assets import config_folder
     from prott5nv.pretraining.config import register
 
     register()

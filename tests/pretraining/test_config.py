@@ -11,7 +11,8 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from prott5nv import ModelConfig, ProtT5nvError
-from prott5nv.cli.hydra_app import config_folder, describe
+from prott5nv.assets import config_folder
+from prott5nv.cli.hydra_app import describe
 from prott5nv.cli.overrides import refuse_unknown_settings, setting_names
 from prott5nv.pretraining.config import ModelTrainingConfig, PretrainConfig, checked, register
 

@@ -173,7 +173,7 @@ def test_the_command_runs_from_a_wheel(tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     zipfile.ZipFile(wheel).extractall(tmp_path / "installed")
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "installed")}
-    where = "import prott5nv.cli.hydra_app as app; print(app.config_folder())"
+    where = "import prott5nv.assets as assets; print(assets.config_folder())"
     for command, expected in (
         ([sys.executable, "-c", where], str(tmp_path / "installed" / "prott5nv" / "conf")),
         ([*COMMAND, "model=small", "--cfg", "job"], "hidden_size: 128"),
