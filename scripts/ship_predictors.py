@@ -49,7 +49,7 @@ def main() -> None:
         if not _is_complete(run, sha256):
             if not (FOLDER / "flip" / task).is_dir():
                 _prott5nv("prepare", "flip", task, "--from", arguments.source, "-o", FOLDER / "flip")
-            data = ["--data", FOLDER / "flip", "-o", run, "--overwrite"]
+            data: list[str | Path] = ["--data", FOLDER / "flip", "-o", run, "--overwrite"]
             _prott5nv("finetune", task, *data, "baselines=false", *arguments.settings)
         _ship(name, task, run, sha256)
 

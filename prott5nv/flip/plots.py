@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from prott5nv.io.source import open_source
 
 _OURS, _BASELINE, _PUBLISHED = "#0072B2", "#999999", "#E69F00"
 _LENGTH_BINS = 8
+_TITLE_WIDTH = 34  # characters above a panel
 
 
 class _TestPredictions(NamedTuple):
@@ -52,7 +54,10 @@ def overview(runs: Sequence[dict[str, Any]]) -> Figure:
         bars = [
             (name, scores["all"][metric], _BASELINE) for name, scores in first["results"].items() if name != "encoder"
         ]
-        bars += [(run["mode"], run["results"]["encoder"]["all"][metric], _OURS) for run in of_task]
+        names = _distinct_names(of_task)
+        bars += [
+            (name, run["results"]["encoder"]["all"][metric], _OURS) for name, run in zip(names, of_task, strict=True)
+        ]
         means = np.array([score["mean"] for _, score, _ in bars])
         errors = [means - [score["low"] for _, score, _ in bars], [score["high"] for _, score, _ in bars] - means]
         axis.bar(range(len(bars)), means, color=[colour for *_, colour in bars], yerr=np.maximum(errors, 0), capsize=3)
@@ -63,8 +68,22 @@ def overview(runs: Sequence[dict[str, Any]]) -> Figure:
             axis.axhline(published["one-hot"], color=_PUBLISHED, ls=":", label="one-hot, published")
             axis.legend(fontsize="x-small", loc="lower right")
         note = f"\n({first['note']})" if first["note"] else ""
-        axis.set(title=_literal(f"{task}{note}"), ylabel=_literal(metric))
+        axis.set_title("\n".join(map(_wrapped, _literal(f"{task}{note}").split("\n"))), fontsize="medium")
+        axis.set(ylabel=_literal(metric))
     return figure
+
+
+def _distinct_names(runs: Sequence[dict[str, Any]]) -> list[str]:
+    """Return head and mode of each run, and its folder where several runs have the same."""
+    names = [f"{run['head']}, {run['mode']}" for run in runs]
+    return [
+        _wrapped(f"{run['run']}: {name}" if names.count(name) > 1 else name)
+        for name, run in zip(names, runs, strict=True)
+    ]
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, _TITLE_WIDTH)
 
 
 def run_plots(run: dict[str, Any]) -> Figure:

@@ -23,12 +23,15 @@ from prott5nv.flip.tasks import SETS
 from prott5nv.io.atomic import whole_files
 from prott5nv.io.output import reserved_outputs
 
-#: The content of a ``result.json``, and ``folder``, the path of its folder.
+#: The content of a ``result.json``; ``folder``, the path of its folder; ``run``, that path below the folder of the
+#: report; and ``head``, the name of the head.
 Run: TypeAlias = dict[str, Any]
 #: One score of the comparison; the keys are those of ``report.json``.
 Row: TypeAlias = dict[str, Any]
 
-_COLUMNS = ("task", "split", "model", "mode", "metric", "score", "95 % interval", "seeds", "further scores")
+_COLUMNS = (
+    *("task", "split", "model", "mode", "metric", "score", "95 % interval", "seeds", "head", "run", "further scores"),
+)
 # Published models that stand among the rows of the comparison; all of them are in a table of their own.
 _COMPARABLE = ("ProtT5nv", "one-hot")
 _FURTHER = {
@@ -39,7 +42,7 @@ _MARKDOWN = re.compile(r"[\\`*\[\]!|~]|://|(?<!\w)_|_(?!\w)")
 _TEMPLATE = "report.html.j2"
 _RESULT_KEYS = {
     "task", "split", "note", "level", "label", "classes", "metric", "mode", "model", "proteins", "longer_than_512",
-    "seconds", "results", "history", "confusion",
+    "seconds", "results", "history", "confusion", "configuration",
 }  # fmt: skip
 
 
@@ -102,8 +105,9 @@ def read_runs(folder: Path) -> list[Run]:
         if not isinstance(run, dict) or (missing := _RESULT_KEYS - run.keys()):
             problem = f"{min(missing)!r} is missing" if isinstance(run, dict) else "expected a JSON object"
             raise ProtT5nvError(f"{path}: not a result of prott5nv finetune ({problem})")
-        runs.append({**run, "folder": path.parent})
+        runs.append({**run, "folder": path.parent, "run": path.parent.relative_to(folder).as_posix()})
         with _checked(runs[-1]):
+            runs[-1]["head"] = str(run["configuration"]["task"]["head"]["name"])
             for row in comparison(runs[-1:]):
                 _cells(row)
             _summary(runs[-1])
@@ -210,7 +214,7 @@ def _plots(run: Run) -> str:
 
 
 def _title(run: Run) -> str:
-    return f"{run['task']}, {run['mode']}"
+    return f"{run['task']}, {run['head']}, {run['mode']} ({run['run']})"
 
 
 def _summary(run: Run) -> str:
@@ -246,10 +250,12 @@ def _row(run: Run, split: str, model: str, mode: str, kind: str, scores: dict[st
         if part in scores and "longer" in scores:
             further[part] = scores[part][metric]["mean"]
     return {
+        "run": run["run"] if kind == "ours" else "",
         "task": run["task"],
         "split": split,
         "model": model,
         "mode": mode,
+        "head": run["head"] if kind == "ours" else "",
         "kind": kind,
         "metric": metric,
         **scores["all"][metric],
@@ -271,10 +277,12 @@ def _published_rows(task: str) -> list[Row]:
     published = PUBLISHED[task]
     return [
         {
+            "run": "",
             "task": task,
             "split": published.split,
             "model": model,
             "mode": "",
+            "head": "",
             "kind": "published",
             "metric": published.metric,
             "mean": score,
@@ -299,6 +307,8 @@ def _cells(row: Row) -> list[str]:
         score,
         "" if published else f"{row['low']:.{digits}f} to {row['high']:.{digits}f}",
         "" if published else str(len(row["seeds"])),
+        row["head"],
+        row["run"],
         "" if published else ", ".join(f"{name} {value:.3f}" for name, value in row["further"].items()),
     ]
 

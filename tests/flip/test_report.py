@@ -27,7 +27,13 @@ def runs(tiny_checkpoint, flip_data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     for task, mode in (("scl", "frozen"), ("conservation", "frozen"), ("gb1", "frozen"), ("conservation", "lora")):
         given = ["finetune", task, "--mode", mode, "--model", str(tiny_checkpoint), "--data", str(flip_data)]
-        given += ["-o", f"{folder}/{task}-{mode}", "seeds=[1,2]", "task.training.epochs=1", f"baselines={task == 'conservation'}"]
+        given += [
+            "-o",
+            f"{folder}/{task}-{mode}",
+            "seeds=[1,2]",
+            "task.training.epochs=1",
+            f"baselines={task == 'conservation'}",
+        ]
         done = CliRunner().invoke(command, given, catch_exceptions=False)
         assert done.exit_code == 0, done.output
     done = CliRunner().invoke(command, ["report", str(folder)], catch_exceptions=False)
@@ -174,3 +180,20 @@ def test_an_existing_report_is_replaced_only_on_request(odd_run):
 def test_no_runs(tmp_path):
     with pytest.raises(ProtT5nvError, match=r"no result.json in it or below"):
         CliRunner().invoke(command, ["report", str(tmp_path)], catch_exceptions=False)
+
+
+@pytest.mark.slow
+def test_runs_are_told_apart_by_folder_head_and_mode(runs, tmp_path):
+    for name in ("first", "second"):
+        shutil.copytree(runs / "scl-frozen", tmp_path / "a" / name)
+    report(tmp_path)
+    page, text = ((tmp_path / f"report.{suffix}").read_text() for suffix in ("html", "md"))
+    for name in ("first", "second"):
+        assert f"<h2>scl, mlp, frozen (a/{name})</h2>" in page
+        assert f"| **mlp** | **a/{name}** |" in text
+    figure = overview(read_runs(tmp_path))
+    figure.canvas.draw()
+    labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    assert labels[-2:] == ["a/first: mlp, frozen", "a/second: mlp, frozen"]
+    title, panel = figure.axes[0].title.get_window_extent(), figure.bbox
+    assert title.x0 >= panel.x0 and title.x1 <= panel.x1
