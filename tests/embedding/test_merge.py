@@ -126,7 +126,10 @@ def test_a_shard_without_the_list_of_its_skipped_proteins_is_an_error(tmp_path, 
     shard = write_shard(tmp_path, "1/1", "a", skipped=skipped)
     if listing:
         (tmp_path / "a.h5.skipped.tsv").write_text(listing)
-    with pytest.raises(ProtT5nvError, match=rf"a\.h5: .* skipped, and their list, .*a\.h5\.skipped\.tsv, {state}; put"):
+    with pytest.raises(
+        ProtT5nvError,
+        match=rf"a\.h5 lacks {skipped} skipped proteins, and the list of these, .*a\.h5\.skipped\.tsv, {state}; put",
+    ):
         merge([shard], tmp_path / "out.h5")
     assert not (tmp_path / "out.h5").exists()
 
