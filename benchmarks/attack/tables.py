@@ -87,6 +87,28 @@ def _one_text(length: int, rows: int) -> pa.DictionaryArray:
     return pa.DictionaryArray.from_arrays(pa.array([0] * rows, "int32"), pa.array(["A" * length]))
 
 
+def _varint(value: int, length: int = 0) -> bytes:
+    """Encode a positive number as Thrift's compact protocol does, in at least so many bytes."""
+    value *= 2  # numbers with a sign are encoded as 0, -1, 1, -2, ...
+    digits = [value >> shift & 0x7F for shift in range(0, max(value.bit_length(), 7 * length), 7)]
+    return bytes([*(digit | 0x80 for digit in digits[:-1]), digits[-1]])
+
+
+def _untrue_sizes(path: Path) -> None:
+    """Write a long text that is compressed to some kB, and state in the footer that it is not compressed."""
+    table = pa.table({"id": ["a"], "sequence": ["A" * 100_000_000]})
+    pq.write_table(table, path, compression="zstd", use_dictionary=False, write_statistics=False)
+    column = pq.read_metadata(path).row_group(0).column(1)
+    true = _varint(column.total_uncompressed_size)
+    content = path.read_bytes()
+    assert content.count(true) == 1
+    path.write_bytes(content.replace(true, _varint(column.total_compressed_size, len(true))))
+
+
+def _large_footer(path: Path) -> None:
+    path.write_bytes(b"PAR1" + bytes(20_000_000) + (20_000_000).to_bytes(4, "little") + b"PAR1")
+
+
 def _zip(write: Callable[[zipfile.ZipFile], None]) -> Callable[[Path], None]:
     def make(path: Path) -> None:
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -116,6 +138,8 @@ HOSTILE: dict[str, Callable[[Path], None]] = {
     "lists as sequences.parquet": _table(id=["a"], sequence=[["M", "K"]]),
     "times as ids.parquet": _table(id=pa.array([1, 2], pa.timestamp("s")), sequence=["MKV", "MKL"]),
     "control characters.parquet": _table(id=["a\x1b[2J"], sequence=["MKV"]),
+    "untrue sizes.parquet": _untrue_sizes,
+    "large footer.parquet": _large_footer,
     "bomb.zip": _zip(_bomb),
     "encrypted.zip": _encrypted,
     "path outside.zip": _zip(lambda archive: archive.writestr("../../mixed_split.txt", "x")),

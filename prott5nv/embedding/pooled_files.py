@@ -23,7 +23,7 @@ import numpy as np
 
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.hdf5 import Dataset
-from prott5nv.io.parquet import pyarrow_parquet
+from prott5nv.io.parquet import check_footer, check_parquet, pyarrow_parquet
 
 _FORMAT = np.lib.format
 _MOST_BYTES = 1 << 30  # of the vectors that are read from a Parquet file at once
@@ -170,6 +170,7 @@ class ParquetFile:
         from pyarrow import types
 
         with _reported(self._path):
+            check_footer(path)
             self._file = reader.ParquetFile(path)
             schema = self._file.schema_arrow
             metadata = schema.metadata or {}
@@ -185,6 +186,7 @@ class ParquetFile:
         for column, is_expected in expected.items():
             if column not in schema.names or not is_expected(schema.field(column).type):
                 raise ProtT5nvError(f"{path}: not a file of embeddings (no column {column} of the expected type)")
+        check_parquet(path, list(expected))
         layout = self._file.metadata
         groups = [layout.row_group(group) for group in range(layout.num_row_groups)]
         if layout.num_rows > os.path.getsize(path) or any(group.total_byte_size > _MOST_BYTES for group in groups):

@@ -13,7 +13,6 @@ import io
 import json
 import os
 import subprocess
-import sys
 import threading
 from collections import deque
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from typing import Any, cast
 import numpy as np
 
 from prott5nv.errors import ProtT5nvError
+from prott5nv.io.guarded import start_guarded
 from prott5nv.io.source import require_file
 
 _PROGRAM = Path(__file__).with_name("hdf5_process.py")
@@ -247,18 +247,8 @@ class _Process:
     def ensure_started(self) -> int:
         """Start the process unless it runs, and return how many have been started."""
         if self._process is None:
-            path = json.dumps([os.path.abspath(entry) for entry in sys.path if entry])
             environment = {"HDF5_USE_FILE_LOCKING": "FALSE", "HDF5_PLUGIN_PRELOAD": "::", "OPENBLAS_NUM_THREADS": "1"}
-            self._process = subprocess.Popen(
-                # -I keeps files in the current folder from taking the place of modules.
-                [get_executable(), "-I", str(_PROGRAM), path],
-                bufsize=0,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env={**os.environ, **environment},
-                start_new_session=True,  # Ctrl-C is not for this process
-            )
+            self._process = start_guarded(_PROGRAM, environment=environment)
             self._answers = io.BufferedReader(cast(io.FileIO, self._process.stdout))
             self._starts += 1
             if self._answers.readline() != b"ready\n":

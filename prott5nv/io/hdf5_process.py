@@ -3,8 +3,6 @@
 The HDF5 library can hang, crash or use much memory on a damaged file. In this process that harms nobody: it has a limit
 on memory, and a limit on the CPU time of each request. It reads requests from standard input, one JSON object per line,
 and answers on standard output: one line of JSON, followed by as many bytes as its entry ``bytes`` states.
-
-It is run as a script, so it imports nothing from the package.
 """
 
 from __future__ import annotations
@@ -12,7 +10,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import signal
 import sys
 from collections.abc import Callable
 from typing import Any, BinaryIO
@@ -22,6 +19,8 @@ if __name__ == "__main__":  # the caller's module search path, which -I does not
 
 import numpy as np
 from h5py import h5, h5a, h5d, h5f, h5g, h5l, h5o, h5p, h5s, h5t, h5z
+
+from prott5nv.io.guarded import limit_memory, limit_time
 
 _CPU_SECONDS = 2  # for each answer
 _UNPACKED_PER_SECOND = 1 << 25  # bytes, for which a request has more time
@@ -250,24 +249,6 @@ def shown(name: str) -> str:
     return repr(name[:100]) if name else "the file"
 
 
-def limit_memory() -> None:
-    """Limit the memory of this process where the system can."""
-    try:
-        import resource
-
-        _, hard = resource.getrlimit(resource.RLIMIT_AS)
-        resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, hard))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    except (ImportError, ValueError, OSError):  # Windows has no such limits, macOS not all of them
-        pass
-
-
-def limit_time(seconds: float = _CPU_SECONDS) -> None:
-    """Let the system end this process after some seconds of CPU time, even within the HDF5 library."""
-    if hasattr(signal, "setitimer"):
-        signal.setitimer(signal.ITIMER_PROF, seconds)
-
-
 def serve(requests: BinaryIO, answers: BinaryIO) -> None:
     """Answer requests until the caller closes the pipe."""
 
@@ -276,7 +257,7 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
         answers.write(json.dumps({**answer, "bytes": len(payload)}).encode() + b"\n")
         answers.write(payload)
         answers.flush()
-        limit_time()
+        limit_time(_CPU_SECONDS)
 
     answers.flush()
     operations: dict[str, Callable[..., Answer]] = {
@@ -287,7 +268,7 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
     }
     for line in requests:
         closed, operation, *arguments = json.loads(line)
-        limit_time()
+        limit_time(_CPU_SECONDS)
         try:
             for number in closed:
                 close(number)
@@ -302,6 +283,6 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
 
 
 if __name__ == "__main__":
-    limit_memory()
+    limit_memory(_MEMORY)
     sys.stdout.buffer.write(b"ready\n")
     serve(sys.stdin.buffer, sys.stdout.buffer)

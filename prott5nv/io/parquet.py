@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from prott5nv.errors import ProtT5nvError
 from prott5nv.extras import require_extra
 from prott5nv.io.delimited import ID_COLUMNS, SEQUENCE_COLUMNS, checked_id, find_column
+from prott5nv.io.guarded import start_guarded
 from prott5nv.io.record import Record
 
 _ROWS_PER_BATCH = 10_000
-_MAX_RATIO = 1000
-_RATIO_FREE_BYTES = 1 << 26
+_MAX_FOOTER = 1 << 24  # bytes; Apache Arrow needs about 40 times as much to parse it
+_PROGRAM = Path(__file__).with_name("parquet_process.py")
+_DAMAGED = "Apache Arrow crashes on it, or needs too much time or memory"
 
 
 def read_parquet(
@@ -47,37 +51,92 @@ def read_parquet(
 
     row = 0
     try:
+        check_footer(path)
         with reader.ParquetFile(path) as file:
             names = file.schema_arrow.names
-            id_name = names[find_column(names, id_column, ID_COLUMNS, "id", str(path))]
-            sequence_name = names[find_column(names, sequence_column, SEQUENCE_COLUMNS, "sequence", str(path))]
-            _check_sizes(file.metadata, str(path))
-            shared = [name for name in (id_name, sequence_name) if _is_text(file.schema_arrow.field(name).type)]
-        # A text that many rows share is held once. Otherwise a small file could fill the memory.
-        with reader.ParquetFile(path, read_dictionary=shared, page_checksum_verification=True) as file:
-            for batch in file.iter_batches(_ROWS_PER_BATCH, columns=[id_name, sequence_name]):
-                columns = _values(batch.column(id_name)), _values(batch.column(sequence_name))
-                for id_value, sequence_value in zip(*columns, strict=True):
-                    row += 1
-                    where = f"{path}: row {row}"
-                    is_number = isinstance(id_value, int) and not isinstance(id_value, bool)
-                    record_id = checked_id(str(id_value) if is_number else _text(id_value, f"{where}: the id"), where)
-                    sequence = _text(sequence_value, f"{where}: the sequence of {record_id}").strip()
-                    yield Record(record_id, sequence, record_id, row)
+        id_name = names[find_column(names, id_column, ID_COLUMNS, "id", str(path))]
+        sequence_name = names[find_column(names, sequence_column, SEQUENCE_COLUMNS, "sequence", str(path))]
+        check_parquet(path, [id_name, sequence_name])
+        for batch in batches(path, [id_name, sequence_name]):
+            columns = _values(batch.column(id_name)), _values(batch.column(sequence_name))
+            for id_value, sequence_value in zip(*columns, strict=True):
+                row += 1
+                where = f"{path}: row {row}"
+                is_number = isinstance(id_value, int) and not isinstance(id_value, bool)
+                record_id = checked_id(str(id_value) if is_number else _text(id_value, f"{where}: the id"), where)
+                sequence = _text(sequence_value, f"{where}: the sequence of {record_id}").strip()
+                yield Record(record_id, sequence, record_id, row)
     except (ArrowException, OSError, UnicodeDecodeError, MemoryError) as error:
         raise ProtT5nvError(f"{path}: not a readable Parquet file ({' '.join(str(error).split())[:200]})") from None
     if not row:
         raise ProtT5nvError(f"{path}: the table has no rows")
 
 
-def _check_sizes(metadata: Any, name: str) -> None:
-    """Refuse a file that unpacks to far more than any table of proteins."""
-    for group in range(metadata.num_row_groups):
-        for column in range(metadata.num_columns):
-            chunk = metadata.row_group(group).column(column)
-            unpacked, packed = chunk.total_uncompressed_size, chunk.total_compressed_size
-            if unpacked > max(_RATIO_FREE_BYTES, _MAX_RATIO * packed):
-                raise ProtT5nvError(f"{name}: {packed:,} bytes of column {column + 1} unpack to {unpacked:,}")
+def check_footer(path: str | os.PathLike) -> None:
+    """Refuse a file whose footer, which describes its columns, is too large to be parsed.
+
+    Parameters
+    ----------
+    path : str or PathLike
+        A Parquet file.
+
+    Raises
+    ------
+    ProtT5nvError
+        If the footer is too large.
+    """
+    length = os.path.getsize(path)
+    with open(path, "rb") as file:
+        file.seek(max(0, length - 8))
+        size = int.from_bytes(file.read(4), "little")
+    if _MAX_FOOTER < size < length:  # Arrow refuses a larger one without parsing it
+        raise ProtT5nvError(f"{path}: the footer has {size:,} bytes; at most {_MAX_FOOTER:,} are read")
+
+
+def check_parquet(path: str | os.PathLike, columns: Sequence[str]) -> None:
+    """Refuse a file that makes Apache Arrow crash, hang or use much memory.
+
+    Another process reads the file first, with limits on time and memory. A file that was checked is not read again.
+
+    Parameters
+    ----------
+    path : str or PathLike
+        File to check.
+    columns : sequence of str
+        Names of the columns to read.
+
+    Raises
+    ------
+    ProtT5nvError
+        If the file is damaged or hostile.
+    """
+    status = os.stat(path)
+    fault = _find_fault(os.path.abspath(path), (status.st_ino, status.st_size, status.st_mtime_ns), tuple(columns))
+    if fault is not None:
+        raise ProtT5nvError(f"{path}: not a readable Parquet file ({fault})")
+
+
+@lru_cache(maxsize=64)
+def _find_fault(path: str, identity: tuple[int, ...], columns: tuple[str, ...]) -> str | None:
+    environment = {"ARROW_DEFAULT_MEMORY_POOL": "system", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
+    with start_guarded(_PROGRAM, path, *columns, environment=environment) as process:
+        try:
+            answer = process.communicate()[0].decode(errors="replace").strip()
+        except BaseException:
+            process.kill()
+            raise
+    return None if answer == "sound" else answer or _DAMAGED
+
+
+def batches(path: str | os.PathLike, columns: Sequence[str]) -> Iterator[Any]:
+    """Stream columns of a file as ``pyarrow.RecordBatch`` objects."""
+    from pyarrow.parquet import ParquetFile
+
+    with ParquetFile(path) as file:
+        shared = [name for name in columns if _is_text(file.schema_arrow.field(name).type)]
+    # A text that many rows share is held once. Otherwise a small file could fill the memory.
+    with ParquetFile(path, read_dictionary=shared, page_checksum_verification=True) as file:
+        yield from file.iter_batches(_ROWS_PER_BATCH, columns=list(columns), use_threads=False)
 
 
 def _is_text(kind: Any) -> bool:
