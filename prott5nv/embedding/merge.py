@@ -152,8 +152,8 @@ def _check_listing(shard: _Shard) -> None:
     if listed != shard.skipped:
         state = f"has {counted(listed, 'protein')}" if listing.exists() else "is missing"
         raise ProtT5nvError(
-            f"{shard.path} lacks {counted(shard.skipped, 'skipped protein')}, and the list of these, {listing}, {state}; "
-            "put the list of this shard there, or embed the shard again"
+            f"{shard.path} lacks {counted(shard.skipped, 'skipped protein')}, and the list of these, {listing}, "
+            f"{state}; put the list of this shard there, or embed the shard again"
         )
 
 
