@@ -1,7 +1,7 @@
 """Plots of embeddings and of scores, as PNG pictures or interactive HTML pages.
 
-Pictures need matplotlib, and pages of the first two need plotly, both in the extra ``plot``. A page and a picture of the
-same data have the same colours.
+Pictures need matplotlib, and pages of scatter plots and heat maps need plotly, both in the extra ``plot``. A page and a
+picture of the same data have the same colours.
 
 ============== =====================================================================================
 ``projection`` pooled embeddings in two dimensions, by PCA or UMAP

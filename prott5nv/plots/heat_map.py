@@ -163,7 +163,8 @@ def _write_png(path: Path, name: str, sequence: str, scores_LA: np.ndarray, stro
             axis.plot(*zip(*wild_type, strict=True), ".k", markersize=3)
         axis.set_facecolor(_MISSING_COLOUR)
         axis.set_xlim(-0.5, min(len(sequence), _RESIDUES_PER_ROW) - 0.5)
-        axis.set_xticks(range(len(row)), row, fontsize=7)
+        numbered = [f"{row[i]}\n{start + i + 1}" if (start + i + 1) % 10 == 0 else row[i] for i in range(len(row))]
+        axis.set_xticks(range(len(row)), numbered, fontsize=7)
         axis.set_yticks(range(len(labels)), labels, fontsize=7)
         axis.set_title(f"{start + 1} to {start + len(row)}", fontsize=8, loc="left")
     text = f"{name}: single substitutions\nModel: {description}\n{_COLOUR_MEANING}Dots mark the wild type."

@@ -95,3 +95,28 @@ def test_a_missing_umap_is_named_with_its_extra(plot, monkeypatch):
     monkeypatch.setitem(sys.modules, "umap", None)
     error = plot("store.h5", "--method", "umap", code=2).stderr
     assert error == "prott5nv: error: UMAP needs umap-learn: pip install 'prott5nv[umap]' (installs umap-learn)\n"
+
+
+@pytest.mark.parametrize("suffix", ["npz", "parquet"])
+def test_pooled_files_of_every_format_are_plotted(run, plot, label, tmp_path, suffix):
+    if suffix == "parquet":
+        pytest.importorskip("pyarrow", reason="needs the parquet extra")
+    ids = ["sp|P69905|HBA_HUMAN", "sp|P01308|INS_HUMAN", "sp|P0A9X9|CSPA_ECOLI"]
+    (tmp_path / "p.fasta").write_text("".join(f">{id}\nMKV{i * 'L'}\n" for i, id in enumerate(ids)))
+    (tmp_path / "uniprot.tsv").write_text(
+        "Entry Name\tOrganism\tLength\nHBA_HUMAN\tHuman\t3\nINS_HUMAN\tHuman\t4\nCSPA_ECOLI\tE. coli\t5\n"
+    )
+    run("p.fasta", "-o", f"out.{suffix}", "--pooling", "mean")
+    done = plot(f"out.{suffix}", "--color-by", "uniprot.tsv")
+    assert done.stdout == f"out.html: 3 proteins, model {label}\n"
+    assert "coloured by Organism; --column chooses another: Length" in done.stderr
+    figure = read_figure((tmp_path / "out.html").read_text())
+    assert figure["layout"]["meta"]["columns"] == ["protein", "Organism", "Length", "id"]
+    rows = {row[0]: row[1:] for trace in figure["data"] for row in trace["customdata"]}
+    assert rows["P01308"] == ["Human", "4", "sp|P01308|INS_HUMAN"]
+    plot(f"out.{suffix}", "--color-by", "uniprot.tsv", "--column", "Length", "--overwrite")
+    assert read_figure((tmp_path / "out.html").read_text())["layout"]["legend"]["title"]["text"] == "Length"
+    assert (
+        "no column 'x'; choose one of Organism, Length"
+        in plot(f"out.{suffix}", "--color-by", "uniprot.tsv", "--column", "x", "--overwrite", code=2).stderr
+    )

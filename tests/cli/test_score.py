@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import csv
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers.pages import check_self_contained, read_figure
 
 from prott5nv import Embedder, pseudo_perplexity, score_substitutions, score_variants
+from prott5nv.assets import BUILTIN_NOTE
 from prott5nv.errors import ProtT5nvError
 
 UBIQUITIN = "MQIFVKTLTGKTITLEVEPSDTIENVKAKIQDKEGIPPDQQRLIFAGKQLEDGRTLSDYNIQKESTLHLVLRLRGG"
@@ -291,6 +294,15 @@ def test_standard_output_holds_nothing_but_the_table(score):
     assert "-: 81 residues" in done.stderr
 
 
+def test_the_note_on_the_built_in_model_has_the_measured_figures():
+    page = (Path(__file__).parents[2] / "docs" / "benchmarks" / "decoder.md").read_text()
+    table = page.partition("ProteinGym")[2]
+    [measured] = re.findall(r"built-in model, masked one at a time \| (\S+) ", table)
+    [blosum] = re.findall(r"\| BLOSUM62 \| (\S+) ", table)
+    shown = [float(number) for number in re.findall(r"\d\.\d+", BUILTIN_NOTE)]
+    assert shown == [round(float(measured), 2), round(float(blosum), 2)]
+
+
 @pytest.mark.slow
 def test_the_built_in_model_on_an_example(examples, tmp_path):
     command = [sys.executable, "-m", "prott5nv", "score", examples / "proteins.fasta", "--protein", "P01308"]
@@ -300,6 +312,7 @@ def test_the_built_in_model_on_an_example(examples, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert [row["variant"] for row in read(tmp_path / "out.csv")] == ["V42A", "H29D:L30P"]
+    assert BUILTIN_NOTE in done.stderr
 
 
 @pytest.mark.parametrize("library, suffix", [("plotly", "html"), ("matplotlib", "png")])
