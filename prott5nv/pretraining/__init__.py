@@ -9,7 +9,8 @@ Where to find what, in the order of a run:
 - ``model``: the NeMo model, with the training and validation steps and checkpoints; ``network``: its base class, with
   the weights, the optimizer and the files.
 - ``megatron``: the network, built from Megatron-Core's blocks; ``initialization``: initial weights for small models.
-- ``losses``: loss, metrics, loss spikes; ``optimizers``: optimizers and learning-rate schedules.
+- ``hardware``: micro-batches, loader workers and compilation, as the machine allows.
+- ``losses``: loss, metrics, checks of each step; ``optimizers``: optimizers and learning-rate schedules.
 - ``parallel``: gradients over several processes; ``tensor_parallel``: shards of tensors.
 - ``callbacks``: progress, throughput, checkpoints, signals; ``checkpoint_files``: their format, names and deletion;
   ``resume``: whether a run can resume from a checkpoint.
