@@ -14,6 +14,7 @@ from prott5nv.errors import ProtT5nvError
 from prott5nv.io import delimited
 from prott5nv.io.delimited import DelimitedTable
 from prott5nv.io.reader import read_records
+from prott5nv.io.record import Record
 from prott5nv.io.source import open_source
 
 
@@ -54,7 +55,7 @@ def test_common_forms_of_tables_give_the_same_records(tmp_path, content):
 def test_columns_can_be_chosen(tmp_path):
     path = write(tmp_path, "id,gene,sequence,mutant\na,x,MKV,LAG\n")
     records = list(read_records(path, id_column="gene", sequence_column="mutant"))
-    assert records == [("x", "LAG", "x", 2)]
+    assert records == [Record("x", "LAG", "x", 2)]
 
 
 def test_record_lines_count_quoted_and_blank_lines(tmp_path):
