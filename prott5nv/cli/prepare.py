@@ -48,8 +48,10 @@ def command() -> None:
 @click.argument("fasta", metavar="FASTA|URL")
 @click.option("-o", "--output", required=True, metavar="DIR", help="Folder to write. It appears when it is complete.")
 @click.option("--max-length", default=512, show_default=True, help="Leave out proteins with more residues than this.")
-@click.option("--val", "validation", type=CountOrFraction(), help="Size of the validation set.  [default: 0.01]")
-@click.option("--test", type=CountOrFraction(), help="Size of the test set.  [default: 0.01]")
+@click.option(
+    "--val", "validation", type=CountOrFraction(), help="Size of the validation set.  [default: 0.01, at least 1]"
+)
+@click.option("--test", type=CountOrFraction(), help="Size of the test set.  [default: 0.01, at least 1]")
 @click.option(
     "--split",
     type=click.Choice(["card"]),

@@ -62,6 +62,11 @@ def command(overrides: tuple[str, ...]) -> None:
       prott5nv pretrain --multirun model=tiny model.data.dataset_path=data trainer.max_steps=500 \\
         model.optim.lr=1e-3,3e-3 'name=lr-${model.optim.lr}'
     """
+    values = {argument.lower() for argument in overrides}
+    if "do_training=false" in values and "do_testing=true" not in values:
+        raise ProtT5nvError(
+            "do_training=false and do_testing=false: there is nothing to do; `prott5nv prepare uniref50` prepares data"
+        )
     require_extra("train", "pretraining")
     from prott5nv.cli.hydra_app import run
     from prott5nv.pretraining.config import PretrainConfig, register

@@ -215,7 +215,7 @@ class CSVDataset:
 
 
 def expand_files(files: str | Sequence[str]) -> list[str]:
-    """Expand ranges such as ``x[000..049]`` to file names.
+    """Expand ranges such as ``x[000..049]`` to file names. BioNeMo v1's ``x_OP_000..049_CL_`` means the same.
 
     Parameters
     ----------
@@ -235,12 +235,14 @@ def expand_files(files: str | Sequence[str]) -> list[str]:
     --------
     >>> expand_files("x[008..010]")
     ['x008.csv', 'x009.csv', 'x010.csv']
+    >>> expand_files("x_OP_008..009_CL_")
+    ['x008.csv', 'x009.csv']
     >>> expand_files(["x000", "x001.csv"])
     ['x000.csv', 'x001.csv']
     """
     if not isinstance(files, str):
         return [name for part in files for name in expand_files(part)]
-    bounds = re.search(r"\[(\d+)\.\.(\d+)\]", files)
+    bounds = re.search(r"(?:\[|_OP_)(\d+)\.\.(\d+)(?:\]|_CL_)", files)
     if not bounds:
         return [files if files.endswith(".csv") else f"{files}.csv"]
     first, last = bounds.groups()

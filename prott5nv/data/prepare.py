@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
+import shutil
 import string
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,16 +22,20 @@ from tqdm import tqdm
 from prott5nv import __version__
 from prott5nv.data.download import download, is_address
 from prott5nv.data.groups import ClusterTable, Groups, HeaderGroups
-from prott5nv.data.splits import Splitter
+from prott5nv.data.splits import EmptySplitError, Splitter
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.atomic import whole_folder
 from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning, clean_records
 from prott5nv.io.fasta import read_fasta
-from prott5nv.io.source import source_name
+from prott5nv.io.source import is_read_once, source_name
 from prott5nv.io.text import counted
+
+logger = logging.getLogger(__name__)
 
 #: Named splits: number of validation and of test proteins. `card` is the split of ProtT5nv's model card.
 SPLITS = {"card": (4_350, 875_000)}
+
+_DEFAULT_FRACTION = 0.01
 
 _CAPITALS = string.ascii_uppercase.encode()
 PROVENANCE_FILE = "provenance.json"
@@ -43,8 +49,8 @@ def prepare(
     output: str | os.PathLike,
     *,
     max_length: int = 512,
-    validation: int | float = 0.01,
-    test: int | float = 0.01,
+    validation: int | float | None = None,
+    test: int | float | None = None,
     split: str | None = None,
     group_by: str | None = None,
     groups: str | os.PathLike[str] | None = None,
@@ -67,8 +73,9 @@ def prepare(
         Folder to make. It gets this name only when it is complete.
     max_length : int, default 512
         Maximum number of residues of a protein.
-    validation, test : int or float, default 0.01
+    validation, test : int or float, optional
         An exact number of proteins (int), or an approximate fraction of them (float below 1). 0 leaves the split out.
+        The default is 0.01, but at least one protein, which is logged.
     split : {"card"}, optional
         A named split instead of the two sizes: ``card`` has 4,350 validation and 875,000 test proteins.
     group_by : str, optional
@@ -114,10 +121,11 @@ def prepare(
         if split not in SPLITS:
             raise ProtT5nvError(f"no split named {split!r}; known: {', '.join(SPLITS)}")
         validation, test = SPLITS[split]
+    has_defaults = validation is None and test is None
     options: dict[str, Any] = {
         "max_length": max_length,
-        "validation": validation,
-        "test": test,
+        "validation": _DEFAULT_FRACTION if validation is None else validation,
+        "test": _DEFAULT_FRACTION if test is None else test,
         "split": split,
         "group_by": group_by,
         "groups": groups and Path(source_name(groups)).name,
@@ -136,10 +144,18 @@ def prepare(
         address = str(fasta)
         fasta, release, md5 = download(address, output.parent)
     table = ClusterTable(groups) if groups else None
+    grouping = table or (HeaderGroups(group_by) if group_by else None)
     with whole_folder(output, replace=overwrite) as folder:
-        splits = _write_splits(
-            fasta, folder, options, table or (HeaderGroups(group_by) if group_by else None), cleaning
-        )
+        try:
+            splits = _write_splits(fasta, folder, options, grouping, cleaning)
+        except EmptySplitError:
+            if not has_defaults or grouping or is_read_once(fasta):
+                raise
+            logger.info("one percent of these proteins is less than one: validation and test set get one protein each")
+            for name in ("train", "val", "test"):
+                shutil.rmtree(folder / name)
+            options |= {"validation": 1, "test": 1}
+            splits = _write_splits(fasta, folder, options, None, cleaning)
         provenance = {
             "source": Path(source_name(fasta)).name,
             "source_sha256": splits.pop("source_sha256"),

@@ -26,6 +26,10 @@ from prott5nv.errors import ProtT5nvError
 from prott5nv.io.record import Record
 
 
+class EmptySplitError(ProtT5nvError):
+    """A set has no proteins."""
+
+
 class CsvFiles:
     """Writes the rows of one set to x000.csv, x001.csv, ... in a new folder.
 
@@ -164,4 +168,6 @@ class Splitter:
         for split, files in self.files.items():
             files.close()
             if not files.proteins:
-                raise ProtT5nvError(f"the {split} split is empty; give a count such as 10, or another fraction or seed")
+                raise EmptySplitError(
+                    f"the {split} split is empty; give a count such as 10, or another fraction or seed"
+                )

@@ -1,0 +1,65 @@
+"""Rows of the table of BioNeMo v1 in docs/guides/migration.md, executed on files of its layout."""
+
+import pytest
+
+from prott5nv.cli import main
+from prott5nv.data.memmap import CSVDataset
+from prott5nv.embedding.store import EmbeddingStore
+
+pytest.importorskip("hydra", reason="needs the train extra")
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    """A folder as BioNeMo v1 wrote it, with two files of training data."""
+    monkeypatch.chdir(tmp_path)
+    for split, numbers in (("train", (0, 1)), ("val", (0,)), ("test", (0,))):
+        (tmp_path / "data" / split).mkdir(parents=True)
+        for number in numbers:
+            rows = f"{number},UniRef50_A{number},{7 + number},MSLKRAV{'K' * number}\n"
+            (tmp_path / "data" / split / f"x{number:03d}.csv").write_text(
+                "record_id,record_name,sequence_length,sequence\n" + rows
+            )
+    return tmp_path / "data"
+
+
+@pytest.mark.parametrize("files", ["x[000..001]", "x_OP_000..001_CL_", "x*"])
+def test_ranges_of_files(data, files):
+    assert [path.name for path in CSVDataset(data, "train", files).paths] == ["x000.csv", "x001.csv"]
+
+
+@pytest.mark.parametrize("files", ["x[000..049]", "x_OP_000..049_CL_"])
+def test_settings_need_no_quotes(data, files, capsys):
+    arguments = [f"model.data.dataset.train={files}", "exp_manager.exp_dir=a b", "model.optim.lr=2e-4"]
+    main_ok(["pretrain", "--cfg", "job", "trainer.devices=8", "model.micro_batch_size=12", *arguments])
+    assert f"train: {files}\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [["do_training=False"], ["do_training=False", "model.data.dataset_path=data"]])
+def test_preprocessing_points_to_prepare(data, arguments, capsys):
+    with pytest.raises(SystemExit) as exit:
+        main(["pretrain", *arguments])
+    error = capsys.readouterr().err
+    assert exit.value.code == 2 and error.count("\n") == 1 and "`prott5nv prepare uniref50` prepares data" in error
+
+
+def test_prepare_gives_a_few_proteins_one_for_validation(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "few.fasta").write_text("".join(f">P{i}\n{'MSLKRAVW' * 3}{'K' * i}\n" for i in range(1, 9)))
+    main_ok(["prepare", "uniref50", "few.fasta", "-o", "out"])
+    assert "validation and test set get one protein each" in capsys.readouterr().err
+    sizes = {s: len((tmp_path / "out" / s / "x000.csv").read_text().splitlines()) - 1 for s in ("train", "val", "test")}
+    assert sizes == {"train": 6, "val": 1, "test": 1}
+
+
+def test_its_csv_files_are_embedded(data, tiny_checkpoint):
+    main_ok(["embed", "data/train", "-o", "out.h5", "--model", str(tiny_checkpoint)])
+    with EmbeddingStore("out.h5") as store:
+        assert sorted(store) == ["UniRef50_A0", "UniRef50_A1"]
+
+
+def main_ok(arguments):
+    try:
+        main(arguments)
+    except SystemExit as exit:
+        assert not exit.code
