@@ -84,7 +84,7 @@ def command(
 
     def name_predictor(predictor: Predictor) -> None:
         labels.append(predictor.label)
-        options.note(f"predictor {predictor.label}, for the encoder {(predictor.encoder_sha256 or 'unknown')[:8]}")
+        options.note(f"predictor {predictor.label}, {predictor.encoder_label}")
 
     with together():
         count = predict_file(
@@ -119,4 +119,6 @@ def _write_tracks(path: str | os.PathLike[str], predictor: Predictor, prediction
         Track(accession(prediction.id), prediction.id, prediction.sequence, *class_and_confidence(spec, prediction))
         for prediction in predictions
     )
-    return write_tracks(Path(path), tracks, spec.classes, task=spec.task, model=predictor.label)
+    return write_tracks(
+        Path(path), tracks, spec.classes, task=spec.task, model=f"{predictor.label}, {predictor.encoder_label}"
+    )

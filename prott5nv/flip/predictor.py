@@ -100,6 +100,12 @@ class Predictor:
         """Load a fine-tuned model; the same as calling the class."""
         return cls(path, device=device, precision=precision)
 
+    @property
+    def encoder_label(self) -> str:
+        """What the predictor was trained on, with the first digits of its checksum."""
+        kind = "built-in demonstration model" if self._embedder.is_builtin else "encoder"
+        return f"{kind} {(self.encoder_sha256 or 'unknown')[:8]}"
+
     @torch.inference_mode()
     def predict(
         self,

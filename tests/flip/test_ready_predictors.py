@@ -7,12 +7,11 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 
 from prott5nv import ProtT5nvError
 from prott5nv.assets import BUILTIN_MODEL, READY_PREDICTORS
 from prott5nv.checkpoint.models import checksum
-from prott5nv.cli import command
+from prott5nv.cli import main
 from prott5nv.flip.heads import make_head
 from prott5nv.flip.predictor import Predictor
 from prott5nv.flip.predictor_file import save_predictor
@@ -36,19 +35,22 @@ def test_a_ready_predictor_fits_the_built_in_model(name):
     assert predictor.label.startswith(f"{name} ")
 
 
-def test_structure_is_drawn_at_once(tmp_path, monkeypatch):
+def test_structure_is_drawn_at_once(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "p.fasta").write_text(f">sp|P69905|HBA_HUMAN\n{SEQUENCE}\n")
     for name in ("out.html", "out.csv"):
-        done = CliRunner().invoke(command, ["predict", "secondary_structure", "p.fasta", "-o", name])
-        assert done.exit_code == 0, done.output
-        assert f"{name}: 1 protein, predictor secondary_structure " in done.output
+        with pytest.raises(SystemExit) as stopped:
+            main(["predict", "secondary_structure", "p.fasta", "-o", name])
+        assert not stopped.value.code
+        assert capsys.readouterr().out.startswith(f"{name}: 1 protein, predictor secondary_structure ")
     header, row = (tmp_path / "out.csv").read_text().splitlines()
+    assert ", built-in demonstration model " in (tmp_path / "out.html").read_text()
     assert header == "protein,original_id,length,prediction,confidence,model"
     assert row.startswith(f"P69905,sp|P69905|HBA_HUMAN,{len(SEQUENCE)},")
     assert f'"prediction": "{row.split(",")[3]}"' in (tmp_path / "out.html").read_text()
-    done = CliRunner().invoke(command, ["predict", "secondary_structure", "p.fasta", "-o", "out.txt"])
-    assert done.exit_code == 2 and "choose a name that ends in .csv or .html or .png" in done.output
+    with pytest.raises(SystemExit):
+        main(["predict", "secondary_structure", "p.fasta", "-o", "out.txt"])
+    assert "choose a name that ends in .csv or .html or .png" in capsys.readouterr().err
 
 
 @pytest.fixture
