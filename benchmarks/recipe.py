@@ -39,6 +39,7 @@ from prott5nv import ProtT5
 from prott5nv.checkpoint.reader import load
 from prott5nv.data.dataset import PretrainingDataset
 from prott5nv.data.memmap import CSVDataset
+from prott5nv.data.micro_batch import MicroBatch
 from prott5nv.model.tokenizer import FIRST_RESIDUE
 
 AMINO_ACIDS = 20
@@ -60,8 +61,6 @@ RECIPES: dict[str, dict[str, object]] = {
     "width 192": {"hidden_size": 192, "ffn_hidden_size": 768, "num_attention_heads": 6},
 }
 
-Batch = dict[str, Tensor]
-
 
 def pretrain(data: Path, steps: int, name: str, changes: dict[str, object], output: Path) -> Path:
     """Pretrain by one recipe, unless its model exists already, and return the model's path."""
@@ -82,7 +81,7 @@ def is_amino_acid(tokens_T: Tensor) -> Tensor:
     return (tokens_T >= FIRST_RESIDUE) & (tokens_T < FIRST_RESIDUE + AMINO_ACIDS)
 
 
-def shuffle_residues(batch: Batch) -> Batch:
+def shuffle_residues(batch: MicroBatch) -> MicroBatch:
     """Shuffle the visible residues of each protein; sentinels keep their positions."""
     tokens_T, generator = batch["enc_tokens"].clone(), torch.Generator().manual_seed(0)
     for tokens in tokens_T.split(batch["enc_cu_seqlens"].diff().tolist()):
@@ -92,7 +91,7 @@ def shuffle_residues(batch: Batch) -> Batch:
 
 
 @torch.no_grad()
-def perplexity(model: ProtT5, batches: list[Batch]) -> float:
+def perplexity(model: ProtT5, batches: list[MicroBatch]) -> float:
     """Perplexity of the masked residues."""
     losses = []
     for batch in batches:
@@ -104,7 +103,7 @@ def perplexity(model: ProtT5, batches: list[Batch]) -> float:
 
 
 @torch.no_grad()
-def residue_accuracy(model: ProtT5, batch: Batch) -> float:
+def residue_accuracy(model: ProtT5, batch: MicroBatch) -> float:
     """Fit a least-squares classifier of residues on half of a batch's rows; return its accuracy on the other half."""
     visible_T = is_amino_acid(batch["enc_tokens"])
     rows = F.pad(model.encode(batch["enc_tokens"], batch["enc_cu_seqlens"])[visible_T], (0, 1), value=1.0)
@@ -115,7 +114,7 @@ def residue_accuracy(model: ProtT5, batch: Batch) -> float:
     return float(((rows[half:] @ weights).argmax(1) == residues[half:]).float().mean())
 
 
-def composition_perplexities(batches: list[Batch]) -> tuple[float, float]:
+def composition_perplexities(batches: list[MicroBatch]) -> tuple[float, float]:
     """Perplexity of the masked residues by residue frequencies alone.
 
     Parameters
@@ -136,8 +135,8 @@ def composition_perplexities(batches: list[Batch]) -> tuple[float, float]:
     overall = counts / counts.sum()
     proteins = []  # pairs of the counts of the visible residues and the masked residues
     for batch in batches:
-        lengths, target_lengths = (batch[f"{side}_cu_seqlens"].diff().tolist() for side in ("enc", "dec"))
-        targets = (batch[key].split(target_lengths) for key in ("dec_labels", "residue_mask"))
+        lengths, target_lengths = batch["lengths"].T.tolist()
+        targets = (values.split(target_lengths) for values in (batch["dec_labels"], batch["residue_mask"]))
         for tokens, labels, is_residue in zip(batch["enc_tokens"].split(lengths), *targets, strict=True):
             visible = np.bincount(tokens[is_amino_acid(tokens)], minlength=len(overall))
             proteins.append((visible, labels[is_residue].numpy()))
