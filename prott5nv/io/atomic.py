@@ -219,6 +219,7 @@ def whole_files(folder: str | os.PathLike[str]) -> Iterator[Path]:
         temporary = workspace / _NEW
         temporary.mkdir()
         yield temporary
+        _sync_tree(temporary)  # so that the files get their names directly after one another
         for finished in sorted(temporary.iterdir()):
             publish(finished, folder / finished.name)
 
