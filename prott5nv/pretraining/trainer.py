@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from importlib import import_module
 from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
@@ -150,8 +151,7 @@ def _check_wandb(arguments: Mapping[str, Any]) -> None:
     setting = "exp_manager.create_wandb_logger=true"
     if find_spec("wandb") is None:
         raise ProtT5nvError(f"{setting} needs wandb: pip install wandb")
-    import wandb
-
+    wandb = import_module("wandb")  # no extra installs it, so type checkers may not find it
     if arguments.get("offline") or os.environ.get("WANDB_MODE", "online") != "online":
         return
     try:
