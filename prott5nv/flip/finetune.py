@@ -198,17 +198,21 @@ def _describe(task: Task) -> str:
 
 def _embed(task: Task, encoder_path: Path, config: FinetuneConfig) -> Features:
     """Embed all proteins or open their cached embeddings, and show the progress."""
+    cache = Path(config.cache_dir)
     with Progress(int(task.lengths.sum()), advice="you can stop at any time and continue later") as bar:
-        return stored_embeddings(
+        features = stored_embeddings(
             task.ids,
             task.sequences,
             encoder_path,
-            Path(config.cache_dir),
+            cache,
             pooled=issubclass(HEADS[task.level][config.task.head.name], MeanHead),
             precision=config.model.precision,
             device=config.model.device,
             on_progress=bar.update,
         )
+    megabytes = sum(file.stat().st_size for file in cache.glob("*") if file.is_file()) / 1e6
+    logger.info("embeddings are kept in %s (%.1f MB); delete this folder to free the space", cache, megabytes)
+    return features
 
 
 def _train(
