@@ -22,9 +22,10 @@ import numpy as np
 from prott5nv.assets import BUILTIN_MODEL
 from prott5nv.checkpoint.models import load_with_origin, model_file, no_span_decoder
 from prott5nv.embedding.batching import LongProteins, TokenBudget, Window, join, window_starts
+from prott5nv.embedding.formats import DTYPES
 from prott5nv.embedding.pooling import POOLINGS
 from prott5nv.embedding.proteins import NamedSequence, Protein, named_sequences
-from prott5nv.embedding.runner import DTYPES, Batch, BatchRunner, Form, started_ahead
+from prott5nv.embedding.runner import Batch, BatchRunner, Form, started_ahead
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning
 from prott5nv.model.config import ModelConfig

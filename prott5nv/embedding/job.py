@@ -14,7 +14,7 @@ import numpy as np
 
 from prott5nv import __version__
 from prott5nv.embedding.embedder import Embedder, check_options
-from prott5nv.embedding.formats import DTYPES, check_suffix, read_attributes, workers_folder
+from prott5nv.embedding.formats import check_suffix, read_attributes, workers_folder
 from prott5nv.embedding.journal import Journal, fingerprint_of
 from prott5nv.embedding.keys import KEYS
 from prott5nv.embedding.models import Model, as_embedder
@@ -280,6 +280,7 @@ class _Job:
                 valid_records(chain([first], remaining)),
                 pooling=self.pooling,
                 long=self.proteins.long,
+                dtype=self.settings["dtype"],
                 cleaning=None,  # the records are clean
                 on_error=note_failure,
             )
@@ -287,28 +288,11 @@ class _Job:
                 while waiting[0].record is not record:
                     yield waiting.popleft(), None
                 checked = waiting.popleft()
-                if rows is not None:
-                    rows = self._as_stored(record, rows, note_failure)
                 if rows is None:
                     checked = checked._replace(error=failures.pop(record.id))
                 yield checked, rows
             while waiting:
                 yield waiting.popleft(), None
-
-    def _as_stored(
-        self, record: Record, rows: np.ndarray, note_failure: Callable[[Record, ProtT5nvError], None]
-    ) -> np.ndarray | None:
-        """Convert rows to the data type of the output; None if a number is too large for it."""
-        dtype = self.settings["dtype"]
-        with np.errstate(over="ignore"):
-            stored = rows.astype(dtype, copy=False)
-        if np.isfinite(stored).all():
-            return stored
-        largest = float(np.abs(rows).max())
-        note_failure(
-            record, ProtT5nvError(f"{record.id}: {largest:g} is too large for {dtype}: choose --dtype float32")
-        )
-        return None
 
 
 def _settings(embedder: Embedder, pooling: str | None, dtype: str, long: str, key: str) -> dict[str, str]:
@@ -327,9 +311,7 @@ def _settings(embedder: Embedder, pooling: str | None, dtype: str, long: str, ke
 
 
 def _check_arguments(pooling: str | None, long: str, dtype: str, shard: tuple[int, int] | None, key: str) -> None:
-    check_options(pooling, long)
-    if dtype not in DTYPES:
-        raise ProtT5nvError(f"dtype={dtype!r}: choose {' or '.join(DTYPES)}")
+    check_options(pooling, long, dtype)
     if key not in KEYS:
         raise ProtT5nvError(f"key={key!r}: choose {', '.join(KEYS)}")
     if shard is not None:

@@ -27,8 +27,6 @@ from prott5nv.model.device import Hardware
 from prott5nv.model.encoder import Encoder
 from prott5nv.model.finite import not_finite
 
-DTYPES = ("float32", "float16")
-
 Item = TypeVar("Item")
 
 _LENGTH_OF: Callable[[Window], int] = attrgetter("length")
@@ -43,7 +41,7 @@ class Form:
     pooling : str or None
         A name in :data:`prott5nv.embedding.pooling.POOLINGS`; None for one row per residue.
     dtype : str
-        A name in :data:`DTYPES`.
+        ``float32`` or ``float16``.
     """
 
     pooling: str | None = None
