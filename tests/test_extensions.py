@@ -62,5 +62,5 @@ def test_an_extension_that_cannot_be_imported_is_named(monkeypatch):
     entry = extras.entry_points(group="console_scripts")
     broken = type(next(iter(entry)))("mine", "no_such_module", "prott5nv.extensions")
     monkeypatch.setattr(extras, "entry_points", lambda group: [broken])
-    with pytest.raises(ProtT5nvError, match="extension mine .no_such_module.: ModuleNotFoundError"):
+    with pytest.raises(ProtT5nvError, match=r"extension mine .no_such_module.: ModuleNotFoundError"):
         extras.load_extensions()
