@@ -86,7 +86,7 @@ class Run:
         trainer.state.fn = TrainerFn.FITTING
         checkpoint = WholeCheckpointIO().load_checkpoint(path)
         trainer._checkpoint_connector._ckpt_path = path
-        model._spikes.recent.clear()
+        model._checks.recent = model._checks.recent[:0]
         model.on_load_checkpoint(checkpoint)
         model.load_state_dict(checkpoint["state_dict"])
         trainer.optimizers[0].load_state_dict(checkpoint["optimizer_states"][0])

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io import fasta
 from prott5nv.io.fasta import read_fasta
+from prott5nv.io.record import Record
 
 PLAIN = b">a first protein\nMKV\nLAG\n>b\nMSLKR\n"
-EXPECTED = [("a", "MKVLAG", "a first protein", 1), ("b", "MSLKR", "b", 4)]
+EXPECTED = [Record("a", "MKVLAG", "a first protein", 1), Record("b", "MSLKR", "b", 4)]
 
 
 def write(tmp_path, content: bytes, name="proteins.fasta"):
@@ -44,7 +45,7 @@ def test_common_forms_of_fasta_give_the_same_records(tmp_path, content):
 
 def test_blank_lines_are_skipped_and_counted(tmp_path):
     path = write(tmp_path, b"\n \n>a\n\nMKV\n\n>b\n\n\nLAG\n\n")
-    assert list(read_fasta(path)) == [("a", "MKV", "a", 3), ("b", "LAG", "b", 7)]
+    assert list(read_fasta(path)) == [Record("a", "MKV", "a", 3), Record("b", "LAG", "b", 7)]
 
 
 def test_letters_are_not_changed(tmp_path):
@@ -160,7 +161,7 @@ def test_empty_records_are_yielded_on_request(tmp_path):
 
 @pytest.mark.parametrize("content", [PLAIN, gzip.compress(PLAIN, mtime=0)], ids=["plain", "gzip"])
 def test_standard_input(content):
-    script = "from prott5nv.io.fasta import read_fasta; print([tuple(record) for record in read_fasta('-')])"
+    script = "from prott5nv.io.fasta import read_fasta; print(list(read_fasta('-')))"
     done = subprocess.run([sys.executable, "-c", script], input=content, capture_output=True, check=True)
     assert done.stdout.decode().strip() == str(EXPECTED)
 
