@@ -99,6 +99,7 @@ def run(
     finally:
         os.environ["HYDRA_FULL_ERROR"] = full_error
         sys.argv = process_arguments
+        HydraConfig.instance().cfg = None  # NeMo would take a later run of this process for one of Hydra's
 
 
 def describe(error: Exception, settings: Sequence[str] = ()) -> str:

@@ -24,7 +24,7 @@ def test_hostile_files_are_refused_in_one_line(name, tmp_path):
 @pytest.mark.parametrize(
     ("module", "name", "files"),
     [
-        ("tables", "attack_parquet", 60),
+        ("tables", "attack_parquet", 15),
         ("tables", "attack_archives", 40),
         ("models", "attack_predictors", 40),
         ("models", "attack_folders", 30),

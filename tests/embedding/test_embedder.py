@@ -348,7 +348,7 @@ rng = random.Random(0)
 for precision in "fp32", "bf16":
     embedder = Embedder(network, precision=precision)
     peaks = []
-    for count in (50, 400):  # The rows of the latter take 100 MB.
+    for count in (40, 300):  # The rows of the latter take 80 MB.
         for _, rows in embedder.embed("".join(rng.choices("ACDEFGHIK", k=rng.randint(20, 512))) for _ in range(count)):
             pass
         peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)

@@ -77,8 +77,8 @@ def test_an_array_that_declares_another_size_is_refused(tmp_path, shape):
         EmbeddingStore(tmp_path / "own.npz")["P1"]
 
 
-@pytest.mark.parametrize("suffix", ["npz", "parquet"])
-def test_damaged_files_end_in_one_line(tmp_path, suffix):
+@pytest.mark.parametrize(("suffix", "files"), [("npz", 200), ("parquet", 30)])  # A process checks each Parquet file.
+def test_damaged_files_end_in_one_line(tmp_path, suffix, files):
     if suffix == "parquet":
         pytest.importorskip("pyarrow")
     path = tmp_path / f"out.{suffix}"
@@ -86,7 +86,7 @@ def test_damaged_files_end_in_one_line(tmp_path, suffix):
     content = path.read_bytes()
     generator = random.Random(0)
     refused = 0
-    for _ in range(200):
+    for _ in range(files):
         damaged = bytearray(content)
         for _ in range(generator.randrange(1, 4)):
             damaged[generator.randrange(len(damaged))] = generator.randrange(256)
@@ -97,7 +97,7 @@ def test_damaged_files_end_in_one_line(tmp_path, suffix):
         except ProtT5nvError as error:
             assert "\n" not in str(error)
             refused += 1
-    assert refused > 100
+    assert refused > files / 2
 
 
 @pytest.mark.parametrize("column", ["accession", "original_id", "truncated_from", "embedding"])
