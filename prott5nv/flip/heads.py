@@ -93,7 +93,7 @@ class Head(nn.Module):
         raise NotImplementedError
 
     def rescale(self, rows: Tensor) -> Tensor:
-        """Return centered rows at the scale that :meth:`body` expects."""
+        """Return centered rows at the scale that the layers of the head expect."""
         return rows
 
     def standardize(self, rows: Tensor) -> None:
@@ -339,7 +339,7 @@ def register_head(name: str, level: str) -> Callable[[type[AnyHead]], type[AnyHe
     Returns
     -------
     callable
-        Takes and returns a class that derives from :class:`ResidueHead`, :class:`MeanHead` or :class:`ProteinHead`.
+        Takes and returns a class that derives from ``ResidueHead``, ``MeanHead`` or ``ProteinHead``.
         Its constructor takes ``width``, ``num_outputs`` and, as further arguments, the settings in
         ``task.head.custom``.
 

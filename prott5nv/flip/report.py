@@ -30,8 +30,8 @@ Run: TypeAlias = dict[str, Any]
 Row: TypeAlias = dict[str, Any]
 
 _COLUMNS = (
-    *("task", "split", "model", "mode", "metric", "score", "95 % interval", "seeds", "head", "run", "further scores"),
-)
+    "task", "split", "model", "mode", "metric", "score", "95 % interval", "seeds", "head", "run", "further scores",
+)  # fmt: skip
 # Published models that stand among the rows of the comparison; all of them are in a table of their own.
 _COMPARABLE = ("ProtT5nv", "one-hot")
 _FURTHER = {
