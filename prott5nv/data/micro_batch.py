@@ -132,7 +132,7 @@ def choose_shape(
     Examples
     --------
     >>> choose_shape(np.tile([250, 76], (100, 1)), 2688, 86016, 512, 256)
-    BatchShape(encoder_tokens=67456, decoder_tokens=20608, sequences=421, encoder_length=512, decoder_length=256)
+    BatchShape(encoder_tokens=61376, decoder_tokens=18752, sequences=385, encoder_length=512, decoder_length=256)
     """
     mean_2, deviation_2 = lengths_B2.mean(axis=0), lengths_B2.std(axis=0)
     step_2 = proteins * mean_2 + _SPREAD * math.sqrt(proteins) * deviation_2
