@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from prott5nv.embedding.formats import workers_folder
 from prott5nv.embedding.run import Listener, Request, run
 from prott5nv.errors import ProtT5nvError
+from prott5nv.extras import load_extensions
 from prott5nv.model.onednn import limit_onednn_cache
 
 if TYPE_CHECKING:
@@ -289,6 +290,7 @@ def _work(request: Request, threads: int, connection_to_parent: Connection) -> N
     try:
         import torch
 
+        load_extensions()  # This process has none of the poolings that were registered in its parent.
         torch.set_num_threads(threads)  # OMP_NUM_THREADS comes too late if the user's main module imports PyTorch.
         sender.finish(run(request, sender))
     except ProtT5nvError as error:

@@ -127,3 +127,17 @@ if __name__ == "__main__":
     done = subprocess.run([sys.executable, "script.py"], capture_output=True, text=True, cwd=tmp_path, check=True)
     assert sorted(done.stdout.split()) == ["4", "imported", "imported", "imported"]
     assert done.stderr == ""
+
+
+@pytest.mark.slow
+def test_workers_load_the_extensions_of_installed_packages(request_for, tmp_path, monkeypatch):
+    installed = tmp_path / "installed"
+    (installed / "mine-1.0.dist-info").mkdir(parents=True)
+    (installed / "mine-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n")
+    (installed / "mine-1.0.dist-info" / "entry_points.txt").write_text("[prott5nv.extensions]\nmine = my_poolings\n")
+    (installed / "my_poolings.py").write_text(
+        "import prott5nv\nprott5nv.register_pooling('first')(lambda rows_LD: rows_LD[0])\n"
+    )
+    monkeypatch.syspath_prepend(installed)
+    random_fasta(tmp_path / "p.fasta", 4)
+    assert run_with_workers(request_for("out.h5", pooling="first"), 2, Listener()).proteins == 4
