@@ -211,7 +211,7 @@ def _parsed(variants: object, sequence: str, name: str) -> list[Variant]:
     if isinstance(variants, bytes | Mapping) or hasattr(variants, "columns"):
         raise ProtT5nvError(f"variants is a {kind}: pass a list of texts, such as V39A")
     try:
-        collection = list(variants)  # type: ignore[call-overload]  # whatever the user passed
+        collection = list(variants)  # type: ignore[call-overload]  # the check is for users without a type checker
     except TypeError:
         raise ProtT5nvError(f"variants is a {kind}: pass a list of texts, such as V39A") from None
     parsed = []

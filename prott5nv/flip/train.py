@@ -77,7 +77,7 @@ def fit(head: Head, features: Features, task: Task, config: TrainingConfig, seed
     best_score, best_state, epochs_waited = -np.inf, {}, 0
     # A head alone trains in seconds.
     progress = Progress(
-        config.epochs * len(train), "proteins", advice="mode=frozen is faster", only_long=not trained[1:]
+        config.epochs * len(train), "proteins", advice="mode=frozen is faster", only_long=len(trained) == 1
     )
     for epoch in range(1, config.epochs + 1):
         trained.train()
