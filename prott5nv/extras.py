@@ -33,6 +33,7 @@ EXTRAS: dict[str, dict[str, str]] = {
     "umap": {"umap-learn": "umap"},
     "parquet": {"pyarrow": "pyarrow"},
     "hf": {"huggingface_hub": "huggingface_hub"},
+    "ray": {"ray": "ray"},
 }
 
 
