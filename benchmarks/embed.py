@@ -1,6 +1,7 @@
-"""Measure the speed of embedding on a CPU, beside Hugging Face's models and the machine's own matmul rate.
+"""Measure the speed of embedding, beside Hugging Face's models and the machine's own matmul rate.
 
-    python benchmarks/embed.py corpus.fasta.gz                              # full-size model, 64 proteins
+    python benchmarks/embed.py                                              # full-size model, 64 generated proteins
+    python benchmarks/embed.py --proteins 20000 --compile                   # on a GPU
     python benchmarks/embed.py corpus.fasta.gz --preset small --proteins 500
     python benchmarks/embed.py corpus.fasta.gz --family prott5-xl --layers 4 --proteins 24
 
@@ -10,8 +11,10 @@ so a few of them show the speed; the whole ProtT5-XL in fp32 needs 10 GB of memo
 
 All models have the same size and random weights, and embed the same proteins in the same run. Residues per second count
 real residues, not padding. "Fraction of matmul rate" compares the encoder's matmuls (2 operations per weight and
-residue) with the best rate of the same matmuls alone: it shows how much of the machine is used. That rate is measured
-in bf16, or in fp32 on CPUs without bf16 instructions.
+residue) with the best rate of matmuls alone: it shows how much of the machine is used. On a CPU, that is the rate of
+the model's own matmuls, in bf16, or in fp32 on CPUs without bf16 instructions. On a GPU, it is the rate of large
+matmuls in bf16. "Encoder only" is the network on batches that are on the GPU already, whose results stay there. Files
+are written for the first proteins only, and the rate of the disk is measured in the same folder.
 
 Shapes: B proteins, L residues of the longest, T packed residues, D hidden size.
 """
@@ -25,24 +28,29 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from common import argument_parser, describe_machine, matmul_rate, print_table, time_second_call
+from data import write_csv
 
 from prott5nv import Embedder, ModelConfig, ProtT5, limit_onednn_cache
 from prott5nv.checkpoint import save_nemo
 from prott5nv.checkpoint.huggingface import nemo_to_huggingface
+from prott5nv.embedding.batching import batches_of
 from prott5nv.embedding.job import embed_file
 from prott5nv.io.reader import read_records
 from prott5nv.model.device import choose_hardware
 from prott5nv.model.encoder import Encoder
 from prott5nv.model.t5_tokenizer import INPUTS
 from prott5nv.model.tokenizer import ResidueTokenizer
+from prott5nv.pretraining.flops import matmul_peak
 
 HUGGING_FACE_BATCH = 4000  # residues in a batch, as in the ProtTrans script
+GPU_BATCH = 65_536  # residues in a batch of a GPU
+FILE_PROTEINS = 4000  # of which files are written
 END = 1  # token behind each protein of a T5 model
 FAMILIES: dict[str, dict[str, Any]] = {
     "prott5-xl": dict(d_model=1024, d_kv=128, d_ff=16384, num_layers=24, num_heads=32, vocab_size=128),
@@ -65,6 +73,14 @@ print((peak() - before) / sum(2 * parameter.numel() for parameter in model.param
 """
 
 
+def generated_sequences(count: int) -> list[str]:
+    """Return random proteins whose lengths are distributed like those of UniRef50."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_csv(Path(folder, "train"), max(count, 1000))
+        records = chain.from_iterable(map(read_records, sorted(Path(folder, "train").iterdir())))
+        return [record.sequence for record in islice(records, count)]
+
+
 def read_sequences(path: Path, count: int, max_length: int | None) -> list[str]:
     """Sample proteins of at most `max_length` residues from the beginning of a file."""
     records = (
@@ -74,25 +90,45 @@ def read_sequences(path: Path, count: int, max_length: int | None) -> list[str]:
     return random.Random(0).sample(sequences, min(count, len(sequences)))
 
 
-def embed_in_memory(embedder: Embedder, sequences: list[str]) -> None:
-    for _ in embedder.embed(sequences):
+def embed_in_memory(embedder: Embedder, sequences: list[str], **options: Any) -> None:
+    for _ in embedder.embed(sequences, **options):
         pass
 
 
-def embed_files(embedder: Embedder, sequences: list[str], folder: str) -> None:
+def embed_files(embedder: Embedder, sequences: list[str], folder: str, dtype: str = "float32") -> None:
     fasta, output = Path(folder, "proteins.fasta"), Path(folder, "proteins.h5")
     fasta.write_text("".join(f">{number}\n{sequence}\n" for number, sequence in enumerate(sequences)))
     output.unlink(missing_ok=True)
-    embed_file(fasta, output, embedder)
+    embed_file(fasta, output, embedder, dtype=dtype)
+
+
+@torch.inference_mode()
+def encoder_rate(embedder: Embedder, sequences: list[str]) -> float:
+    """Residues per second of the network alone, on batches that are on the device already."""
+    batches = []
+    for batch in batches_of(sorted(sequences, key=len, reverse=True), len, GPU_BATCH):
+        tokens = torch.from_numpy(embedder.tokenizer.encode_batch(batch, batch)[0])
+        ends = torch.tensor([0, *map(len, batch)]).cumsum(0).int()
+        batches.append((tokens.to(embedder.hardware.device), ends))
+
+    def encode() -> None:
+        for tokens_T, cu_seqlens_B1 in batches:
+            embedder.network.encode(tokens_T, cu_seqlens_B1)
+        torch.cuda.synchronize()
+
+    return sum(map(len, sequences)) / time_second_call(encode)
 
 
 def padded_batches(
-    sequences: list[str], tokenizer: ResidueTokenizer, suffix: Sequence[int] = ()
+    sequences: list[str],
+    tokenizer: ResidueTokenizer,
+    suffix: Sequence[int] = (),
+    residues_per_batch: int = HUGGING_FACE_BATCH,
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yield token ids and attention masks, longest proteins first, padded to the longest of each batch."""
     batches: list[list[str]] = [[]]
     for sequence in sorted(sequences, key=len, reverse=True):
-        if batches[-1] and sum(map(len, batches[-1])) + len(sequence) > HUGGING_FACE_BATCH:
+        if batches[-1] and sum(map(len, batches[-1])) + len(sequence) > residues_per_batch:
             batches.append([])
         batches[-1].append(sequence)
     for batch in batches:
@@ -104,12 +140,18 @@ def padded_batches(
 
 @torch.inference_mode()
 def embed_with_hugging_face(
-    encoder: torch.nn.Module, sequences: list[str], tokenizer: ResidueTokenizer, suffix: Sequence[int] = ()
+    encoder: torch.nn.Module,
+    sequences: list[str],
+    tokenizer: ResidueTokenizer,
+    suffix: Sequence[int] = (),
+    residues_per_batch: int = HUGGING_FACE_BATCH,
 ) -> list[torch.Tensor]:
     """Return the rows of the longest protein first, with those of the tokens in `suffix`."""
     rows: list[torch.Tensor] = []
-    for ids_BL, mask_BL in padded_batches(sequences, tokenizer, suffix):
-        hidden_BLD = encoder(input_ids=ids_BL, attention_mask=mask_BL).last_hidden_state.float()
+    device = next(encoder.parameters()).device
+    for ids_BL, mask_BL in padded_batches(sequences, tokenizer, suffix, residues_per_batch):
+        inputs = {"input_ids": ids_BL.to(device), "attention_mask": mask_BL.to(device)}
+        hidden_BLD = encoder(**inputs).last_hidden_state.float().cpu()
         rows += (hidden[:length] for hidden, length in zip(hidden_BLD, mask_BL.sum(1).tolist(), strict=True))
     return rows
 
@@ -165,6 +207,40 @@ def measure(model: ProtT5, sequences: list[str]) -> dict[str, float]:
     return rates
 
 
+def measure_on_gpu(model: ProtT5, sequences: list[str], compiled: bool) -> dict[str, float]:
+    """Residues per second of every way to embed the proteins on a GPU."""
+    embedder = Embedder(model, device="cuda", compile=compiled)
+    residues = sum(map(len, sequences))
+
+    def rate(work: Callable[[], object], proteins: Sequence[str] = sequences) -> float:
+        return sum(map(len, proteins)) / time_second_call(work)
+
+    rates = {"encoder only": encoder_rate(embedder, sequences)}
+    options: dict[str, Any]
+    for name, options in (
+        ("pooling=mean", {"pooling": "mean"}),
+        ("per residue, float16", {"dtype": "float16"}),
+        ("per residue, float32", {}),
+    ):
+        rates[f"prott5nv, {name}"] = rate(partial(embed_in_memory, embedder, sequences, **options))
+    few = sequences[:FILE_PROTEINS]
+    with tempfile.TemporaryDirectory() as folder:
+        for dtype in ("float16", "float32"):
+            name = f"prott5nv, FASTA to HDF5, {dtype}"
+            rates[name] = rate(partial(embed_files, embedder, few, folder, dtype), few)
+    del embedder
+    for name, network, size in (
+        ("ProtTrans script: T5EncoderModel", t5_encoder(model.config), HUGGING_FACE_BATCH),
+        ("T5EncoderModel, large batches", t5_encoder(model.config), GPU_BATCH),
+        ("Hugging Face Blenderbot, large batches", blenderbot_encoder(model), GPU_BATCH),
+    ):
+        network.to("cuda", torch.bfloat16)
+        run = partial(embed_with_hugging_face, network, few, model.tokenizer, residues_per_batch=size)
+        rates[f"{name}, to the host"] = rate(run, few)
+    print(f"{residues:,} residues on the GPU; peers and files: the first {len(few):,} proteins\n")
+    return rates
+
+
 def measure_family(settings: dict[str, Any], sequences: list[str]) -> tuple[dict[str, float], Encoder]:
     """Residues per second of a T5 model. Prints the memory that loading takes, and the differences between batches."""
     from transformers import T5Config, T5EncoderModel
@@ -208,18 +284,25 @@ def report_difference(name: str, first: list[torch.Tensor], second: list[torch.T
 def main() -> None:
     limit_onednn_cache()
     parser = argument_parser(__doc__)
-    parser.add_argument("fasta", type=Path, help="Proteins to sample from. Those that exceed the model are left out.")
+    parser.add_argument(
+        "fasta", type=Path, nargs="?", help="Proteins to sample from, without those that exceed the model."
+    )
     parser.add_argument("--proteins", type=int, default=64, help="Number of proteins to embed.")
     parser.add_argument("--preset", default="prott5nv", choices=ModelConfig.preset_names(), help="Size of the models.")
     parser.add_argument("--family", choices=FAMILIES, help="Measure a published T5 model instead of ProtT5nv.")
     parser.add_argument("--layers", type=int, help="With --family: number of layers instead of all.")
+    parser.add_argument("--compile", action="store_true", help="On a GPU: compile the layers with torch.compile.")
     arguments = parser.parse_args()
     config = ModelConfig.preset(arguments.preset)
     limit = None if arguments.family else config.max_position_embeddings
-    sequences = read_sequences(arguments.fasta, arguments.proteins, limit)
+    if arguments.fasta is None:
+        sequences = generated_sequences(arguments.proteins)
+    else:
+        sequences = read_sequences(arguments.fasta, arguments.proteins, limit)
     residues = sum(map(len, sequences))
     name = arguments.family or arguments.preset
-    print(f"{len(sequences)} proteins, {residues:,} residues, {name}, {describe_machine()}\n")
+    device = torch.device("cuda" if torch.cuda.is_available() and not arguments.family else "cpu")
+    print(f"{len(sequences)} proteins, {residues:,} residues, {name}, {describe_machine(device)}\n")
 
     torch.manual_seed(0)
     model: Encoder
@@ -228,11 +311,12 @@ def main() -> None:
         rates, model = measure_family(settings | {"num_layers": arguments.layers or settings["num_layers"]}, sequences)
     else:
         model = ProtT5(config).eval()
-        rates = measure(model, sequences)
-    peak = matmul_rate(model.encoder)
+        on_gpu = device.type == "cuda"
+        rates = measure_on_gpu(model, sequences, arguments.compile) if on_gpu else measure(model, sequences)
+    peak = matmul_peak(device, torch.bfloat16) if device.type == "cuda" else matmul_rate(model.encoder)
 
     operations = 2 * sum(p.numel() for p in model.encoder.parameters() if p.ndim == 2)
-    print(f"Best rate of the model's matmuls: {peak / 1e9:,.0f} GFLOP/s = {peak / operations:,.0f} residues/s\n")
+    print(f"Best rate of matmuls: {peak / 1e9:,.0f} GFLOP/s = {peak / operations:,.0f} residues/s\n")
     reference = next(iter(rates))
     columns = ("method", "residues/s", "fraction of matmul rate", f"speed-up of {reference}")
     rows = (

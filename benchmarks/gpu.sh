@@ -23,19 +23,19 @@ step() {
     fi
 }
 
-step tests 150 "$python" -m pytest -m gpu -p no:cacheprovider tests
+step tests 240 "$python" -m pytest -m gpu -p no:cacheprovider tests
 step pretrain 90 "$python" benchmarks/pretrain.py --proteins 672
 step pretrain-compiled 120 "$python" benchmarks/pretrain.py --proteins 672 --compile
-step pretrain-small 60 "$python" benchmarks/pretrain.py --preset builtin --proteins 384 model.hidden_size=448 \
-    model.ffn_hidden_size=1792 model.num_attention_heads=7 model.num_layers=5
-"$python" -c 'import sys; sys.path.insert(0, "benchmarks"); import common; common.write_random_fasta(sys.argv[1], 3000)' \
-    "$folder/proteins.fasta"
-step embed 60 "$python" benchmarks/embed.py "$folder/proteins.fasta" --proteins 2000
+for option in "" --compile; do
+    step "pretrain-small$option" 60 "$python" benchmarks/pretrain.py --preset builtin --proteins 384 $option \
+        model.hidden_size=448 model.ffn_hidden_size=1792 model.num_attention_heads=14 model.num_layers=5
+    step "embed$option" 90 "$python" benchmarks/embed.py --proteins 20000 $option
+done
 
 echo
 commit=$(git describe --always --dirty 2>/dev/null || echo unknown)
 gpu=$("$python" -c 'import torch; print(torch.cuda.get_device_name(), "PyTorch", torch.__version__)')
 echo "$gpu, commit $commit, $(date -u +%F), tests: $(tail -n 1 "$folder/tests.log")"
-cat "$folder"/{pretrain,pretrain-compiled,pretrain-small,embed}.log | grep -E '^\||residues/s$|of the recipe' || true
+cat "$folder"/{pretrain,embed}*.log | grep -E '^\||residues/s$|of the recipe' || true
 cat "$folder/failures" 2>/dev/null
 exit "$failed"

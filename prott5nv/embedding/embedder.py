@@ -140,7 +140,7 @@ class Embedder:
         budget = TokenBudget(max_tokens or residue_budget(self.config, self.hardware))
         self._runner = BatchRunner(self._network, self.hardware, budget)
         if compile:
-            for module in self._network.feed_forwards():
+            for module in self._network.fusible_parts():
                 module.compile(dynamic=True)  # The number of residues differs from batch to batch.
 
     def _checked_limit(self, max_length: int | None) -> int | None:

@@ -23,7 +23,7 @@ from torch import Tensor
 from prott5nv.embedding.batching import TokenBudget, Window, batches_of
 from prott5nv.embedding.pooling import DEVICE_POOLINGS, POOLINGS
 from prott5nv.errors import ProtT5nvError
-from prott5nv.model.device import Hardware
+from prott5nv.model.device import Hardware, to_device
 from prott5nv.model.encoder import Encoder
 from prott5nv.model.finite import not_finite
 
@@ -98,7 +98,7 @@ class HostCopy:
         values = hidden_TD
         if form.pooling:
             lengths_B = torch.tensor([window.length for window in windows])
-            values = DEVICE_POOLINGS[form.pooling](hidden_TD, _to_device(lengths_B, hidden_TD.device))
+            values = DEVICE_POOLINGS[form.pooling](hidden_TD, to_device(lengths_B, hidden_TD.device))
         converted = values.to(getattr(torch, form.dtype))
         self._finite_T = _to_host(hidden_TD.isfinite().all(dim=1))
         self._fits = None if form.dtype == "float32" else _to_host(converted.isfinite().all(dim=1))
@@ -234,7 +234,7 @@ class BatchRunner:
         ends_B = accumulate(window.length for window in windows)
         cu_seqlens_B1 = torch.tensor([0, *ends_B], dtype=torch.int32)
         tokens_T = torch.from_numpy(np.concatenate([window.tokens_T for window in windows]))
-        hidden_TD = self._network.encode(_to_device(tokens_T, device), _to_device(cu_seqlens_B1, device))
+        hidden_TD = self._network.encode(to_device(tokens_T, device), cu_seqlens_B1)
         return HostCopy(hidden_TD, windows, self._hardware.precision, form)
 
 
@@ -264,11 +264,6 @@ def started_ahead(items: Iterable[Item], count: int) -> Iterator[Item]:
         if len(waiting) > count:
             yield waiting.popleft()
     yield from waiting
-
-
-def _to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copy a tensor from the host to a device. The host does not wait for what a GPU is computing."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def _to_host(tensor: Tensor) -> Tensor:

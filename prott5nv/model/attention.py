@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from prott5nv.model.device import to_device
 from prott5nv.model.dropout import dropout
 
 
@@ -21,28 +22,39 @@ class Packing:
     Parameters
     ----------
     cu_seqlens_B1 : Tensor, shape=(B + 1,), dtype=int32
-        Start of each protein, followed by the end of the last one.
+        Start of each protein, followed by the end of the last one. If it is on the host, lengths are read there, so the
+        host does not wait for a GPU.
+    device : torch.device, optional
+        Device of the packed tokens. By default it is that of `cu_seqlens_B1`.
     num_tokens : int, optional
         Number of tokens of all proteins.
     max_length : int, optional
         Upper limit of the number of tokens of a protein. If `num_tokens` and `max_length` are given, attention on a GPU
-        reads no lengths from it, so the host does not wait for the GPU.
+        reads no lengths at all.
 
     Attributes
     ----------
     cu_seqlens : Tensor, shape=(B + 1,), dtype=int32
-        The given boundaries.
+        The given boundaries, on the device.
     """
 
-    def __init__(self, cu_seqlens_B1: Tensor, *, num_tokens: int | None = None, max_length: int | None = None) -> None:
-        self.cu_seqlens = cu_seqlens_B1
+    def __init__(
+        self,
+        cu_seqlens_B1: Tensor,
+        *,
+        device: torch.device | None = None,
+        num_tokens: int | None = None,
+        max_length: int | None = None,
+    ) -> None:
+        self.cu_seqlens = cu_seqlens_B1 if device is None else to_device(cu_seqlens_B1, device)
+        self._given = cu_seqlens_B1
         self._num_tokens = num_tokens
         self._max_length = max_length
 
     @cached_property
     def lengths(self) -> list[int]:
         """Number of tokens of each protein."""
-        lengths: list[int] = self.cu_seqlens.diff().tolist()
+        lengths: list[int] = self._given.diff().tolist()
         return lengths
 
     @property

@@ -128,6 +128,24 @@ def residue_budget(config: EncoderConfig, hardware: Hardware) -> int:
     return max(config.max_residues or 1, min(_GPU_BUDGET, residues))
 
 
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Copy a tensor to a device. The host does not wait for what a GPU is computing.
+
+    Parameters
+    ----------
+    tensor : Tensor
+    device : torch.device
+
+    Returns
+    -------
+    Tensor
+        The tensor itself if it is on the device already.
+    """
+    if device.type == "cuda" and not tensor.is_cuda:
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
 @cache
 def _allow_forks() -> None:
     """Let processes that are forked from now on compute, with one thread each.

@@ -63,7 +63,8 @@ class Encoder(nn.Module, ABC):
         tokens_T : Tensor, shape=(T,), dtype=int64
             Concatenated residue tokens of B proteins.
         cu_seqlens_B1 : Tensor, shape=(B + 1,), dtype=int32
-            Start of each protein, followed by the end of the last one.
+            Start of each protein, followed by the end of the last one; on the host or on the device. If it is on the
+            host, the host does not wait for a GPU.
 
         Returns
         -------
@@ -72,8 +73,8 @@ class Encoder(nn.Module, ABC):
         """
 
     @abstractmethod
-    def feed_forwards(self) -> Iterator[nn.Module]:
-        """Iterate over the feed-forward networks of the encoder, which ``torch.compile`` can fuse."""
+    def fusible_parts(self) -> Iterator[nn.Module]:
+        """Iterate over the parts of the encoder that ``torch.compile`` can fuse for batches of any size."""
 
     def place(self, device: torch.device, dtype: torch.dtype) -> None:
         """Move the model to a device and convert its weights to a data type, in place.

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prott5nv.errors import ProtT5nvError
-from prott5nv.model.attention import Packing, packed_attention
+from prott5nv.model.attention import Packing, has_flash_attention, packed_attention
 from prott5nv.model.config import ModelConfig
 from prott5nv.model.dropout import dropout
 from prott5nv.model.encoder import Encoder
@@ -143,17 +143,21 @@ class ProtT5(Encoder):
         """
         return F.linear(hidden_SD, self.embedding.word_embeddings.weight, self.tokens_head.bias)
 
-    def feed_forwards(self) -> Iterator[nn.Module]:
-        """Iterate over the feed-forward networks of the encoder, which ``torch.compile`` can fuse."""
-        return (module for module in self.encoder.modules() if isinstance(module, FeedForward))
+    def fusible_parts(self) -> Iterator[nn.Module]:
+        """Iterate over the layers of the encoder, or over their feed-forward networks without flash attention.
+
+        Other attention depends on the lengths of the proteins, and would be compiled again for each batch.
+        """
+        part = Layer if has_flash_attention(self.embedding.word_embeddings.weight) else FeedForward
+        return (module for module in self.encoder.modules() if isinstance(module, part))
 
     def _packing(self, cu_seqlens_B1: Tensor) -> Packing:
-        packing = Packing(cu_seqlens_B1)
-        longest = self.config.max_position_embeddings
-        if packing.max_length > longest:
-            raise ProtT5nvError(
-                f"a protein of {packing.max_length} residues; this model sees at most {longest} residues at once"
-            )
+        limit = self.config.max_position_embeddings
+        # With the same limit in each batch, torch.compile does not compile the layers again.
+        packing = Packing(cu_seqlens_B1, device=self.tokens_head.bias.device, max_length=limit)
+        longest = max(packing.lengths, default=0)
+        if longest > limit:
+            raise ProtT5nvError(f"a protein of {longest} residues; this model sees at most {limit} residues at once")
         return packing
 
 

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from prott5nv.errors import ProtT5nvError
 from prott5nv.model.attention import Packing
+from prott5nv.model.device import to_device
 from prott5nv.model.dropout import dropout
 from prott5nv.model.encoder import Encoder
 from prott5nv.model.t5_attention import Attention, AttentionByLength, FlexAttention, PositionBias
@@ -211,7 +212,7 @@ class T5Encoder(Encoder):
         flex = self.flex_attention and x_SD.is_cuda
         return self.encoder(x_SD, packing, residues_T, flex=flex)
 
-    def feed_forwards(self) -> Iterator[nn.Module]:
+    def fusible_parts(self) -> Iterator[nn.Module]:
         """Iterate over the feed-forward networks of the encoder, which ``torch.compile`` can fuse."""
         return (layer.mlp for layer in cast("list[Layer]", self.encoder.layers))
 
@@ -249,10 +250,12 @@ class T5Encoder(Encoder):
         prefix, suffix = self.tokenizer.vocabulary.prefix, self.tokenizer.vocabulary.suffix
         added = len(prefix) + len(suffix)
         index_B1 = torch.arange(len(cu_seqlens_B1), device=cu_seqlens_B1.device)
-        wide_B1 = cu_seqlens_B1.long() + added * index_B1
-        packing = Packing(wide_B1.int())
+        packing = Packing((cu_seqlens_B1 + added * index_B1).int(), device=tokens_T.device)
+        wide_B1 = packing.cu_seqlens.long()
         shift_T = torch.repeat_interleave(
-            added * index_B1[:-1] + len(prefix), cu_seqlens_B1.diff().long(), output_size=len(tokens_T)
+            to_device(added * index_B1[:-1] + len(prefix), tokens_T.device),
+            wide_B1.diff() - added,
+            output_size=len(tokens_T),
         )
         residues_T = torch.arange(len(tokens_T), device=tokens_T.device) + shift_T
         tokens_S = tokens_T.new_empty(len(tokens_T) + added * (len(cu_seqlens_B1) - 1))

@@ -111,8 +111,10 @@ def _write_embeddings(
     angles_PN = torch.arange(len(positions_PD))[:, None] * frequencies_N
     pairs_PN2 = torch.stack([angles_PN.cos(), angles_PN.sin()], dim=-1)
     positions_PD.zero_()[:, columns.position] = EMBEDDING_STD * math.sqrt(2) * pairs_PN2.flatten(1)
-    # The word table is also the weight of the head, whose logits must keep their size.
-    weights["decoder.final_layernorm.weight"].fill_(config.init_method_std / EMBEDDING_STD)
+    # The word table is also the weight of the head. Attention copies embeddings into the last hidden state, so the
+    # logits of the copied tokens are sums over all columns. They must be small at any width, because the loss would
+    # otherwise start far above that of equal probabilities.
+    weights["decoder.final_layernorm.weight"].fill_(1 / config.hidden_size)
 
 
 def _write_encoder_attention(

@@ -1,5 +1,7 @@
 """Mimetic weights: where attention looks before training, and training from there."""
 
+import math
+
 import pytest
 import torch
 from helpers.fitting import Losses, fit
@@ -77,6 +79,25 @@ def test_the_decoder_looks_at_its_sentinel(weights_of_attention):
     of_sentinels = weights_of_attention[-1][:, 1::2]
     for i, position in enumerate(MASKED):
         assert of_sentinels[:, i, position].mean() > 0.8
+
+
+@pytest.mark.parametrize("width, heads", [(96, 3), (256, 8), (448, 14)])
+def test_the_loss_starts_near_that_of_equal_probabilities(width, heads):
+    config = ModelConfig.preset("builtin", num_layers=2, hidden_size=width, num_attention_heads=heads)
+    torch.manual_seed(0)
+    model = ProtT5(config).eval()
+    model.load_state_dict(mimetic(model.state_dict(), config, seed=1))
+    tokens = torch.randint(5, 25, (LENGTH,))
+    residues = tokens[list(MASKED)].clone()
+    sentinels = torch.arange(len(MASKED)) + FIRST_SENTINEL
+    tokens[list(MASKED)] = sentinels
+    targets = torch.stack([sentinels, residues], dim=1).flatten()
+    inputs = torch.cat([torch.tensor([BOS]), targets[:-1]])
+    ends = [torch.tensor([0, len(ids)], dtype=torch.int32) for ids in (tokens, targets)]
+    with torch.no_grad():
+        decoded_SD = model.decode(inputs, ends[1], model.encode(tokens, ends[0]), ends[0])
+        loss = torch.nn.functional.cross_entropy(model.logits(decoded_SD), targets)
+    assert abs(loss - math.log(config.padded_vocab_size)) < 1
 
 
 def test_the_input_is_not_changed_and_the_seed_determines_the_weights():
