@@ -35,6 +35,11 @@ DTYPES = ("float32", "float16")
 _PROTEINS_PER_ROW_GROUP = 1000
 
 
+def is_hdf5(output: Path) -> bool:
+    """Return whether the suffix of a file means HDF5."""
+    return output.suffix not in (".npz", ".parquet")
+
+
 def check_suffix(output: Path, pooling: str | None, *, shard: bool = False) -> None:
     """Check, before anything is computed, that the format of the output can hold the result.
 
@@ -54,12 +59,12 @@ def check_suffix(output: Path, pooling: str | None, *, shard: bool = False) -> N
         pooling, or if the package that writes it is missing.
     """
     check_format(output, SUFFIXES)
-    if output.suffix in (".npz", ".parquet") and pooling not in POOLINGS:
+    if not is_hdf5(output) and pooling not in POOLINGS:
         raise ProtT5nvError(
             f"{output}: {output.suffix} is for pooled vectors; choose pooling {' or '.join(POOLINGS)}, or a name "
             "that ends in .h5"
         )
-    if output.suffix in (".npz", ".parquet") and shard:
+    if not is_hdf5(output) and shard:
         raise ProtT5nvError(
             f"{output}: shards are joined from HDF5 files; choose a name that ends in .h5. The merged file can be "
             f"{output.suffix}"

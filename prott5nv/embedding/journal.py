@@ -2,49 +2,47 @@
 
 The folder ``OUT.h5.partial/`` holds ``rows.bin`` and ``journal.jsonl``. A commit flushes the rows to the disk and then
 appends one line to the journal. Each line has a checksum of itself and one of the rows of its commit. A resumed run
-checks both and truncates the files after the last commit that is sound. Plain bytes were chosen over HDF5, because they
-stay readable if a kill truncates them at any point.
+checks both and truncates the files after the last commit that is sound.
+
+At the end, the file of rows becomes an HDF5 output without another copy of the rows:
+:func:`prott5nv.io.hdf5_in_place.add_structure` adds the structure, and the file is renamed. HDF5 does not write to the
+rows, so that a kill in this moment loses nothing. Other formats are for pooled vectors, and are written from the rows.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
-import os
 import shutil
 import sys
 import warnings
-import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from time import monotonic
-from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from prott5nv.embedding.formats import skipped_listing, write_output
-from prott5nv.embedding.partial import open_locked, partial_folder
-from prott5nv.embedding.store import StoredProtein
+from prott5nv.embedding.commits import CommitFile, InputDigest, Skipped, damaged_during_the_run
+from prott5nv.embedding.formats import is_hdf5, skipped_listing, write_output
+from prott5nv.embedding.partial import partial_folder
+from prott5nv.embedding.rows import RowsFile
+from prott5nv.embedding.store import StoredProtein, protein_attributes
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.atomic import publish
+from prott5nv.io.hdf5_in_place import FIRST_VALUE, Described, add_structure
+from prott5nv.io.hdf5_writing import LayoutError
 from prott5nv.io.record import Record
 from prott5nv.io.table import tsv_line
 from prott5nv.io.text import counted
 
-# A kill loses at most this much work, in addition to the batches being computed.
+logger = logging.getLogger(__name__)
+
+# A kill loses at most this much work, in addition to the batches being computed and what the disk has not yet taken.
 _SECONDS_BETWEEN_COMMITS = 0.25
-
-_BLOCK = 1 << 20
-
-
-class Skipped(NamedTuple):
-    """A protein that was skipped, and the reason."""
-
-    line: int
-    id: str
-    reason: str
 
 
 class Journal:
@@ -69,6 +67,8 @@ class Journal:
     records, proteins, residues, skipped : int
         Numbers of records read, of proteins and residues embedded, and of records skipped. They include the interrupted
         run. :meth:`finish` lists the skipped records in ``OUT.h5.skipped.tsv``.
+    seconds : float
+        Time that the methods took, most of which they wait for the disk.
 
     Raises
     ------
@@ -88,25 +88,31 @@ class Journal:
         self.settings = settings
         self.dtype = np.dtype(settings["dtype"])
         self.folder = partial_folder(output)
+        self.seconds = 0.0
         self._hidden_size = hidden_size
         self._digest = InputDigest()
         self._uncommitted: list[tuple] = []
         self._uncommitted_skips: list[Skipped] = []
-        self.records = self.proteins = self.residues = self.skipped = 0
-        self._journal = open_locked(self.folder / "journal.jsonl")
+        self._journal = CommitFile(self.folder, hidden_size, self.dtype)
         try:
             self._check_output()
-            self._last = self._read()
-            self._rows = open(self.folder / "rows.bin", "ab")  # noqa: SIM115 (closed by `close`)
+            part = self._journal.resume(settings)
+            self._rows = RowsFile(self.folder / "rows.bin", part.last["bytes"], self._journal.append)
         except BaseException:
-            if not os.fstat(self._journal.fileno()).st_size:  # This run created the folder.
+            if self._journal.is_empty():  # This run created the folder.
                 shutil.rmtree(self.folder, ignore_errors=True)
             self._journal.close()  # This also releases the lock.
             raise
-        self._bytes: int = self._last["bytes"]
-        self._rows.truncate(self._bytes)
-        self._crc32 = 0  # of the rows that are not committed
+        self._resumed = part.last
+        self.records, self.residues = part.last["records"], part.last["residues"]
+        self.proteins, self.skipped = part.proteins, part.skipped
         self._committed_at = monotonic()
+        if part.damaged:
+            warnings.warn(
+                f"{part.damaged} of the unfinished run is damaged: the run continues after the first "
+                f"{counted(self.records, 'record')}",
+                stacklevel=2,
+            )
 
     @property
     def digest(self) -> str:
@@ -130,7 +136,7 @@ class Journal:
         for record in islice(records, self.records):
             self._digest.add(record)
             count += 1
-        if count < self.records or self.digest != self._last["digest"]:
+        if count < self.records or self.digest != self._resumed["digest"]:
             raise ProtT5nvError(
                 f"{self.folder} holds an unfinished run over another input: finish it with its own input, or delete "
                 "that folder to start again"
@@ -145,6 +151,7 @@ class Journal:
         key : str
             Name under which the embedding is stored.
         rows : ndarray, shape=(L, D) or (D,)
+            It must not change afterwards, because it is written later.
         residues : int
             Number of residues that were embedded, counted from the first.
 
@@ -154,9 +161,8 @@ class Journal:
             If the disk is full.
         """
         values = np.ascontiguousarray(rows, dtype=self.dtype)
-        self._rows.write(values.data)
-        self._bytes += values.nbytes
-        self._crc32 = zlib.crc32(values.data, self._crc32)
+        with self._timed():
+            self._rows.add(values)
         length = len(record.sequence)
         self._uncommitted.append((key, record.id, length if residues < length else None, *rows.shape[:-1]))
         self.proteins += 1
@@ -171,22 +177,9 @@ class Journal:
 
     def commit(self) -> None:
         """Write everything added so far to the disk, so that it survives a kill and a power failure."""
-        self._rows.flush()
-        os.fsync(self._rows.fileno())
-        self._append(
-            {
-                "records": self.records,
-                "residues": self.residues,
-                "bytes": self._bytes,
-                "rows_crc32": self._crc32,
-                "digest": self.digest,
-                "proteins": self._uncommitted,
-                "skipped": self._uncommitted_skips,
-            }
-        )
-        self._uncommitted, self._uncommitted_skips = [], []
-        self._crc32 = 0
-        self._committed_at = monotonic()
+        with self._timed():
+            self._start_commit()
+            self._rows.wait()
 
     def finish(self, fingerprint: str | None = None, **attributes: str) -> None:
         """Write the output file and remove the partial folder.
@@ -207,22 +200,22 @@ class Journal:
             If the disk is full.
         """
         self.commit()
-        self._rows.close()
-        assembled = self.folder / f"assembled{self.output.suffix}"
-        fingerprint = fingerprint or fingerprint_of(self.settings, self.digest)
-        write_output(assembled, self._stored(), {**self.settings, "fingerprint": fingerprint, **attributes})
-        self._list_skipped()
-        self._check_output()
-        publish(assembled, self.output)
-        if sys.platform == "win32":  # It cannot remove an open file.
-            self._journal.close()
-        shutil.rmtree(self.folder)
-        self._journal.close()  # This releases the lock.
+        with self._timed():
+            self._rows.finish()
+            fingerprint = fingerprint or fingerprint_of(self.settings, self.digest)
+            finished = self._complete({**self.settings, "fingerprint": fingerprint, **attributes})
+            self._list_skipped()
+            self._check_output()
+            publish(finished, self.output)
+            if sys.platform == "win32":  # It cannot remove an open file.
+                self.close()
+            shutil.rmtree(self.folder)
+            self.close()  # This releases the lock.
 
     def close(self) -> None:
         """Close the files without finishing. Everything that was committed stays in the partial folder."""
         try:
-            self._rows.close()  # On a full disk, flushing the rest raises an error here.
+            self._rows.close()
         finally:
             self._journal.close()
 
@@ -238,120 +231,59 @@ class Journal:
         self.records += 1
         self._digest.add(record)
         if monotonic() - self._committed_at > _SECONDS_BETWEEN_COMMITS:
-            self.commit()
+            with self._timed():
+                self._start_commit()
 
-    def _append(self, entry: dict[str, Any]) -> None:
-        self._journal.write(json.dumps({**entry, "crc32": _crc32_of(entry)}).encode() + b"\n")
-        self._journal.flush()
-        os.fsync(self._journal.fileno())
+    def _start_commit(self) -> None:
+        """Begin to commit everything added so far. This goes on in the background."""
+        self._rows.commit(
+            {
+                "records": self.records,
+                "residues": self.residues,
+                "digest": self.digest,
+                "proteins": self._uncommitted,
+                "skipped": self._uncommitted_skips,
+            }
+        )
+        self._uncommitted, self._uncommitted_skips = [], []
+        self._committed_at = monotonic()
 
-    def _read(self) -> dict[str, Any]:
-        """Return the last sound commit and remove everything after it. A new journal gets its first line."""
-        last = _NOTHING_COMMITTED
-        self._journal.seek(0)
-        line = self._journal.readline()
-        if not line.endswith(b"\n"):  # The journal is new, or the run was killed while it wrote the first line.
-            self._journal.truncate(0)
-            self._append({"settings": self.settings, "hidden_size": self._hidden_size})
-            return last
-        header = _parse(line)
-        if header is None or not isinstance(header.get("settings"), dict):
-            raise ProtT5nvError(
-                f"{self.folder / 'journal.jsonl'}: line 1 is damaged, so the unfinished run cannot continue: delete "
-                f"{self.folder} to start again"
-            )
-        self._check_settings(header)
-        sound, damaged = len(line), None
-        (self.folder / "rows.bin").touch()
-        with open(self.folder / "rows.bin", "rb") as rows:
-            for line in self._journal:
-                if not line.endswith(b"\n"):  # The run was killed while it wrote this line.
-                    break
-                entry = _parse(line)
-                if entry is None or not self._is_commit_after(last, entry):
-                    damaged = "journal.jsonl"
-                elif _crc32_of_next(rows, entry["bytes"] - last["bytes"]) != entry["rows_crc32"]:
-                    damaged = "rows.bin"
-                if damaged:
-                    break
-                assert entry is not None
-                last = entry
-                sound += len(line)
-                self.proteins += len(entry["proteins"])
-                self.skipped += len(entry["skipped"])
-        self._journal.truncate(sound)
-        self._journal.seek(sound)
-        self.records, self.residues = last["records"], last["residues"]
-        if damaged:
-            warnings.warn(
-                f"{self.folder / damaged} of the unfinished run is damaged: the run continues after the first "
-                f"{counted(self.records, 'record')}",
-                stacklevel=3,
-            )
-        return last
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        began = monotonic()
+        yield
+        self.seconds += monotonic() - began
 
-    def _is_commit_after(self, last: dict[str, Any], entry: dict[str, Any]) -> bool:
-        """Return whether a line of the journal is a valid commit that follows the commit `last`."""
-        try:
-            shapes = [(*length, self._hidden_size) for _, _, _, *length in entry["proteins"]]
-            size = sum(map(math.prod, shapes)) * self.dtype.itemsize
-            records = len(shapes) + len([Skipped(*skipped) for skipped in entry["skipped"]])
-            return (
-                entry["bytes"] == last["bytes"] + size
-                and entry["records"] == last["records"] + records
-                and entry["residues"] >= last["residues"]
-                and isinstance(entry["digest"], str)
-                and isinstance(entry["rows_crc32"], int)
-            )
-        except (KeyError, TypeError, ValueError):
-            return False
+    def _complete(self, attributes: dict[str, str]) -> Path:
+        """Write the output into the partial folder and return its path."""
+        if is_hdf5(self.output):
+            try:
+                add_structure(self._rows.path, self.dtype, self._rows.size, self._datasets(), attributes)
+                return self._rows.path
+            except LayoutError as error:  # Another version of the HDF5 library may place datasets elsewhere.
+                logger.info("the rows are copied, because %s", error)
+        assembled = self.folder / f"assembled{self.output.suffix}"
+        write_output(assembled, self._stored(), attributes)
+        return assembled
 
-    def _check_settings(self, header: dict[str, Any]) -> None:
-        for name, value in self.settings.items():
-            if (before := header["settings"].get(name)) != value:
-                raise ProtT5nvError(
-                    f"{self.folder} holds an unfinished run with {name}={before}, not {value}: finish it with the "
-                    "same options and model, or delete that folder to start again"
-                )
+    def _entries(self) -> Iterator[tuple[str, str, int | None, tuple[int, ...]]]:
+        """Yield the key, the original id, the length of a truncated protein, and the shape of the rows."""
+        for commit in self._journal.commits(self.records):
+            for key, original_id, truncated_from, *length in commit["proteins"]:
+                yield key, original_id, truncated_from, (*length, self._hidden_size)
 
-    def _commits(self) -> Iterator[dict[str, Any]]:
-        self._journal.seek(0)
-        next(self._journal)  # The first line holds the settings.
-        last = _NOTHING_COMMITTED
-        for line in self._journal:
-            entry = _parse(line)
-            if entry is None or not self._is_commit_after(last, entry):
-                raise self._damaged_during_the_run("journal.jsonl")
-            yield entry
-            last = entry
-        if last["records"] != self.records:
-            raise self._damaged_during_the_run("journal.jsonl")
+    def _datasets(self) -> Iterator[Described]:
+        for key, original_id, truncated_from, shape in self._entries():
+            yield Described(key, shape, protein_attributes(original_id, truncated_from))
 
     def _stored(self) -> Iterator[StoredProtein]:
-        try:
-            rows = open(self.folder / "rows.bin", "rb")  # noqa: SIM115 (closed by the next block)
-        except FileNotFoundError:
-            raise self._damaged_during_the_run("rows.bin") from None
-        with rows:
-            for commit in self._commits():
-                crc32 = 0
-                for key, original_id, truncated_from, *length in commit["proteins"]:
-                    shape = (*length, self._hidden_size)
-                    size = math.prod(shape) * self.dtype.itemsize
-                    content = rows.read(size)
-                    if len(content) < size:
-                        raise self._damaged_during_the_run("rows.bin")
-                    crc32 = zlib.crc32(content, crc32)
-                    values = np.frombuffer(content, dtype=self.dtype)
-                    yield StoredProtein(key, original_id, truncated_from, values.reshape(shape))
-                if crc32 != commit["rows_crc32"]:
-                    raise self._damaged_during_the_run("rows.bin")
-
-    def _damaged_during_the_run(self, name: str) -> ProtT5nvError:
-        return ProtT5nvError(
-            f"{self.folder / name} was damaged while the run went on: give the same command again, which keeps what is "
-            "sound"
-        )
+        with open(self._rows.path, "rb") as file:
+            file.seek(FIRST_VALUE)
+            for key, original_id, truncated_from, shape in self._entries():
+                rows = np.fromfile(file, self.dtype, math.prod(shape))
+                if len(rows) < math.prod(shape):
+                    raise damaged_during_the_run(self._rows.path)
+                yield StoredProtein(key, original_id, truncated_from, rows.reshape(shape))
 
     def _list_skipped(self) -> None:
         listing = skipped_listing(self.output)
@@ -361,55 +293,11 @@ class Journal:
         unfinished = self.folder / listing.name
         with open(unfinished, "w", newline="", encoding="utf-8") as file:
             file.write(tsv_line(Skipped._fields))
-            for commit in self._commits():
+            for commit in self._journal.commits(self.records):
                 file.writelines(map(tsv_line, commit["skipped"]))
         publish(unfinished, listing)
-
-
-class InputDigest:
-    """A running checksum of the ids and sequences of records, in order."""
-
-    def __init__(self) -> None:
-        self._sha256 = hashlib.sha256()
-
-    def add(self, record: Record) -> None:
-        """Add the next record."""
-        self._sha256.update(f"{record.id}\0{record.sequence}\n".encode())
-
-    def hex(self) -> str:
-        """Return the checksum of the records added so far."""
-        return self._sha256.hexdigest()
 
 
 def fingerprint_of(settings: dict[str, str], digest: str) -> str:
     """Return one checksum of everything that an output depends on: its settings and the digest of its input."""
     return hashlib.sha256(json.dumps([sorted(settings.items()), digest]).encode()).hexdigest()
-
-
-_NOTHING_COMMITTED: dict[str, Any] = {"records": 0, "residues": 0, "bytes": 0, "digest": InputDigest().hex()}
-
-
-def _parse(line: bytes) -> dict[str, Any] | None:
-    """Return a line of the journal without its checksum; None if the line is damaged."""
-    try:
-        entry = json.loads(line)
-        checksum = entry.pop("crc32")
-    except (ValueError, RecursionError, AttributeError, TypeError, KeyError):
-        return None
-    return entry if checksum == _crc32_of(entry) else None
-
-
-def _crc32_of(entry: dict[str, Any]) -> int:
-    return zlib.crc32(json.dumps(entry).encode())
-
-
-def _crc32_of_next(file: BinaryIO, size: int) -> int | None:
-    """Return the checksum of the next `size` bytes of a file; None if the file is shorter."""
-    crc32 = 0
-    while size:
-        block = file.read(min(size, _BLOCK))
-        if not block:
-            return None
-        crc32 = zlib.crc32(block, crc32)
-        size -= len(block)
-    return crc32

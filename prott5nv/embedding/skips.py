@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
 
+from prott5nv.embedding.commits import Skipped
 from prott5nv.embedding.formats import skipped_listing
-from prott5nv.embedding.journal import Skipped
 from prott5nv.embedding.survey import residue_fault
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.atomic import whole_file

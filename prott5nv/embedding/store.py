@@ -12,17 +12,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import h5py
 import numpy as np
 
 from prott5nv.embedding.pooled_files import EmbeddingFile, NpzFile, ParquetFile
+from prott5nv.embedding.shard_folder import ShardFolder, is_shard_folder
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.hdf5 import Dataset, HDF5File
 from prott5nv.io.hdf5_writing import new_hdf5_file
 from prott5nv.io.parquet import is_parquet
 from prott5nv.io.source import require_file
 
-_METADATA_BYTES = 1 << 20
 _PROTEINS_PER_REQUEST = 200
 
 
@@ -67,27 +66,20 @@ def write_embeddings(
         If the disk is full. The file at `path` is then incomplete.
     """
     with new_hdf5_file(path) as (file, check):
-        _limit_metadata_cache(file)
         file.attrs.update(attributes)
         for protein in proteins:
             dataset = file.create_dataset(protein.key, data=protein.rows)
-            dataset.attrs["original_id"] = protein.original_id
-            if protein.truncated_from is not None:
-                dataset.attrs["truncated_from"] = protein.truncated_from
+            dataset.attrs.update(protein_attributes(protein.original_id, protein.truncated_from))
             check()
 
 
-def _limit_metadata_cache(file: h5py.File) -> None:
-    """Give HDF5's cache of names and headers a fixed size; by default it grows with the number of datasets."""
-    cache = file.id.get_mdc_config()
-    cache.set_initial_size = True
-    cache.initial_size = cache.min_size = cache.max_size = _METADATA_BYTES
-    cache.incr_mode = cache.flash_incr_mode = cache.decr_mode = 0
-    file.id.set_mdc_config(cache)
+def protein_attributes(original_id: str, truncated_from: int | None) -> dict[str, str | int]:
+    """Return the attributes of a protein's dataset, as in :class:`StoredProtein`."""
+    return {"original_id": original_id} | ({} if truncated_from is None else {"truncated_from": truncated_from})
 
 
 class EmbeddingStore(Mapping[str, np.ndarray]):
-    """Embeddings in an HDF5, ``.npz`` or ``.parquet`` file, by accession. Each access reads one protein from the disk.
+    """Embeddings in a file or folder, by accession. Each access reads one protein from the disk.
 
     A store can be pickled, for example for the worker processes of a ``DataLoader``. The copy opens the file again.
 
@@ -96,7 +88,8 @@ class EmbeddingStore(Mapping[str, np.ndarray]):
     Parameters
     ----------
     path : str or PathLike
-        A file that ``prott5nv embed`` wrote, or any HDF5 or uncompressed ``.npz`` file with one array per protein.
+        A file that ``prott5nv embed`` wrote, a folder that ``prott5nv embed --ray`` wrote, or any HDF5 or uncompressed
+        ``.npz`` file with one array per protein.
 
     Attributes
     ----------
@@ -198,7 +191,9 @@ class EmbeddingStore(Mapping[str, np.ndarray]):
 
 
 def _open(path: Path) -> EmbeddingFile:
-    """Open a file in the format that its first bytes tell."""
+    """Open a folder of shards, or a file in the format that its first bytes tell."""
+    if is_shard_folder(path):
+        return ShardFolder(path)
     require_file(path)
     if is_parquet(path):
         return ParquetFile(path)

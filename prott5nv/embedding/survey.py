@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from prott5nv.embedding.batching import LongProteins
-from prott5nv.embedding.journal import InputDigest
+from prott5nv.embedding.commits import InputDigest
 from prott5nv.embedding.keys import KEYS, KeyRegister, Owner
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning, with_missing_counted

@@ -15,9 +15,11 @@ import pytest
 from prott5nv import EmbeddingStore, ProtT5nvError
 from prott5nv.embedding import journal as journal_module
 from prott5nv.embedding import partial
+from prott5nv.embedding.commits import InputDigest
 from prott5nv.embedding.formats import skipped_listing
-from prott5nv.embedding.journal import InputDigest, Journal, fingerprint_of
+from prott5nv.embedding.journal import Journal, fingerprint_of
 from prott5nv.embedding.partial import partial_folder
+from prott5nv.io.hdf5_in_place import FIRST_VALUE
 from prott5nv.io.record import Record
 
 SETTINGS = {"dtype": "float32", "precision": "fp32", "pooling": "none"}
@@ -96,7 +98,7 @@ def test_an_incomplete_last_line_is_removed(tmp_path, cut):
     resumed = open_journal(tmp_path)
     assert resumed.records == 3
     assert path.read_bytes() == complete
-    assert (resumed.folder / "rows.bin").stat().st_size == 4 * 4 * (2 + 3 + 4)
+    assert (resumed.folder / "rows.bin").stat().st_size == FIRST_COMMIT
     remaining = iter(RECORDS)
     resumed.resume(remaining)
     add(resumed, remaining)
@@ -190,6 +192,9 @@ def test_after_a_full_disk_close_releases_the_lock_and_the_commits_stay(tmp_path
         def __init__(self, file):
             self._file = file
 
+        def write(self, content):
+            self._file.write(content)
+
         def flush(self):
             raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -197,7 +202,7 @@ def test_after_a_full_disk_close_releases_the_lock_and_the_commits_stay(tmp_path
             self._file.close()
             self.flush()
 
-    monkeypatch.setattr(journal, "_rows", FullDisk(journal._rows))
+    monkeypatch.setattr(journal._rows, "_file", FullDisk(journal._rows._file))
     with pytest.raises(OSError, match="No space left"):
         journal.commit()
     with pytest.raises(OSError, match="No space left"):
@@ -234,7 +239,7 @@ def line_replaced(path: Path, number: int, content: bytes) -> None:
     path.write_bytes(b"".join(lines))
 
 
-FIRST_COMMIT = 4 * 4 * (2 + 3 + 4)  # bytes of rows
+FIRST_COMMIT = FIRST_VALUE + 4 * 4 * (2 + 3 + 4)  # where its rows end in the file of rows
 
 DAMAGES = {
     "no rows": (lambda journal, rows: rows.unlink(), 0),
