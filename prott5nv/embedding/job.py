@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
+from time import monotonic
 
 import numpy as np
 
@@ -30,6 +31,9 @@ from prott5nv.io.record import Record, location
 # Faulty records wait in memory until the batch before them is embedded.
 _MOST_FAULTY_WAITING = 1000
 
+# A shorter wait for the disk is not worth a hint.
+_SECONDS_WORTH_SAVING = 10.0
+
 LAYER = "encoder.final_layernorm"
 
 
@@ -49,6 +53,8 @@ class Summary:
         Number of records that were skipped.
     complete_already : bool
         True if the output already existed with the same input and settings, so that nothing was computed.
+    seconds, seconds_writing : float
+        Duration of the run, and how much of it was spent on waiting for rows to be written. Several workers add up.
     """
 
     proteins: int
@@ -56,6 +62,13 @@ class Summary:
     resumed: int = 0
     skipped: int = 0
     complete_already: bool = False
+    seconds: float = field(default=0.0, repr=False, compare=False)
+    seconds_writing: float = field(default=0.0, repr=False, compare=False)
+
+    @property
+    def limited_by_writing(self) -> bool:
+        """Whether the run spent more than half of its time, and not just a few seconds, on waiting for the disk."""
+        return self.seconds_writing > max(_SECONDS_WORTH_SAVING, self.seconds / 2)
 
 
 def embed_file(
@@ -201,6 +214,7 @@ class _Job:
 
     def run(self) -> Summary:
         """Embed all records that an interrupted run has not finished, and write the output."""
+        began = monotonic()
         journal = Journal(self.output, self.settings, self.embedder.config.hidden_size, overwrite=self.overwrite)
         try:
             resumed = journal.records
@@ -226,7 +240,14 @@ class _Job:
             journal.finish(self.fingerprint, model_name=self.embedder.name, **self.attributes, skipped=skipped)
         finally:
             journal.close()
-        return Summary(journal.proteins, journal.residues, resumed, journal.skipped)
+        return Summary(
+            journal.proteins,
+            journal.residues,
+            resumed,
+            journal.skipped,
+            seconds=monotonic() - began,
+            seconds_writing=journal.seconds,
+        )
 
     def check_complete(self) -> int:
         """Return how many proteins the existing output lacks.

@@ -144,6 +144,8 @@ def run_with_workers(request: Request, workers: int, listener: Listener) -> Summ
         sum(summary.residues for summary in summaries),
         resumed=sum(summary.resumed for summary in summaries),
         skipped=merged.skipped,
+        seconds=sum(summary.seconds for summary in summaries),
+        seconds_writing=sum(summary.seconds_writing for summary in summaries),
     )
 
 

@@ -14,7 +14,10 @@ import torch
 
 from prott5nv import Embedder, EmbeddingStore, ModelConfig, ProtT5, ProtT5nvError
 from prott5nv.assets import BUILTIN_MODEL
-from prott5nv.embedding.job import embed_file
+from prott5nv.embedding import job as job_module
+from prott5nv.embedding import journal as journal_module
+from prott5nv.embedding.job import Summary, embed_file
+from prott5nv.embedding.rows import RowsFile
 from prott5nv.io.cleaning import Cleaning
 from prott5nv.io.reader import read_records
 from prott5nv.io.record import accession
@@ -256,3 +259,23 @@ def test_a_pipe_is_surveyed_when_it_has_been_read(embedder, tmp_path, monkeypatc
         assert EmbeddingStore(tmp_path / name).truncated_from("long") == limit + 7
     counts = [(each.proteins, each.residues, each.skipped, str(each.long)) for each in surveys]
     assert counts == [(2, limit + 3, 1, f"long ({limit + 7})")] * 3
+
+
+def test_the_time_of_writing_is_measured(embedder, tmp_path, fasta, monkeypatch):
+    now = 0.0
+
+    def advance(seconds):
+        nonlocal now
+        now += seconds
+
+    wait, embed = RowsFile.wait, Embedder.embed
+    monkeypatch.setattr(journal_module, "monotonic", lambda: now)
+    monkeypatch.setattr(job_module, "monotonic", lambda: now)
+    monkeypatch.setattr(RowsFile, "wait", lambda self: (advance(30.0), wait(self)))
+    monkeypatch.setattr(Embedder, "embed", lambda *given, **options: (advance(20.0), embed(*given, **options))[1])
+    summary = embed_file(fasta, tmp_path / "out.h5", embedder)
+    waits = round(summary.seconds_writing / 30)
+    assert waits >= 1 and summary.seconds == 30 * waits + 20
+    assert summary.limited_by_writing
+    assert not Summary(1, 5, seconds=100.0, seconds_writing=49.0).limited_by_writing
+    assert not Summary(1, 5, seconds=9.0, seconds_writing=8.0).limited_by_writing
