@@ -163,7 +163,7 @@ class RowsFile:
         self._record(commit)
         start, self._commit_start = self._commit_start, commit["bytes"]
         self._unchecked.append(_Part(start, self._commit_start - start, commit["rows_crc32"]))
-        while self._commit_start - self._unchecked[0].position > _BETWEEN_WRITING_AND_CHECK:
+        while self._unchecked and self._commit_start - self._unchecked[0].position > _BETWEEN_WRITING_AND_CHECK:
             self._checking.submit(self._check, self._unchecked.popleft())
 
     def _check(self, part: _Part) -> None:

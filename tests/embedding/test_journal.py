@@ -11,15 +11,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.waiting import wait_until
 
 from prott5nv import EmbeddingStore, ProtT5nvError
 from prott5nv.embedding import journal as journal_module
 from prott5nv.embedding import partial
+from prott5nv.embedding import rows as rows_module
 from prott5nv.embedding.commits import InputDigest
 from prott5nv.embedding.formats import skipped_listing
 from prott5nv.embedding.journal import Journal, fingerprint_of
 from prott5nv.embedding.partial import partial_folder
 from prott5nv.io.hdf5_in_place import FIRST_VALUE
+from prott5nv.io.hdf5_writing import LayoutError
 from prott5nv.io.record import Record
 
 SETTINGS = {"dtype": "float32", "precision": "fp32", "pooling": "none"}
@@ -407,3 +410,100 @@ def test_the_folder_of_a_run_that_goes_on_is_not_discarded(tmp_path):
     journal.close()
     partial.discard(journal.folder)
     assert not journal.folder.exists()
+
+
+def test_rows_are_not_written_again_at_the_end(tmp_path):
+    unfinished(tmp_path)
+    resumed = open_journal(tmp_path)
+    rows = (resumed.folder / "rows.bin").stat()
+    remaining = iter(RECORDS)
+    resumed.resume(remaining)
+    add(resumed, remaining)
+    resumed.finish()
+    assert os.path.samestat((tmp_path / "out.h5").stat(), rows)
+    check_output(tmp_path)
+
+
+def test_rows_are_copied_if_the_library_would_place_them_elsewhere(tmp_path, monkeypatch):
+    def add_structure(*_):
+        raise LayoutError
+
+    monkeypatch.setattr(journal_module, "add_structure", add_structure)
+    journal = open_journal(tmp_path)
+    add(journal, RECORDS)
+    rows = (journal.folder / "rows.bin").stat()
+    journal.finish()
+    assert not os.path.samestat((tmp_path / "out.h5").stat(), rows)
+    check_output(tmp_path)
+
+
+@pytest.mark.parametrize("step", ["add_structure", "publish"])
+@pytest.mark.parametrize("afterwards", [False, True])
+def test_a_run_killed_at_its_end_loses_nothing(tmp_path, monkeypatch, step, afterwards):
+    function = getattr(journal_module, step)
+
+    def killed(*given):
+        if afterwards:
+            function(*given)
+        raise KeyboardInterrupt
+
+    journal = open_journal(tmp_path)
+    add(journal, RECORDS)
+    monkeypatch.setattr(journal_module, step, killed)
+    with pytest.raises(KeyboardInterrupt):
+        journal.finish()
+    journal.close()
+    monkeypatch.undo()
+    if step == "publish" and afterwards:
+        return  # The output is complete.
+    resumed = open_journal(tmp_path)
+    assert resumed.records == 8
+    resumed.resume(iter(RECORDS))
+    resumed.finish()
+    check_output(tmp_path)
+
+
+def test_damage_is_found_soon_after_a_commit(tmp_path, monkeypatch):
+    monkeypatch.setattr(rows_module, "_BETWEEN_WRITING_AND_CHECK", 0)
+    monkeypatch.setattr(rows_module, "crc32_of_rows", lambda *_: 0)
+    journal = open_journal(tmp_path)
+    add(journal, RECORDS[:3])
+    journal.commit()
+    wait_until(journal._rows._damaged.is_set)
+    with pytest.raises(ProtT5nvError, match=r"rows\.bin was damaged while the run went on"):
+        journal.commit()
+    journal.close()
+
+
+def test_a_full_disk_reaches_the_caller_while_rows_are_added(tmp_path, monkeypatch):
+    monkeypatch.setattr(rows_module, "_BLOCK", 1)
+    journal = open_journal(tmp_path)
+    add(journal, RECORDS[:2])
+    journal.commit()
+
+    def write(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(journal._rows._writing, "_work", write)
+    with pytest.raises(OSError, match="No space left"):
+        add(journal, RECORDS[2:])
+    journal.close()
+    resumed = open_journal(tmp_path)
+    assert resumed.records == 2
+    resumed.close()
+
+
+@pytest.mark.parametrize("proteins", [[["P", "P", None, 1.0]], [["P", "P", None, -1]], [[5, "P", None, 1]], [["P"]]])
+def test_a_commit_with_values_of_other_types_is_damaged(tmp_path, proteins):
+    path, _ = unfinished(tmp_path)
+    entry = json.loads(path.read_bytes().splitlines()[2])
+    entry["proteins"] = proteins
+    rows = [number for protein in proteins for number in protein[3:]]
+    entry |= {"bytes": FIRST_COMMIT - FIRST_VALUE + 16 * sum(rows), "records": 4}
+    del entry["crc32"]
+    entry["crc32"] = zlib.crc32(json.dumps(entry).encode())
+    line_replaced(path, 2, json.dumps(entry).encode() + b"\n")
+    with pytest.warns(UserWarning, match=r"journal\.jsonl of the unfinished run is damaged"):
+        resumed = open_journal(tmp_path)
+    assert resumed.records == 3
+    resumed.close()
