@@ -26,6 +26,7 @@ from common import argument_parser, save_random_model, write_random_fasta
 
 from prott5nv import Embedder, ModelConfig
 from prott5nv.embedding.job import embed_file
+from prott5nv.io.hdf5_in_place import FIRST_VALUE
 
 
 def contents(path: Path) -> list[Any]:
@@ -44,10 +45,10 @@ def stage(output: Path) -> str:
     partial = output.with_name(output.name + ".partial")
     if output.exists():
         return "after the output was complete"
-    if (partial / "assembled.h5").exists():
-        return "while assembling the output"
-    if (partial / "rows.bin").exists() and (partial / "rows.bin").stat().st_size:
-        return "while embedding"
+    rows = partial / "rows.bin"
+    if rows.exists() and rows.stat().st_size > FIRST_VALUE:
+        with open(rows, "rb") as file:
+            return "while adding the structure" if file.read(1) != b"\0" else "while embedding"
     return "before the first row was stored"
 
 
