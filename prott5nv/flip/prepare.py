@@ -21,11 +21,12 @@ from prott5nv.flip.labelled_rows import (
     unique_sequences,
 )
 from prott5nv.flip.tasks import LONG, SETS, description_file, file_sha256
-from prott5nv.io.atomic import reserved, whole_files, write_text
+from prott5nv.io.atomic import whole_files, write_text
 from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning
 from prott5nv.io.output import check_outputs
 from prott5nv.io.table import write_table
 from prott5nv.io.text import counted, parse_number
+from prott5nv.io.work_folders import reserved
 
 _IDS_SHOWN = 5
 

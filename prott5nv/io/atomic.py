@@ -1,30 +1,24 @@
 """Atomic writing: a file or folder gets its final name only when it is complete and on the disk.
 
-Each write uses a temporary work folder next to the target and locks it. The operating system releases the lock when
-the process ends, even if it is killed. The next write into the same place removes work folders that nobody locks.
+Each write uses a temporary work folder next to the target; see :mod:`prott5nv.io.work_folders`.
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
-import secrets
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
 from prott5nv.errors import ProtT5nvError
-from prott5nv.io.exclusive import exclusive_folder, open_and_lock
+from prott5nv.io.work_folders import REPLACED, is_in_work_folder, new_work_folder, real_path, reported
 
-_PREFIX = ".prott5nv-"
-# Subfolders of a work folder, for the new folder and for the one that it replaces.
+# Subfolder of a work folder for the new folder.
 _NEW = "new"
-_REPLACED = "replaced"
-_own_workspaces: set[Path] = set()
 # The files that a block of `together` has written: temporary name, final name, and what removes the work folder.
 _group: ContextVar[list[tuple[Path, Path, ExitStack]] | None] = ContextVar("group", default=None)
 
@@ -63,12 +57,12 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     path = Path(path)
     check_replaceable(path)
-    folder = _target(path).parent
+    folder = real_path(path).parent
     group = _group.get()
-    with _reported(path), ExitStack() as stack:
-        temporary = stack.enter_context(_workspace(folder)) / path.name
+    with reported(path), ExitStack() as stack:
+        temporary = stack.enter_context(new_work_folder(folder)) / path.name
         yield temporary
-        if group is None or _own_workspaces.intersection((folder, *folder.parents)):
+        if group is None or is_in_work_folder(folder):
             publish(temporary, path)
         else:
             _sync_file(temporary)
@@ -101,12 +95,12 @@ def together() -> Iterator[None]:
     try:
         yield
         for temporary, path, _ in group:
-            with _reported(path):
+            with reported(path):
                 publish(temporary, path)
     finally:
         _group.reset(token)
-        for *_, workspace in group:
-            workspace.close()
+        for *_, work_folder in group:
+            work_folder.close()
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -162,19 +156,19 @@ def whole_folder(path: str | os.PathLike[str], *, replace: bool = False) -> Iter
     ...     os.listdir(Path(folder) / "tables")
     ['a.csv']
     """
-    path = _target(path)
-    with _reported(path):
-        _check_target(path, replace)
+    path = real_path(path)
+    with reported(path):
+        _checkreal_path(path, replace)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _workspace(path.parent) as workspace:
-            temporary = workspace / _NEW / path.name
+        with new_work_folder(path.parent) as work_folder:
+            temporary = work_folder / _NEW / path.name
             temporary.mkdir(parents=True)
             yield temporary
             _sync_tree(temporary)
-            _check_target(path, replace)
+            _checkreal_path(path, replace)
             if path.exists() and any(path.iterdir()):
-                (workspace / _REPLACED).mkdir()
-                os.replace(path, workspace / _REPLACED / path.name)
+                (work_folder / REPLACED).mkdir()
+                os.replace(path, work_folder / REPLACED / path.name)
             os.replace(temporary, path)
             sync_folder(path.parent)
 
@@ -210,13 +204,13 @@ def whole_files(folder: str | os.PathLike[str]) -> Iterator[Path]:
     ...     os.listdir(folder)
     ['a.csv']
     """
-    folder = _target(folder)
+    folder = real_path(folder)
     if not folder.is_dir() or not any(folder.iterdir()):
         with whole_folder(folder) as temporary:
             yield temporary
         return
-    with _reported(folder), _workspace(folder) as workspace:
-        temporary = workspace / _NEW
+    with reported(folder), new_work_folder(folder) as work_folder:
+        temporary = work_folder / _NEW
         temporary.mkdir()
         yield temporary
         _sync_tree(temporary)  # so that the files get their names directly after one another
@@ -248,12 +242,7 @@ def check_replaceable(path: str | os.PathLike[str]) -> None:
         raise ProtT5nvError(f"{path}: this is {kind}; give the name of a file")
 
 
-def _target(path: str | os.PathLike[str]) -> Path:
-    """Return the absolute path of the file or folder to write, which is where a symbolic link points to."""
-    return Path(os.path.realpath(path))
-
-
-def _check_target(path: Path, replace: bool) -> None:
+def _checkreal_path(path: Path, replace: bool) -> None:
     """Refuse to overwrite a file, or a folder with content unless `replace` is true."""
     if path.exists() and not path.is_dir():
         raise ProtT5nvError(f"{path}: exists already and is not a folder; choose another name")
@@ -280,7 +269,7 @@ def publish(finished: Path, path: Path) -> None:
         If the disk is full or the file cannot be moved.
     """
     check_replaceable(path)
-    target = _target(path)
+    target = real_path(path)
     _sync_file(finished)
     try:
         os.replace(finished, target)
@@ -288,8 +277,8 @@ def publish(finished: Path, path: Path) -> None:
         if error.errno != errno.EXDEV:
             raise
         # A symbolic link points to another file system.
-        with _workspace(target.parent) as workspace:
-            copied = workspace / target.name
+        with new_work_folder(target.parent) as work_folder:
+            copied = work_folder / target.name
             shutil.copyfile(finished, copied)
             _sync_file(copied)
             os.replace(copied, target)
@@ -331,111 +320,3 @@ def _sync_tree(folder: Path) -> None:
         for name in names:
             _sync_file(os.path.join(subfolder, name))
         sync_folder(Path(subfolder))
-
-
-@contextmanager
-def _reported(path: Path) -> Iterator[None]:
-    """Convert errors of the operating system to an error message of one line with the path."""
-    try:
-        yield
-    except OSError as error:
-        raise ProtT5nvError(f"{path}: {error.strerror or error}") from None
-
-
-@contextmanager
-def reserved(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Keep other processes from reserving the same output until the block ends or the process dies.
-
-    Parameters
-    ----------
-    path : str or PathLike
-        Name of a file or folder to write. Missing parent folders are created, and removed again if they stay empty.
-
-    Raises
-    ------
-    ProtT5nvError
-        If another process has reserved the output, or the disk is full.
-    """
-    target = _target(path)
-    # An empty work folder with a name that both processes know. After a kill, it is removed like any other.
-    folder = target.parent / f"{_PREFIX}{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]}"
-    with ExitStack() as stack:
-        for parent in reversed(target.parents):  # the innermost is removed first
-            if not parent.exists():
-                stack.callback(_remove_if_empty, parent)
-        with _reported(Path(path)):
-            target.parent.mkdir(parents=True, exist_ok=True)
-        with _reported(Path(path)), _creation_lock(target.parent):
-            stack.enter_context(exclusive_folder(folder, str(path), wait=False))
-        stack.callback(_remove_workspace, folder)
-        yield
-
-
-def _remove_if_empty(folder: Path) -> None:
-    with suppress(OSError):
-        folder.rmdir()
-
-
-@contextmanager
-def _workspace(folder: Path) -> Iterator[Path]:
-    """Create a temporary work folder in `folder`, and remove it at the end.
-
-    It is on the same file system as `folder`, so moving a file out of it is atomic.
-    """
-    with _creation_lock(folder) as held:
-        if held:
-            _remove_abandoned(folder)
-        workspace = folder / f"{_PREFIX}{secrets.token_hex(8)}"
-        workspace.mkdir(mode=0o700)
-        lock = _try_lock(workspace)
-    _own_workspaces.add(workspace)
-    try:
-        yield workspace
-    finally:
-        _own_workspaces.discard(workspace)
-        _remove_workspace(workspace)
-        if lock is not None:
-            os.close(lock)
-
-
-@contextmanager
-def _creation_lock(folder: Path) -> Iterator[bool]:
-    """Lock a folder while a work folder is created in it, and yield whether the lock is held.
-
-    Between its creation and its own lock, a new work folder looks abandoned. This lock keeps other processes from
-    removing it in this moment. Nobody else removes folders in a work folder of this process.
-    """
-    lock = None if folder in _own_workspaces else _try_lock(folder, wait=True)
-    try:
-        yield lock is not None
-    finally:
-        if lock is not None:
-            os.close(lock)
-
-
-def _try_lock(folder: Path, *, wait: bool = False) -> int | None:
-    """Lock a folder. None if that is not possible, so that nothing is removed."""
-    try:
-        return open_and_lock(folder, wait=wait)
-    except OSError:  # another process holds the lock, there are no locks, or the folder belongs to another user
-        return None
-
-
-def _remove_abandoned(folder: Path) -> None:
-    """Remove the work folders of processes that were killed."""
-    for workspace in folder.glob(f"{_PREFIX}{'[0-9a-f]' * 16}"):
-        if (lock := _try_lock(workspace)) is not None:
-            _remove_workspace(workspace)
-            os.close(lock)
-
-
-def _remove_workspace(workspace: Path) -> None:
-    """Remove a work folder, but first move a replaced folder back if the new one did not take its place."""
-    for replaced in workspace.glob(f"{_REPLACED}/*"):
-        target = workspace.parent / replaced.name
-        if not target.exists():
-            try:
-                os.replace(replaced, target)
-            except OSError:  # for example, it belongs to another user; the next write tries again
-                return
-    shutil.rmtree(workspace, ignore_errors=True)

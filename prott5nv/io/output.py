@@ -19,7 +19,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from prott5nv.errors import ProtT5nvError
-from prott5nv.io.atomic import check_replaceable, reserved
+from prott5nv.io.atomic import check_replaceable
+from prott5nv.io.work_folders import reserved
 
 # Suffixes of formats that the package or its neighbours write. A file of another format must not get such a name.
 _FORMATS = {

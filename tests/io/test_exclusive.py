@@ -9,8 +9,9 @@ import pytest
 
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io import exclusive
-from prott5nv.io.atomic import reserved, write_text
+from prott5nv.io.atomic import write_text
 from prott5nv.io.exclusive import exclusive_folder, lock_or_refuse
+from prott5nv.io.work_folders import reserved
 
 fcntl = pytest.importorskip("fcntl")
 

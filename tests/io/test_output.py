@@ -11,8 +11,9 @@ import pytest
 
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io import output as output_module
-from prott5nv.io.atomic import reserved, write_text
+from prott5nv.io.atomic import write_text
 from prott5nv.io.output import check_format, check_outputs, is_stream, reserved_outputs
+from prott5nv.io.work_folders import reserved
 
 
 def test_an_existing_output_needs_overwrite(tmp_path):
@@ -112,7 +113,7 @@ def test_an_output_that_is_finished_before_the_lock_is_not_replaced(tmp_path, mo
 def test_a_reservation_of_a_killed_process_ends(tmp_path):
     output = tmp_path / "scores.csv"
     code = (
-        "import sys, time; from prott5nv.io.atomic import reserved\n"
+        "import sys, time; from prott5nv.io.work_folders import reserved\n"
         "with reserved(sys.argv[1]):\n    print(1, flush=True); time.sleep(100)"
     )
     with subprocess.Popen([sys.executable, "-c", code, output], stdout=subprocess.PIPE) as process:

@@ -1,0 +1,141 @@
+"""Work folders: temporary folders next to a file or folder that is being written, and reservations of outputs.
+
+A work folder is locked. The operating system releases the lock when the process ends, even if it is killed. The next
+write into the same place removes work folders that nobody locks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from prott5nv.errors import ProtT5nvError
+from prott5nv.io.exclusive import exclusive_folder, open_and_lock
+
+_PREFIX = ".prott5nv-"
+# Subfolder of a work folder for the folder that a new one replaces.
+REPLACED = "replaced"
+_own_work_folders: set[Path] = set()
+
+
+def real_path(path: str | os.PathLike[str]) -> Path:
+    """Return the absolute path of the file or folder to write, which is where a symbolic link points to."""
+    return Path(os.path.realpath(path))
+
+
+@contextmanager
+def reported(path: Path) -> Iterator[None]:
+    """Convert errors of the operating system to an error message of one line with the path."""
+    try:
+        yield
+    except OSError as error:
+        raise ProtT5nvError(f"{path}: {error.strerror or error}") from None
+
+
+@contextmanager
+def reserved(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Keep other processes from reserving the same output until the block ends or the process dies.
+
+    Parameters
+    ----------
+    path : str or PathLike
+        Name of a file or folder to write. Missing parent folders are created, and removed again if they stay empty.
+
+    Raises
+    ------
+    ProtT5nvError
+        If another process has reserved the output, or the disk is full.
+    """
+    target = real_path(path)
+    # An empty work folder with a name that both processes know. After a kill, it is removed like any other.
+    folder = target.parent / f"{_PREFIX}{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]}"
+    with ExitStack() as stack:
+        for parent in reversed(target.parents):  # the innermost is removed first
+            if not parent.exists():
+                stack.callback(_remove_if_empty, parent)
+        with reported(Path(path)):
+            target.parent.mkdir(parents=True, exist_ok=True)
+        with reported(Path(path)), _creation_lock(target.parent):
+            stack.enter_context(exclusive_folder(folder, str(path), wait=False))
+        stack.callback(_remove_work_folder, folder)
+        yield
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
+
+
+@contextmanager
+def new_work_folder(folder: Path) -> Iterator[Path]:
+    """Create a temporary work folder in `folder`, and remove it at the end.
+
+    It is on the same file system as `folder`, so moving a file out of it is atomic.
+    """
+    with _creation_lock(folder) as held:
+        if held:
+            _remove_abandoned(folder)
+        work_folder = folder / f"{_PREFIX}{secrets.token_hex(8)}"
+        work_folder.mkdir(mode=0o700)
+        lock = _try_lock(work_folder)
+    _own_work_folders.add(work_folder)
+    try:
+        yield work_folder
+    finally:
+        _own_work_folders.discard(work_folder)
+        _remove_work_folder(work_folder)
+        if lock is not None:
+            os.close(lock)
+
+
+def is_in_work_folder(folder: Path) -> bool:
+    """Return whether a folder is a work folder of this process, or in one."""
+    return not _own_work_folders.isdisjoint((folder, *folder.parents))
+
+
+@contextmanager
+def _creation_lock(folder: Path) -> Iterator[bool]:
+    """Lock a folder while a work folder is created in it, and yield whether the lock is held.
+
+    Between its creation and its own lock, a new work folder looks abandoned. This lock keeps other processes from
+    removing it in this moment. Nobody else removes folders in a work folder of this process.
+    """
+    lock = None if folder in _own_work_folders else _try_lock(folder, wait=True)
+    try:
+        yield lock is not None
+    finally:
+        if lock is not None:
+            os.close(lock)
+
+
+def _try_lock(folder: Path, *, wait: bool = False) -> int | None:
+    """Lock a folder. None if that is not possible, so that nothing is removed."""
+    try:
+        return open_and_lock(folder, wait=wait)
+    except OSError:  # another process holds the lock, there are no locks, or the folder belongs to another user
+        return None
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove the work folders of processes that were killed."""
+    for work_folder in folder.glob(f"{_PREFIX}{'[0-9a-f]' * 16}"):
+        if (lock := _try_lock(work_folder)) is not None:
+            _remove_work_folder(work_folder)
+            os.close(lock)
+
+
+def _remove_work_folder(work_folder: Path) -> None:
+    """Remove a work folder, but first move a replaced folder back if the new one did not take its place."""
+    for replaced in work_folder.glob(f"{REPLACED}/*"):
+        target = work_folder.parent / replaced.name
+        if not target.exists():
+            try:
+                os.replace(replaced, target)
+            except OSError:  # for example, it belongs to another user; the next write tries again
+                return
+    shutil.rmtree(work_folder, ignore_errors=True)
