@@ -1,7 +1,7 @@
 """Measure the speed of embedding, beside Hugging Face's models and the machine's own matmul rate.
 
     python benchmarks/embed.py                                              # full-size model, 64 generated proteins
-    python benchmarks/embed.py --proteins 20000 --compile                   # on a GPU
+    python benchmarks/embed.py --proteins 20000                             # on a GPU
     python benchmarks/embed.py corpus.fasta.gz --preset small --proteins 500
     python benchmarks/embed.py corpus.fasta.gz --family prott5-xl --layers 4 --proteins 24
 
@@ -26,6 +26,7 @@ import random
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import chain, islice
@@ -207,10 +208,9 @@ def measure(model: ProtT5, sequences: list[str]) -> dict[str, float]:
     return rates
 
 
-def measure_on_gpu(model: ProtT5, sequences: list[str], compiled: bool) -> dict[str, float]:
+def measure_on_gpu(model: ProtT5, sequences: list[str]) -> dict[str, float]:
     """Residues per second of every way to embed the proteins on a GPU."""
-    embedder = Embedder(model, device="cuda", compile=compiled)
-    residues = sum(map(len, sequences))
+    embedder = Embedder(model, device="cuda")
 
     def rate(work: Callable[[], object], proteins: Sequence[str] = sequences) -> float:
         return sum(map(len, proteins)) / time_second_call(work)
@@ -223,6 +223,14 @@ def measure_on_gpu(model: ProtT5, sequences: list[str], compiled: bool) -> dict[
         ("per residue, float32", {}),
     ):
         rates[f"prott5nv, {name}"] = rate(partial(embed_in_memory, embedder, sequences, **options))
+    start = time.perf_counter()
+    compiled = Embedder(model, device="cuda", compile=True)
+    embed_in_memory(compiled, sequences[:FILE_PROTEINS])
+    print(f"Time to compile, and to embed some proteins: {time.perf_counter() - start:.0f} s\n")
+    rates["encoder only, compiled"] = encoder_rate(compiled, sequences)
+    for name, options in (("pooling=mean", {"pooling": "mean"}), ("per residue, float16", {"dtype": "float16"})):
+        rates[f"prott5nv compiled, {name}"] = rate(partial(embed_in_memory, compiled, sequences, **options))
+    del compiled
     few = sequences[:FILE_PROTEINS]
     with tempfile.TemporaryDirectory() as folder:
         for dtype in ("float16", "float32"):
@@ -237,7 +245,7 @@ def measure_on_gpu(model: ProtT5, sequences: list[str], compiled: bool) -> dict[
         network.to("cuda", torch.bfloat16)
         run = partial(embed_with_hugging_face, network, few, model.tokenizer, residues_per_batch=size)
         rates[f"{name}, to the host"] = rate(run, few)
-    print(f"{residues:,} residues on the GPU; peers and files: the first {len(few):,} proteins\n")
+    print(f"Files and Hugging Face's models: the first {len(few):,} proteins\n")
     return rates
 
 
@@ -291,7 +299,6 @@ def main() -> None:
     parser.add_argument("--preset", default="prott5nv", choices=ModelConfig.preset_names(), help="Size of the models.")
     parser.add_argument("--family", choices=FAMILIES, help="Measure a published T5 model instead of ProtT5nv.")
     parser.add_argument("--layers", type=int, help="With --family: number of layers instead of all.")
-    parser.add_argument("--compile", action="store_true", help="On a GPU: compile the layers with torch.compile.")
     arguments = parser.parse_args()
     config = ModelConfig.preset(arguments.preset)
     limit = None if arguments.family else config.max_position_embeddings
@@ -312,7 +319,7 @@ def main() -> None:
     else:
         model = ProtT5(config).eval()
         on_gpu = device.type == "cuda"
-        rates = measure_on_gpu(model, sequences, arguments.compile) if on_gpu else measure(model, sequences)
+        rates = measure_on_gpu(model, sequences) if on_gpu else measure(model, sequences)
     peak = matmul_peak(device, torch.bfloat16) if device.type == "cuda" else matmul_rate(model.encoder)
 
     operations = 2 * sum(p.numel() for p in model.encoder.parameters() if p.ndim == 2)

@@ -17,19 +17,18 @@ step() {
     local name=$1 seconds=$2
     shift 2
     echo "== $name"
-    if ! timeout "$seconds" "$@" 2>&1 | tee "$folder/$name.log"; then
+    if ! timeout --kill-after=5 "$seconds" "$@" 2>&1 | tee "$folder/$name.log"; then
         echo "failed: $name" | tee -a "$folder/failures"
         failed=1
     fi
 }
 
-step tests 240 "$python" -m pytest -m gpu -p no:cacheprovider tests
-step pretrain 90 "$python" benchmarks/pretrain.py --proteins 672
-step pretrain-compiled 120 "$python" benchmarks/pretrain.py --proteins 672 --compile
+step tests 150 "$python" -m pytest -m gpu -n 4 -p no:cacheprovider tests
+step embed 90 "$python" benchmarks/embed.py --proteins 20000
 for option in "" --compile; do
+    step "pretrain$option" 70 "$python" benchmarks/pretrain.py --proteins 672 $option
     step "pretrain-small$option" 60 "$python" benchmarks/pretrain.py --preset builtin --proteins 384 $option \
         model.hidden_size=448 model.ffn_hidden_size=1792 model.num_attention_heads=14 model.num_layers=5
-    step "embed$option" 90 "$python" benchmarks/embed.py --proteins 20000 $option
 done
 
 echo

@@ -60,9 +60,7 @@ PADDINGS = {"Hugging Face, padded to the longest": False, "Hugging Face, padded 
 class HuggingFace:
     """T5ForConditionalGeneration of the same width and depth, and its optimizer."""
 
-    def __init__(
-        self, config: ModelConfig, device: torch.device, dtype: torch.dtype, micro_batch_size: int, compiled: bool
-    ):
+    def __init__(self, config: ModelConfig, device: torch.device, dtype: torch.dtype, micro_batch_size: int):
         from transformers import T5Config, T5ForConditionalGeneration
 
         shape = T5Config(
@@ -80,7 +78,6 @@ class HuggingFace:
             decoder_start_token_id=BOS,
         )
         self.model = T5ForConditionalGeneration(shape).train().to(device)
-        self.forward = torch.compile(self.model) if compiled else self.model
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4, fused=True)
         self.micro_batch_size, self.device, self.dtype = micro_batch_size, device, dtype
 
@@ -95,7 +92,7 @@ class HuggingFace:
                 tokens = pad(tokens, (0, ENCODER_LENGTH - tokens.shape[1]), value=PAD)
                 labels = pad(labels, (0, DECODER_LENGTH - labels.shape[1]), value=IGNORED)
             with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
-                mean = self.forward(input_ids=tokens, attention_mask=tokens != PAD, labels=labels).loss
+                mean = self.model(input_ids=tokens, attention_mask=tokens != PAD, labels=labels).loss
             (mean * (labels != IGNORED).sum() / targets).backward()
         clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
@@ -199,7 +196,11 @@ def main() -> None:
     parser.add_argument("--proteins", type=int, default=4, help="Number of proteins in a step.")
     parser.add_argument("--peer-batch-size", type=int, default=64, help="Proteins in a micro-batch of the other model.")
     parser.add_argument("--steps", type=int, default=5, help=f"Number of measured steps, after {WARM_UP} of warm-up.")
-    parser.add_argument("--compile", action="store_true", help="Compile the models with torch.compile.")
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="Compile our layers. Hugging Face's would be compiled again for every length.",
+    )
     parser.add_argument("settings", nargs="*", metavar="NAME=VALUE", help="Settings of pretraining.")
     arguments = parser.parse_args()
     quiet()
@@ -222,7 +223,7 @@ def measure(arguments: Any, data: Path) -> None:
     config = architecture(as_dict(cfg.model))
 
     peak = matmul_peak(device, dtype)
-    timer = StepTimer(config, HuggingFace(config, device, dtype, arguments.peer_batch_size, arguments.compile))
+    timer = StepTimer(config, HuggingFace(config, device, dtype, arguments.peer_batch_size))
     trainer = build_trainer(cfg)
     trainer.callbacks.append(timer)
     trainer.fit(ProtT5nvModel(cfg.model, trainer))

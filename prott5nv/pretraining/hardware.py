@@ -12,7 +12,8 @@ from prott5nv.model.config import ModelConfig
 
 logger = logging.getLogger(__name__)
 
-#: Tokens of the encoder and the decoder with which one H200 was measured. More only take more memory.
+#: Tokens of the encoder and the decoder with which one H200 was measured at the width of the full-size model. More only
+#: take more memory.
 MEASURED_TOKENS = 86_016
 #: Steps from which a run takes long enough to compile its layers first.
 STEPS_TO_COMPILE = 1000
@@ -77,7 +78,8 @@ def micro_batch_tokens(
     Returns
     -------
     int
-        At most `MEASURED_TOKENS`, with which a large GPU is busy, and at least the tokens of the longest protein.
+        At most as many as give a large GPU enough operations between two kernels, which is `MEASURED_TOKENS` for the
+        full-size model and more for narrower ones; and at least the tokens of the longest protein.
 
     Examples
     --------
@@ -88,7 +90,8 @@ def micro_batch_tokens(
     usable = _USABLE * (available_bytes - weights_and_optimizer)
     tokens = usable / bytes_per_token(config, precision=precision, recompute=recompute, tensor_parallel=tensor_parallel)
     longest = config.seq_length + max_targets(config.seq_length, config.masked_lm_prob)
-    return max(longest, min(MEASURED_TOKENS, int(tokens)))
+    most = MEASURED_TOKENS * (ModelConfig().hidden_size / config.hidden_size) ** 2
+    return max(longest, min(int(most), int(tokens)))
 
 
 def choose_micro_batch_tokens(

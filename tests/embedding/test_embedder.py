@@ -119,13 +119,20 @@ def test_a_permuted_input_gives_permuted_embeddings(network, alone, seed):
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize(("precision", "compiled"), [("fp32", False), ("fp16", False), ("auto", False), ("auto", True)])
-def test_a_gpu_agrees_with_the_cpu(network, alone, precision, compiled):
-    _, expected = alone
-    on_gpu = Embedder(network, device="cuda", precision=precision, compile=compiled)
-    for sequence, rows in on_gpu.embed(expected):
-        norms = np.linalg.norm(rows, axis=1) * np.linalg.norm(expected[sequence], axis=1)
-        assert np.min((rows * expected[sequence]).sum(1) / norms) > 0.99
+@pytest.mark.parametrize(("precision", "compiled"), [("fp32", False), ("fp16", False), ("bf16", False), ("bf16", True)])
+def test_a_gpu_agrees_with_the_cpu_and_with_itself(network, precision, compiled):
+    sequences = [protein(length) for length in (1, 2, 13, 64, 64, 200, 511)]
+    expected = dict(Embedder(network, device="cpu", precision="fp32").embed(sequences))
+    embedder = Embedder(network, device="cuda", precision=precision, compile=compiled)
+    together = dict(embedder.embed(sequences))
+    for sequence in sequences:
+        [(_, alone)] = embedder.embed([sequence])
+        assert_same(together[sequence], alone, "fp32" if precision == "fp32" else "bf16")
+        if precision == "fp32":
+            np.testing.assert_allclose(alone, expected[sequence], atol=1e-4)
+        else:
+            norms = np.linalg.norm(alone, axis=1) * np.linalg.norm(expected[sequence], axis=1)
+            assert np.min((alone * expected[sequence]).sum(1) / norms) > 0.99
 
 
 @pytest.mark.slow

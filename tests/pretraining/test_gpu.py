@@ -53,8 +53,12 @@ def test_default_micro_batches_come_from_the_memory_of_the_gpu(cfg, caplog):
 
 def test_recomputation_gives_the_same_losses_with_dropout(cfg):
     expected, _, _ = losses_of(with_dropout(cfg))
-    recomputed = OmegaConf.merge(with_dropout(cfg), {"model": {"activations_checkpoint_granularity": "full"}})
-    assert losses_of(recomputed)[0] == pytest.approx(expected, abs=1e-3)
+    recomputed, _, _ = losses_of(
+        OmegaConf.merge(with_dropout(cfg), {"model": {"activations_checkpoint_granularity": "full"}})
+    )
+    assert recomputed[0] == pytest.approx(expected[0], abs=1e-5)
+    # Flash attention adds up gradients in a changing order, so later losses differ slightly in bf16.
+    assert recomputed[1:] == pytest.approx(expected[1:], abs=1e-2)
 
 
 @pytest.mark.parametrize("optimizer", ["fused_adam", "muon"])
