@@ -1,8 +1,8 @@
 """The file of rows of an unfinished run. Rows are appended in the background, until the file becomes the output.
 
-One thread writes rows and computes their checksum. Another one completes commits: it waits until the rows are on the
-disk, and records them in the journal. Meanwhile the first one goes on. Every commit is read back once, while the
-operating system still has it in memory, so that damaged rows are found before the output appears.
+Rows pass through three threads. The first one computes their checksum, and the second one writes them. The third one
+completes commits: it waits until their rows are on the disk, and records them in the journal. Every commit is read back
+once, while the operating system still has it in memory, so that damaged rows are found before the output appears.
 
 The rows begin where :func:`prott5nv.io.hdf5_in_place.add_structure` expects them.
 """
@@ -67,6 +67,7 @@ class RowsFile:
         self._crc32 = 0  # of the rows of the next commit
         self._unchecked: deque[_Part] = deque()
         self._damaged = threading.Event()
+        self._summing = Stage(self._sum)
         self._writing = Stage(self._write)
         self._saving = Stage(self._save)
         self._checking = ThreadPoolExecutor(_CHECKING_THREADS)
@@ -116,8 +117,8 @@ class RowsFile:
 
     def wait(self) -> None:
         """Wait until all commits are complete. Raise an error if rows could not be written."""
-        self._writing.wait()
-        self._saving.wait()
+        for stage in (self._summing, self._writing, self._saving):
+            stage.wait()
 
     def finish(self) -> None:
         """Read back what has not been read back, and close the file.
@@ -137,28 +138,36 @@ class RowsFile:
 
     def close(self) -> None:
         """Complete what was handed to the background, and close the file."""
-        self._writing.close()
-        self._saving.close()
+        for stage in (self._summing, self._writing, self._saving):
+            stage.close()
         self._checking.shutdown(cancel_futures=True)
         self._file.close()  # On a full disk, flushing the rest raises an error here.
 
     def _hand_over(self, commit: Commit | None) -> None:
-        self._writing.put((self._block, commit))
+        self._summing.put((self._block, commit))
         self._block, self._block_start = [], self.size
 
+    def _sum(self, item: tuple[list[np.ndarray], Commit | None]) -> None:
+        """Compute the checksum of a block of rows, in the first thread."""
+        block, commit = item
+        for values in block:
+            self._crc32 = zlib.crc32(values.data, self._crc32)
+        if commit is not None:
+            commit = {**commit, "rows_crc32": self._crc32}
+            self._crc32 = 0
+        self._writing.put((block, commit))
+
     def _write(self, item: tuple[list[np.ndarray], Commit | None]) -> None:
-        """Write a block of rows, in the first thread."""
+        """Write a block of rows, in the second thread."""
         block, commit = item
         for values in block:
             self._file.write(values.data)
-            self._crc32 = zlib.crc32(values.data, self._crc32)
         if commit is not None:
             self._file.flush()
-            self._saving.put({**commit, "rows_crc32": self._crc32})
-            self._crc32 = 0
+            self._saving.put(commit)
 
     def _save(self, commit: Commit) -> None:
-        """Complete a commit, in the second thread."""
+        """Complete a commit, in the third thread."""
         os.fsync(self._file.fileno())
         self._record(commit)
         start, self._commit_start = self._commit_start, commit["bytes"]

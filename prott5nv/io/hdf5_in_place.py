@@ -29,7 +29,9 @@ from prott5nv.io.hdf5_writing import LayoutError, hdf5_in
 FIRST_VALUE = 4096  # bytes before it are for the structure
 
 _DATASETS_PER_BATCH = 200
-_TEXT, _INTEGER = h5py.string_dtype(), np.dtype(np.int64)
+# Data types of attributes, in NumPy and in HDF5. There is an attribute for each protein, so they are created once.
+_TEXT, _INTEGER = ((dtype, h5t.py_create(dtype, logical=True)) for dtype in (h5py.string_dtype(), np.dtype(np.int64)))
+_SCALAR = h5s.create(h5s.SCALAR)
 
 
 class Described(NamedTuple):
@@ -95,13 +97,14 @@ def add_structure(
     end = FIRST_VALUE + size
     with open(path, "r+b", buffering=0) as file, hdf5_in(file, range(FIRST_VALUE, end)) as (opened, check):
         space = _Space(opened, size)
+        kind = h5t.py_create(dtype)
         position = FIRST_VALUE
         iterator = iter(datasets)
         while batch := list(islice(iterator, _DATASETS_PER_BATCH)):
             space.free()
             created = []
             for name, shape, _ in batch:
-                created.append(space.create(name, shape, h5t.py_create(dtype), position))
+                created.append(space.create(name, shape, kind, position))
                 position += math.prod(shape) * dtype.itemsize
             space.take(end - position)
             for dataset, described in zip(created, batch, strict=True):
@@ -156,6 +159,5 @@ class _Space:
 
 def _add_attribute(dataset: h5d.DatasetID, name: str, value: str | int) -> None:
     """Add the attribute that h5py's ``attrs`` would add, in less time."""
-    dtype = _TEXT if isinstance(value, str) else _INTEGER
-    attribute = h5a.create(dataset, name.encode(), h5t.py_create(dtype, logical=True), h5s.create(h5s.SCALAR))
-    attribute.write(np.array(value, dtype))
+    dtype, kind = _TEXT if isinstance(value, str) else _INTEGER
+    h5a.create(dataset, name.encode(), kind, _SCALAR).write(np.array(value, dtype))
