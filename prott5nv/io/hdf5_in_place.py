@@ -125,6 +125,7 @@ class _Space:
         self._layout.set_layout(h5d.CONTIGUOUS)
         self._layout.set_alloc_time(h5d.ALLOC_TIME_EARLY)
         self._layout.set_fill_time(h5d.FILL_TIME_NEVER)
+        self._layout.set_obj_track_times(False)  # as h5py's `create_dataset`
         # Two datasets show where HDF5 places the next one and how long the header of a dataset is. The third ends so
         # that the values begin at their position. The last keeps HDF5 from shortening the file when space is freed.
         first, second = self._unnamed(1), self._unnamed(1)
