@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from prott5nv.cli import options
 from prott5nv.embedding.formats import DTYPES, SUFFIXES, check_suffix, skipped_listing, workers_folder
@@ -38,16 +41,25 @@ _ADVICE = "you can stop at any time and continue later with the same command"
 _KEY_HELP = " ".join(f"{name}: {inspect.getdoc(make_key)}" for name, make_key in KEYS.items())
 
 
+class _Output(options.NewFile):
+    """A file to write, or a folder that an earlier run on Ray has written."""
+
+    def convert(self, value: str | Path, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        from prott5nv.embedding.shard_folder import is_shard_folder
+
+        return Path(value) if is_shard_folder(value) else super().convert(value, param, ctx)
+
+
 @click.command()
 @options.inputs
 @click.option(
     "-o",
     "--output",
-    type=options.NewFile(*SUFFIXES),
+    type=_Output(*SUFFIXES),
     required=True,
     metavar="OUT",
-    help="File to write. With a pooling, it can be .npz or .parquet (which needs the extra parquet); any other suffix "
-    "means HDF5.",
+    help="File to write, or folder with --ray. With a pooling, the file can be .npz or .parquet (which needs the extra "
+    "parquet); any other suffix means HDF5.",
 )
 @options.model
 @click.option("--pooling", type=click.Choice(["none", *POOLINGS]), default="none", show_default=True,
@@ -78,6 +90,12 @@ _KEY_HELP = " ".join(f"{name}: {inspect.getdoc(make_key)}" for name, make_key in
               "merge.")  # fmt: skip
 @click.option("--workers", type=click.IntRange(1), default=1, metavar="N", show_default=True,
               help="Number of processes on this machine, typically one for each GPU or CPU socket.")  # fmt: skip
+@click.option("--ray", "address", is_flag=False, flag_value="", metavar="[ADDRESS]",
+              help="Embed on a Ray cluster (needs the extra ray). OUT is then a folder of Parquet files, and all nodes "
+              "must share its parent folder. ADDRESS is that of a cluster, as for ray.init, such as auto. Without it, "
+              "the environment variable RAY_ADDRESS counts, and otherwise Ray is started on this machine. --workers "
+              "then limits the number of actors. By default there is one for each GPU, or one for each node if there "
+              "is none.")  # fmt: skip
 @click.option("--id-column", metavar="NAME", help="Column that holds the ids in a table. It is needed only if the "
               "column has no usual name, such as id or accession.")  # fmt: skip
 @click.option("--sequence-column", metavar="NAME", help="Column that holds the sequences in a table. It is needed only "
@@ -101,6 +119,7 @@ def command(
     on_error: str,
     shard: tuple[int, int] | None,
     workers: int,
+    address: str | None,
     id_column: str | None,
     sequence_column: str | None,
     key: str,
@@ -129,6 +148,7 @@ def command(
       prott5nv embed chain_a.fasta chain_b.fasta more/ -o all.h5 --on-error skip
       zcat *.fasta.gz | prott5nv embed - -o all.h5
       prott5nv embed proteome.fasta -o proteome.h5 --workers 4
+      prott5nv embed uniref50.fasta.gz -o uniref50/ --pooling mean --ray auto
 
     \b
     Read the result in Python:
@@ -145,9 +165,12 @@ def command(
 
     Exit codes: 0 for success, 2 for an error, 3 for success with skipped proteins, 130 after Ctrl-C.
     """
-    check_suffix(output, None if pooling == "none" else pooling, shard=shard is not None)
-    check_outputs([output], [*parts(source), model], overwrite=True)  # `embed_file` finds out whether it is complete
-    several = workers > 1 and (overwrite or not output.exists())
+    if address is not None:
+        _check_ray(address, output, shard)
+    else:
+        check_suffix(output, None if pooling == "none" else pooling, shard=shard is not None)
+        check_outputs([output], [*parts(source), model], overwrite=True)  # `embed_file` finds out if it is complete
+    several = address is None and workers > 1 and (overwrite or not output.exists())
     if several and (shard or reads_once(source)):
         raise click.UsageError(
             "--workers cuts a file into shards itself: use neither --shard nor standard input nor a pipe with it"
@@ -172,16 +195,42 @@ def command(
         key=key,
         overwrite=overwrite,
     )
-    _embed(request, workers if several else 1)
+    if address is not None:
+        _embed_on_ray(request, address, workers)
+    elif several:
+        _embed(request, workers, lambda progress: run_with_workers(request, workers, progress))
+    else:
+        _embed(request, 1, lambda progress: run(request, progress))
 
 
-def _embed(request: Request, workers: int) -> None:
+def _embed_on_ray(request: Request, address: str, workers: int) -> None:
+    from prott5nv.scale.job import embed_on_ray
+
+    # Ray reads these when it starts. It prints messages for its developers, and sends statistics to them.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    is_chosen = click.get_current_context().get_parameter_source("workers") is not ParameterSource.DEFAULT
+    actors = workers if is_chosen else None
+    _embed(request, 1, lambda progress: embed_on_ray(request, progress, address=address or None, actors=actors))
+
+
+def _check_ray(address: str, output: Path, shard: tuple[int, int] | None) -> None:
+    """Refuse options that do not go together with ``--ray``."""
+    if shard:
+        raise click.UsageError("--ray cuts the input itself: do not use --shard with it")
+    if address and os.path.exists(address):
+        raise click.UsageError(f"--ray {address}: this is a file, not an address; write --ray behind INPUT")
+    if output.suffix in SUFFIXES:
+        raise click.UsageError(f"{output}: --ray writes a folder; give a name without {output.suffix}")
+
+
+def _embed(request: Request, workers: int, embed: Callable[[_Progress], Summary]) -> None:
     """Run the request and print its result. An interrupted run prints how to continue."""
     output = request.output
     folder = workers_folder(output) if workers > 1 else f"{output}.partial"
     progress = _Progress(request.long)
     try:
-        summary = run_with_workers(request, workers, progress) if workers > 1 else run(request, progress)
+        summary = embed(progress)
     except OSError as error:
         raise ProtT5nvError(
             f"{output}: {error.strerror or error}; finished proteins are safe in {folder}: "
@@ -207,7 +256,10 @@ def _report(request: Request, summary: Summary, workers: int, model: str) -> Non
         by_workers = f" by {workers} workers" if workers > 1 else ""
         options.report_written(output, f"{counts}{by_workers}{resumed}{_hint(request, summary)}")
     if summary.skipped:
-        options.exit_skipped(summary.skipped, "protein", skipped_listing(output))
+        from prott5nv.embedding.shard_folder import SKIPPED
+
+        listing = output / SKIPPED if output.is_dir() else skipped_listing(output)
+        options.exit_skipped(summary.skipped, "protein", listing)
 
 
 def _hint(request: Request, summary: Summary) -> str:

@@ -1,8 +1,10 @@
-"""Readers of pooled vectors in ``.npz`` and ``.parquet`` files, with the methods of :class:`prott5nv.io.hdf5.HDF5File`.
+"""Readers of ``.npz`` and ``.parquet`` files, with the methods of :class:`prott5nv.io.hdf5.HDF5File`.
 
-A file can come from a stranger. No code from it is run, and what is read at once is limited by the size of the file.
+Both formats hold pooled vectors. A Parquet file that is a shard can also hold one row per residue; see
+:func:`parquet_fields`. A file can come from a stranger. No code from it is run, and what is read at once is limited by
+the size of the file.
 
-Shapes: N proteins, D hidden size.
+Shapes: N proteins, L residues of a protein, D hidden size.
 """
 
 from __future__ import annotations
@@ -17,16 +19,18 @@ from contextlib import contextmanager
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from prott5nv.embedding.formats import DTYPES
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.hdf5 import Dataset
 from prott5nv.io.parquet import check_footer, check_parquet, pyarrow_parquet
 
 _FORMAT = np.lib.format
 _MOST_BYTES = 1 << 30  # of the vectors that are read from a Parquet file at once
+_DTYPE, _COLUMNS = "dtype", "columns"  # metadata of a column of bytes
 
 
 class EmbeddingFile(Protocol):
@@ -145,6 +149,43 @@ class NpzFile:
         self._archive.close()
 
 
+def parquet_fields(pooling: str, dtype: str, hidden_size: int) -> list[Any]:
+    """Return the columns of a Parquet file of embeddings.
+
+    Arrow needs 20 times as long to write rows per residue as nested lists than as bytes, so a protein of L residues is
+    one value of bytes: the numbers of an array of shape (L, D), row by row, in little-endian byte order.
+
+    Parameters
+    ----------
+    pooling : str
+        Name of the pooling; ``"none"`` for one row per residue.
+    dtype : str
+        Data type of the embeddings.
+    hidden_size : int
+
+    Returns
+    -------
+    list of pyarrow.Field
+    """
+    pyarrow_parquet()
+    import pyarrow
+
+    fields = [
+        pyarrow.field("accession", pyarrow.string()),
+        pyarrow.field("original_id", pyarrow.string()),
+        pyarrow.field("truncated_from", pyarrow.int64()),
+    ]
+    if pooling == "none":
+        layout = {_DTYPE: dtype, _COLUMNS: str(hidden_size)}
+        return [
+            *fields,
+            pyarrow.field("residues", pyarrow.int64()),
+            pyarrow.field("embedding", pyarrow.binary(), metadata=layout),
+        ]
+    number = pyarrow.float16() if dtype == "float16" else pyarrow.float32()
+    return [*fields, pyarrow.field("embedding", pyarrow.list_(number, hidden_size))]
+
+
 class ParquetFile:
     """A ``.parquet`` file with one row per protein, as ``prott5nv embed`` writes it.
 
@@ -167,44 +208,41 @@ class ParquetFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         reader = pyarrow_parquet()
-        from pyarrow import types
 
         with _reported(self._path):
             check_footer(path)
-            self._file = reader.ParquetFile(path)
-            schema = self._file.schema_arrow
+            schema = reader.read_schema(path)
             metadata = schema.metadata or {}
             self.attributes = {
                 key.decode(): value.decode() for key, value in metadata.items() if key != b"ARROW:schema"
             }
-        expected: dict[str, Callable[[Any], bool]] = {
-            "accession": types.is_string,
-            "original_id": types.is_string,
-            "truncated_from": types.is_int64,
-            "embedding": lambda kind: types.is_fixed_size_list(kind) and types.is_floating(kind.value_type),
-        }
-        for column, is_expected in expected.items():
-            if column not in schema.names or not is_expected(schema.field(column).type):
-                raise ProtT5nvError(f"{path}: not a file of embeddings (no column {column} of the expected type)")
-        check_parquet(path, list(expected))
+        self._dtype, self._hidden_size, self._is_pooled = _layout(path, schema)
+        self._described = ["accession", "original_id", "truncated_from", *([] if self._is_pooled else ["residues"])]
+        check_parquet(path, [*self._described, "embedding"])
+        with _reported(self._path):
+            # Bytes that many rows share are held once. Otherwise a small file could fill the memory.
+            self._file = reader.ParquetFile(path, read_dictionary=None if self._is_pooled else ["embedding"])
         layout = self._file.metadata
         groups = [layout.row_group(group) for group in range(layout.num_row_groups)]
         if layout.num_rows > os.path.getsize(path) or any(group.total_byte_size > _MOST_BYTES for group in groups):
             raise ProtT5nvError(f"{path}: not a file of embeddings (it declares more rows than it can hold)")
         # First row of each group, and the number of all rows.
         self._first = list(accumulate((group.num_rows for group in groups), initial=0))
-        self._vectors: tuple[int, np.ndarray] | None = None  # the group that was read last
+        self._group: tuple[int, Any] | None = None  # the group that was read last
 
     @cached_property
-    def _rows(self) -> dict[str, tuple[int, str, int | None]]:
-        """Number of the row, original id and length of each truncated protein, by key."""
+    def _rows(self) -> dict[str, _Row]:
+        """Position and description of each protein, by key."""
         with _reported(self._path):
-            table = self._file.read(columns=["accession", "original_id", "truncated_from"]).to_pydict()
+            table = self._file.read(columns=self._described).to_pydict()
         keys = table["accession"]
+        residues = table.get("residues", [0] * len(keys))
         if None in keys or None in table["original_id"] or len(set(keys)) < len(keys):
             raise ProtT5nvError(f"{self._path}: not a file of embeddings (an accession is missing or occurs twice)")
-        values = zip(range(len(keys)), table["original_id"], table["truncated_from"], strict=True)
-        return dict(zip(keys, values, strict=True))
+        if None in residues or min(residues, default=0) < 0:
+            raise ProtT5nvError(f"{self._path}: not a file of embeddings (a number of residues is missing or negative)")
+        values = zip(range(len(keys)), table["original_id"], table["truncated_from"], residues, strict=True)
+        return {key: _Row(*value) for key, value in zip(keys, values, strict=True)}
 
     def names(self) -> list[str]:
         """Return the keys of all proteins in their order."""
@@ -212,35 +250,77 @@ class ParquetFile:
 
     def describe(self, *names: str) -> list[Dataset | None]:
         """Describe embeddings without reading them; None where there is no such key."""
-        kind = self._file.schema_arrow.field("embedding").type
-        dtype = np.dtype(kind.value_type.to_pandas_dtype())
         described: list[Dataset | None] = []
         for name in names:
             if name not in self._rows:
                 described.append(None)
                 continue
-            _, original_id, truncated_from = self._rows[name]
-            length = {} if truncated_from is None else {"truncated_from": truncated_from}
-            described.append(Dataset(dtype, (kind.list_size,), None, {"original_id": original_id, **length}))
+            row = self._rows[name]
+            length = {} if row.truncated_from is None else {"truncated_from": row.truncated_from}
+            shape = (self._hidden_size,) if self._is_pooled else (row.residues, self._hidden_size)
+            described.append(Dataset(self._dtype, shape, None, {"original_id": row.original_id, **length}))
         return described
 
     def read(self, name: str, dataset: Dataset) -> np.ndarray:
         """Read an embedding."""
-        row = self._rows[name][0]
+        row = self._rows[name].number
         group = bisect_right(self._first, row) - 1
-        vectors = self._vectors
-        if vectors is None or vectors[0] != group:
-            self._vectors = vectors = group, self._read_group(group, dataset)
-        return vectors[1][row - self._first[group]].copy()
+        if self._group is None or self._group[0] != group:
+            self._group = group, self._read_group(group)
+        content = self._group[1]
+        number = row - self._first[group]
+        if self._is_pooled:
+            return content[number].copy()
+        value = content.dictionary[content.indices[number].as_py()].as_buffer()
+        if value.size != np.prod(dataset.shape, dtype=object) * self._dtype.itemsize:
+            raise ProtT5nvError(
+                f"{self._path}: {name} has {value.size:,} bytes, which are not its {dataset.shape} numbers"
+            )
+        return np.frombuffer(value, dtype=self._dtype).reshape(dataset.shape).copy()
 
-    def _read_group(self, group: int, dataset: Dataset) -> np.ndarray:
-        """Read the vectors of a row group: ndarray, shape=(N, D)."""
+    def _read_group(self, group: int) -> Any:
+        """Read the embeddings of a row group: ndarray, shape=(N, D), or a ``pyarrow.DictionaryArray`` of bytes."""
         with _reported(self._path):
             column = self._file.read_row_group(group, columns=["embedding"]).column("embedding").combine_chunks()
-            if column.null_count or column.flatten().null_count:
+            if column.null_count or (self._is_pooled and column.flatten().null_count):
                 raise ProtT5nvError(f"{self._path}: not a file of embeddings (numbers are missing)")
-            return column.flatten().to_numpy().reshape(-1, *dataset.shape)
+            return column.flatten().to_numpy().reshape(-1, self._hidden_size) if self._is_pooled else column
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+class _Row(NamedTuple):
+    number: int
+    original_id: str
+    truncated_from: int | None
+    residues: int
+
+
+def _layout(path: Path, schema: Any) -> tuple[np.dtype, int, bool]:
+    """Check the columns of a file; return data type and hidden size of its embeddings, and whether they are pooled."""
+    from pyarrow import types
+
+    expected: dict[str, Callable[[Any], bool]] = {
+        "accession": types.is_string,
+        "original_id": types.is_string,
+        "truncated_from": types.is_int64,
+        "embedding": lambda kind: (
+            types.is_binary(kind) or (types.is_fixed_size_list(kind) and types.is_floating(kind.value_type))
+        ),
+    }
+    is_bytes = "embedding" in schema.names and types.is_binary(schema.field("embedding").type)
+    if is_bytes:
+        expected["residues"] = types.is_int64
+    for column, is_expected in expected.items():
+        if column not in schema.names or not is_expected(schema.field(column).type):
+            raise ProtT5nvError(f"{path}: not a file of embeddings (no column {column} of the expected type)")
+    field = schema.field("embedding")
+    if not is_bytes:
+        return np.dtype(field.type.value_type.to_pandas_dtype()), field.type.list_size, True
+    metadata = field.metadata or {}
+    dtype, columns = (metadata.get(key.encode(), b"").decode(errors="replace") for key in (_DTYPE, _COLUMNS))
+    if dtype not in DTYPES or not re.fullmatch("[1-9][0-9]{0,8}", columns):
+        raise ProtT5nvError(f"{path}: not a file of embeddings (the shape of the embeddings is missing)")
+    return np.dtype(dtype), int(columns), False

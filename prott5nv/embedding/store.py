@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from prott5nv.embedding.pooled_files import EmbeddingFile, NpzFile, ParquetFile
+from prott5nv.embedding.shard_folder import ShardFolder, is_shard_folder
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.hdf5 import Dataset, HDF5File
 from prott5nv.io.hdf5_writing import new_hdf5_file
@@ -78,7 +79,7 @@ def protein_attributes(original_id: str, truncated_from: int | None) -> dict[str
 
 
 class EmbeddingStore(Mapping[str, np.ndarray]):
-    """Embeddings in an HDF5, ``.npz`` or ``.parquet`` file, by accession. Each access reads one protein from the disk.
+    """Embeddings in a file or folder, by accession. Each access reads one protein from the disk.
 
     A store can be pickled, for example for the worker processes of a ``DataLoader``. The copy opens the file again.
 
@@ -87,7 +88,8 @@ class EmbeddingStore(Mapping[str, np.ndarray]):
     Parameters
     ----------
     path : str or PathLike
-        A file that ``prott5nv embed`` wrote, or any HDF5 or uncompressed ``.npz`` file with one array per protein.
+        A file that ``prott5nv embed`` wrote, a folder that ``prott5nv embed --ray`` wrote, or any HDF5 or uncompressed
+        ``.npz`` file with one array per protein.
 
     Attributes
     ----------
@@ -189,7 +191,9 @@ class EmbeddingStore(Mapping[str, np.ndarray]):
 
 
 def _open(path: Path) -> EmbeddingFile:
-    """Open a file in the format that its first bytes tell."""
+    """Open a folder of shards, or a file in the format that its first bytes tell."""
+    if is_shard_folder(path):
+        return ShardFolder(path)
     require_file(path)
     if is_parquet(path):
         return ParquetFile(path)

@@ -1,0 +1,317 @@
+"""Embedding of a file of any size on a Ray cluster.
+
+The driver reads the input once, checks it, and cuts it into shards. A dataset of Ray Data has one row for each shard,
+and a pool of actors embeds them: see :mod:`prott5nv.scale.embed_shards`. Ray gives the shard of an actor that dies to
+another one. Only the numbers of shards go through the object store. Proteins and embeddings go through the folder of
+the output, which all nodes share.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prott5nv.embedding.commits import Skipped
+from prott5nv.embedding.embedder import check_options
+from prott5nv.embedding.job import Summary
+from prott5nv.embedding.journal import fingerprint_of
+from prott5nv.embedding.run import Listener, Request
+from prott5nv.embedding.shard_folder import SKIPPED, Manifest, Shard, is_shard_folder, read_manifest, write_manifest
+from prott5nv.embedding.survey import CheckedProteins
+from prott5nv.errors import ProtT5nvError
+from prott5nv.extras import require_extra
+from prott5nv.io.inputs import reads_once
+from prott5nv.io.table import tsv_line
+from prott5nv.io.text import counted
+from prott5nv.scale.embed_shards import EmbedShards, LoadedModel, ShardJob, describe
+from prott5nv.scale.input_parts import cut, residues_per_shard
+from prott5nv.scale.run_folder import RunFolder
+
+_OBJECT_STORE_BYTES = 100_000_000  # of a Ray that is started here; rows of numbers need little
+
+
+def embed_on_ray(
+    request: Request, listener: Listener, *, address: str | None = None, actors: int | None = None
+) -> Summary:
+    """Embed a file on a Ray cluster. After an interruption, the same call continues where it stopped.
+
+    Parameters
+    ----------
+    request : Request
+        Input, output and options. The output is a folder, which all nodes must share, as they must share the model. It
+        appears when it is complete; until then, finished shards are kept in ``<output>.partial/``. The device is
+        ``auto``, ``cuda`` or ``cpu``; ``auto`` uses GPUs if the cluster has any.
+    listener : Listener
+        Receives the progress.
+    address : str, optional
+        Address of a cluster, as for ``ray.init``. By default it is that of the environment variable ``RAY_ADDRESS``;
+        without one, Ray is started on this machine and stopped at the end. If the program has connected to Ray already,
+        that cluster is used.
+    actors : int, optional
+        Largest number of actors. By default there is one for each GPU, or one for each node if the CPUs compute.
+
+    Returns
+    -------
+    Summary
+
+    Raises
+    ------
+    ProtT5nvError
+        If a record cannot be embedded, the output exists with other content, an unfinished run has other settings or
+        another input, or the actors die again and again.
+    OSError
+        If the disk is full. Call the function again when there is room.
+    """
+    require_extra("ray", "--ray")
+    _check(request)
+    request = replace(request, output=Path(os.path.abspath(request.output)), model=_model_everywhere(request.model))
+    folder = RunFolder(request.output)
+    with _connected(address), folder.locked():
+        return _Run(request, folder, listener, _resources(request, actors)).run()
+
+
+@dataclass(frozen=True)
+class _Resources:
+    """What an actor gets, how many actors the cluster can hold now, and how many there may be."""
+
+    cpus: int
+    gpus: int
+    actors: int
+    most: int | None
+
+
+@dataclass
+class _Run:
+    """One run, which leads the actors."""
+
+    request: Request
+    folder: RunFolder
+    listener: Listener
+    resources: _Resources
+
+    def run(self) -> Summary:
+        """Check the input, embed all shards that are not finished, and write the output."""
+        request, folder = self.request, self.folder
+        model = self._load()
+        header = folder.header()
+        residues = header.get("residues_per_shard") or residues_per_shard(
+            request.source, self.resources.actors, 0 if request.pooling else model.hidden_size * _size(request.dtype)
+        )
+        is_known = bool(header)
+        survey, count = cut(
+            self._proteins(model), residues, folder.input, folder.is_done if is_known else lambda number: False
+        )
+        fingerprint = fingerprint_of(model.settings, survey.digest)
+        if request.output.exists() and not request.overwrite:
+            return self._complete(model.settings, fingerprint)
+        if is_known:
+            self._check_same(header, model.settings, survey.digest)
+        else:
+            folder.start({"settings": model.settings, "digest": survey.digest, "residues_per_shard": residues})
+        self.listener.on_survey(survey)
+        finished = [number for number in range(count) if folder.is_done(number)]
+        resumed = [folder.read_done(number).shard for number in finished]
+        self.listener.on_progress(sum(shard.residues for shard in resumed))
+        attributes = {**model.settings, "fingerprint": fingerprint, "model_name": model.name}
+        unfinished = sorted(set(range(count)) - set(finished))
+        if unfinished:
+            self._embed(ShardJob(request, model.settings, attributes), unfinished)
+        manifest = self._finish(attributes, count)
+        return Summary(manifest.proteins, manifest.residues, sum(shard.records for shard in resumed), manifest.skipped)
+
+    def _load(self) -> LoadedModel:
+        """Load the model once on the cluster, as an actor will, and report it."""
+        import ray
+        from ray.exceptions import RayError, RayTaskError
+
+        # A task, because the driver may have no GPU, and because an error of the model is then that of all actors.
+        task = ray.remote(max_retries=0, num_cpus=self.resources.cpus, num_gpus=self.resources.gpus)(describe)
+        try:
+            model: LoadedModel = ray.get(task.remote(self.request))
+        except RayTaskError as error:
+            if isinstance(error.cause, ProtT5nvError):
+                raise ProtT5nvError(str(error.cause)) from None
+            raise
+        except RayError as error:
+            raise ProtT5nvError(f"the process that loads the model died: {_first_line(error)}") from None
+        self.listener.on_start(model.label, f"{model.hardware}; Ray, {counted(self.resources.actors, 'actor')}")
+        return model
+
+    def _proteins(self, model: LoadedModel) -> CheckedProteins:
+        request = self.request
+        return CheckedProteins(
+            request.source,
+            model.limit,
+            request.long,
+            request.skip_errors,
+            request.id_column,
+            request.sequence_column,
+            request.cleaning,
+            tokenizer=model.tokenizer,
+            key=request.key,
+        )
+
+    def _complete(self, settings: dict[str, str], fingerprint: str) -> Summary:
+        """Return what the existing output holds; raise an error if it is not that of this run."""
+        output = self.request.output
+        manifest = read_manifest(output) if is_shard_folder(output) else None
+        if manifest is None or manifest.attributes.get("fingerprint") != fingerprint:
+            raise ProtT5nvError(
+                f"{output} exists and holds something else than the embeddings of this input with these settings: "
+                "choose another name, delete it, or replace it with --overwrite"
+            )
+        self.folder.discard()
+        return Summary(manifest.proteins, manifest.residues, skipped=manifest.skipped, complete_already=True)
+
+    def _check_same(self, header: dict[str, Any], settings: dict[str, str], digest: str) -> None:
+        path = self.folder.path
+        for name, value in settings.items():
+            if (before := header["settings"].get(name)) != value:
+                raise ProtT5nvError(
+                    f"{path} holds an unfinished run with {name}={before}, not {value}: finish it with the same "
+                    "options and model, or delete that folder to start again"
+                )
+        if header["digest"] != digest:
+            raise ProtT5nvError(
+                f"{path} holds an unfinished run over another input: finish it with its own input, or delete that "
+                "folder to start again"
+            )
+
+    def _embed(self, job: ShardJob, numbers: list[int]) -> None:
+        """Embed the shards of these numbers with a pool of actors."""
+        import ray.data
+        from ray.exceptions import RayError
+
+        # One block for each shard, so that Ray can give each to any actor. The blocks are made here, because a task for
+        # them would wait for a CPU that the actors hold.
+        shards = ray.data.from_items([{"shard": number} for number in numbers], override_num_blocks=len(numbers))
+        results = shards.map_batches(
+            EmbedShards,
+            fn_constructor_args=(job,),
+            batch_size=None,
+            compute=ray.data.ActorPoolStrategy(
+                min_size=1, max_size=self.resources.most, initial_size=min(self.resources.actors, len(numbers))
+            ),
+            num_cpus=self.resources.cpus,
+            num_gpus=self.resources.gpus,
+        )
+        try:
+            with _quiet():
+                for row in results.iter_rows():
+                    if row["error"]:
+                        raise ProtT5nvError(f"{row['error']}; {self._advice}")
+                    self.listener.on_progress(row["residues"])
+        except RayError as error:
+            raise ProtT5nvError(f"Ray: {_first_line(error)}; {self._advice}") from error
+
+    @property
+    def _advice(self) -> str:
+        return f"finished proteins are safe in {self.folder.path}: give the same command again to continue"
+
+    def _finish(self, attributes: dict[str, str], count: int) -> Manifest:
+        """Write manifest and list of skipped proteins, and give the output its name."""
+        shards: list[Shard] = []
+        with open(self.folder.shards / SKIPPED, "w", encoding="utf-8", newline="") as file:
+            file.write(tsv_line(Skipped._fields))
+            for number in range(count):
+                done = self.folder.read_done(number)
+                shards.append(done.shard)
+                file.writelines(map(tsv_line, done.skipped))
+            file.flush()
+            os.fsync(file.fileno())
+        skipped = sum(shard.skipped for shard in shards)
+        if not skipped:
+            (self.folder.shards / SKIPPED).unlink()
+        manifest = Manifest({**attributes, "skipped": str(skipped)}, shards)
+        write_manifest(self.folder.shards, manifest)
+        self.folder.publish()
+        return manifest
+
+
+def _check(request: Request) -> None:
+    """Check what can be checked before the model is loaded."""
+    check_options(request.pooling, request.long, request.dtype)
+    if request.device not in ("auto", "cuda", "cpu"):
+        raise ProtT5nvError(f"device={request.device}: with Ray, choose auto, cuda or cpu; Ray assigns the GPUs")
+    if reads_once(request.source):
+        raise ProtT5nvError("with --ray, INPUT must be files, because the input is read again when a run continues")
+    if request.output.exists() and not request.output.is_dir():
+        raise ProtT5nvError(f"{request.output}: this is a file; with --ray, give the name of a folder")
+
+
+def _model_everywhere(model: str | None) -> str | None:
+    """Return a model by a name that means the same on all nodes."""
+    from prott5nv.checkpoint.hub import download, is_hub_name
+
+    if model is None:
+        return None
+    return download(model).name if is_hub_name(model) else os.path.abspath(model)
+
+
+@contextmanager
+def _connected(address: str | None) -> Iterator[None]:
+    """Connect to a cluster, or start Ray on this machine, until the block ends."""
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    local: dict[str, Any] = {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
+    try:
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **(local if address == "local" else {}))
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise ProtT5nvError(f"Ray at {address}: {_first_line(error)}") from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Let Ray Data show neither bars nor plans until the block ends; the listener shows the progress."""
+    import ray.data
+
+    context, log = ray.data.DataContext.get_current(), logging.getLogger("ray.data")
+    before = context.enable_progress_bars, log.level
+    context.enable_progress_bars = False
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        context.enable_progress_bars = before[0]
+        log.setLevel(before[1])
+
+
+def _resources(request: Request, actors: int | None) -> _Resources:
+    """Choose what an actor gets: a GPU, or the CPUs of the smallest node."""
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    gpus = int(sum(node.get("GPU", 0) for node in nodes))
+    if request.device == "cuda" or (request.device == "auto" and gpus):
+        possible = max(1, gpus)  # A cluster that scales by itself may have none yet.
+        return _Resources(1, 1, min(possible, actors or possible), actors)
+    counts = [int(node["CPU"]) for node in nodes if node.get("CPU", 0) >= 1]
+    if not counts:
+        raise ProtT5nvError("the Ray cluster has no CPUs")
+    cpus = max(1, min(min(counts), sum(counts) // actors)) if actors else min(counts)
+    possible = sum(count // cpus for count in counts)
+    return _Resources(cpus, 0, min(possible, actors or possible), actors)
+
+
+def _size(dtype: str) -> int:
+    return np.dtype(dtype).itemsize
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:300] if lines else type(error).__name__
