@@ -36,6 +36,8 @@ Result = TypeVar("Result")
 class RandomRows(Encoder):
     """An encoder that returns the same random rows for every batch."""
 
+    rows_TD: torch.Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.config = replace(ModelConfig.preset("tiny"), hidden_size=HIDDEN_SIZE)
