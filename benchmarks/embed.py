@@ -14,7 +14,7 @@ real residues, not padding. "Fraction of matmul rate" compares the encoder's mat
 residue) with the best rate of matmuls alone: it shows how much of the machine is used. On a CPU, that is the rate of
 the model's own matmuls, in bf16, or in fp32 on CPUs without bf16 instructions. On a GPU, it is the rate of large
 matmuls in bf16. "Encoder only" is the network on batches that are on the GPU already, whose results stay there. Files
-are written for the first proteins only, and the rate of the disk is measured in the same folder.
+are written for the first proteins only, and Hugging Face's models embed only these.
 
 Shapes: B proteins, L residues of the longest, T packed residues, D hidden size.
 """
@@ -26,8 +26,7 @@ import random
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -186,57 +185,50 @@ def blenderbot_encoder(model: ProtT5) -> torch.nn.Module:
         return AutoModel.from_pretrained(Path(folder, "hf"), dtype=torch.float32).get_encoder().eval()
 
 
-def measure(model: ProtT5, sequences: list[str]) -> dict[str, float]:
-    """Residues per second of every way to embed the proteins."""
+def measure(model: ProtT5, sequences: list[str]) -> Iterator[tuple[str, float]]:
+    """Yield each way to embed the proteins on a CPU, and its residues per second."""
     tokenizer = model.tokenizer
     embedders = {name: Embedder(model, device="cpu", precision=name) for name in ("bf16", "fp32")}
 
     def rate(work: Callable[[], object]) -> float:
         return sum(map(len, sequences)) / time_second_call(work)
 
-    rates = {f"prott5nv {name}": rate(partial(embed_in_memory, each, sequences)) for name, each in embedders.items()}
+    for name, embedder in embedders.items():
+        yield f"prott5nv {name}", rate(partial(embed_in_memory, embedder, sequences))
     with tempfile.TemporaryDirectory() as folder:
-        rates["prott5nv bf16, FASTA to HDF5"] = rate(partial(embed_files, embedders["bf16"], sequences, folder))
+        yield "prott5nv bf16, FASTA to HDF5", rate(partial(embed_files, embedders["bf16"], sequences, folder))
     t5 = t5_encoder(model.config)
-    rates["ProtTrans script: T5EncoderModel fp32"] = rate(partial(embed_with_hugging_face, t5, sequences, tokenizer))
+    yield "ProtTrans script: T5EncoderModel fp32", rate(partial(embed_with_hugging_face, t5, sequences, tokenizer))
     blenderbot = blenderbot_encoder(model)
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         blenderbot.to(dtype)
-        rates[f"Hugging Face Blenderbot {name}"] = rate(
-            partial(embed_with_hugging_face, blenderbot, sequences, tokenizer)
+        yield (
+            f"Hugging Face Blenderbot {name}",
+            rate(partial(embed_with_hugging_face, blenderbot, sequences, tokenizer)),
         )
-    return rates
 
 
-def measure_on_gpu(model: ProtT5, sequences: list[str]) -> dict[str, float]:
-    """Residues per second of every way to embed the proteins on a GPU."""
-    embedder = Embedder(model, device="cuda")
+def measure_on_gpu(model: ProtT5, sequences: list[str]) -> Iterator[tuple[str, float]]:
+    """Yield each way to embed the proteins on a GPU, and its residues per second."""
+    forms: dict[str, dict[str, Any]] = {
+        "pooling=mean": {"pooling": "mean"},
+        "per residue, float16": {"dtype": "float16"},
+        "per residue, float32": {},
+    }
+    few = sequences[:FILE_PROTEINS]
 
     def rate(work: Callable[[], object], proteins: Sequence[str] = sequences) -> float:
         return sum(map(len, proteins)) / time_second_call(work)
 
-    rates = {"encoder only": encoder_rate(embedder, sequences)}
-    options: dict[str, Any]
-    for name, options in (
-        ("pooling=mean", {"pooling": "mean"}),
-        ("per residue, float16", {"dtype": "float16"}),
-        ("per residue, float32", {}),
-    ):
-        rates[f"prott5nv, {name}"] = rate(partial(embed_in_memory, embedder, sequences, **options))
-    start = time.perf_counter()
-    compiled = Embedder(model, device="cuda", compile=True)
-    embed_in_memory(compiled, sequences[:FILE_PROTEINS])
-    print(f"Time to compile, and to embed some proteins: {time.perf_counter() - start:.0f} s\n")
-    rates["encoder only, compiled"] = encoder_rate(compiled, sequences)
-    for name, options in (("pooling=mean", {"pooling": "mean"}), ("per residue, float16", {"dtype": "float16"})):
-        rates[f"prott5nv compiled, {name}"] = rate(partial(embed_in_memory, compiled, sequences, **options))
-    del compiled
-    few = sequences[:FILE_PROTEINS]
+    for suffix, compiled in (("", False), (", compiled", True)):
+        embedder = Embedder(model, device="cuda", compile=compiled)
+        yield f"encoder only{suffix}", encoder_rate(embedder, sequences)
+        for name, options in forms.items():
+            yield f"prott5nv{suffix}, {name}", rate(partial(embed_in_memory, embedder, sequences, **options))
     with tempfile.TemporaryDirectory() as folder:
         for dtype in ("float16", "float32"):
-            name = f"prott5nv, FASTA to HDF5, {dtype}"
-            rates[name] = rate(partial(embed_files, embedder, few, folder, dtype), few)
-    del embedder
+            name = f"prott5nv compiled, FASTA to HDF5, {dtype}, {len(few):,} proteins"
+            yield name, rate(partial(embed_files, embedder, few, folder, dtype), few)
     for name, network, size in (
         ("ProtTrans script: T5EncoderModel", t5_encoder(model.config), HUGGING_FACE_BATCH),
         ("T5EncoderModel, large batches", t5_encoder(model.config), GPU_BATCH),
@@ -244,13 +236,11 @@ def measure_on_gpu(model: ProtT5, sequences: list[str]) -> dict[str, float]:
     ):
         network.to("cuda", torch.bfloat16)
         run = partial(embed_with_hugging_face, network, few, model.tokenizer, residues_per_batch=size)
-        rates[f"{name}, to the host"] = rate(run, few)
-    print(f"Files and Hugging Face's models: the first {len(few):,} proteins\n")
-    return rates
+        yield f"{name}, {len(few):,} proteins", rate(run, few)
 
 
-def measure_family(settings: dict[str, Any], sequences: list[str]) -> tuple[dict[str, float], Encoder]:
-    """Residues per second of a T5 model. Prints the memory that loading takes, and the differences between batches."""
+def measure_family(settings: dict[str, Any], sequences: list[str]) -> tuple[list[tuple[str, float]], Encoder]:
+    """Return the rates of a T5 model. Prints the memory that loading takes, and the differences between batches."""
     from transformers import T5Config, T5EncoderModel
 
     def rate(work: Callable[[], object]) -> float:
@@ -269,9 +259,9 @@ def measure_family(settings: dict[str, Any], sequences: list[str]) -> tuple[dict
         precisions = dict.fromkeys([choose_hardware("cpu").precision, "fp32"])  # without bf16 instructions, it is slow
         embedders = {name: Embedder(folder, device="cpu", precision=name) for name in precisions}
     network = embedders["fp32"]._network
-    rates = {f"prott5nv {name}": rate(partial(embed_in_memory, each, sequences)) for name, each in embedders.items()}
+    rates = [(f"prott5nv {name}", rate(partial(embed_in_memory, each, sequences))) for name, each in embedders.items()]
     run = partial(embed_with_hugging_face, encoder, tokenizer=network.tokenizer, suffix=[END])
-    rates["ProtTrans script: T5EncoderModel fp32"] = rate(partial(run, sequences))
+    rates.append(("ProtTrans script: T5EncoderModel fp32", rate(partial(run, sequences))))
     longest_first = sorted(sequences, key=len, reverse=True)
     alone = [run([sequence])[0] for sequence in longest_first]
     report_difference("ProtTrans script", run(longest_first), alone)
@@ -313,24 +303,24 @@ def main() -> None:
 
     torch.manual_seed(0)
     model: Encoder
+    rates: Iterable[tuple[str, float]]
     if arguments.family:
         settings = FAMILIES[arguments.family]
         rates, model = measure_family(settings | {"num_layers": arguments.layers or settings["num_layers"]}, sequences)
     else:
         model = ProtT5(config).eval()
-        on_gpu = device.type == "cuda"
-        rates = measure_on_gpu(model, sequences) if on_gpu else measure(model, sequences)
+        rates = measure_on_gpu(model, sequences) if device.type == "cuda" else measure(model, sequences)
     peak = matmul_peak(device, torch.bfloat16) if device.type == "cuda" else matmul_rate(model.encoder)
 
     operations = 2 * sum(p.numel() for p in model.encoder.parameters() if p.ndim == 2)
     print(f"Best rate of matmuls: {peak / 1e9:,.0f} GFLOP/s = {peak / operations:,.0f} residues/s\n")
-    reference = next(iter(rates))
-    columns = ("method", "residues/s", "fraction of matmul rate", f"speed-up of {reference}")
+    remaining = iter(rates)
+    reference, first = next(remaining)
     rows = (
-        (name, f"{rate:,.0f}", f"{rate * operations / peak:.0%}", f"{rates[reference] / rate:.1f} x")
-        for name, rate in rates.items()
+        (name, f"{rate:,.0f}", f"{rate * operations / peak:.0%}", f"{first / rate:.1f} x")
+        for name, rate in chain([(reference, first)], remaining)
     )
-    print_table(columns, rows)
+    print_table(("method", "residues/s", "fraction of matmul rate", f"speed-up of {reference}"), rows)
 
 
 if __name__ == "__main__":
