@@ -18,6 +18,7 @@ import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from prott5nv.checkpoint.unsuited import unsuited_file
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.checksum import file_checksum
 
@@ -209,7 +210,7 @@ class Archive:
         except tarfile.HeaderError:
             if not first:
                 raise ProtT5nvError(f"{self.path}: the tar is damaged or truncated; copy the file again") from None
-        raise ProtT5nvError(f"{self.path}: not a tar file; expected a .nemo checkpoint")
+        raise unsuited_file(self.path)
 
     def _checked_name(self, header: tarfile.TarInfo) -> str | None:
         """Return the member's name without ``./``, or None for the entry of the folder that contains all members."""

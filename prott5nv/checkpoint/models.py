@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from prott5nv.assets import BUILTIN_MODEL
 from prott5nv.checkpoint import reader
 from prott5nv.checkpoint.hub import download, is_hub_name
+from prott5nv.checkpoint.unsuited import refuse_unsuited_folder
 from prott5nv.errors import ProtT5nvError
 
 if TYPE_CHECKING:
@@ -136,6 +137,8 @@ def read_decoder_config(model: str | Path) -> ModelConfig:
         If the model has no span decoder, or cannot be read.
     """
     if is_hub_name(model) or Path(model).is_dir():
+        if Path(model).is_dir():
+            refuse_unsuited_folder(Path(model))
         raise no_span_decoder(model)
     return reader.read_nemo(model, weights=False).config
 

@@ -17,6 +17,7 @@ from prott5nv.errors import ProtT5nvError
 if TYPE_CHECKING:
     import torch
 
+CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 

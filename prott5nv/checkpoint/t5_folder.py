@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from prott5nv.checkpoint.safetensors_folder import (
+    CONFIG_FILE,
     DTYPES,
     INDEX_FILE,
     WEIGHTS_FILE,
@@ -23,6 +24,7 @@ from prott5nv.checkpoint.safetensors_folder import (
 )
 from prott5nv.checkpoint.t5_names import TABLES, Source, decoder_shapes, encoder_sources, parse_config
 from prott5nv.checkpoint.t5_vocabulary import FILES, read_vocabulary
+from prott5nv.checkpoint.unsuited import refuse_unsuited_folder
 from prott5nv.checkpoint.weights import Weights
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.checksum import file_checksum
@@ -32,7 +34,6 @@ from prott5nv.model.t5_tokenizer import INPUTS, T5Vocabulary
 if TYPE_CHECKING:
     import torch
 
-CONFIG_FILE = "config.json"
 TORCH_FILE = "pytorch_model.bin"
 
 _FLOATS = ("float32", "float16", "bfloat16")
@@ -160,6 +161,7 @@ def _inspect(path: Path, input: str, stack: ExitStack) -> tuple[T5Folder, Stored
     """Check the folder, and return its description, its weights, and where each parameter is in the files."""
     if input not in INPUTS:
         raise ProtT5nvError(f"input={input!r}: choose {' or '.join(INPUTS)}")
+    refuse_unsuited_folder(path)
     values = read_json(path / CONFIG_FILE)
     config = parse_config(values, str(path / CONFIG_FILE))
     end = values.get("eos_token_id", 1)

@@ -61,8 +61,7 @@ def parse_config(values: Mapping[str, Any], where: str) -> T5Config:
     """
     model_type = values.get("model_type")
     if model_type != MODEL_TYPE:
-        remedy = "; convert it with 'prott5nv convert --to nemo'" if isinstance(values.get("prott5nv"), dict) else ""
-        raise ProtT5nvError(f"{where}: model_type={str(model_type)[:80]!r}; folders of T5 models can be opened{remedy}")
+        raise ProtT5nvError(f"{where}: model_type={str(model_type)[:80]!r}; folders of T5 models can be opened")
     for name in ("quantization_config", "is_decoder"):
         if values.get(name):
             raise ProtT5nvError(f"{where}: {name} is set; only plain encoders can be opened")

@@ -145,6 +145,23 @@ def test_damaged_gzip_data_are_refused(path, refused, minute_members):
         refused("damaged gzip file")
 
 
+def test_a_file_next_to_the_right_one_is_refused_with_its_name(tmp_path):
+    training_checkpoint = tmp_path / "step4.ckpt"
+    training_checkpoint.write_bytes(b"PK\x03\x04" + bytes(1000))
+    with pytest.raises(ProtT5nvError, match=r"a training checkpoint; give the \.nemo file that pretraining wrote beside"):
+        read_nemo(training_checkpoint)
+    (tmp_path / "step4.nemo").touch()
+    with pytest.raises(ProtT5nvError, match=f"a training checkpoint; give {tmp_path}/step4.nemo"):
+        read_nemo(training_checkpoint)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(bytes(1000))
+    with pytest.raises(ProtT5nvError, match="'prott5nv predict "):
+        read_nemo(weights)
+    (tmp_path / "config.json").touch()
+    with pytest.raises(ProtT5nvError, match=f"weights alone; give the folder {tmp_path}"):
+        read_nemo(weights)
+
+
 def test_other_kinds_of_files_are_refused(path, refused, minute_members, tmp_path):
     path.write_text("MSLKRKNIALIPAAGIGVRFGADKPKQYVEIGSK\n" * 100)
     refused("not a tar file", ".nemo checkpoint")

@@ -239,7 +239,8 @@ def test_every_tensor_is_accounted_for(change, message, folder):
     ("changes", "message"),
     [
         (dict(model_type="bert"), "model_type='bert'; folders of T5 models"),
-        (dict(model_type="blenderbot", prott5nv={}), "convert it with 'prott5nv convert --to nemo'"),
+        (dict(model_type="blenderbot", prott5nv={}), "--to nemo"),
+        (dict(model_type="xlm-roberta-xl"), "give the .nemo file from which it was made"),
         (dict(d_model=None), "d_model is missing"),
         (dict(d_model="32"), "d_model=32: must be an integer"),
         (dict(num_layers=3), "'encoder.block.2.layer.0.layer_norm.weight' is missing"),
@@ -367,6 +368,20 @@ def test_other_models_do_not_take_structural_states(model, tiny_checkpoint, tmp_
 def test_a_folder_has_no_span_decoder(folder):
     with pytest.raises(ProtT5nvError, match="this checkpoint has no span decoder"):
         read_decoder_config(folder)
+    edit_json(folder / "config.json", model_type="blenderbot", prott5nv={})
+    with pytest.raises(ProtT5nvError, match=f"'prott5nv convert {folder} --to nemo {folder.name}.nemo'"):
+        read_decoder_config(folder)
+
+
+def test_a_folder_without_a_model_is_refused_with_what_to_give_instead(tmp_path):
+    assert f"{tmp_path}: not the folder of a Hugging Face model; config.json is missing" in refused(tmp_path)
+    checkpoint = tmp_path / "checkpoints" / "step4.nemo"
+    checkpoint.parent.mkdir()
+    checkpoint.touch()
+    assert f"; give {checkpoint}" in refused(tmp_path)
+    checkpoint = tmp_path / "run.nemo"
+    checkpoint.touch()
+    assert f"; give {checkpoint}" in refused(tmp_path)
 
 
 @pytest.fixture
