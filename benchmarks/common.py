@@ -178,12 +178,12 @@ def save_random_model(path: Path, config: ModelConfig) -> Path:
     return path
 
 
-def write_random_fasta(path: Path, proteins: int) -> None:
-    """Write random proteins of 20 to 200 residues; the same ones in every call."""
+def write_random_fasta(path: Path, proteins: int, longest: int = 200) -> None:
+    """Write random proteins of 20 to `longest` residues; the same ones in every call."""
     rng = random.Random(0)
     with open(path, "w") as file:
         for number in range(proteins):
-            file.write(f">sp|Q{number:07}|R_TEST\n{''.join(rng.choices(AMINO_ACIDS, k=rng.randint(20, 200)))}\n")
+            file.write(f">sp|Q{number:07}|R_TEST\n{''.join(rng.choices(AMINO_ACIDS, k=rng.randint(20, longest)))}\n")
 
 
 def tar_members(path: Path) -> dict[str, bytes]:

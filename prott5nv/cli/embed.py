@@ -42,12 +42,10 @@ _KEY_HELP = " ".join(f"{name}: {inspect.getdoc(make_key)}" for name, make_key in
 
 
 class _Output(options.NewFile):
-    """A file to write, or a folder that an earlier run on Ray has written."""
+    """A file to write, or a folder if it exists already. Later checks find out what it is."""
 
     def convert(self, value: str | Path, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        from prott5nv.embedding.shard_folder import is_shard_folder
-
-        return Path(value) if is_shard_folder(value) else super().convert(value, param, ctx)
+        return Path(value) if Path(value).is_dir() else super().convert(value, param, ctx)
 
 
 @click.command()

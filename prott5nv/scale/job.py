@@ -110,7 +110,7 @@ class _Run:
         )
         fingerprint = fingerprint_of(model.settings, survey.digest)
         if request.output.exists() and not request.overwrite:
-            return self._complete(model.settings, fingerprint)
+            return self._complete(fingerprint)
         if is_known:
             self._check_same(header, model.settings, survey.digest)
         else:
@@ -131,6 +131,8 @@ class _Run:
         import ray
         from ray.exceptions import RayError, RayTaskError
 
+        if self.resources.gpus and not ray.cluster_resources().get("GPU"):
+            self.listener.on_warning("no node of the Ray cluster has a GPU; the command waits until there is one")
         # A task, because the driver may have no GPU, and because an error of the model is then that of all actors.
         task = ray.remote(max_retries=0, num_cpus=self.resources.cpus, num_gpus=self.resources.gpus)(describe)
         try:
@@ -158,14 +160,14 @@ class _Run:
             key=request.key,
         )
 
-    def _complete(self, settings: dict[str, str], fingerprint: str) -> Summary:
+    def _complete(self, fingerprint: str) -> Summary:
         """Return what the existing output holds; raise an error if it is not that of this run."""
         output = self.request.output
-        manifest = read_manifest(output) if is_shard_folder(output) else None
-        if manifest is None or manifest.attributes.get("fingerprint") != fingerprint:
+        manifest = read_manifest(output)
+        if manifest.attributes.get("fingerprint") != fingerprint:
             raise ProtT5nvError(
-                f"{output} exists and holds something else than the embeddings of this input with these settings: "
-                "choose another name, delete it, or replace it with --overwrite"
+                f"{output} exists and holds the embeddings of another input, or with other settings: choose another "
+                "name, delete it, or replace it with --overwrite"
             )
         self.folder.discard()
         return Summary(manifest.proteins, manifest.residues, skipped=manifest.skipped, complete_already=True)
@@ -242,8 +244,10 @@ def _check(request: Request) -> None:
         raise ProtT5nvError(f"device={request.device}: with Ray, choose auto, cuda or cpu; Ray assigns the GPUs")
     if reads_once(request.source):
         raise ProtT5nvError("with --ray, INPUT must be files, because the input is read again when a run continues")
-    if request.output.exists() and not request.output.is_dir():
-        raise ProtT5nvError(f"{request.output}: this is a file; with --ray, give the name of a folder")
+    if request.output.exists() and not is_shard_folder(request.output):
+        raise ProtT5nvError(
+            f"{request.output} exists, but prott5nv embed --ray has not written it: choose another name"
+        )
 
 
 def _model_everywhere(model: str | None) -> str | None:

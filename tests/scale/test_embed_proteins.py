@@ -4,8 +4,10 @@ import pickle
 
 import numpy as np
 import pytest
+import torch
 
 from prott5nv import Embedder, ProtT5nvError
+from prott5nv.embedding.runner import BatchRunner
 from prott5nv.scale.embed_proteins import EmbedProteins
 
 PROTEINS = ["MSLKRVTGQAA", "MK", "", "MK1V", "GSHMLEDPVA*", "MK-V", "M" + "ACDEFGHIKLMNPQRSTVWY" * 30]
@@ -69,6 +71,20 @@ def test_a_long_protein_that_is_left_out_has_an_error(tiny_checkpoint):
     embed = EmbedProteins(str(tiny_checkpoint), pooling="mean", long="skip", max_length=10)
     result = embed(batch_of(["MSLKR", "MSLKR" * 3]))
     assert result["error"].tolist() == ["", "longer than the model accepts at once"]
+
+
+def test_a_protein_that_does_not_fit_into_memory_has_an_error(tiny_checkpoint, monkeypatch):
+    embed = EmbedProteins(str(tiny_checkpoint), pooling="mean")
+    forward = BatchRunner._forward
+
+    def limited(self, windows, form):
+        if any(window.length > 10 for window in windows):
+            raise torch.OutOfMemoryError("no memory")
+        return forward(self, windows, form)
+
+    monkeypatch.setattr(BatchRunner, "_forward", limited)
+    result = embed(batch_of(["MSLKR", "MSLKR" * 3, "MK"]))
+    assert result["error"].tolist() == ["", "P1: not enough memory for its 15 residues alone", ""]
 
 
 def test_an_empty_batch_keeps_its_columns(tiny_checkpoint):

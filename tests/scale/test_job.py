@@ -171,17 +171,19 @@ def test_a_complete_output_is_not_computed_again(in_this_process, request_of):
     in_this_process.clear()
     summary = embed(request_of(pooling="mean"))
     assert summary.complete_already and summary.proteins == 41 and in_this_process == []
-    with pytest.raises(ProtT5nvError, match="holds something else"):
+    with pytest.raises(ProtT5nvError, match="holds the embeddings of another input, or with other settings"):
         embed(request_of(pooling="mean", dtype="float16"))
     embed(request_of(pooling="mean", dtype="float16", overwrite=True))
     assert EmbeddingStore(request_of().output).attributes["dtype"] == "float16"
 
 
 def test_another_folder_is_not_replaced(in_this_process, request_of):
-    request = request_of()
+    request = request_of(overwrite=True)
     request.output.mkdir()
-    with pytest.raises(ProtT5nvError, match="holds something else"):
+    (request.output / "thesis.txt").touch()
+    with pytest.raises(ProtT5nvError, match="out exists, but prott5nv embed --ray has not written it"):
         embed(request)
+    assert (request.output / "thesis.txt").exists()
 
 
 @pytest.mark.parametrize(
