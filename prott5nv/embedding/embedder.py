@@ -60,7 +60,8 @@ class Embedder:
     max_tokens : int, optional
         Number of residues to compute at once. By default it is chosen for the hardware.
     compile : bool
-        Whether ``torch.compile`` fuses the feed-forward layers. The first batch then takes about half a minute longer.
+        Whether ``torch.compile`` fuses the layers on a GPU, or the feed-forward networks elsewhere. The first batch then
+        takes up to half a minute longer.
     max_length : int, optional
         Number of residues from which a protein counts as long; see the parameter `long` of :meth:`embed`. By default it
         is what the model accepts at once, and no protein is long for a model without a limit.

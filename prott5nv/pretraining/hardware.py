@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 
 import torch
 
@@ -158,7 +159,7 @@ def choose_compile(choice: bool | str, device: torch.device, precision: str, ste
     ----------
     choice : bool or "auto"
         Value of ``trainer.compile``. ``auto`` compiles where attention is part of a compiled layer, which is in bf16 on
-        GPUs from Ampere on, and if the run is long enough.
+        GPUs from Ampere on, if the run is long enough and this machine has the C compiler that ``torch.compile`` needs.
     device : torch.device
     precision : str
         Lightning's name of the precision.
@@ -172,4 +173,5 @@ def choose_compile(choice: bool | str, device: torch.device, precision: str, ste
     if choice != "auto":
         return bool(choice)
     suitable = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
-    return suitable and precision == "bf16-mixed" and steps >= STEPS_TO_COMPILE
+    has_compiler = any(map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang")))
+    return suitable and has_compiler and precision == "bf16-mixed" and steps >= STEPS_TO_COMPILE
