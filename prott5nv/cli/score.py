@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     "-o",
     "--output",
     type=options.NewFile(".csv", stream=True),
-    required=True,
     metavar="OUT.csv",
-    help="CSV file to write.",
+    help="CSV file to write. It is required, except for variants on the command line: their table is printed by "
+    "default.",
 )
 @click.option("--mutations", metavar="VARIANTS|FILE|all", help="Variants such as V39A,D40G:V54L, or a file of them: "
               "one per line, or a CSV or TSV file with a column named variant. 'all' scores every single "
@@ -64,7 +64,7 @@ if TYPE_CHECKING:
 @options.device
 def command(
     source: str | InputFiles,
-    output: Path,
+    output: Path | None,
     mutations: str | None,
     variant_column: str | None,
     perplexity: bool,
@@ -132,7 +132,7 @@ def command(
 
     \b
     Examples:
-      prott5nv score protein.fasta --mutations V39A,D40G:V54L -o scores.csv
+      prott5nv score protein.fasta --mutations V39A,D40G:V54L
       prott5nv score protein.fasta --mutations variants.txt -o scores.csv
       prott5nv score protein.fasta --mutations all -o scores.csv --table matrix.csv --plot map.html
       prott5nv score proteins.fasta --protein P42212 --mutations all -o gfp.csv
@@ -142,6 +142,7 @@ def command(
     Every output file appears only when it is complete. After Ctrl-C, nothing is written and the exit code is 130.
     """
     _check_options(mutations, perplexity, per_residue, fraction, table, plot)
+    output = output or _default_output(mutations)
     if plot:
         from prott5nv.plots.page import require_library
 
@@ -232,6 +233,15 @@ def _check_options(
         raise click.UsageError("--per-residue and --fraction need --perplexity")
     if (table or plot) and mutations != "all":
         raise click.UsageError("--table and --plot need --mutations all")
+
+
+def _default_output(mutations: str | None) -> Path:
+    """Return standard output for variants that are given on the command line; anything else needs a file."""
+    from prott5nv.decoding.inputs import are_inline
+
+    if mutations and are_inline(mutations):
+        return Path("-")
+    raise click.UsageError("Missing option '-o' / '--output': name a CSV file, or - for standard output")
 
 
 def _draw(path: Path, proteins: Mapping[str, Record], scores: Mapping[str, np.ndarray], embedder: Embedder) -> None:

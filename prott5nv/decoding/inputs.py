@@ -6,6 +6,7 @@ import io
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 
 from prott5nv.decoding.fill import gaps
 from prott5nv.decoding.masking import GAP, check_maskable
@@ -16,7 +17,7 @@ from prott5nv.errors import ProtT5nvError
 from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning, is_missing
 from prott5nv.io.delimited import ID_COLUMNS, DelimitedTable, find_column
 from prott5nv.io.inputs import Input, input_name
-from prott5nv.io.record import Record, accession, entry_name, location
+from prott5nv.io.record import Record, accession, location, protein_names
 from prott5nv.io.source import open_source, source_name
 from prott5nv.io.text import did_you_mean
 from prott5nv.model.config import ModelConfig
@@ -24,7 +25,10 @@ from prott5nv.model.config import ModelConfig
 VARIANT_COLUMNS = ("variant", "mutant", "mutation", "variants", "mutations")
 _SUBSTITUTION = "[A-Za-z][0-9]+[A-Za-z]"
 _INLINE = re.compile(f"{_SUBSTITUTION}([:,+]{_SUBSTITUTION})*")
-_MAX_SUGGESTED = 20_000
+# To suggest other proteins: headers to search, shortest part of a name, and suggestions.
+_MOST_SEARCHED = 20_000
+_MIN_PART = 3
+_MOST_SUGGESTED = 3
 _PROTEIN_COLUMNS = ("protein", *ID_COLUMNS)
 
 
@@ -63,16 +67,16 @@ def read_proteins(
     """
     proteins: dict[str, Record] = {}
     missing = dict.fromkeys(wanted)
-    passed_over: list[str] = []  # names to suggest if a protein is missing
+    passed_over: list[str] = []  # headers of proteins to suggest if one is missing
 
     def is_wanted(record: Record) -> bool:
         if not wanted:
             return True
-        names = {accession(record.id), entry_name(record.id), record.id}
+        names = {*protein_names(record.id), record.id}
         for name in names & missing.keys():
             del missing[name]
-        if names.isdisjoint(wanted) and len(passed_over) < _MAX_SUGGESTED:
-            passed_over.extend(filter(None, (accession(record.id), entry_name(record.id))))
+        if names.isdisjoint(wanted) and len(passed_over) < _MOST_SEARCHED:
+            passed_over.append(record.description)
         return not names.isdisjoint(wanted)
 
     name = input_name(source)
@@ -86,9 +90,32 @@ def read_proteins(
         else:
             proteins[key] = record
     for protein in missing:
-        hint = did_you_mean(protein, passed_over)
+        hint = _similar_proteins(protein, passed_over)
         raise ProtT5nvError(f"{name}: no protein has the accession, entry name or id {protein}{hint}")
     return proteins
+
+
+def _similar_proteins(name: str, headers: Sequence[str]) -> str:
+    """Return a hint with the proteins whose header contains a name or whose name is similar; nothing if there is none.
+
+    Examples
+    --------
+    >>> _similar_proteins("insul", ["sp|P01308|INS_HUMAN Insulin", "sp|P69905|HBA_HUMAN Hemoglobin subunit alpha"])
+    '; did you mean INS_HUMAN?'
+    """
+    lower = name.lower()
+    names = [[each for each in protein_names(header.split(None, 1)[0]) if each] for header in headers]
+    similar = []
+    for of_protein, header in zip(names, headers, strict=True):
+        if len(lower) >= _MIN_PART and lower in header.lower():
+            similar.append(next((each for each in of_protein if lower in each.lower()), of_protein[-1]))
+    if not similar:
+        if hint := did_you_mean(name, chain.from_iterable(names)):
+            return hint
+        # HBA_HUMAN is also similar to hba2.
+        parts = [(of_protein[-1], of_protein[-1].lower().partition("_")[0]) for of_protein in names]
+        similar = [each for each, part in parts if len(part) >= _MIN_PART and lower.startswith(part)]
+    return f"; did you mean {' or '.join(similar[:_MOST_SUGGESTED])}?" if similar else ""
 
 
 def masked_sequence(record: Record, positions: Sequence[int]) -> str:

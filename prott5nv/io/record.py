@@ -50,8 +50,8 @@ def location(record: Record, name: str) -> str:
     return f"{record.source or name}: line {record.line}"
 
 
-def entry_name(record_id: str) -> str:
-    """Return the entry name of a UniProt identifier; empty for any other identifier.
+def protein_names(record_id: str) -> tuple[str, str]:
+    """Return the accession and the entry name of a protein.
 
     Parameters
     ----------
@@ -60,36 +60,29 @@ def entry_name(record_id: str) -> str:
 
     Returns
     -------
-    str
+    accession : str
+        The accession of a UniProt identifier; any other identifier unchanged.
+    entry_name : str
+        The entry name of a UniProt identifier; empty for any other identifier.
 
     Examples
     --------
-    >>> entry_name("sp|P69905|HBA_HUMAN"), entry_name("P69905")
-    ('HBA_HUMAN', '')
+    >>> protein_names("sp|P69905|HBA_HUMAN"), protein_names("UniRef50_A0A007")
+    (('P69905', 'HBA_HUMAN'), ('UniRef50_A0A007', ''))
     """
     database, _, rest = record_id.partition("|")
-    return rest.partition("|")[2] if database in ("sp", "tr") else ""
+    if database not in ("sp", "tr"):
+        return record_id, ""
+    accession, _, entry_name = rest.partition("|")
+    return accession or record_id, entry_name
 
 
 def accession(record_id: str) -> str:
-    """Return the accession of a UniProt identifier, and any other identifier unchanged.
-
-    Parameters
-    ----------
-    record_id : str
-        Id of a record.
-
-    Returns
-    -------
-    str
-        The accession.
+    """Return the accession of a protein; see :func:`protein_names`.
 
     Examples
     --------
     >>> accession("sp|P69905|HBA_HUMAN"), accession("UniRef50_A0A007")
     ('P69905', 'UniRef50_A0A007')
     """
-    database, _, rest = record_id.partition("|")
-    if database in ("sp", "tr") and rest:
-        return rest.partition("|")[0] or record_id
-    return record_id
+    return protein_names(record_id)[0]

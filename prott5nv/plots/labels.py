@@ -17,7 +17,7 @@ import numpy as np
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.cleaning import InputWarning, is_missing
 from prott5nv.io.delimited import DelimitedTable
-from prott5nv.io.record import accession
+from prott5nv.io.record import accession, protein_names
 from prott5nv.io.source import open_source, source_name
 from prott5nv.io.text import counted, parse_number
 
@@ -215,8 +215,8 @@ def _numbers_by_name(proteins: Sequence[tuple[str, str]]) -> dict[str, int]:
     numbers = {key: number for number, (key, _) in enumerate(proteins)}
     for number, (_, original_id) in enumerate(proteins):
         numbers.setdefault(original_id, number)
-        if original_id.startswith(("sp|", "tr|")):
-            numbers.setdefault(original_id.rpartition("|")[2], number)
+        if entry_name := protein_names(original_id)[1]:
+            numbers.setdefault(entry_name, number)
     return numbers
 
 

@@ -166,6 +166,10 @@ def test_variants_are_given_on_the_command_line(score, tmp_path):
     score("one.fasta", "--mutations", "Q2A,Q2A:I3L", "-o", "inline.csv")
     score("one.fasta", "--mutations", "v.txt", "-o", "file.csv")
     assert (tmp_path / "inline.csv").read_text() == (tmp_path / "file.csv").read_text()
+    done = score("one.fasta", "--mutations", "Q2A,Q2A:I3L")
+    assert done.stdout == (tmp_path / "file.csv").read_text() and "-: 2 variants" in done.stderr
+    for others in (["--mutations", "v.txt"], ["--mutations", "all"], ["--perplexity"]):
+        assert "Missing option '-o'" in score("one.fasta", *others, code=2).stderr
     assert "--mutations: Q9999A: " in score("one.fasta", "--mutations", "Q9999A", "-o", "x.csv", code=2).stderr
     assert "variants can be given as a list" in score("one.fasta", "--mutations", "none", "-o", "x.csv", code=2).stderr
 
@@ -198,6 +202,29 @@ def test_errors_name_the_cause(score, tmp_path):
         "line 3: a second protein has the accession P1"
         in score("twice.fasta", "--perplexity", "-o", "out.csv", code=2).stderr
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "suggestion"),
+    [
+        ("insul", "INS_HUMAN"),
+        ("ins_human", "INS_HUMAN"),
+        ("p01308", "P01308"),
+        ("P0I308", "P01308"),
+        ("hba2", "HBA_HUMAN"),
+        ("hba", "HBA_HUMAN"),
+        ("globin", "HBA_HUMAN"),
+        ("Q9XYZ1", "UniRef50_Q9XYZ1"),
+        ("human", "INS_HUMAN or HBA_HUMAN"),
+        ("other", ""),
+    ],
+)
+def test_a_missing_protein_suggests_others(score, tmp_path, name, suggestion):
+    headers = ["sp|P01308|INS_HUMAN Insulin", "sp|P69905|HBA_HUMAN Hemoglobin subunit alpha", "UniRef50_Q9XYZ1"]
+    (tmp_path / "three.fasta").write_text("".join(f">{header}\nMKTAY\n" for header in headers))
+    stderr = score("three.fasta", "--mutations", "M1A", "--protein", name, code=2).stderr
+    hint = f"; did you mean {suggestion}?" if suggestion else ""
+    assert stderr.endswith(f"no protein has the accession, entry name or id {name}{hint}\n")
 
 
 @pytest.fixture
