@@ -23,6 +23,7 @@ _FORMULA = re.compile(r"[=@]|[+-].*[(|!=]")
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 _NUMBERS = re.compile(rf"{_NUMBER}(?:[ :]{_NUMBER})*", re.ASCII)
+_CRLF = "\r\n"
 _NOT_IN_TSV = str.maketrans("\t\r\n", "   ")
 
 
@@ -92,7 +93,7 @@ def write_table(
     """
     count, formulas, first = 0, 0, ""
     with _opened(path) as file:
-        table = csv.writer(file, lineterminator="\n")
+        table = csv.writer(_LineFeeds(file), lineterminator=_CRLF)
         table.writerow(columns)
         for row in rows:
             if spreadsheet_safe:
@@ -110,6 +111,19 @@ def write_table(
             stacklevel=2,
         )
     return count
+
+
+class _LineFeeds:
+    """A text file for ``csv.writer``, whose lines end with a line feed.
+
+    ``csv.writer`` quotes a carriage return in a cell only if it is in the line terminator.
+    """
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, line: str) -> None:
+        self._file.write(line.removesuffix(_CRLF) + "\n")
 
 
 @contextmanager

@@ -36,6 +36,18 @@ def test_lines_end_with_a_newline_only(tmp_path):
     assert (tmp_path / "scores.csv").read_bytes() == b"id\nP1\n"
 
 
+def test_a_carriage_return_is_quoted(tmp_path):
+    path = tmp_path / "notes.csv"
+    cells = ["\r", "a\rb", "a\r\nb", "end\r", "plain"]
+    write_table(path, ["note", "id"], [[cell, "P1"] for cell in cells])
+    assert path.read_bytes().startswith(b'note,id\n"\r",P1\n"a\rb",P1\n')
+    with open_source(path) as stream:
+        read = [row.cells for row in DelimitedTable(stream, "notes.csv")]
+    assert [note for note, _ in read] == cells
+    with open(path, newline="", encoding="utf-8") as file:
+        assert [note for note, _ in list(csv.reader(file))[1:]] == cells
+
+
 def test_a_table_without_rows_has_a_header(tmp_path):
     assert write_table(tmp_path / "scores.csv", ["id"], []) == 0
     assert (tmp_path / "scores.csv").read_text() == "id\n"
