@@ -17,11 +17,11 @@ def main() -> None:
     """Run the command line of this script."""
     with one_line_errors():
         require_extra("finetune", "fine-tuning")
-    from prott5nv.cli import finetune, hydra_app
-    from prott5nv.flip.config import FinetuneConfig, register_configs
+        from prott5nv.cli import finetune, hydra_app
+        from prott5nv.flip.config import FinetuneConfig, register_configs
 
-    limit_onednn_cache()
-    hydra_app.run(finetune.run, "finetune", register_configs, FinetuneConfig, folder="output_dir")
+        limit_onednn_cache()
+        hydra_app.run(finetune.run, "finetune", register_configs, FinetuneConfig, folder="output_dir")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,14 @@
 """Heads, poolings and optimizers of other packages."""
 
+import re
+import runpy
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
 import pytest
 
-from prott5nv import ProtT5nvError, extras, register_head, register_optimizer, register_pooling
+from prott5nv import ProtT5nvError, extras, finetune, register_head, register_optimizer, register_pooling
+from prott5nv.cli import main
 from prott5nv.embedding.pooling import POOLINGS
 from prott5nv.flip import config
 from prott5nv.flip.heads import HEADS, MLP, ConvNet, MeanHead
@@ -58,9 +64,31 @@ def test_an_optimizer_is_built_by_its_function():
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.01, 0.0]
 
 
-def test_an_extension_that_cannot_be_imported_is_named(monkeypatch):
-    entry = extras.entry_points(group="console_scripts")
-    broken = type(next(iter(entry)))("mine", "no_such_module", "prott5nv.extensions")
+@pytest.fixture
+def broken_extension(monkeypatch):
+    broken = EntryPoint("mine", "no_such_module", "prott5nv.extensions")
     monkeypatch.setattr(extras, "entry_points", lambda group: [broken])
-    with pytest.raises(ProtT5nvError, match=r"extension mine .no_such_module.: ModuleNotFoundError"):
+    return r"extension mine .no_such_module.: ModuleNotFoundError"
+
+
+def test_an_extension_that_cannot_be_imported_is_named(broken_extension):
+    with pytest.raises(ProtT5nvError, match=broken_extension):
         extras.load_extensions()
+
+
+def test_every_way_to_fine_tune_loads_the_extensions(broken_extension, monkeypatch, capsys, tmp_path):
+    pytest.importorskip("hydra", reason="needs the finetune extra")
+    monkeypatch.chdir(tmp_path)
+    table = tmp_path / "own.csv"
+    table.touch()
+    with pytest.raises(ProtT5nvError, match=broken_extension):
+        finetune(table, level="protein", label="number")
+    script = Path(__file__).parents[1] / "scripts" / "finetune.py"
+    for start in (
+        lambda: main(["finetune", "own.csv", "--level", "protein", "--label", "number"]),
+        lambda: runpy.run_path(str(script), run_name="__main__"),
+    ):
+        monkeypatch.setattr("sys.argv", ["finetune.py"])
+        with pytest.raises(SystemExit):
+            start()
+        assert re.match(f"prott5nv: error: {broken_extension}", capsys.readouterr().err)

@@ -33,7 +33,7 @@ COMMANDS = {
     "score": "Score variants, all single substitutions, or whole proteins.",
 }
 
-_EXTENSIBLE = ("embed", "finetune", "predict", "pretrain")
+_EXTENSIBLE = ("embed", "predict", "pretrain")  # finetune loads the extensions with its configuration
 
 
 class LazyGroup(click.Group):

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, cast
 
 from prott5nv.errors import ProtT5nvError
+from prott5nv.extras import load_extensions
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -309,9 +310,19 @@ class FinetuneConfig:
 
 
 def register_configs() -> None:
-    """Register the schema in Hydra's ``ConfigStore``; ``conf/finetune.yaml`` names it in its defaults list."""
+    """Load the extensions, and register the schema in Hydra's ``ConfigStore``.
+
+    ``conf/finetune.yaml`` names the schema in its defaults list. Every way to fine-tune begins here: the command, the
+    script and the Python function.
+
+    Raises
+    ------
+    ProtT5nvError
+        If an extension cannot be imported.
+    """
     from hydra.core.config_store import ConfigStore
 
+    load_extensions()
     ConfigStore.instance().store("finetune_schema", FinetuneConfig)
 
 
