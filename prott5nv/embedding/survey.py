@@ -271,6 +271,8 @@ def residue_fault(sequence: str, tokenizer: ResidueTokenizer = _TOKENIZER) -> st
     >>> residue_fault("MK1")
     "position 3: '1' is not a residue; only letters, '*' and '-' can be embedded"
     """
+    if sequence.isascii() and sequence.isalpha() and sequence.isupper():  # Every tokenizer accepts all letters.
+        return None
     try:
         tokenizer.encode_batch([sequence], [""])
     except ProtT5nvError as error:
