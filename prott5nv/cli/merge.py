@@ -18,11 +18,10 @@ from prott5nv.io.text import counted
 def command(output: Path, shards: tuple[str, ...], overwrite: bool) -> None:
     """Join the shards of an array job into one file, in input order.
 
-    OUT is the same file that a single process would have written. All shards are needed; their order does not matter.
-    The shards must be HDF5 files. If they hold pooled vectors, OUT can also be .npz or .parquet.
-    A single folder that embed --ray wrote can take the place of the shards.
-    Lists of skipped proteins beside the shards (SHARD.h5.skipped.tsv) are joined into one beside OUT, and the exit code
-    is then 3, as that of embed.
+    OUT has the same content as the file that a single process would have written. All shards are needed; their order
+    does not matter. The shards must be HDF5 files. If they hold pooled vectors, OUT can also be .npz or .parquet. A
+    single folder that embed --ray wrote can take the place of the shards. Lists of skipped proteins beside the shards
+    (SHARD.h5.skipped.tsv) are joined into one beside OUT, and the exit code is then 3, as that of embed.
 
     \b
     Examples:

@@ -84,7 +84,8 @@ def uniref50(
     --val and --test take an exact count (4350) or an approximate fraction (0.01). Proteins are left out if they are too
     long or have characters other than letters. A * at the end of a sequence is removed first. The numbers are printed,
     and stored in DIR/provenance.json. Rows stay in the order of the file, because pretraining shuffles them in every
-    epoch. The command needs less than 1 GB of memory for files of any size.
+    epoch; if --val or --test is a count, some training rows come later. The command needs less than 1 GB of memory for
+    files of any size.
 
     \b
     Examples:

@@ -183,7 +183,7 @@ def describe(provenance: dict[str, Any]) -> str:
     str
     """
     dropped = provenance["dropped"]
-    reasons = ", ".join(f"{count:,} {reason}" for reason, count in dropped.items() if count)
+    reasons = _reasons(dropped)
     because = f" ({reasons})" if reasons else ""
     lines = [
         f"{counted(provenance['records_read'], 'protein')} read from {provenance['source']}, "
@@ -196,6 +196,11 @@ def describe(provenance: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _reasons(dropped: dict[str, int]) -> str:
+    """Return how many proteins were left out for each reason."""
+    return ", ".join(f"{count:,} {reason}" for reason, count in dropped.items() if count)
+
+
 def _write_splits(
     fasta: str | os.PathLike, folder: Path, options: dict[str, Any], groups: Groups | None, cleaning: Cleaning
 ) -> dict[str, Any]:
@@ -206,7 +211,7 @@ def _write_splits(
     counts = _stream(fasta, splitter, checksum, options["max_length"], cleaning)
     if groups:
         groups.check(source_name(fasta))
-    _check_size(source_name(fasta), counts["records_kept"], splitter, options)
+    _check_size(source_name(fasta), counts, splitter, options)
     splitter.finish()
     return {
         "source_sha256": checksum.hexdigest(),
@@ -243,7 +248,10 @@ def _check_options(options: dict[str, Any]) -> None:
         )
 
 
-def _check_size(name: str, num_kept: int, splitter: Splitter, options: dict[str, Any]) -> None:
+def _check_size(name: str, counts: dict[str, Any], splitter: Splitter, options: dict[str, Any]) -> None:
+    num_kept = counts["records_kept"]
+    if not num_kept:
+        raise ProtT5nvError(f"{name}: no protein can be used: {_reasons(counts['dropped'])}")
     if splitter.num_offered <= splitter.reservoir_size and splitter.reservoir_size:
         raise ProtT5nvError(
             f"{name}: {num_kept:,} usable proteins are too few for an exact split of {options['validation']:,} "

@@ -168,6 +168,12 @@ class Splitter:
         for split, files in self.files.items():
             files.close()
             if not files.proteins:
-                raise EmptySplitError(
-                    f"the {split} split is empty; give a count such as 10, or another fraction or seed"
-                )
+                raise EmptySplitError(f"the {split} split is empty; {self._remedy(split)}")
+
+    def _remedy(self, split: str) -> str:
+        """Return what to do if a set has no proteins."""
+        if split == "train":
+            return "give smaller sizes of the other splits"
+        if self._groups:
+            return "give a larger fraction or another seed"
+        return "give a count such as 10, or another fraction or seed"

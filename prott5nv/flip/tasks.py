@@ -397,6 +397,6 @@ def _complete_sets(sets: list[str | None], path: Path) -> tuple[np.ndarray, str]
     for part in SETS:
         if sets.count(part) < _MIN_PROTEINS:
             raise ProtT5nvError(
-                f"{path}: {sets.count(part)} proteins in the {part} set; at least {_MIN_PROTEINS} are needed"
+                f"{path}: {counted(sets.count(part), 'protein')} in the {part} set; at least {_MIN_PROTEINS} are needed"
             )
     return np.array(sets), "; ".join(notes)
