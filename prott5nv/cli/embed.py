@@ -75,8 +75,9 @@ class _Output(options.NewFile):
               "takes.")  # fmt: skip
 @options.precision
 @options.device
-@click.option("--compile", is_flag=True, help="Let torch.compile fuse the feed-forward layers. This takes half a "
-              "minute at the start and is worth it for long runs on a GPU.")  # fmt: skip
+@click.option("--compile/--no-compile", default=None, help="Let torch.compile fuse the layers on a GPU, or the "
+              "feed-forward networks elsewhere. This takes up to half a minute at the start. By default it is done on "
+              "a GPU from 300 million residues on.")  # fmt: skip
 @click.option("--dtype", type=click.Choice(DTYPES), default="float32", show_default=True,
               help="Data type of the stored embeddings.")  # fmt: skip
 @click.option("--on-error", type=click.Choice(["stop", "skip"]), default="stop", show_default=True,
@@ -112,7 +113,7 @@ def command(
     kind: str,
     precision: str,
     device: str,
-    compile: bool,
+    compile: bool | None,
     dtype: str,
     on_error: str,
     shard: tuple[int, int] | None,
@@ -306,6 +307,9 @@ class _Progress(Listener):
                 f"longer than the model accepts: {survey.long.count:,} of {counted(survey.proteins, 'protein')}, "
                 f"truncated to their first residues (--long window embeds all of their residues): {survey.long}"
             )
+
+    def on_compile(self) -> None:
+        options.note("compiling the layers, because the input is large (--no-compile prevents it)")
 
     def on_progress(self, residues: int) -> None:
         if self._bar is None:

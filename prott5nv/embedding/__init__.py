@@ -4,7 +4,7 @@ How a line of a FASTA file becomes a stored embedding:
 
 1. `prott5nv.io.reader.read_records` streams the records of a file.
 2. `survey` checks each record, and counts the input in a first pass.
-3. `embedder.Embedder._windows` turns a sequence into token ids, and cuts a long protein into windows.
+3. `chunks.ChunkedRun` turns the sequences of a chunk into token ids, and cuts long proteins into windows.
 4. `batching.batches_of` cuts the windows, sorted by length, into batches by a budget of residues.
 5. `runner.BatchRunner` packs a batch into one tensor, runs the encoder and copies the rows to the host.
 6. `pooling.POOLINGS` holds the functions that turn one row per residue into one row per protein.

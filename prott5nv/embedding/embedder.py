@@ -1,8 +1,7 @@
 """The embedding engine: one row per residue, from the last encoder layer after its final LayerNorm.
 
-Proteins are streamed and cut into chunks. The proteins of a chunk are sorted by length, packed into batches without
-padding by a budget of residues, encoded, and returned in input order. The rows of a protein do not depend on the other
-proteins.
+Proteins are streamed and packed into batches without padding; see :mod:`prott5nv.embedding.chunks`. The rows of a
+protein do not depend on the other proteins.
 
 Shapes: L residues of a protein, D hidden size, B windows, T packed residues.
 """
@@ -13,30 +12,29 @@ import copy
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic
 
 import numpy as np
 
 from prott5nv.assets import BUILTIN_MODEL
 from prott5nv.checkpoint.models import load_with_origin, model_file, no_span_decoder
-from prott5nv.embedding.batching import LongProteins, TokenBudget, Window, join, window_starts
+from prott5nv.embedding.batching import LongProteins, TokenBudget, Window
+from prott5nv.embedding.chunks import ChunkedRun
 from prott5nv.embedding.formats import DTYPES
 from prott5nv.embedding.pooling import POOLINGS
-from prott5nv.embedding.proteins import NamedSequence, Protein, named_sequences
-from prott5nv.embedding.runner import Batch, BatchRunner, Form, started_ahead
+from prott5nv.embedding.proteins import Protein, named_sequences
+from prott5nv.embedding.runner import BatchRunner, Form, started_ahead
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning
 from prott5nv.model.config import ModelConfig
-from prott5nv.model.device import choose_hardware, residue_budget
+from prott5nv.model.device import can_compile, choose_hardware, residue_budget
 from prott5nv.model.encoder import Encoder
 from prott5nv.model.prott5 import ProtT5
 
 LONG_RULES = ("truncate", "window", "error", "skip")
 
-# The results of a chunk wait in memory until it is complete. A larger chunk would not sort into better batches.
-_BATCHES_PER_CHUNK = 4
+# At the rate of the encoder on one H200, this takes about two minutes, and compiling takes 12 seconds.
+_RESIDUES_TO_COMPILE = 300_000_000
 
 
 class LongProteinWarning(UserWarning):
@@ -60,8 +58,8 @@ class Embedder:
     max_tokens : int, optional
         Number of residues to compute at once. By default it is chosen for the hardware.
     compile : bool
-        Whether ``torch.compile`` fuses the layers on a GPU, or the feed-forward networks elsewhere. The first batch then
-        takes up to half a minute longer.
+        Whether ``torch.compile`` fuses the layers on a GPU, or the feed-forward networks elsewhere. The first batch
+        then takes up to half a minute longer.
     max_length : int, optional
         Number of residues from which a protein counts as long; see the parameter `long` of :meth:`embed`. By default it
         is what the model accepts at once, and no protein is long for a model without a limit.
@@ -141,8 +139,7 @@ class Embedder:
         budget = TokenBudget(max_tokens or residue_budget(self.config, self.hardware))
         self._runner = BatchRunner(self._network, self.hardware, budget)
         if compile:
-            for module in self._network.fusible_parts():
-                module.compile(dynamic=True)  # The number of residues differs from batch to batch.
+            self.compile_layers()
 
     def _checked_limit(self, max_length: int | None) -> int | None:
         """Return the number of residues to compute at once, and record a choice that changes the embeddings."""
@@ -218,6 +215,29 @@ class Embedder:
             self._network.decoder = whole.decoder.to(self.hardware.device).eval()
         return self._network
 
+    def compile_layers(self) -> None:
+        """Let ``torch.compile`` fuse the layers on a GPU, or the feed-forward networks elsewhere.
+
+        The next batch takes up to half a minute longer.
+        """
+        for module in self._network.fusible_parts():
+            module.compile(dynamic=True)  # The number of residues differs from batch to batch.
+
+    def gains_from_compiling(self, residues: int) -> bool:
+        """Return whether embedding so many residues takes long enough to compile the layers first.
+
+        Parameters
+        ----------
+        residues : int
+
+        Returns
+        -------
+        bool
+            False on a CPU, where the layers are fused already.
+        """
+        suitable = self.hardware.precision != "fp32" and can_compile(self.hardware.device)
+        return suitable and residues >= _RESIDUES_TO_COMPILE
+
     def embed(
         self,
         proteins: Iterable[Protein],
@@ -271,100 +291,17 @@ class Embedder:
         On a GPU, the rows of a chunk of proteins are computed while the rows of the chunk before it are yielded.
         """
         check_options(pooling, long, dtype)
-        form = Form(pooling, dtype)
-        shortened = LongProteins()
-        chunks = (
-            self._start(chunk, long, form, shortened) for chunk in self._chunks(named_sequences(proteins, cleaning))
-        )
-        for chunk in started_ahead(chunks, self._runner.ahead):
-            rows_of = self._finish(chunk, form)
-            for index, entry in enumerate(chunk.entries):
-                rows = rows_of.pop(index, None)
-                if isinstance(rows, ProtT5nvError):
-                    if on_error is None:
-                        raise rows
-                    on_error(entry.protein, rows)
-                    rows = None
-                yield entry.protein, rows
-        if shortened.count:
-            self._warn(shortened, long)
+        run = ChunkedRun(self._runner, self.tokenizer, self.limit, long, Form(pooling, dtype))
+        for protein, rows in run.results(named_sequences(proteins, cleaning)):
+            if isinstance(rows, ProtT5nvError):
+                if on_error is None:
+                    raise rows
+                on_error(protein, rows)
+                rows = None
+            yield protein, rows
+        if run.shortened.count:
+            self._warn(run.shortened, long)
         self.tokenizer.warn_of_replaced()
-
-    def _chunks(self, proteins: Iterable[NamedSequence[Protein]]) -> Iterator[list[NamedSequence[Protein]]]:
-        """Cut the stream into chunks, whose proteins are sorted and computed together."""
-        chunk: list[NamedSequence[Protein]] = []
-        residues = 0
-        for entry in proteins:
-            chunk.append(entry)
-            residues += len(entry.sequence)
-            if residues >= _BATCHES_PER_CHUNK * self.max_tokens:
-                yield chunk
-                chunk, residues = [], 0
-        if chunk:
-            yield chunk
-
-    def _windows(self, index: int, protein: NamedSequence[Protein], long: str, shortened: LongProteins) -> list[Window]:
-        """Tokenize a protein and cut it into the windows that the model can compute at once."""
-        name, sequence = protein.name, protein.sequence
-        if protein.fault:
-            raise ProtT5nvError(f"{name}: {protein.fault}")
-        length, limit = len(sequence), self.limit
-        if not length:
-            raise ProtT5nvError(f"{name} has no residues")
-        tokens_L, _ = self.tokenizer.encode_batch([sequence], [name])
-        if limit is None or length <= limit:
-            return [Window(index, 0, tokens_L, name)]
-        if long == "error":
-            raise ProtT5nvError(
-                f"{name} has {length} residues, and this model accepts at most {limit} at once: "
-                "use long='window' to embed all of them, or 'truncate' for the first"
-            )
-        if long == "window":
-            return [
-                Window(index, start, tokens_L[start : start + limit], name) for start in window_starts(length, limit)
-            ]
-        shortened.add(name, length)
-        return [] if long == "skip" else [Window(index, 0, tokens_L[:limit], name)]
-
-    def _start(
-        self, entries: list[NamedSequence[Protein]], long: str, form: Form, shortened: LongProteins
-    ) -> _Chunk[Protein]:
-        """Tokenize the proteins of a chunk and start to compute their rows."""
-        chunk = _Chunk(entries)
-        whole: list[Window] = []
-        cut: list[Window] = []
-        for index, entry in enumerate(entries):
-            try:
-                windows = self._windows(index, entry, long, shortened)
-            except ProtT5nvError as error:
-                chunk.results[index] = error
-            else:
-                # Windows of a protein are joined on the host, before its rows are pooled or converted.
-                (whole if len(windows) == 1 and self._runner.makes(form) else cut).extend(windows)
-        for windows, device_form in (whole, form), (cut, None):
-            # Longest first, so that an out-of-memory error shows up early.
-            longest_first = sorted(windows, key=lambda window: -window.length)
-            chunk.batches += self._runner.start(longest_first, device_form)
-        return chunk
-
-    def _finish(self, chunk: _Chunk[Protein], form: Form) -> dict[int, np.ndarray | ProtT5nvError]:
-        """Return the rows of each protein of a chunk, or its error, by its index."""
-        results = chunk.results
-        parts: dict[int, list[tuple[int, np.ndarray]]] = {}
-        for batch in chunk.batches:
-            for window, rows in zip(batch.windows, batch.rows(), strict=True):
-                if isinstance(rows, ProtT5nvError) or batch.form:
-                    results[window.protein] = rows
-                else:
-                    parts.setdefault(window.protein, []).append((window.start, rows))
-        for index in list(parts):
-            joined = join(parts.pop(index))
-            if index not in results:
-                try:
-                    results[index] = form.of(joined, chunk.entries[index].name)
-                except ProtT5nvError as error:
-                    results[index] = error
-        return results
 
     def encode_windows(self, windows: Sequence[Window]) -> list[np.ndarray]:
         """Compute the hidden states of token windows, batched by the budget of residues.
@@ -401,25 +338,6 @@ class Embedder:
             LongProteinWarning,
             stacklevel=3,
         )
-
-
-@dataclass
-class _Chunk(Generic[Protein]):
-    """Proteins whose rows are being computed.
-
-    Attributes
-    ----------
-    entries : list of NamedSequence
-        The proteins in input order.
-    batches : list of Batch
-        Batches with the windows of these proteins.
-    results : dict
-        What is known of a protein already, by its index.
-    """
-
-    entries: list[NamedSequence[Protein]]
-    batches: list[Batch] = field(default_factory=list)
-    results: dict[int, np.ndarray | ProtT5nvError] = field(default_factory=dict)
 
 
 def check_options(pooling: str | None, long: str, dtype: str = "float32") -> None:

@@ -34,8 +34,10 @@ class Request:
         File to write.
     model : str, optional
         Checkpoint, its folder, or its name on the Hugging Face Hub; the default is the built-in model.
-    device, precision, compile, max_length, input
+    device, precision, max_length, input
         See :class:`prott5nv.Embedder`.
+    compile : bool, optional
+        As for :class:`prott5nv.Embedder`; None compiles on a GPU if the input is large enough to pay for it.
     pooling, long, dtype, skip_errors, shard, id_column, sequence_column, cleaning, key, overwrite
         See :func:`prott5nv.embedding.job.embed_file`.
     """
@@ -45,7 +47,7 @@ class Request:
     model: str | None = None
     device: str = "auto"
     precision: str = "auto"
-    compile: bool = False
+    compile: bool | None = None
     max_length: int | None = None
     input: str = "aa"
     pooling: str | None = None
@@ -68,6 +70,9 @@ class Listener:
 
     def on_survey(self, survey: Survey) -> None:
         """Receive the counts of the input before any protein is embedded."""
+
+    def on_compile(self) -> None:
+        """Learn that the layers are compiled, because the input is large."""
 
     def on_progress(self, residues: int) -> None:
         """Receive the number of residues finished since the last call."""
@@ -107,10 +112,17 @@ def run(request: Request, listener: Listener) -> Summary:
             request.model,
             device=request.device,
             precision=request.precision,
-            compile=request.compile,
+            compile=bool(request.compile),
             max_length=request.max_length,
             input=request.input,
         )
+
+        def on_survey(survey: Survey) -> None:
+            listener.on_survey(survey)
+            if request.compile is None and embedder.gains_from_compiling(survey.residues):
+                listener.on_compile()
+                embedder.compile_layers()
+
         listener.on_start(embedder.label, f"{embedder.hardware}; up to {embedder.max_tokens} residues at once")
         return embed_file(
             request.source,
@@ -126,7 +138,7 @@ def run(request: Request, listener: Listener) -> Summary:
             cleaning=request.cleaning,
             key=request.key,
             overwrite=request.overwrite,
-            on_survey=listener.on_survey,
+            on_survey=on_survey,
             on_progress=listener.on_progress,
         )
 

@@ -173,7 +173,7 @@ def _start(request: Request, shards: list[Path], running: list[_Worker]) -> None
 
 def _listen(running: list[_Worker], listener: Listener) -> None:
     """Pass the messages of workers to the listener until all have ended. Surveys and progress are added up."""
-    told = False
+    told = compiling = False
     descriptions, texts = set(), set()
     while active := {worker.receiver: worker for worker in running if not worker.ended}:
         for receiver in connection.wait(list(active)):
@@ -191,6 +191,9 @@ def _listen(running: list[_Worker], listener: Listener) -> None:
                 listener.on_warning(value)
             elif name == "survey":
                 worker.survey = value
+            elif name == "compile" and not compiling:
+                compiling = True
+                listener.on_compile()
             elif name == "progress":
                 worker.residues += value
             elif name == "result":
@@ -257,6 +260,9 @@ class _Sender(Listener):
 
     def on_survey(self, survey: Survey) -> None:
         self._send("survey", survey)
+
+    def on_compile(self) -> None:
+        self._send("compile", None)
 
     def on_progress(self, residues: int) -> None:
         self._residues += residues

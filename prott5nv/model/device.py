@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import dataclass
 from functools import cache
 
@@ -144,6 +145,23 @@ def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     if device.type == "cuda" and not tensor.is_cuda:
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
+
+
+def can_compile(device: torch.device) -> bool:
+    """Return whether ``torch.compile`` can build whole layers for a device.
+
+    Parameters
+    ----------
+    device : torch.device
+
+    Returns
+    -------
+    bool
+        True for a GPU whose attention can be part of a compiled layer (from Ampere on), on a machine with the C
+        compiler that ``torch.compile`` needs.
+    """
+    has_compiler = any(map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang")))
+    return has_compiler and device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 @cache

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 
 import torch
 
 from prott5nv.data.corruption import max_targets
 from prott5nv.model.config import ModelConfig
+from prott5nv.model.device import can_compile
 
 logger = logging.getLogger(__name__)
 
@@ -158,8 +158,8 @@ def choose_compile(choice: bool | str, device: torch.device, precision: str, ste
     Parameters
     ----------
     choice : bool or "auto"
-        Value of ``trainer.compile``. ``auto`` compiles where attention is part of a compiled layer, which is in bf16 on
-        GPUs from Ampere on, if the run is long enough and this machine has the C compiler that ``torch.compile`` needs.
+        Value of ``trainer.compile``. ``auto`` compiles long runs in bf16 if
+        :func:`prott5nv.model.device.can_compile`.
     device : torch.device
     precision : str
         Lightning's name of the precision.
@@ -172,6 +172,4 @@ def choose_compile(choice: bool | str, device: torch.device, precision: str, ste
     """
     if choice != "auto":
         return bool(choice)
-    suitable = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
-    has_compiler = any(map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang")))
-    return suitable and has_compiler and precision == "bf16-mixed" and steps >= STEPS_TO_COMPILE
+    return precision == "bf16-mixed" and steps >= STEPS_TO_COMPILE and can_compile(device)

@@ -85,7 +85,7 @@ def load(request: Request) -> Embedder:
     return assigned_embedder(
         request.model,
         precision=request.precision,
-        compile=request.compile,
+        compile=bool(request.compile),
         max_length=request.max_length,
         input=request.input,
     )

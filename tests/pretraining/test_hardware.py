@@ -1,6 +1,7 @@
 """Choices that depend on the machine."""
 
 import os
+import shutil
 
 import pytest
 import torch
@@ -93,9 +94,9 @@ def test_workers_for_a_gpu_follow_the_cpu_cores(monkeypatch, cores, processes, w
 
 def test_compilation_is_chosen_for_long_runs_on_gpus(monkeypatch):
     monkeypatch.setattr(hardware.torch.cuda, "get_device_capability", lambda device: (9, 0))
-    monkeypatch.setattr(hardware.shutil, "which", lambda name: None)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
     assert not choose_compile("auto", GPU, "bf16-mixed", 100_000)
-    monkeypatch.setattr(hardware.shutil, "which", lambda name: f"/usr/bin/{name}" if name == "clang" else None)
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}" if name == "clang" else None)
     assert choose_compile("auto", GPU, "bf16-mixed", 100_000)
     for device, precision, steps in ((CPU, "bf16-mixed", 10**6), (GPU, "32", 10**6), (GPU, "bf16-mixed", 100)):
         assert not choose_compile("auto", device, precision, steps)
