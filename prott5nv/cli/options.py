@@ -184,8 +184,12 @@ def finish(output: Path, skips: Skips) -> None:
 
 
 def exit_skipped(count: int, noun: str, listing: Path) -> NoReturn:
-    """Print how many records or proteins an output lacks and where they are listed, and exit with code 3."""
-    warn(f"skipped {counted(count, noun)}, listed in {listing}")
+    """Print how many records or proteins an output lacks and where they are listed, and exit with code 3.
+
+    The user may have removed the list of an output that was complete before.
+    """
+    where = f"listed in {listing}" if listing.exists() else f"and {listing} is missing; --overwrite writes it again"
+    warn(f"skipped {counted(count, noun)}, {where}")
     sys.exit(EXIT_SKIPPED)
 
 

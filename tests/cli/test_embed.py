@@ -376,6 +376,9 @@ def test_merge_reports_the_skipped_proteins_of_its_shards(run, tmp_path):
     assert "skipped 2 proteins, listed in out.h5.skipped.tsv" in done.stderr
     whole = run("p.fasta", "-o", "whole.h5", "--on-error", "skip", code=3)
     assert "skipped 2 proteins, listed in whole.h5.skipped.tsv" in whole.stderr
+    (tmp_path / "whole.h5.skipped.tsv").unlink()
+    again = run("p.fasta", "-o", "whole.h5", "--on-error", "skip", code=3)
+    assert "skipped 2 proteins, and whole.h5.skipped.tsv is missing; --overwrite writes it again" in again.stderr
 
 
 def test_a_shard_of_very_many_is_one_line(run, label, tmp_path):

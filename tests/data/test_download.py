@@ -91,7 +91,7 @@ def no_pauses(monkeypatch):
 
 
 def md5(content):
-    return hashlib.md5(content).hexdigest()
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
 def test_the_download_continues_after_a_lost_connection(server, tmp_path):
