@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -34,6 +35,8 @@ from prott5nv.scale.embed_shards import EmbedShards, LoadedModel, ShardJob, desc
 from prott5nv.scale.input_parts import cut, residues_per_shard
 from prott5nv.scale.run_folder import RunFolder
 
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+_EXCEPTION = re.compile(r"[\w.]*(?:Error|Exception|Exit)\b[\w.()]*: ")
 _OBJECT_STORE_BYTES = 100_000_000  # of a Ray that is started here; rows of numbers need little
 
 
@@ -142,7 +145,7 @@ class _Run:
                 raise ProtT5nvError(str(error.cause)) from None
             raise
         except RayError as error:
-            raise ProtT5nvError(f"the process that loads the model died: {_first_line(error)}") from None
+            raise ProtT5nvError(f"the process that loads the model died: {_cause(error)}") from None
         self.listener.on_start(model.label, f"{model.hardware}; Ray, {counted(self.resources.actors, 'actor')}")
         return model
 
@@ -211,7 +214,7 @@ class _Run:
                         raise ProtT5nvError(f"{row['error']}; {self._advice}")
                     self.listener.on_progress(row["residues"])
         except RayError as error:
-            raise ProtT5nvError(f"Ray: {_first_line(error)}; {self._advice}") from error
+            raise ProtT5nvError(f"Ray: {_cause(error)}; {self._advice}") from error
 
     @property
     def _advice(self) -> str:
@@ -271,8 +274,8 @@ def _connected(address: str | None) -> Iterator[None]:
     local: dict[str, Any] = {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
     try:
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **(local if address == "local" else {}))
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise ProtT5nvError(f"Ray at {address}: {_first_line(error)}") from None
+    except Exception as error:  # Ray raises this type itself, for example when the machine is too busy to start it.
+        raise ProtT5nvError(f"Ray at {address}: {_cause(error)}") from None
     try:
         yield
     finally:
@@ -281,13 +284,13 @@ def _connected(address: str | None) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Let Ray Data show neither bars nor plans until the block ends; the listener shows the progress."""
+    """Let Ray Data print nothing until the block ends. The listener shows the progress, and errors are raised."""
     import ray.data
 
     context, log = ray.data.DataContext.get_current(), logging.getLogger("ray.data")
     before = context.enable_progress_bars, log.level
     context.enable_progress_bars = False
-    log.setLevel(logging.ERROR)
+    log.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
@@ -316,6 +319,8 @@ def _size(dtype: str) -> int:
     return np.dtype(dtype).itemsize
 
 
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:300] if lines else type(error).__name__
+def _cause(error: BaseException) -> str:
+    """Return the line of an error of Ray that tells most: the last one with an exception, otherwise the first."""
+    lines = [line.strip() for line in _ANSI.sub("", str(error)).splitlines() if line.strip()]
+    exceptions = [line for line in lines if _EXCEPTION.match(line) and "UserCodeException" not in line]
+    return (exceptions or lines or [type(error).__name__])[-1 if exceptions else 0][:500]
