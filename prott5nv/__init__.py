@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from prott5nv.model.onednn import limit_onednn_cache
     from prott5nv.model.prott5 import ProtT5
     from prott5nv.model.tokenizer import ProteinTokenizer
-    from prott5nv.pretraining.config import register_optimizer
+    from prott5nv.pretraining.optimizer_names import register_optimizer
 
 __version__ = "0.1.0"
 
@@ -71,7 +71,7 @@ _MODULES = {
     "load": "prott5nv.checkpoint",
     "pseudo_perplexity": "prott5nv.decoding.marginals",
     "register_head": "prott5nv.flip.heads",
-    "register_optimizer": "prott5nv.pretraining.config",
+    "register_optimizer": "prott5nv.pretraining.optimizer_names",
     "register_pooling": "prott5nv.embedding.pooling",
     "score_substitutions": "prott5nv.decoding.marginals",
     "score_variants": "prott5nv.decoding.variants",

@@ -11,7 +11,8 @@ from prott5nv import ProtT5nvError, extras, finetune, register_head, register_op
 from prott5nv.cli import main
 from prott5nv.embedding.pooling import POOLINGS
 from prott5nv.flip import config
-from prott5nv.flip.heads import HEADS, MLP, ConvNet, MeanHead
+from prott5nv.flip.head_base import MeanHead
+from prott5nv.flip.heads import HEADS, MLP, ConvNet
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +48,7 @@ def test_a_head_must_fit_its_level():
 def test_an_optimizer_is_built_by_its_function():
     torch = pytest.importorskip("torch")
     pytest.importorskip("hydra", reason="needs the train extra")
-    from prott5nv.pretraining.config import OPTIMIZERS
+    from prott5nv.pretraining.optimizer_names import OPTIMIZERS
     from prott5nv.pretraining.optimizers import make_optimizer
 
     @register_optimizer("mine")

@@ -14,7 +14,8 @@ import torch
 from prott5nv import __version__
 from prott5nv.flip.config import HeadConfig, TrainingConfig
 from prott5nv.flip.features import OneHot
-from prott5nv.flip.heads import MeanHead, make_head
+from prott5nv.flip.head_base import MeanHead
+from prott5nv.flip.heads import make_head
 from prott5nv.flip.metrics import scores_by_length
 from prott5nv.flip.tasks import IGNORED, SETS, Task
 from prott5nv.flip.train import fit, predict

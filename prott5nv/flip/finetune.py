@@ -21,7 +21,8 @@ from prott5nv.flip.adapters import load_trainable_encoder, merge_adapters
 from prott5nv.flip.baselines import scored_baselines
 from prott5nv.flip.config import PREDICTIONS_FILE, RESULT_FILE, FinetuneConfig, TaskConfig
 from prott5nv.flip.features import Features, LiveEncoder, stored_embeddings
-from prott5nv.flip.heads import HEADS, Head, MeanHead, make_head
+from prott5nv.flip.head_base import Head, MeanHead
+from prott5nv.flip.heads import HEADS, make_head
 from prott5nv.flip.metrics import confusions, scores_by_length
 from prott5nv.flip.predict import write_predictions
 from prott5nv.flip.predictor import MODEL_FILE, Prediction

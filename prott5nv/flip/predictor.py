@@ -16,7 +16,8 @@ from prott5nv.assets import READY_PREDICTORS
 from prott5nv.embedding.embedder import Embedder
 from prott5nv.embedding.proteins import Protein, name_of, sequence_of
 from prott5nv.errors import ProtT5nvError
-from prott5nv.flip.heads import Head, make_head
+from prott5nv.flip.head_base import Head
+from prott5nv.flip.heads import make_head
 from prott5nv.flip.predictor_file import PredictorParts, read_predictor
 from prott5nv.flip.predictor_hdf5 import is_hdf5, read_hdf5_predictor
 from prott5nv.io.checksum import file_checksum

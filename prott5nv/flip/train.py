@@ -18,7 +18,7 @@ from prott5nv.embedding.batching import batches_of
 from prott5nv.errors import ProtT5nvError
 from prott5nv.flip.config import TrainingConfig
 from prott5nv.flip.features import Features
-from prott5nv.flip.heads import Head
+from prott5nv.flip.head_base import Head
 from prott5nv.flip.metrics import selection_score
 from prott5nv.flip.tasks import IGNORED, Task
 from prott5nv.io.progress import Progress

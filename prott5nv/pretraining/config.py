@@ -9,24 +9,16 @@ take seconds, and Hydra needs the dataclasses before that.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, make_dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast, get_type_hints
+from typing import Any, ClassVar, cast, get_type_hints
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from prott5nv.errors import ProtT5nvError
 from prott5nv.model.config import ModelConfig
-
-if TYPE_CHECKING:
-    from torch.optim import Optimizer
-
-Build = TypeVar("Build", bound="Callable[..., Optimizer]")
-
-#: Values of ``model.optim.name``, and the functions that :func:`register_optimizer` added;
-#: :func:`prott5nv.pretraining.optimizers.make_optimizer` builds the others.
-OPTIMIZERS: dict[str, Callable[..., Optimizer] | None] = {"fused_adam": None, "muon": None, "apex_fused_adam": None}
+from prott5nv.pretraining.optimizer_names import OPTIMIZERS
 
 # Training values of the presets. With the 2,688 proteins per step of BioNeMo v1, a small model would take few, slow
 # steps.
@@ -46,35 +38,6 @@ _PRESET_TRAINING: dict[str, dict[str, Any]] = {
     "small": {"global_batch_size": 64, "optim": {"lr": 1e-3}},
     "tiny": {"global_batch_size": 32, "optim": {"lr": 1e-3}},
 }
-
-
-def register_optimizer(name: str) -> Callable[[Build], Build]:
-    """Return a decorator that makes an optimizer available as ``model.optim.name=NAME``.
-
-    Parameters
-    ----------
-    name : str
-        Name of the optimizer.
-
-    Returns
-    -------
-    callable
-        Takes and returns a function or class. It is called with two parameter groups, with and without weight decay,
-        and with the arguments ``lr``, ``betas`` and ``eps``, and returns a ``torch.optim.Optimizer``.
-
-    Raises
-    ------
-    ProtT5nvError
-        If the name belongs to another optimizer.
-    """
-
-    def register(build: Build) -> Build:
-        if name in OPTIMIZERS and getattr(OPTIMIZERS[name], "__qualname__", "") != build.__qualname__:
-            raise ProtT5nvError(f"an optimizer called {name!r} exists already; choose another name")
-        OPTIMIZERS[name] = build
-        return build
-
-    return register
 
 
 def at_least(minimum: float) -> Any:

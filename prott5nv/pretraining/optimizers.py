@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from prott5nv.errors import ProtT5nvError
 from prott5nv.model.device import choose_hardware
-from prott5nv.pretraining.config import OPTIMIZERS
+from prott5nv.pretraining.optimizer_names import OPTIMIZERS
 
 
 class BatchedMuon(torch.optim.Muon):
