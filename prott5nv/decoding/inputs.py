@@ -67,7 +67,7 @@ def read_proteins(
     """
     proteins: dict[str, Record] = {}
     missing = dict.fromkeys(wanted)
-    passed_over: list[str] = []  # headers of proteins to suggest if one is missing
+    passed_over: list[tuple[str, str]] = []  # ids and headers of proteins to suggest if one is missing
 
     def is_wanted(record: Record) -> bool:
         if not wanted:
@@ -76,7 +76,7 @@ def read_proteins(
         for name in names & missing.keys():
             del missing[name]
         if names.isdisjoint(wanted) and len(passed_over) < _MOST_SEARCHED:
-            passed_over.append(record.description)
+            passed_over.append((record.id, record.description))
         return not names.isdisjoint(wanted)
 
     name = input_name(source)
@@ -95,18 +95,18 @@ def read_proteins(
     return proteins
 
 
-def _similar_proteins(name: str, headers: Sequence[str]) -> str:
+def _similar_proteins(name: str, proteins: Sequence[tuple[str, str]]) -> str:
     """Return a hint with the proteins whose header contains a name or whose name is similar; nothing if there is none.
 
     Examples
     --------
-    >>> _similar_proteins("insul", ["sp|P01308|INS_HUMAN Insulin", "sp|P69905|HBA_HUMAN Hemoglobin subunit alpha"])
+    >>> _similar_proteins("insul", [("sp|P01308|INS_HUMAN", "sp|P01308|INS_HUMAN Insulin"), ("P69905", "P69905")])
     '; did you mean INS_HUMAN?'
     """
     lower = name.lower()
-    names = [[each for each in protein_names(header.split(None, 1)[0]) if each] for header in headers]
+    names = [[each for each in protein_names(record_id) if each] for record_id, _ in proteins]
     similar = []
-    for of_protein, header in zip(names, headers, strict=True):
+    for of_protein, (_, header) in zip(names, proteins, strict=True):
         if len(lower) >= _MIN_PART and lower in header.lower():
             similar.append(next((each for each in of_protein if lower in each.lower()), of_protein[-1]))
     if not similar:
