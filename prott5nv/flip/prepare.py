@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from prott5nv.errors import ProtT5nvError
+from prott5nv.flip.description import description_file, file_sha256
 from prott5nv.flip.files import FlipFile, FlipSource
 from prott5nv.flip.labelled_rows import (
     LabelledRow,
@@ -20,7 +21,7 @@ from prott5nv.flip.labelled_rows import (
     read_table,
     unique_sequences,
 )
-from prott5nv.flip.tasks import LONG, SETS, description_file, file_sha256
+from prott5nv.flip.tasks import LONG, SETS
 from prott5nv.io.atomic import whole_files, write_text
 from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning
 from prott5nv.io.output import check_outputs

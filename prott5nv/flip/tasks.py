@@ -7,25 +7,23 @@ Shapes: P proteins, L residues of a protein, R targets of a protein (L or 1).
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from prott5nv.errors import ProtT5nvError
-from prott5nv.io.checksum import file_checksum
+from prott5nv.flip.description import read_description
 from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning, clean_labelled, is_missing, refuse_missing, select
 from prott5nv.io.delimited import DelimitedTable
 from prott5nv.io.source import open_source
 from prott5nv.io.text import counted, parse_number
 
 _MAX_TARGET = 1e15  # sums of its square are finite in float32
-_MAX_DESCRIPTION = 1 << 22  # bytes
 _LONGEST_SHOWN = 40  # characters of a cell in an error message
 LEVELS = ("residue", "protein")
 LABELS = ("class", "number")
@@ -202,7 +200,7 @@ def load_task(
     (('C', 'H'), [1, 1, 0], 'test set drawn at random; validation set drawn at random')
     """
     path = Path(path)
-    description = _read_description(path)
+    description = read_description(path)
     level, label = description.get("level", level), description.get("label", label)
     if level not in LEVELS:
         raise ProtT5nvError(f"{path}: task.level={level}: must be {' or '.join(LEVELS)}")
@@ -232,45 +230,6 @@ def load_task(
         sets=sets,
         note="; ".join(filter(None, [description.get("note"), skipped, drawn])),
     )
-
-
-def description_file(path: Path) -> Path:
-    """Return the path of the JSON description that ``prepare`` writes beside a table."""
-    return path.with_suffix(".json")
-
-
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 hash of a file as hexadecimal digits."""
-    with open(path, "rb") as file:
-        return file_checksum(file)
-
-
-def _beginning(path: Path) -> bytes:
-    """Return as much of a file as a description can have."""
-    with open(path, "rb") as file:
-        return file.read(_MAX_DESCRIPTION)
-
-
-def _read_description(path: Path) -> dict[str, Any]:
-    """Read the description that ``prepare`` wrote for exactly this table. A JSON file of another origin is ignored."""
-    file = description_file(path)
-    if not file.is_file():
-        return {}
-    try:
-        values = json.loads(_beginning(file))
-    except OSError as error:
-        raise ProtT5nvError(f"{file}: {error.strerror or error}") from None
-    except (ValueError, RecursionError) as error:
-        raise ProtT5nvError(f"{file}: not the description of a table ({error}); prepare the task again") from None
-    if not isinstance(values, dict) or "table_sha256" not in values:
-        return {}
-    if values["table_sha256"] != file_sha256(path):
-        raise ProtT5nvError(f"{file}: describes another table than {path.name}; prepare the task again, or delete it")
-    texts = [values.get(name) for name in ("level", "label", "split", "note")]
-    classes = values.get("classes")
-    if not isinstance(classes, list) or not all(isinstance(value, str) for value in [*texts, *classes]):
-        raise ProtT5nvError(f"{file}: not the description of a table; prepare the task again")
-    return values
 
 
 class _Columns(NamedTuple):
