@@ -210,6 +210,7 @@ def main() -> None:
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # on a busy machine
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_random_fasta(folder / "proteins.fasta", arguments.proteins, longest=arguments.longest)
