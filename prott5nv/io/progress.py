@@ -46,7 +46,8 @@ class Progress:
     ) -> None:
         self._total, self._unit, self._advice = total, unit, advice
         self._done = self._initial = initial
-        self._start = self._last_line = time.monotonic()
+        self._start = self._last_line = self._last_update = time.monotonic()
+        self._first_update: float | None = None
         self._is_announced = False
         self._bar: tqdm | None = None
         if logger.isEnabledFor(logging.INFO) and sys.stderr.isatty() and not only_long:
@@ -59,16 +60,19 @@ class Progress:
         ----------
         count : int
         """
-        self._done += count
         now = time.monotonic()
+        if not self._is_announced and self._can_be_estimated(now):
+            self._is_announced = True
+            self._announce(self._seconds_left(self._last_update))
+        if self._first_update is None:
+            self._first_update = now
+        self._last_update = now
+        self._done += count
         if self._bar is not None:
             self._bar.update(count)
         elif now - self._last_line > _SECONDS_BETWEEN_LINES:
             self._last_line = now
             logger.info("%s", self._line(now))
-        if not self._is_announced and now - self._start > _SECONDS_BEFORE_ESTIMATE and self._done > self._initial:
-            self._is_announced = True
-            self._announce(self._seconds_left(now))
 
     def close(self) -> None:
         """Leave the bar as it is."""
@@ -82,6 +86,19 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+    def _can_be_estimated(self, now: float) -> bool:
+        """Return whether the updates so far give a speed.
+
+        Items that were computed together are reported one after the other, and the first of them alone would give a much
+        lower speed. Therefore the time after the first update must also be long enough.
+        """
+        return (
+            self._done > self._initial
+            and self._first_update is not None
+            and now - self._first_update > _SECONDS_BEFORE_ESTIMATE
+            and self._last_update - self._start > _SECONDS_BEFORE_ESTIMATE
+        )
 
     def _announce(self, seconds: float | None) -> None:
         if seconds is None or seconds < _LONG:

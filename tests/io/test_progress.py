@@ -31,6 +31,14 @@ def test_long_work_is_announced_once(clock, caplog):
     assert caplog.messages == ["this will take about 8.3 hours; choose fewer"]
 
 
+def test_estimate_counts_all_items_that_were_computed_together(clock, caplog):
+    with caplog.at_level(logging.INFO, "prott5nv"), Progress(100_000) as work:
+        for clock[0] in (40, 80):
+            for _ in range(100):
+                work.update(10)
+    assert caplog.messages[0] == "this will take about 66 minutes"
+
+
 def test_short_work_and_quiet_commands_print_nothing(clock, caplog):
     with caplog.at_level(logging.INFO, "prott5nv"), Progress(100) as work:
         clock[0] = 6
