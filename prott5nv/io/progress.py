@@ -90,7 +90,7 @@ class Progress:
     def _can_be_estimated(self, now: float) -> bool:
         """Return whether the updates so far give a speed.
 
-        Items that were computed together are reported one after the other, and the first of them alone would give a much
+        Items that were computed together are reported one after the other. The first of them alone would give a much
         lower speed. Therefore the time after the first update must also be long enough.
         """
         return (
