@@ -79,7 +79,7 @@ def command(
     with targets, and should have a column named set with the values train, val and test. Without it, a random tenth of
     the proteins becomes the test set, and a tenth of the others the validation set. The target of a protein is one
     value. With --level residue it is one letter for each residue, or one number for each residue with spaces between
-    them.
+    them. A table that prott5nv prepare fasta wrote needs neither --level nor --label.
 
     The command trains three times with different seeds and scores the test set with 95 % intervals. It writes three
     files to DIR: model.safetensors (for prott5nv predict), predictions.csv, and result.json (for prott5nv report).
@@ -122,9 +122,10 @@ def command(
         "overwrite": "true" if overwrite else None,
     }
     if task.endswith(TABLES):
-        if not (level and label):
+        table_settings = own_table_settings(task, level, label)
+        if not table_settings:
             raise click.UsageError("a table of your own needs --level residue|protein and --label class|number")
-        settings |= own_table_settings(task, level)
+        settings |= table_settings
         task = "custom"
     elif task not in (tasks := _task_names()):
         raise ProtT5nvError(

@@ -35,12 +35,13 @@ class CountOrFraction(click.ParamType):
 
 @click.group(name="prepare")
 def command() -> None:
-    """Prepare training data: splits of UniRef50 for pretraining, or FLIP tasks for fine-tuning.
+    """Prepare training data: splits of UniRef50 for pretraining, or FLIP and other labelled sets for fine-tuning.
 
     \b
     Examples:
       prott5nv prepare uniref50 uniref50.fasta.gz -o uniref50/
       prott5nv prepare flip all --from FLIP/ -o flip/
+      prott5nv prepare fasta binding.fasta -o binding.csv --level residue --label class
     """
 
 
@@ -134,4 +135,66 @@ def flip(task: str, location: str, output: str, cleaning: Cleaning, overwrite: b
     for name in names:
         for prepared in prepare(name, location, output, cleaning=cleaning, overwrite=overwrite):
             click.echo("\n".join(map(printable, str(prepared).split("\n"))))
+    click.echo(f"written to {output}")
+
+
+@command.command()
+@click.argument("fasta", metavar="FASTA")
+@click.option("-o", "--output", required=True, metavar="TABLE.csv", help="Table to write, for prott5nv finetune.")
+@click.option(
+    "--level",
+    required=True,
+    type=click.Choice(["residue", "protein"]),
+    help="Whether there is a target for every residue or one for every protein.",
+)
+@click.option(
+    "--label",
+    required=True,
+    type=click.Choice(["class", "number"]),
+    help="Whether the targets are classes or numbers.",
+)
+@click.option(
+    "--labels", metavar="FASTA", help="File whose records are the labels of the residues, with SET= in the headers."
+)
+@click.option(
+    "--mask",
+    "masks",
+    metavar="FASTA",
+    help="File whose records are 1 for each residue that is scored and 0 for the others. It is used with --labels.",
+)
+@click.option(
+    "--test",
+    metavar="FILE",
+    help="Replace the test set by all proteins of a CSV file, or by the test proteins of a FASTA file.",
+)
+@click.option(
+    "--missing",
+    metavar="VALUE",
+    help="Value of a target that is not known, such as 999. It is neither trained on nor scored.",
+)
+@options.cleaning
+@options.overwrite
+def fasta(fasta: str, output: str, **settings: Any) -> None:
+    """Make a table for prott5nv finetune from FASTA files with labels, as biotrainer, PBC and FLIP2 have them.
+
+    A header is >ID SET=train TARGET=... with SET train, val or test. VALIDATION=True makes a training protein a
+    validation protein, and MASK=0110... marks the residues that are scored with 1. The target of a protein is one word.
+    The targets of residues are one letter for each residue, or numbers with semicolons between them. If sequences and
+    labels are in two files, FASTA has the sequences, and --labels and --mask name the others. A protein with another
+    number of targets than of residues is an error. The targets are counted and the counts printed, and so are test
+    proteins that are also trained on. FASTA may be gzipped.
+
+    A table has one test set. For several test sets, make one table for each with --test.
+
+    \b
+    Examples:
+      prott5nv prepare fasta binding.fasta -o binding.csv --level residue --label class
+      prott5nv prepare fasta disorder.fasta -o disorder.csv --level residue --label number --missing 999
+      prott5nv prepare fasta sequences.fasta --labels sampled.fasta --mask mask.fasta --test CASP14.csv \\
+        -o casp14.csv --level residue --label class
+    """
+    from prott5nv.flip.prepare_fasta import prepare_fasta
+
+    prepared = prepare_fasta(fasta, output, **settings)
+    click.echo("\n".join(map(printable, str(prepared).split("\n"))))
     click.echo(f"written to {output}")

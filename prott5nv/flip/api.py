@@ -41,7 +41,8 @@ def finetune(
     level : {"residue", "protein"}, optional
         Whether your own table has a target for every residue or for every protein.
     label : {"class", "number"}, optional
-        Whether the targets in your own table are classes or numbers.
+        Whether the targets in your own table are classes or numbers. A table that ``prott5nv prepare fasta`` wrote
+        needs neither `level` nor `label`.
     overwrite : bool, default False
         Whether to replace results in `output_dir`.
     settings : mapping of str to object, optional
@@ -68,9 +69,10 @@ def finetune(
     values |= {name: os.fspath(value) for name, value in given.items() if value is not None}
     name = os.fspath(task)
     if is_table := name.endswith(TABLES):
-        if level not in ("residue", "protein") or label not in ("class", "number"):
+        table_settings = own_table_settings(name, level, label)
+        if not table_settings:
             raise ProtT5nvError("a table of your own needs level='residue' or 'protein', and label='class' or 'number'")
-        values |= own_table_settings(name, level)
+        values |= table_settings
     register_configs()
     try:
         with initialize_config_dir(str(config_folder()), version_base="1.3"):

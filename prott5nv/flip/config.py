@@ -10,15 +10,20 @@ This module imports no PyTorch, so that a misspelt setting is reported at once.
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from prott5nv.errors import ProtT5nvError
 from prott5nv.extras import load_extensions
+from prott5nv.flip.description import read_description
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+LEVELS = ("residue", "protein")
+LABELS = ("class", "number")
 MODES = ("frozen", "lora", "full")
 
 #: Suffixes of a table of the user's own.
@@ -161,19 +166,35 @@ def head_names() -> list[str]:
     return [*builtin, *sorted(REGISTERED_HEADS)]
 
 
-def own_table_settings(path: str, level: str) -> dict[str, str]:
+def own_table_settings(path: str, level: str | None, label: str | None) -> dict[str, str]:
     """Return the settings that a table of the user's own needs, by name.
 
     Parameters
     ----------
     path : str
         The table.
-    level : str
-        ``residue`` or ``protein``.
+    level, label : str or None
+        ``residue`` or ``protein``, and ``class`` or ``number``. The description beside a prepared table overrides them.
+
+    Returns
+    -------
+    dict of str to str
+        It is empty if the level or the label is not known.
+
+    Raises
+    ------
+    ProtT5nvError
+        If the description is damaged, or is that of another table.
     """
+    description = read_description(Path(path)) if os.path.isfile(path) else {}
+    level, label = description.get("level", level), description.get("label", label)
+    if level not in LEVELS or label not in LABELS:
+        return {}
     return {
         "task.file": path,
         "task.name": path.replace("\\", "/").rpartition("/")[2].split(".")[0],
+        "task.level": level,
+        "task.label": label,
         "task.head.name": {"residue": "convnet", "protein": "mlp"}[level],
         "cache_dir": "${output_dir}/embeddings",
     }

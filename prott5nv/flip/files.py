@@ -89,7 +89,9 @@ def counted_records(records: Iterable[T], name: str) -> Iterator[T]:
     """Stream records, and raise an error if there are far more of them than in FLIP's files."""
     for number, record in enumerate(records, 1):
         if number > MAX_RECORDS:
-            raise ProtT5nvError(f"{name}: more than {MAX_RECORDS:,} proteins, and no file of FLIP has so many")
+            raise ProtT5nvError(
+                f"{name}: more than {MAX_RECORDS:,} proteins; for `prott5nv finetune`, write them as a table"
+            )
         yield record
 
 
@@ -108,7 +110,9 @@ class _Bounded(io.RawIOBase):
         count = self._stream.readinto(buffer)
         self._length += count
         if self._length > MAX_SIZE:
-            raise ProtT5nvError(f"{self._name}: larger than {MAX_SIZE:,} bytes, and no file of FLIP is so large")
+            raise ProtT5nvError(
+                f"{self._name}: larger than {MAX_SIZE:,} bytes; for `prott5nv finetune`, write it as a table"
+            )
         return count
 
 

@@ -1,19 +1,23 @@
-"""The proteins and labels in FLIP's files, as they are and cleaned."""
+"""The proteins and labels in files of FLIP and of similar benchmarks, as they are and cleaned."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from prott5nv.errors import ProtT5nvError
 from prott5nv.flip.files import FlipFile, counted_records
+from prott5nv.flip.tasks import SETS, target_cells
 from prott5nv.io.cleaning import Cleaning, clean_labelled, is_missing, refuse_missing, select
 from prott5nv.io.delimited import DelimitedTable
 from prott5nv.io.record import Record
+from prott5nv.io.text import parse_number
 
-# Names of the columns in FLIP's tables and in those of BioNeMo v1.
-TARGET_COLUMNS = ("target", "3state", "conservation", "label")
-MASK_COLUMNS = ("mask", "resolved")
+# Names of the columns in FLIP's tables, in those of BioNeMo v1, and in those of the CASP test sets of ProtTrans.
+SEQUENCE_COLUMNS = ("sequence", "input")
+TARGET_COLUMNS = ("target", "3state", "conservation", "label", "dssp3")
+MASK_COLUMNS = ("mask", "resolved", "disorder")  # the column disorder is 1 where a residue has coordinates
+_ONE_OF_THE_SETS = f"one of {', '.join(SETS)}"
 _TRUE, _FALSE = ("true", "1", "1.0", "yes"), ("false", "0", "0.0", "no")
 
 
@@ -26,6 +30,7 @@ class LabelledRow(NamedTuple):
     sequence : str
         Empty if the file holds labels only.
     target : str
+        See :func:`prott5nv.flip.tasks.target_cells`.
     set : str
         ``train``, ``val`` or ``test``.
     mask : str or None
@@ -46,7 +51,7 @@ class LabelledRow(NamedTuple):
 
 
 def read_labelled(file: FlipFile) -> Iterator[LabelledRow]:
-    """Stream the proteins of a FASTA file with ``TARGET= SET= VALIDATION=`` in its headers, or of FLIP's CSV.
+    """Stream the proteins of a FASTA file with ``TARGET= SET= VALIDATION= MASK=`` in its headers, or of a CSV file.
 
     If the headers have no ``TARGET``, the lines below them are labels, one letter per residue.
 
@@ -70,12 +75,12 @@ def read_labelled(file: FlipFile) -> Iterator[LabelledRow]:
         values = header_values(record.description)
         if "SET" not in values:
             raise ProtT5nvError(f"{file.name}: line {record.line}: {record.id} has no SET=train or SET=test")
-        if values["SET"] not in ("train", "test"):
-            raise ProtT5nvError(f"{file.name}: line {record.line}: SET={values['SET']} is neither train nor test")
+        if values["SET"] not in SETS:
+            raise ProtT5nvError(f"{file.name}: line {record.line}: SET={values['SET']}: expected {_ONE_OF_THE_SETS}")
         where = f"{file.name}: line {record.line}"
         part = _part(values["SET"], values.get("VALIDATION"), where)
         if "TARGET" in values:
-            yield LabelledRow(record.id, record.sequence, values["TARGET"], part, where=where)
+            yield LabelledRow(record.id, record.sequence, values["TARGET"], part, values.get("MASK"), where)
         else:
             yield LabelledRow(record.id, "", record.sequence, part, where=where)
 
@@ -102,9 +107,10 @@ def read_table(file: FlipFile, part: str | None = None) -> Iterator[LabelledRow]
     with file.open() as stream:
         table = DelimitedTable(stream, file.name)
         columns = table.columns
+        sequence = next((name for name in SEQUENCE_COLUMNS if name in columns), None)
         target = next((name for name in TARGET_COLUMNS if name in columns), None)
         mask = next((name for name in MASK_COLUMNS if name in columns), None)
-        if target is None or "sequence" not in columns or (part is None and "set" not in columns):
+        if target is None or sequence is None or (part is None and "set" not in columns):
             expected = f"sequence, {' or '.join(TARGET_COLUMNS)}" + ("" if part else ", set")
             raise ProtT5nvError(f"{file.name}: expected columns {expected}; found {', '.join(columns) or 'none'}")
         rows = list(counted_records(table.dictionaries(), file.name))
@@ -112,28 +118,28 @@ def read_table(file: FlipFile, part: str | None = None) -> Iterator[LabelledRow]
             refuse_missing(((f"{file.name}: line {line}", row["set"]) for line, row in rows), "set")
         for number, (line, row) in enumerate(rows):
             part_of_row = part or _part(row["set"].strip(), row.get("validation"), f"{file.name}: line {line}")
-            if part_of_row not in ("train", "val", "test"):
-                raise ProtT5nvError(f"{file.name}: line {line}: set {row['set']!r}: expected one of train, val, test")
+            if part_of_row not in SETS:
+                raise ProtT5nvError(f"{file.name}: line {line}: set {row['set']!r}: expected {_ONE_OF_THE_SETS}")
             yield LabelledRow(
                 row.get("id") or f"Sequence{number}",
-                row["sequence"].strip(),
+                row[sequence].strip(),
                 row[target].strip(),
                 part_of_row,
-                row[mask] if mask else None,
+                _mask_digits(row[mask]) if mask else None,
                 f"{file.name}: line {line}",
                 bool(row.get("id")),
             )
 
 
-def clean_rows(rows: list[LabelledRow], level: str, name: str, cleaning: Cleaning) -> list[LabelledRow]:
+def clean_rows(rows: list[LabelledRow], level: str, label: str, name: str, cleaning: Cleaning) -> list[LabelledRow]:
     """Clean the sequences of rows; see :mod:`prott5nv.io.cleaning`. Targets and masks of residues are cleaned alike.
 
     Parameters
     ----------
     rows : list of LabelledRow
         Rows with a sequence.
-    level : str
-        ``residue`` if a target has one character per residue.
+    level, label : str
+        As for :class:`prott5nv.flip.tasks.Task`.
     name : str
         Name of the input in messages.
     cleaning : Cleaning
@@ -142,6 +148,7 @@ def clean_rows(rows: list[LabelledRow], level: str, name: str, cleaning: Cleanin
     Returns
     -------
     list of LabelledRow
+        Numbers of residues are separated by spaces.
 
     Raises
     ------
@@ -152,13 +159,15 @@ def clean_rows(rows: list[LabelledRow], level: str, name: str, cleaning: Cleanin
     refuse_missing(((f"{row.where}: {row.id}", row.sequence) for row in rows), "sequence")
     cleaned = []
     sequences = clean_labelled([(f"{row.where}: {row.id}", row.sequence) for row in rows], name, cleaning)
+    separator = " " if label == "number" else ""
     for row, (sequence, kept) in zip(rows, sequences, strict=True):
+        cells: Sequence[str] = target_cells(row.target, level, label)
+        mask = row.mask
         if kept is not None:
             length = len(row.sequence)
-            target = "".join(select(row.target, kept, length)) if level == "residue" else row.target
-            mask = row.mask and "".join(select(row.mask, kept, length))
-            row = row._replace(sequence=sequence, target=target, mask=mask)
-        cleaned.append(row)
+            cells = select(cells, kept, length) if level == "residue" else cells
+            mask = mask and "".join(select(mask, kept, length))
+        cleaned.append(row._replace(sequence=sequence, target=separator.join(cells), mask=mask))
     return cleaned
 
 
@@ -206,6 +215,14 @@ def check_unique(rows: Iterable[LabelledRow]) -> None:
     for row in rows:
         if row.has_id and (earlier := first.setdefault(row.id, row.where)) != row.where:
             raise ProtT5nvError(f"{row.where}: {row.id} has another label in {earlier}; keep one of the two")
+
+
+def _mask_digits(cell: str) -> str:
+    """Return a mask as digits; some tables write it as ``1.0 0.0`` or ``[1.0, 0.0]``."""
+    numbers = [parse_number(word) for word in cell.strip().strip("[]").replace(",", " ").split()]
+    if len(numbers) < 2 or not set(numbers) <= {0.0, 1.0}:
+        return cell
+    return "".join("1" if number else "0" for number in numbers)
 
 
 def _part(name: str, validation: str | None, where: str) -> str:

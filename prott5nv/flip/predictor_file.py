@@ -40,10 +40,10 @@ from prott5nv.checkpoint.parameter_names import parameter_shapes
 from prott5nv.checkpoint.safetensors_folder import write_safetensors
 from prott5nv.checkpoint.t5_names import encoder_sources
 from prott5nv.errors import ProtT5nvError
-from prott5nv.flip.config import REGISTERED_HEADS, HeadConfig, head_names
+from prott5nv.flip.config import LABELS, LEVELS, REGISTERED_HEADS, HeadConfig, head_names
 from prott5nv.flip.head_base import Head
 from prott5nv.flip.heads import make_head
-from prott5nv.flip.tasks import LABELS, LEVELS, OutputSpec
+from prott5nv.flip.tasks import OutputSpec
 from prott5nv.io.atomic import whole_file
 from prott5nv.model.config import ModelConfig
 from prott5nv.model.encoder import Encoder

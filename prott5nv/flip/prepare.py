@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from prott5nv.errors import ProtT5nvError
-from prott5nv.flip.description import description_file, file_sha256
+from prott5nv.flip.description import description_file
 from prott5nv.flip.files import FlipFile, FlipSource
-from prott5nv.flip.labelled_rows import (
-    LabelledRow,
-    check_unique,
-    clean_rows,
-    read_labelled,
-    read_table,
-    unique_sequences,
-)
-from prott5nv.flip.tasks import LONG, SETS
-from prott5nv.io.atomic import whole_files, write_text
+from prott5nv.flip.labelled_rows import LabelledRow, read_labelled, read_table
+from prott5nv.flip.prepared import Prepared, add_sequences, checked_rows, note_difference, write_prepared
+from prott5nv.flip.tasks import SETS
 from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning
 from prott5nv.io.output import check_outputs
-from prott5nv.io.table import write_table
-from prott5nv.io.text import counted, parse_number
+from prott5nv.io.text import counted
 from prott5nv.io.work_folders import reserved
-
-_IDS_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -118,46 +105,6 @@ FLIP = {
 }
 
 
-@dataclass
-class Prepared:
-    """A prepared split; the description beside its table has the same keys.
-
-    Attributes
-    ----------
-    task, split, level, label : str
-    classes : list of str
-    note : str
-        How the split differs from the official one, in a few words; empty if it does not.
-    source : str
-        The file that the split was read from.
-    counts : dict of str to int
-        Number of proteins in each set.
-    longer_than_512 : int
-        Number of proteins that are longer than 512 residues. They are kept, and embedded by windows.
-    differences : list of str
-        All differences from the model card, and the proteins that were left out.
-    table_sha256 : str
-        SHA-256 hash of the table, without which the description is not used.
-    """
-
-    task: str
-    split: str
-    level: str
-    label: str
-    classes: list[str]
-    note: str
-    source: str
-    counts: dict[str, int] = field(default_factory=dict)
-    longer_than_512: int = 0
-    differences: list[str] = field(default_factory=list)
-    table_sha256: str = ""
-
-    def __str__(self) -> str:
-        counts = " / ".join(f"{self.counts.get(part, 0):,}" for part in SETS)
-        line = f"{self.task}, {self.split}: {counts} train / val / test, {self.longer_than_512:,} longer than {LONG}"
-        return "\n  ".join([line, *self.differences])
-
-
 def prepare(
     task: str,
     location: str | os.PathLike[str],
@@ -214,13 +161,13 @@ def prepare(
         written = []
         for split, note, file in found:
             prepared = _description(task, split, note, file.name)
-            rows = _keep_consistent(_read_rows(source, file, flip_task, prepared), flip_task, prepared, cleaning)
-            written.append(_write(rows, flip_task.splits[split], prepared, Path(output)))
+            rows = _keep_consistent(_read_rows(source, file, flip_task, prepared), prepared, cleaning)
+            written.append(_write(rows, flip_task.splits[split].card, prepared, Path(output)))
         if tables:
             prepared = _description(task, splits[0], "", str(location))
             rows = [row for part, files in tables.items() for file in files for row in read_table(file, part)]
-            rows = _keep_consistent(rows, flip_task, prepared, cleaning)
-            written.append(_write(rows, flip_task.splits[splits[0]], prepared, Path(output)))
+            rows = _keep_consistent(rows, prepared, cleaning)
+            written.append(_write(rows, flip_task.splits[splits[0]].card, prepared, Path(output)))
     return written
 
 
@@ -271,83 +218,38 @@ def _read_rows(source: FlipSource, file: FlipFile, task: FlipTask, prepared: Pre
 def _add_sequences(
     source: FlipSource, labels: list[LabelledRow], task: FlipTask, prepared: Prepared
 ) -> list[LabelledRow]:
-    """Add the sequences, and the masks if there are any, to the labels with the same id."""
+    """Find the files with the sequences and the masks, and add them to the labels."""
     sequence_file = source.find(prepared.task, "sequences", (".fasta",))
     if sequence_file is None:
         raise ProtT5nvError(f"{prepared.source}: the file sequences.fasta, to which its labels belong, is missing")
-    sequences = unique_sequences(sequence_file.records(), sequence_file.name)
-    masks: dict[str, str] = {}
-    if task.mask:
-        mask_file = source.find(prepared.task, "mask", (".fasta",))
-        if mask_file is None:
-            prepared.differences.append("mask.fasta is missing: residues without coordinates are scored, too")
-        else:
-            # A mask consists of digits, which the FASTA reader returns unchanged.
-            masks = unique_sequences(mask_file.records(), mask_file.name)
-    _note_difference(prepared, "sequences without labels", sequences.keys() - {row.id for row in labels})
-    _note_difference(prepared, "labels without a sequence", {row.id for row in labels} - sequences.keys())
-    if masks:
-        without_mask = sequences.keys() - masks.keys()
-        _note_difference(prepared, "proteins without a mask, all of whose residues are scored", without_mask)
-    return [row._replace(sequence=sequences[row.id], mask=masks.get(row.id)) for row in labels if row.id in sequences]
+    mask_file = source.find(prepared.task, "mask", (".fasta",)) if task.mask else None
+    if task.mask and mask_file is None:
+        prepared.differences.append("mask.fasta is missing: residues without coordinates are scored, too")
+    return add_sequences(labels, sequence_file, mask_file, prepared)
 
 
-def _keep_consistent(
-    rows: list[LabelledRow], task: FlipTask, prepared: Prepared, cleaning: Cleaning
-) -> list[LabelledRow]:
-    """Return the rows with one label, and one character of the mask, for each residue. Numbers must be finite."""
-    check_unique(rows)
-    rows = clean_rows(rows, task.level, prepared.source, cleaning)
-    if task.level == "protein":
-        for row in rows if task.label == "number" else ():
-            _check_number(row)
-        return rows
+def _keep_consistent(rows: list[LabelledRow], prepared: Prepared, cleaning: Cleaning) -> list[LabelledRow]:
+    """Return the cleaned rows that have one label, and one character of the mask, for each residue."""
     kept, uneven, uneven_masks = [], [], []
-    for row in rows:
-        if len(row.target) != len(row.sequence):
+    for row in checked_rows(rows, prepared, cleaning):
+        if prepared.level == "residue" and len(row.target) != len(row.sequence):
             uneven.append(row.id)
-        elif row.mask is not None and len(row.mask) != len(row.sequence):
+        elif prepared.level == "residue" and row.mask is not None and len(row.mask) != len(row.sequence):
             uneven_masks.append(row.id)
         else:
             kept.append(row)
-    _note_difference(prepared, "left out, as they have more or fewer labels than residues", uneven)
-    _note_difference(prepared, "left out, as their mask has another length", uneven_masks)
+    note_difference(prepared, "left out, as they have more or fewer labels than residues", uneven)
+    note_difference(prepared, "left out, as their mask has another length", uneven_masks)
     return kept
 
 
-def _check_number(row: LabelledRow) -> None:
-    number = parse_number(row.target)
-    if number is None or not math.isfinite(number):
-        raise ProtT5nvError(
-            f"{row.where}: {row.id}: the target {row.target!r} is not a finite number; write numbers such as 12, -0.5 "
-            "or 2e-3"
-        )
-
-
-def _note_difference(prepared: Prepared, what: str, ids: Iterable[str]) -> None:
-    ids = sorted(ids)
-    if ids:
-        more = f" and {len(ids) - _IDS_SHOWN} more" if len(ids) > _IDS_SHOWN else ""
-        prepared.differences.append(f"{len(ids)} {what}: {', '.join(ids[:_IDS_SHOWN])}{more}")
-
-
-def _write(rows: list[LabelledRow], split: Split, prepared: Prepared, output: Path) -> Prepared:
-    prepared.counts = dict(Counter(row.set for row in rows))
-    prepared.longer_than_512 = sum(len(row.sequence) > LONG for row in rows)
-    if prepared.label == "class" and not prepared.classes:
-        prepared.classes = sorted({row.target for row in rows})
-    for part, expected in zip(SETS, split.card or (), strict=False):
-        count = prepared.counts.get(part, 0)
-        if count != expected:
-            prepared.differences.append(f"{part}: {counted(count, 'protein')}; the model card has {expected:,}")
+def _write(rows: list[LabelledRow], card: tuple[int, int, int] | None, prepared: Prepared, output: Path) -> Prepared:
+    """Compare the numbers of proteins with the model card, and write the table."""
+    counts = Counter(row.set for row in rows)
+    for part, expected in zip(SETS, card or (), strict=False):
+        if counts[part] != expected:
+            prepared.differences.append(f"{part}: {counted(counts[part], 'protein')}; the model card has {expected:,}")
             prepared.note = prepared.note or "not the card's proteins"
     if prepared.note:
         prepared.differences.append(f"note in results: {prepared.note}")
-    path = _table_file(output, prepared.task, prepared.split)
-    cells = ((row.id, row.sequence, row.target, row.set, row.mask or "") for row in rows)
-    with whole_files(path.parent) as temporary:
-        table = temporary / path.name
-        write_table(table, ["id", "sequence", "target", "set", "mask"], cells)
-        prepared.table_sha256 = file_sha256(table)
-        write_text(description_file(table), json.dumps(asdict(prepared), indent=1) + "\n")
-    return prepared
+    return write_prepared(rows, prepared, _table_file(output, prepared.task, prepared.split))

@@ -135,7 +135,7 @@ def test_tables_of_bionemo(flip_source, flip_data, tmp_path):
     ("name", "content", "message"),
     [
         ("mixed_soft.fasta", ">P1 TARGET=Nucleus\nMKV\n", "line 1: P1 has no SET=train or SET=test"),
-        ("mixed_soft.fasta", ">P1 TARGET=Nucleus SET=other\nMKV\n", "SET=other is neither train nor test"),
+        ("mixed_soft.fasta", ">P1 TARGET=Nucleus SET=other\nMKV\n", "SET=other: expected one of train, val, test"),
         ("mixed_soft.csv", "sequence,class,set\nMKV,Nucleus,train\n", "expected columns sequence, target"),
         (
             "mixed_soft.csv",
