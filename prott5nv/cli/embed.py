@@ -90,6 +90,7 @@ class _Output(options.NewFile):
 @click.option("--workers", type=click.IntRange(1), default=1, metavar="N", show_default=True,
               help="Number of processes on this machine, typically one for each GPU or CPU socket.")  # fmt: skip
 @click.option("--ray", "address", is_flag=False, flag_value="", metavar="[ADDRESS]",
+              callback=lambda *given: _address(*given),
               help="Embed on a Ray cluster (needs the extra ray). OUT is then a folder of Parquet files, and all nodes "
               "must share its parent folder. ADDRESS is that of a cluster, as for ray.init, such as auto. Without it, "
               "the environment variable RAY_ADDRESS counts, and otherwise Ray is started on this machine. --workers "
@@ -165,7 +166,7 @@ def command(
     Exit codes: 0 for success, 2 for an error, 3 for success with skipped proteins, 130 after Ctrl-C.
     """
     if address is not None:
-        _check_ray(address, output, shard)
+        _check_ray(output, shard)
     else:
         check_suffix(output, None if pooling == "none" else pooling, shard=shard is not None)
         check_outputs([output], [*parts(source), model], overwrite=True)  # `embed_file` finds out if it is complete
@@ -213,12 +214,10 @@ def _embed_on_ray(request: Request, address: str, workers: int) -> None:
     _embed(request, 1, lambda progress: embed_on_ray(request, progress, address=address or None, actors=actors))
 
 
-def _check_ray(address: str, output: Path, shard: tuple[int, int] | None) -> None:
+def _check_ray(output: Path, shard: tuple[int, int] | None) -> None:
     """Refuse options that do not go together with ``--ray``."""
     if shard:
         raise click.UsageError("--ray cuts the input itself: do not use --shard with it")
-    if address and os.path.exists(address):
-        raise click.UsageError(f"--ray {address}: this is a file, not an address; write --ray behind INPUT")
     if output.suffix in SUFFIXES:
         raise click.UsageError(f"{output}: --ray writes a folder; give a name without {output.suffix}")
 
@@ -282,6 +281,13 @@ def _shard(context: click.Context, parameter: click.Parameter, value: str | None
     except ProtT5nvError as error:
         raise click.BadParameter(str(error)) from None
     return shard
+
+
+def _address(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Refuse an input that follows ``--ray``. Otherwise the error would be that there is no input."""
+    if value and os.path.exists(value):
+        raise click.UsageError(f"--ray {value}: this is a file, not an address; write --ray behind INPUT")
+    return value
 
 
 class _Progress(Listener):

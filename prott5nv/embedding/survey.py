@@ -248,10 +248,8 @@ def _key_fault(record_id: str, key: str, allow_slash: bool) -> str | None:
     if (size := len(record_id.encode())) > _LONGEST_ID:
         return f"its id has {size:,} bytes, and at most {_LONGEST_ID:,} can be stored; shorten it"
     if not allow_slash and ("/" in key or key == "."):
-        return (
-            "HDF5 cannot use this id as a name; write '_' in place of '/' with --key safe, choose an output that ends "
-            "in .parquet, or rename the protein"
-        )
+        remedy = "write '_' in place of '/' with --key safe, or " if "/" in key else ""
+        return f"HDF5 cannot use this id as a name; {remedy}rename the protein"
     return None
 
 

@@ -51,6 +51,12 @@ def test_a_fasta_file_becomes_one_dataset_per_accession(run, label, tmp_path, ti
     assert not (tmp_path / "out.h5.partial").exists()
 
 
+def test_input_after_ray_is_not_taken_for_an_address(run, tmp_path):
+    (tmp_path / "p.fasta").write_text(PROTEINS)
+    done = run("--ray", "p.fasta", "-o", "out", code=2)
+    assert "--ray p.fasta: this is a file, not an address; write --ray behind INPUT" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("options", "seconds_writing", "hint"),
     [
