@@ -14,9 +14,10 @@ from prott5nv.io.record import Record
 from prott5nv.io.text import parse_number
 
 # Names of the columns in FLIP's tables, in those of BioNeMo v1, and in those of the CASP test sets of ProtTrans.
+_CASP_TARGET, _CASP_MASK = "dssp3", "disorder"  # disorder is 1 where a residue has coordinates
 SEQUENCE_COLUMNS = ("sequence", "input")
-TARGET_COLUMNS = ("target", "3state", "conservation", "label", "dssp3")
-MASK_COLUMNS = ("mask", "resolved", "disorder")  # the column disorder is 1 where a residue has coordinates
+TARGET_COLUMNS = ("target", "3state", "conservation", "label", _CASP_TARGET)
+MASK_COLUMNS = ("mask", "resolved")
 _ONE_OF_THE_SETS = f"one of {', '.join(SETS)}"
 _TRUE, _FALSE = ("true", "1", "1.0", "yes"), ("false", "0", "0.0", "no")
 
@@ -109,7 +110,8 @@ def read_table(file: FlipFile, part: str | None = None) -> Iterator[LabelledRow]
         columns = table.columns
         sequence = next((name for name in SEQUENCE_COLUMNS if name in columns), None)
         target = next((name for name in TARGET_COLUMNS if name in columns), None)
-        mask = next((name for name in MASK_COLUMNS if name in columns), None)
+        masks = (*MASK_COLUMNS, _CASP_MASK) if target == _CASP_TARGET else MASK_COLUMNS
+        mask = next((name for name in masks if name in columns), None)
         if target is None or sequence is None or (part is None and "set" not in columns):
             expected = f"sequence, {' or '.join(TARGET_COLUMNS)}" + ("" if part else ", set")
             raise ProtT5nvError(f"{file.name}: expected columns {expected}; found {', '.join(columns) or 'none'}")

@@ -51,8 +51,10 @@ def prepare_fasta(
         ``MASK=``. If `labels` is given, only its sequences are used.
     output : str or PathLike
         Name of the table; it ends in ``.csv``. The name without suffix becomes the name of the task.
-    level, label : str
-        ``residue`` or ``protein``, and ``class`` or ``number``. The targets of residues are one letter per residue, or
+    level : {"residue", "protein"}
+        Whether there is a target for every residue or for every protein.
+    label : {"class", "number"}
+        Whether the targets are classes or numbers. The targets of residues are one letter per residue, or
         numbers separated by semicolons.
     labels : str or PathLike, optional
         FASTA file whose records are the labels of the residues, one letter per residue, with ``SET=`` in the headers.
@@ -96,6 +98,8 @@ def prepare_fasta(
         raise ProtT5nvError(f"level={level}, label={label}: expected {' or '.join(LEVELS)}, and {' or '.join(LABELS)}")
     if masks and not labels:
         raise ProtT5nvError(f"{masks}: a file of masks is used with a file of labels; otherwise write MASK= in headers")
+    if labels and (level, label) != ("residue", "class"):
+        raise ProtT5nvError(f"{labels}: a file of labels has classes of residues; other targets are TARGET= in headers")
     inputs = [Path(file) for file in (source, labels, masks, test) if file is not None]
     prepared = Prepared(path.stem, "own", level, label, [], "", str(labels or source))
     with reserved(path):
@@ -147,6 +151,9 @@ def _apply_missing(
 ) -> list[LabelledRow]:
     """Clean and check the rows; leave out the proteins, and mask the residues, whose target is missing."""
     if prepared.level == "protein":
+        for row in rows:
+            if row.mask:
+                raise ProtT5nvError(f"{row.where}: {row.id} has a mask, and masks are for the targets of residues")
         known = [row for row in rows if missing is None or not _is_same(row.target, missing)]
         if left_out := len(rows) - len(known):
             prepared.differences.append(f"left out {counted(left_out, 'protein')} without a target")

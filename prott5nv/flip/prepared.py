@@ -31,7 +31,7 @@ class Prepared:
     task, split, level, label : str
     classes : list of str
     note : str
-        How the split differs from the official one, in a few words; empty if it does not.
+        How the split differs from the official one, or another test set, in a few words; empty if there is none.
     source : str
         The file that the split was read from.
     counts : dict of str to int
@@ -139,9 +139,11 @@ def check_number(row: LabelledRow, target: str) -> None:
 
 
 def scored_cells(row: LabelledRow, prepared: Prepared) -> list[str]:
-    """Return the targets of a protein whose mask is not 0, as text."""
+    """Return the targets of a protein, as text, without those of residues whose mask is 0."""
     cells = target_cells(row.target, prepared.level, prepared.label)
-    return [cell for cell, digit in zip(cells, row.mask, strict=True) if digit == "1"] if row.mask else cells
+    if prepared.level == "protein" or not row.mask:
+        return cells
+    return [cell for cell, digit in zip(cells, row.mask, strict=True) if digit == "1"]
 
 
 def note_difference(prepared: Prepared, what: str, ids: Iterable[str]) -> None:

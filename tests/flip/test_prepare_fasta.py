@@ -78,6 +78,13 @@ def test_three_files_give_the_table_of_flip(flip_source, tmp_path):
     assert (tmp_path / "own.csv").read_bytes() == (tmp_path / "secondary_structure" / "sampled.csv").read_bytes()
 
 
+def test_a_column_of_disorder_is_a_mask_only_beside_secondary_structure(tmp_path):
+    source = write(tmp_path / "train.fasta", ">P1 SET=train TARGET=CH\nMK\n")
+    other = write(tmp_path / "test.csv", "sequence,target,disorder\nMKL,CHE,100\n")
+    prepared = prepare_fasta(source, tmp_path / "own.csv", test=other, **RESIDUE_CLASSES)
+    assert prepared.differences == ["scored targets: C (2), E (1), H (2)"]
+
+
 @pytest.mark.parametrize("mask", ["1.0 1.0 0.0", '"[1.0, 1.0, 0.0]"', "110"])
 def test_another_test_set(mask, tmp_path):
     """The tables of CASP have no ids and no sets, and masks in two styles."""
@@ -115,6 +122,11 @@ def test_gaps_are_removed_with_their_numbers_and_masks(tmp_path):
         (">P1 SET=train TARGET=1;2\nMKV\n", RESIDUE_NUMBERS, "line 1: P1 has 3 residues and 2 labels"),
         (">P1 SET=train TARGET=1;b;2\nMKV\n", RESIDUE_NUMBERS, "line 1: P1: the target 'b' is not a finite number"),
         (">P1 SET=train TARGET=1;nan;2\nMKV\n", RESIDUE_NUMBERS, "P1: the target 'nan' is not a finite number"),
+        (
+            ">P1 SET=train TARGET=A MASK=1\nMKV\n",
+            {"level": "protein", "label": "class"},
+            "P1 has a mask, and masks are",
+        ),
         (">P1 SET=pred TARGET=011\nMKV\n", RESIDUE_CLASSES, "SET=pred: expected one of train, val, test"),
         (">P1 TARGET=011\nMKV\n", RESIDUE_CLASSES, "P1 has no SET=train or SET=test"),
         (">P1 SET=train\nMKV\n", RESIDUE_CLASSES, "P1 has no TARGET="),
@@ -123,6 +135,7 @@ def test_gaps_are_removed_with_their_numbers_and_masks(tmp_path):
         (">P1 SET=train TARGET=01\nMK\n", {**RESIDUE_CLASSES, "masks": "a.fasta"}, "is used with a file of labels"),
         (">P1 SET=train TARGET=01\nMK\n", {**RESIDUE_CLASSES, "labels": "a.fasta"}, "P1 has a sequence"),
         (">P1 SET=train TARGET=01\nMK\n", {**RESIDUE_CLASSES, "test": "none.fasta"}, "none.fasta: No such file"),
+        (">P1\nMK\n", {**RESIDUE_NUMBERS, "labels": "b.fasta"}, "a file of labels has classes of residues"),
         (">P2\nMK\n", {**RESIDUE_CLASSES, "labels": "b.fasta"}, "a.fasta lacks sequences: 1 labels without a sequence"),
     ],
 )
