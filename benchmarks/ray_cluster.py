@@ -41,11 +41,11 @@ class Cluster:
         import ray
         from ray.cluster_utils import Cluster as RayCluster
 
-        # A node counts as dead after a second without an answer, which is half a minute by default.
+        # A node counts as dead after 10 seconds without an answer, which is half a minute by default.
         health = {
-            "health_check_initial_delay_ms": 500,
-            "health_check_period_ms": 500,
-            "health_check_failure_threshold": 2,
+            "health_check_initial_delay_ms": 2000,
+            "health_check_period_ms": 2000,
+            "health_check_failure_threshold": 5,
         }
         options = {
             "num_cpus": 0,
