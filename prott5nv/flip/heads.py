@@ -51,7 +51,7 @@ class ConvNet(ResidueHead):
     Parameters
     ----------
     width, num_outputs : int
-        As for :class:`Head`.
+        As for :class:`~prott5nv.flip.head_base.Head`.
     channels : int
         Channels between the two convolutions.
     kernel : int
@@ -86,7 +86,7 @@ class WindowLinear(ResidueHead):
     Parameters
     ----------
     width, num_outputs : int
-        As for :class:`Head`.
+        As for :class:`~prott5nv.flip.head_base.Head`.
     kernel : int
         Residues of the window.
     """
@@ -106,7 +106,7 @@ class MLP(MeanHead):
     Parameters
     ----------
     width, num_outputs : int
-        As for :class:`Head`.
+        As for :class:`~prott5nv.flip.head_base.Head`.
     hidden_size : int
         Units of the hidden layer.
     dropout : float
@@ -132,7 +132,7 @@ class LightAttention(ProteinHead):
     Parameters
     ----------
     width, num_outputs : int
-        As for :class:`Head`.
+        As for :class:`~prott5nv.flip.head_base.Head`.
     kernel : int
         Residues that each convolution sees.
     hidden_size : int
@@ -226,7 +226,7 @@ def make_head(level: str, width: int, num_outputs: int, name: str, **settings: A
     level : str
         ``residue`` or ``protein``.
     width, num_outputs : int
-        As for :class:`Head`.
+        As for :class:`~prott5nv.flip.head_base.Head`.
     name : str
         A key of ``HEADS[level]``.
     **settings
