@@ -93,9 +93,9 @@ class _Output(options.NewFile):
               callback=lambda *given: _address(*given),
               help="Embed on a Ray cluster (needs the extra ray). OUT is then a folder of Parquet files, and all nodes "
               "must share its parent folder. ADDRESS is that of a cluster, as for ray.init, such as auto. Without it, "
-              "the environment variable RAY_ADDRESS counts, and otherwise Ray is started on this machine. --workers "
-              "then limits the number of actors. By default there is one for each GPU, or one for each node if there "
-              "is none.")  # fmt: skip
+              "the environment variable RAY_ADDRESS is used; if that is not set, Ray is started on this machine. "
+              "--workers then limits the number of actors. By default there is one for each GPU, or one for each node "
+              "if there is none.")  # fmt: skip
 @click.option("--id-column", metavar="NAME", help="Column that holds the ids in a table. It is needed only if the "
               "column has no usual name, such as id or accession.")  # fmt: skip
 @click.option("--sequence-column", metavar="NAME", help="Column that holds the sequences in a table. It is needed only "
