@@ -147,7 +147,7 @@ def embed_file(
     check_suffix(output, pooling, shard=shard is not None)
     check_outputs([output], parts(source), overwrite=True)  # other content is found below
     embedder = as_embedder(model)
-    settings = _settings(embedder, pooling, dtype, long, key)
+    settings = output_settings(embedder, pooling, dtype, long, key)
     proteins = CheckedProteins(
         source,
         embedder.limit,
@@ -316,8 +316,19 @@ class _Job:
                 yield waiting.popleft(), None
 
 
-def _settings(embedder: Embedder, pooling: str | None, dtype: str, long: str, key: str) -> dict[str, str]:
-    """Return everything except the input that determines the embeddings."""
+def output_settings(embedder: Embedder, pooling: str | None, dtype: str, long: str, key: str) -> dict[str, str]:
+    """Return everything except the input that determines the embeddings.
+
+    Parameters
+    ----------
+    embedder : Embedder
+    pooling, dtype, long, key
+        As for :func:`embed_file`.
+
+    Returns
+    -------
+    dict of str to str
+    """
     return {
         "model_sha256": embedder.model_sha256,
         "layer": LAYER,

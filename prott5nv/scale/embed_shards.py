@@ -15,7 +15,7 @@ import numpy as np
 
 from prott5nv.embedding.commits import Skipped
 from prott5nv.embedding.embedder import Embedder, LongProteinWarning
-from prott5nv.embedding.job import _settings
+from prott5nv.embedding.job import output_settings
 from prott5nv.embedding.pooled_files import parquet_fields
 from prott5nv.embedding.run import Request
 from prott5nv.embedding.shard_folder import Shard, shard_name
@@ -107,7 +107,7 @@ def describe(request: Request) -> LoadedModel:
 
 def settings_of(embedder: Embedder, request: Request) -> dict[str, str]:
     """Return everything except the input that determines the embeddings of a request."""
-    return _settings(embedder, request.pooling, request.dtype, request.long, request.key)
+    return output_settings(embedder, request.pooling, request.dtype, request.long, request.key)
 
 
 class EmbedShards:
