@@ -267,7 +267,7 @@ def test_the_activation_in_a_file_must_be_known(folder):
     (folder / "config.json").write_text("[" * 100_000)
     assert "not JSON" in refused(folder)
     (folder / "config.json").unlink()
-    assert "no such file" in refused(folder)
+    assert "config.json is missing" in refused(folder)
 
 
 def test_hostile_headers_are_refused(folder):
