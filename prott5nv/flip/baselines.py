@@ -17,7 +17,8 @@ from prott5nv.flip.features import OneHot
 from prott5nv.flip.head_base import MeanHead
 from prott5nv.flip.heads import make_head
 from prott5nv.flip.metrics import scores_by_length
-from prott5nv.flip.tasks import IGNORED, SETS, Task
+from prott5nv.flip.targets import IGNORED
+from prott5nv.flip.tasks import SETS, Task
 from prott5nv.flip.train import fit, predict
 from prott5nv.io.atomic import write_text
 

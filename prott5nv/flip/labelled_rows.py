@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from prott5nv.errors import ProtT5nvError
 from prott5nv.flip.files import FlipFile, counted_records
-from prott5nv.flip.tasks import SETS, target_cells
-from prott5nv.io.cleaning import Cleaning, clean_labelled, is_missing, refuse_missing, select
+from prott5nv.flip.targets import cleaned_targets
+from prott5nv.flip.tasks import SETS
+from prott5nv.io.cleaning import Cleaning, clean_labelled, is_missing, refuse_missing
 from prott5nv.io.delimited import DelimitedTable
 from prott5nv.io.record import Record
 from prott5nv.io.text import parse_number
@@ -31,7 +32,7 @@ class LabelledRow(NamedTuple):
     sequence : str
         Empty if the file holds labels only.
     target : str
-        See :func:`prott5nv.flip.tasks.target_cells`.
+        See :func:`prott5nv.flip.targets.target_cells`.
     set : str
         ``train``, ``val`` or ``test``.
     mask : str or None
@@ -163,12 +164,7 @@ def clean_rows(rows: list[LabelledRow], level: str, label: str, name: str, clean
     sequences = clean_labelled([(f"{row.where}: {row.id}", row.sequence) for row in rows], name, cleaning)
     separator = " " if label == "number" else ""
     for row, (sequence, kept) in zip(rows, sequences, strict=True):
-        cells: Sequence[str] = target_cells(row.target, level, label)
-        mask = row.mask
-        if kept is not None:
-            length = len(row.sequence)
-            cells = select(cells, kept, length) if level == "residue" else cells
-            mask = mask and "".join(select(mask, kept, length))
+        cells, mask = cleaned_targets(row.target, row.mask, kept, len(row.sequence), level, label)
         cleaned.append(row._replace(sequence=sequence, target=separator.join(cells), mask=mask))
     return cleaned
 

@@ -20,7 +20,7 @@ from prott5nv.flip.prepared import (
     scored_cells,
     write_prepared,
 )
-from prott5nv.flip.tasks import target_cells
+from prott5nv.flip.targets import scored_targets, target_cells
 from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning
 from prott5nv.io.output import check_outputs
 from prott5nv.io.text import counted, parse_number
@@ -160,18 +160,11 @@ def _apply_missing(
         return checked_rows(known, prepared, cleaning)
     masked = []
     for row in checked_rows(rows, prepared, cleaning):
-        cells, residues = target_cells(row.target, prepared.level, prepared.label), len(row.sequence)
-        if len(cells) != residues:
-            raise ProtT5nvError(
-                f"{row.where}: {row.id} has {counted(residues, 'residue')} and {counted(len(cells), 'label')}"
-            )
-        mask = row.mask or "1" * residues
-        if len(mask) != residues or set(mask) - set("01"):
-            raise ProtT5nvError(f"{row.where}: {row.id}: the mask must be {residues} characters, 0 or 1")
+        cells = target_cells(row.target, prepared.level, prepared.label)
+        scored = scored_targets(cells, row.mask, len(row.sequence), f"{row.where}: {row.id}").tolist()
         if missing is not None:
-            digits = zip(cells, mask, strict=True)
-            mask = "".join("0" if _is_same(cell, missing) else digit for cell, digit in digits)
-        row = row._replace(mask=mask if "0" in mask else None)
+            scored = [is_scored and not _is_same(cell, missing) for cell, is_scored in zip(cells, scored, strict=True)]
+        row = row._replace(mask=None if all(scored) else "".join("01"[is_scored] for is_scored in scored))
         for cell in scored_cells(row, prepared) if prepared.label == "number" else ():
             check_number(row, cell)
         masked.append(row)

@@ -13,7 +13,8 @@ from prott5nv.errors import ProtT5nvError
 from prott5nv.flip.description import description_file, file_sha256
 from prott5nv.flip.files import FlipFile
 from prott5nv.flip.labelled_rows import LabelledRow, check_unique, clean_rows, unique_sequences
-from prott5nv.flip.tasks import LONG, SETS, target_cells
+from prott5nv.flip.targets import target_cells
+from prott5nv.flip.tasks import LONG, SETS
 from prott5nv.io.atomic import whole_files, write_text
 from prott5nv.io.cleaning import Cleaning
 from prott5nv.io.table import write_table

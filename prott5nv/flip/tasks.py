@@ -20,16 +20,14 @@ import numpy as np
 from prott5nv.errors import ProtT5nvError
 from prott5nv.flip.config import LABELS, LEVELS
 from prott5nv.flip.description import read_description
-from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning, clean_labelled, is_missing, refuse_missing, select
+from prott5nv.flip.targets import IGNORED, cleaned_targets, parse_target, scored_targets
+from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning, clean_labelled, is_missing, refuse_missing
 from prott5nv.io.delimited import DelimitedTable
 from prott5nv.io.source import open_source
-from prott5nv.io.text import counted, parse_number
+from prott5nv.io.text import counted
 
-_MAX_TARGET = 1e15  # sums of its square are finite in float32
-_LONGEST_SHOWN = 40  # characters of a cell in an error message
 SETS = ("train", "val", "test")
 LONG = 512  # length of the position table of the published model
-IGNORED = -1  # index of a class that is not scored; for numbers it is NaN
 
 _DRAWN_FRACTION = 0.1  # proteins to draw for a set that the table does not define
 _MIN_PROTEINS = 2  # per set
@@ -209,14 +207,15 @@ def load_task(
     columns = _Columns(sequence_column, target_column, id_column, set_column, mask_column)
     rows, skipped = _read_rows(path, columns, skip_missing)
     rows = _clean_rows(rows, level, label, path, cleaning)
-    scored = [_scored_cells(row, level) for row in rows]
+    scored = [
+        scored_targets(row.cells, row.mask, len(row.sequence) if level == "residue" else 1, row.where) for row in rows
+    ]
     classes = tuple(description.get("classes", ()))
     if label == "class" and not classes:
         cells = {cell for row, scored_R in zip(rows, scored, strict=True) for cell in compress(row.cells, scored_R)}
         classes = tuple(sorted(cells))
     targets = [
-        _parse_target(row.cells, scored_R, label, classes, row.where)
-        for row, scored_R in zip(rows, scored, strict=True)
+        parse_target(row.cells, scored_R, label, classes, row.where) for row, scored_R in zip(rows, scored, strict=True)
     ]
     sets, drawn = _complete_sets([row.set for row in rows], path)
     return Task(
@@ -231,31 +230,6 @@ def load_task(
         sets=sets,
         note="; ".join(filter(None, [description.get("note"), skipped, drawn])),
     )
-
-
-def target_cells(target: str, level: str, label: str) -> list[str]:
-    """Split the target of a protein, as it is in a file, into the targets of its residues.
-
-    Parameters
-    ----------
-    target : str
-        One letter per residue (classes), or numbers separated by spaces or semicolons; one value at the level
-        ``protein``.
-    level, label : str
-        As for :class:`Task`.
-
-    Returns
-    -------
-    list of str
-
-    Examples
-    --------
-    >>> target_cells("HHC", "residue", "class"), target_cells("0.5;-1", "residue", "number")
-    (['H', 'H', 'C'], ['0.5', '-1'])
-    """
-    if level == "protein":
-        return [target]
-    return list(target) if label == "class" else target.replace(";", " ").split()
 
 
 class _Columns(NamedTuple):
@@ -316,68 +290,9 @@ def _clean_rows(rows: list[_TableRow], level: str, label: str, path: Path, clean
     cleaned = []
     sequences = clean_labelled([(row.where, row.sequence) for row in rows], str(path), cleaning)
     for row, (sequence, kept) in zip(rows, sequences, strict=True):
-        cells: Sequence[str] = target_cells(row.target, level, label)
-        mask = row.mask
-        if kept is not None:
-            length = len(row.sequence)
-            cells = select(cells, kept, length) if level == "residue" else cells
-            mask = mask and "".join(select(mask, kept, length))
+        cells, mask = cleaned_targets(row.target, row.mask, kept, len(row.sequence), level, label)
         cleaned.append(row._replace(sequence=sequence, cells=cells, mask=mask))
     return cleaned
-
-
-def _scored_cells(row: _TableRow, level: str) -> np.ndarray:
-    """Check the number of targets and the mask of a protein, and return the mask: ndarray, shape=(R,), dtype=bool."""
-    expected = len(row.sequence) if level == "residue" else 1
-    if len(row.cells) != expected:
-        raise ProtT5nvError(f"{row.where} has {counted(expected, 'residue')} and {counted(len(row.cells), 'label')}")
-    if not row.mask:
-        return np.full(expected, True)
-    if len(row.mask) != expected or set(row.mask) - set("01"):
-        raise ProtT5nvError(f"{row.where}: the mask must be {expected} characters, 0 or 1")
-    return np.array([character == "1" for character in row.mask])
-
-
-def _parse_target(
-    cells: Sequence[str], scored_R: np.ndarray, label: str, classes: Sequence[str], where: str
-) -> np.ndarray:
-    """Turn the scored targets of a protein into class indices or numbers: ndarray, shape=(R,)."""
-    scored_cells = list(compress(cells, scored_R))
-    target_R: np.ndarray
-    if label == "number":
-        target_R = np.full(len(cells), np.nan, dtype=np.float32)
-        target_R[scored_R] = _parse_numbers(scored_cells, where)
-    else:
-        target_R = np.full(len(cells), IGNORED, dtype=np.int64)
-        target_R[scored_R] = _class_indices(scored_cells, classes, where)
-    return target_R
-
-
-def _parse_numbers(cells: Sequence[str], where: str) -> np.ndarray:
-    parsed = [parse_number(cell) for cell in cells]
-    if None in parsed:
-        text = " ".join(cells)
-        shown = text if len(text) <= _LONGEST_SHOWN else cells[parsed.index(None)][:_LONGEST_SHOWN]
-        raise ProtT5nvError(f"{where}: {shown!r} is not a number; write numbers such as 12, -0.5 or 2e-3")
-    with np.errstate(over="ignore"):  # a number beyond float32 becomes infinity, which is refused below
-        numbers = np.array(parsed, dtype=np.float64).astype(np.float32)
-    if not np.isfinite(numbers).all():
-        cell = cells[int(np.argmin(np.isfinite(numbers)))]
-        raise ProtT5nvError(f"{where}: the target {cell!r} is not a finite number")
-    if (largest := float(np.abs(numbers).max(initial=0))) > _MAX_TARGET:
-        raise ProtT5nvError(
-            f"{where}: a target of {largest:g} is larger than {_MAX_TARGET:g}; rescale the targets, for example by "
-            "taking their logarithm"
-        )
-    return numbers
-
-
-def _class_indices(cells: Sequence[str], classes: Sequence[str], where: str) -> list[int]:
-    index = {name: i for i, name in enumerate(classes)}
-    try:
-        return [index[name] for name in cells]
-    except KeyError as error:
-        raise ProtT5nvError(f"{where}: {error.args[0]!r} is none of the classes {', '.join(classes)}") from None
 
 
 def _complete_sets(sets: list[str | None], path: Path) -> tuple[np.ndarray, str]:

@@ -20,7 +20,8 @@ from prott5nv.flip.config import TrainingConfig
 from prott5nv.flip.features import Features
 from prott5nv.flip.head_base import Head
 from prott5nv.flip.metrics import selection_score
-from prott5nv.flip.tasks import IGNORED, Task
+from prott5nv.flip.targets import IGNORED
+from prott5nv.flip.tasks import Task
 from prott5nv.io.progress import Progress
 from prott5nv.model.finite import check_finite
 

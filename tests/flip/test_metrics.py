@@ -14,7 +14,8 @@ from torchmetrics.functional.classification import (
 )
 
 from prott5nv.flip.metrics import evaluate
-from prott5nv.flip.tasks import IGNORED, Task
+from prott5nv.flip.targets import IGNORED
+from prott5nv.flip.tasks import Task
 
 
 def make_task(level, label, targets, classes=()):
