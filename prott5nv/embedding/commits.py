@@ -9,16 +9,17 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 
-from prott5nv.embedding.partial import open_locked
+from prott5nv.embedding.partial import check_same_settings, open_locked
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.hdf5_in_place import FIRST_VALUE
 from prott5nv.io.record import Record
+from prott5nv.io.table import tsv_line
 
 Commit = dict[str, Any]
 
@@ -31,6 +32,19 @@ class Skipped(NamedTuple):
     line: int
     id: str
     reason: str
+
+
+def write_skipped(file: TextIO, skipped: Iterable[Iterable[object]]) -> None:
+    """Write a list of skipped proteins: a header line, and line, id and reason of each.
+
+    Parameters
+    ----------
+    file : file
+        Open for writing text.
+    skipped : iterable of Skipped
+    """
+    file.write(tsv_line(Skipped._fields))
+    file.writelines(map(tsv_line, skipped))
 
 
 class InputDigest:
@@ -124,7 +138,7 @@ class CommitFile:
                 f"{self._path}: line 1 is damaged, so the unfinished run cannot continue: delete "
                 f"{self._path.parent} to start again"
             )
-        self._check_settings(header["settings"], settings)
+        check_same_settings(self._path.parent, header["settings"], settings)
         part = SoundPart(NOTHING_COMMITTED, 0, 0, None)
         sound = len(line)
         for line in self._file:
@@ -187,14 +201,6 @@ class CommitFile:
     def close(self) -> None:
         """Close the file, which releases the lock."""
         self._file.close()
-
-    def _check_settings(self, existing: dict[str, Any], settings: dict[str, str]) -> None:
-        for name, value in settings.items():
-            if (before := existing.get(name)) != value:
-                raise ProtT5nvError(
-                    f"{self._path.parent} holds an unfinished run with {name}={before}, not {value}: finish it with "
-                    "the same options and model, or delete that folder to start again"
-                )
 
     def _follows(self, last: Commit, commit: Commit) -> bool:
         """Return whether a line of the file is a valid commit that follows the commit `last`."""

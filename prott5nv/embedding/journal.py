@@ -20,15 +20,15 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from time import monotonic
 
 import numpy as np
 
-from prott5nv.embedding.commits import CommitFile, InputDigest, Skipped, damaged_during_the_run
+from prott5nv.embedding.commits import CommitFile, InputDigest, Skipped, damaged_during_the_run, write_skipped
 from prott5nv.embedding.formats import is_hdf5, skipped_listing, write_output
-from prott5nv.embedding.partial import partial_folder
+from prott5nv.embedding.partial import other_input, partial_folder
 from prott5nv.embedding.rows import RowsFile
 from prott5nv.embedding.store import StoredProtein, protein_attributes
 from prott5nv.errors import ProtT5nvError
@@ -36,7 +36,6 @@ from prott5nv.io.atomic import publish
 from prott5nv.io.hdf5_in_place import FIRST_VALUE, Described, add_structure
 from prott5nv.io.hdf5_writing import LayoutError
 from prott5nv.io.record import Record
-from prott5nv.io.table import tsv_line
 from prott5nv.io.text import counted
 
 logger = logging.getLogger(__name__)
@@ -68,7 +67,7 @@ class Journal:
         Numbers of records read, of proteins and residues embedded, and of records skipped. They include the interrupted
         run. :meth:`finish` lists the skipped records in ``OUT.h5.skipped.tsv``.
     seconds : float
-        Time that the methods took, most of which they wait for the disk.
+        Time spent in the methods, most of it waiting for the disk.
 
     Raises
     ------
@@ -137,10 +136,7 @@ class Journal:
             self._digest.add(record)
             count += 1
         if count < self.records or self.digest != self._resumed["digest"]:
-            raise ProtT5nvError(
-                f"{self.folder} holds an unfinished run over another input: finish it with its own input, or delete "
-                "that folder to start again"
-            )
+            raise other_input(self.folder)
 
     def add(self, record: Record, key: str, rows: np.ndarray, residues: int) -> None:
         """Add the embedding of the next record.
@@ -292,9 +288,8 @@ class Journal:
             return
         unfinished = self.folder / listing.name
         with open(unfinished, "w", newline="", encoding="utf-8") as file:
-            file.write(tsv_line(Skipped._fields))
-            for commit in self._journal.commits(self.records):
-                file.writelines(map(tsv_line, commit["skipped"]))
+            commits = self._journal.commits(self.records)
+            write_skipped(file, chain.from_iterable(commit["skipped"] for commit in commits))
         publish(unfinished, listing)
 
 

@@ -55,7 +55,7 @@ def merge_folder(
 
 
 def _proteins(folder: Path, manifest: Manifest) -> Iterator[StoredProtein]:
-    """Yield the proteins of all shards, each of which is compared with its checksum first."""
+    """Check the checksum of each shard, and yield its proteins."""
     register = KeyRegister()
     for shard in manifest.shards:
         path = folder / shard.name

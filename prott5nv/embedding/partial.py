@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.exclusive import lock_or_refuse
@@ -51,6 +52,34 @@ def open_locked(path: Path) -> BinaryIO:
             file.close()
             raise
         file.close()
+
+
+def check_same_settings(folder: Path, existing: Mapping[str, Any], settings: Mapping[str, str]) -> None:
+    """Raise an error if the unfinished run in a folder has other settings.
+
+    Parameters
+    ----------
+    folder : Path
+        The partial folder.
+    existing : mapping
+        Settings of the unfinished run.
+    settings : mapping
+        Settings that it must have.
+    """
+    for name, value in settings.items():
+        if (before := existing.get(name)) != value:
+            raise ProtT5nvError(
+                f"{folder} holds an unfinished run with {name}={before}, not {value}: finish it with the same options "
+                "and model, or delete that folder to start again"
+            )
+
+
+def other_input(folder: Path) -> ProtT5nvError:
+    """Return the error for a folder with an unfinished run over another input."""
+    return ProtT5nvError(
+        f"{folder} holds an unfinished run over another input: finish it with its own input, or delete that folder to "
+        "start again"
+    )
 
 
 def _lock(file: BinaryIO, folder: Path) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning
@@ -61,6 +61,16 @@ class Request:
     key: str = "accession"
     overwrite: bool = False
 
+    @property
+    def model_options(self) -> dict[str, Any]:
+        """Arguments of :class:`prott5nv.Embedder` besides the model and the device."""
+        return {
+            "precision": self.precision,
+            "compile": bool(self.compile),
+            "max_length": self.max_length,
+            "input": self.input,
+        }
+
 
 class Listener:
     """Base class of objects that receive the progress of a run. The methods do nothing; override those you need."""
@@ -108,14 +118,7 @@ def run(request: Request, listener: Listener) -> Summary:
     with _warnings_sent_to(listener):
         # The survey reports long proteins before the work starts.
         warnings.simplefilter("ignore", LongProteinWarning)
-        embedder = Embedder(
-            request.model,
-            device=request.device,
-            precision=request.precision,
-            compile=bool(request.compile),
-            max_length=request.max_length,
-            input=request.input,
-        )
+        embedder = Embedder(request.model, device=request.device, **request.model_options)
 
         def on_survey(survey: Survey) -> None:
             listener.on_survey(survey)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
 
-from prott5nv.embedding.commits import Skipped
+from prott5nv.embedding.commits import Skipped, write_skipped
 from prott5nv.embedding.formats import skipped_listing
 from prott5nv.embedding.survey import residue_fault
 from prott5nv.errors import ProtT5nvError
@@ -101,9 +101,7 @@ class Skips:
             listing.unlink(missing_ok=True)
             return listing
         with whole_file(listing) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
-            file.write(tsv_line(Skipped._fields))
-            for skipped in self:
-                file.write(tsv_line(map(spreadsheet_safe_cell, skipped) if spreadsheet_safe else skipped))
+            write_skipped(file, (map(spreadsheet_safe_cell, each) if spreadsheet_safe else each for each in self))
         return listing
 
 

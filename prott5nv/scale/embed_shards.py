@@ -82,13 +82,7 @@ class ShardJob:
 
 def load(request: Request) -> Embedder:
     """Load the model of a request on the device that Ray has assigned to this process."""
-    return assigned_embedder(
-        request.model,
-        precision=request.precision,
-        compile=bool(request.compile),
-        max_length=request.max_length,
-        input=request.input,
-    )
+    return assigned_embedder(request.model, **request.model_options)
 
 
 def describe(request: Request) -> LoadedModel:

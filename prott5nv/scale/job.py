@@ -19,17 +19,17 @@ from typing import Any
 
 import numpy as np
 
-from prott5nv.embedding.commits import Skipped
+from prott5nv.embedding.commits import write_skipped
 from prott5nv.embedding.embedder import check_options
 from prott5nv.embedding.job import Summary
 from prott5nv.embedding.journal import fingerprint_of
+from prott5nv.embedding.partial import check_same_settings, other_input
 from prott5nv.embedding.run import Listener, Request
-from prott5nv.embedding.shard_folder import SKIPPED, Manifest, Shard, is_shard_folder, read_manifest, write_manifest
+from prott5nv.embedding.shard_folder import SKIPPED, Manifest, is_shard_folder, read_manifest, write_manifest
 from prott5nv.embedding.survey import CheckedProteins
 from prott5nv.errors import ProtT5nvError
 from prott5nv.extras import require_extra
 from prott5nv.io.inputs import reads_once
-from prott5nv.io.table import tsv_line
 from prott5nv.io.text import counted
 from prott5nv.scale.embed_shards import EmbedShards, LoadedModel, ShardJob, describe
 from prott5nv.scale.input_parts import cut, residues_per_shard
@@ -104,8 +104,9 @@ class _Run:
         request, folder = self.request, self.folder
         model = self._load()
         header = folder.header()
+        bytes_per_residue = 0 if request.pooling else model.hidden_size * np.dtype(request.dtype).itemsize
         residues = header.get("residues_per_shard") or residues_per_shard(
-            request.source, self.resources.actors, 0 if request.pooling else model.hidden_size * _size(request.dtype)
+            request.source, self.resources.actors, bytes_per_residue
         )
         is_known = bool(header)
         survey, count = cut(
@@ -115,7 +116,9 @@ class _Run:
         if request.output.exists() and not request.overwrite:
             return self._complete(fingerprint)
         if is_known:
-            self._check_same(header, model.settings, survey.digest)
+            check_same_settings(folder.path, header["settings"], model.settings)
+            if header["digest"] != survey.digest:
+                raise other_input(folder.path)
         else:
             folder.start({"settings": model.settings, "digest": survey.digest, "residues_per_shard": residues})
         self.listener.on_survey(survey)
@@ -175,20 +178,6 @@ class _Run:
         self.folder.discard()
         return Summary(manifest.proteins, manifest.residues, skipped=manifest.skipped, complete_already=True)
 
-    def _check_same(self, header: dict[str, Any], settings: dict[str, str], digest: str) -> None:
-        path = self.folder.path
-        for name, value in settings.items():
-            if (before := header["settings"].get(name)) != value:
-                raise ProtT5nvError(
-                    f"{path} holds an unfinished run with {name}={before}, not {value}: finish it with the same "
-                    "options and model, or delete that folder to start again"
-                )
-        if header["digest"] != digest:
-            raise ProtT5nvError(
-                f"{path} holds an unfinished run over another input: finish it with its own input, or delete that "
-                "folder to start again"
-            )
-
     def _embed(self, job: ShardJob, numbers: list[int]) -> None:
         """Embed the shards of these numbers with a pool of actors."""
         import ray.data
@@ -222,18 +211,13 @@ class _Run:
 
     def _finish(self, attributes: dict[str, str], count: int) -> Manifest:
         """Write manifest and list of skipped proteins, and give the output its name."""
-        shards: list[Shard] = []
-        with open(self.folder.shards / SKIPPED, "w", encoding="utf-8", newline="") as file:
-            file.write(tsv_line(Skipped._fields))
-            for number in range(count):
-                done = self.folder.read_done(number)
-                shards.append(done.shard)
-                file.writelines(map(tsv_line, done.skipped))
-            file.flush()
-            os.fsync(file.fileno())
+        shards = [self.folder.read_done(number).shard for number in range(count)]
         skipped = sum(shard.skipped for shard in shards)
-        if not skipped:
-            (self.folder.shards / SKIPPED).unlink()
+        if skipped:
+            with open(self.folder.shards / SKIPPED, "w", encoding="utf-8", newline="") as file:
+                write_skipped(file, (each for number in range(count) for each in self.folder.read_done(number).skipped))
+                file.flush()
+                os.fsync(file.fileno())
         manifest = Manifest({**attributes, "skipped": str(skipped)}, shards)
         write_manifest(self.folder.shards, manifest)
         self.folder.publish()
@@ -313,10 +297,6 @@ def _resources(request: Request, actors: int | None) -> _Resources:
     cpus = max(1, min(min(counts), sum(counts) // actors)) if actors else min(counts)
     possible = sum(count // cpus for count in counts)
     return _Resources(cpus, 0, min(possible, actors or possible), actors)
-
-
-def _size(dtype: str) -> int:
-    return np.dtype(dtype).itemsize
 
 
 def _cause(error: BaseException) -> str:
