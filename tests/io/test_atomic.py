@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import signal
 import subprocess
 import sys
 from contextlib import contextmanager
 
 import pytest
+from helpers.full_disk import limited
 
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io import atomic
@@ -31,17 +31,6 @@ def old_folder(tmp_path):
     folder.mkdir()
     (folder / "old.txt").write_text("old")
     return folder
-
-
-@contextmanager
-def full_disk():
-    """Let this process write at most 4 kB to a file. Python ignores the signal, so that the write fails."""
-    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
 
 
 @contextmanager
@@ -235,14 +224,14 @@ def test_other_hidden_files_are_kept(tmp_path):
 
 def test_a_full_disk_is_one_line_and_keeps_the_old_file(tmp_path):
     write_text(tmp_path / "card.md", "old")
-    with pytest.raises(ProtT5nvError) as error, full_disk():
+    with pytest.raises(ProtT5nvError) as error, limited(4096):
         write_text(tmp_path / "card.md", "new" * 10_000)
     assert str(error.value) == f"{tmp_path / 'card.md'}: File too large"
     assert content(tmp_path) == {"card.md": "old"}
 
 
 def test_a_full_disk_is_one_line_and_keeps_the_old_folder(tmp_path, old_folder):
-    with pytest.raises(ProtT5nvError) as error, full_disk(), whole_folder(old_folder, replace=True) as temporary:
+    with pytest.raises(ProtT5nvError) as error, limited(4096), whole_folder(old_folder, replace=True) as temporary:
         (temporary / "new.txt").write_text("new" * 10_000)
     assert str(error.value) == f"{old_folder}: File too large"
     assert names(tmp_path) == ["folder"] and content(old_folder) == {"old.txt": "old"}

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import resource
-from contextlib import contextmanager
-
 import h5py
 import numpy as np
 import pytest
+from helpers.full_disk import limited
 
 from prott5nv.io import hdf5_in_place
 from prott5nv.io.hdf5 import HDF5File
@@ -76,17 +74,6 @@ def test_readers_see_what_h5py_would_have_written(tmp_path, count, dtype):
         for (name, values), dataset in zip(arrays.items(), file.describe(*arrays), strict=True):
             assert dataset.offset >= FIRST_VALUE
             np.testing.assert_array_equal(file.read(name, dataset), values)
-
-
-@contextmanager
-def limited(size):
-    """Let files have at most this size, as on a full disk. Python ignores the signal, so the write fails."""
-    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
 
 
 def test_a_full_disk_changes_no_value_and_the_next_attempt_succeeds(tmp_path):

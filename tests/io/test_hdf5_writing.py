@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import resource
-from contextlib import contextmanager
-
 import h5py
 import numpy as np
 import pytest
+from helpers.full_disk import limited
 
 from prott5nv.io.hdf5_writing import new_hdf5_file
 
@@ -21,17 +19,6 @@ def write(path):
         for number in range(PROTEINS):
             file.create_dataset(f"P{PROTEINS - number}", data=ROWS + number).attrs["original_id"] = "x"
             check()
-
-
-@contextmanager
-def limited(size):
-    """Let files have at most this size, as on a full disk. Python ignores the signal, so the write fails."""
-    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
 
 
 def test_what_is_written_is_read_back_in_its_order(tmp_path):

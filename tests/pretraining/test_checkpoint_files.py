@@ -1,7 +1,6 @@
 """Checkpoint files: complete or absent, verified before use, thinned out."""
 
 import os
-import resource
 import subprocess
 import sys
 from collections import deque
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.full_disk import limited
 
 from prott5nv import ProtT5nvError
 from prott5nv.pretraining.checkpoint_files import (
@@ -127,13 +127,8 @@ def test_the_newest_two_and_the_best_stay(run):
 def test_a_full_disk_leaves_the_existing_files(run):
     path = run / checkpoint_name(5, 16.0)
     before = path.read_bytes()
-    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))  # Python ignores the signal, so the write fails
-    try:
-        with pytest.raises(ProtT5nvError, match="cannot be written"):
-            write({"weights": torch.zeros(100_000)}, path)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    with limited(4096), pytest.raises(ProtT5nvError, match="cannot be written"):
+        write({"weights": torch.zeros(100_000)}, path)
     assert path.read_bytes() == before and len(os.listdir(run)) == 5
 
 

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import resource
 import signal
 
 import lightning.pytorch as pl
@@ -13,6 +12,7 @@ from lightning.pytorch.loggers.logger import Logger
 pytest.importorskip("nemo", reason="needs the train extra")
 
 from helpers.fitting import Losses, fit
+from helpers.full_disk import limited
 
 from prott5nv import ProtT5nvError
 from prott5nv.pretraining.callbacks import Checkpoints, StopOnSignal
@@ -124,16 +124,12 @@ def test_the_log_of_a_stopped_run_is_that_of_one_that_was_not(cfg, tmp_path, cal
 
 def test_a_full_disk_does_not_end_a_run(cfg, tmp_path, caplog):
     settings = dict(VALIDATION, val_check_interval=1)
-    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))  # Python ignores the signal, so the writes fail
-    try:
+    with limited(1 << 20):
         losses, code = run(cfg, tmp_path, **settings)
         assert len(losses) == 3 and code is None
         assert not list(tmp_path.glob("*.ckpt")) and "the checkpoint cannot be written: " in caplog.text
         with pytest.raises(ProtT5nvError, match=r"step2.ckpt: not written; the same command continues"):
             run(cfg, tmp_path, SignalAfterStep(1, signal.SIGTERM, rank=0))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
 
 
 def test_an_export_that_fails_does_not_end_a_run(cfg, tmp_path, caplog, monkeypatch):
