@@ -50,7 +50,7 @@ from prott5nv.pretraining.flops import matmul_peak
 
 HUGGING_FACE_BATCH = 4000  # residues in a batch, as in the ProtTrans script
 GPU_BATCH = 65_536  # residues in a batch of a GPU
-FILE_PROTEINS = 4000  # of which files are written
+FILE_PROTEINS = 4000  # proteins whose embeddings are written to files on a GPU
 END = 1  # token behind each protein of a T5 model
 FAMILIES: dict[str, dict[str, Any]] = {
     "prott5-xl": dict(d_model=1024, d_kv=128, d_ff=16384, num_layers=24, num_heads=32, vocab_size=128),
@@ -102,6 +102,11 @@ def embed_files(embedder: Embedder, sequences: list[str], folder: str, dtype: st
     embed_file(fasta, output, embedder, dtype=dtype)
 
 
+def rate(embed: Callable[[list[str]], object], sequences: list[str]) -> float:
+    """Residues per second with which a function embeds these proteins when it is called for the second time."""
+    return sum(map(len, sequences)) / time_second_call(partial(embed, sequences))
+
+
 @torch.inference_mode()
 def encoder_rate(embedder: Embedder, sequences: list[str]) -> float:
     """Residues per second of the network alone, on batches that are on the device already."""
@@ -111,12 +116,12 @@ def encoder_rate(embedder: Embedder, sequences: list[str]) -> float:
         ends = torch.tensor([0, *map(len, batch)]).cumsum(0).int()
         batches.append((tokens.to(embedder.hardware.device), ends))
 
-    def encode() -> None:
+    def encode(_sequences: list[str]) -> None:
         for tokens_T, cu_seqlens_B1 in batches:
             embedder.network.encode(tokens_T, cu_seqlens_B1)
         torch.cuda.synchronize()
 
-    return sum(map(len, sequences)) / time_second_call(encode)
+    return rate(encode, sequences)
 
 
 def padded_batches(
@@ -189,23 +194,18 @@ def measure(model: ProtT5, sequences: list[str]) -> Iterator[tuple[str, float]]:
     """Yield each way to embed the proteins on a CPU, and its residues per second."""
     tokenizer = model.tokenizer
     embedders = {name: Embedder(model, device="cpu", precision=name) for name in ("bf16", "fp32")}
-
-    def rate(work: Callable[[], object]) -> float:
-        return sum(map(len, sequences)) / time_second_call(work)
-
     for name, embedder in embedders.items():
-        yield f"prott5nv {name}", rate(partial(embed_in_memory, embedder, sequences))
+        yield f"prott5nv {name}", rate(partial(embed_in_memory, embedder), sequences)
     with tempfile.TemporaryDirectory() as folder:
-        yield "prott5nv bf16, FASTA to HDF5", rate(partial(embed_files, embedders["bf16"], sequences, folder))
+        yield "prott5nv bf16, FASTA to HDF5", rate(partial(embed_files, embedders["bf16"], folder=folder), sequences)
     t5 = t5_encoder(model.config)
-    yield "ProtTrans script: T5EncoderModel fp32", rate(partial(embed_with_hugging_face, t5, sequences, tokenizer))
+    run = partial(embed_with_hugging_face, t5, tokenizer=tokenizer)
+    yield "ProtTrans script: T5EncoderModel fp32", rate(run, sequences)
     blenderbot = blenderbot_encoder(model)
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         blenderbot.to(dtype)
-        yield (
-            f"Hugging Face Blenderbot {name}",
-            rate(partial(embed_with_hugging_face, blenderbot, sequences, tokenizer)),
-        )
+        run = partial(embed_with_hugging_face, blenderbot, tokenizer=tokenizer)
+        yield f"Hugging Face Blenderbot {name}", rate(run, sequences)
 
 
 def measure_on_gpu(model: ProtT5, sequences: list[str]) -> Iterator[tuple[str, float]]:
@@ -216,35 +216,28 @@ def measure_on_gpu(model: ProtT5, sequences: list[str]) -> Iterator[tuple[str, f
         "per residue, float32": {},
     }
     few = sequences[:FILE_PROTEINS]
-
-    def rate(work: Callable[[], object], proteins: Sequence[str] = sequences) -> float:
-        return sum(map(len, proteins)) / time_second_call(work)
-
     for suffix, compiled in (("", False), (", compiled", True)):
         embedder = Embedder(model, device="cuda", compile=compiled)
         yield f"encoder only{suffix}", encoder_rate(embedder, sequences)
         for name, options in forms.items():
-            yield f"prott5nv{suffix}, {name}", rate(partial(embed_in_memory, embedder, sequences, **options))
+            yield f"prott5nv{suffix}, {name}", rate(partial(embed_in_memory, embedder, **options), sequences)
     with tempfile.TemporaryDirectory() as folder:
         for dtype in ("float16", "float32"):
             name = f"prott5nv compiled, FASTA to HDF5, {dtype}, {len(few):,} proteins"
-            yield name, rate(partial(embed_files, embedder, few, folder, dtype), few)
+            yield name, rate(partial(embed_files, embedder, folder=folder, dtype=dtype), few)
     for name, network, size in (
         ("ProtTrans script: T5EncoderModel", t5_encoder(model.config), HUGGING_FACE_BATCH),
         ("T5EncoderModel, large batches", t5_encoder(model.config), GPU_BATCH),
         ("Hugging Face Blenderbot, large batches", blenderbot_encoder(model), GPU_BATCH),
     ):
         network.to("cuda", torch.bfloat16)
-        run = partial(embed_with_hugging_face, network, few, model.tokenizer, residues_per_batch=size)
+        run = partial(embed_with_hugging_face, network, tokenizer=model.tokenizer, residues_per_batch=size)
         yield f"{name}, {len(few):,} proteins", rate(run, few)
 
 
 def measure_family(settings: dict[str, Any], sequences: list[str]) -> tuple[list[tuple[str, float]], Encoder]:
     """Return the rates of a T5 model. Prints the memory that loading takes, and the differences between batches."""
     from transformers import T5Config, T5EncoderModel
-
-    def rate(work: Callable[[], object]) -> float:
-        return sum(map(len, sequences)) / time_second_call(work)
 
     with tempfile.TemporaryDirectory() as folder:
         encoder = T5EncoderModel(T5Config(**settings)).eval()
@@ -259,9 +252,9 @@ def measure_family(settings: dict[str, Any], sequences: list[str]) -> tuple[list
         precisions = dict.fromkeys([choose_hardware("cpu").precision, "fp32"])  # without bf16 instructions, it is slow
         embedders = {name: Embedder(folder, device="cpu", precision=name) for name in precisions}
     network = embedders["fp32"]._network
-    rates = [(f"prott5nv {name}", rate(partial(embed_in_memory, each, sequences))) for name, each in embedders.items()]
+    rates = [(f"prott5nv {name}", rate(partial(embed_in_memory, each), sequences)) for name, each in embedders.items()]
     run = partial(embed_with_hugging_face, encoder, tokenizer=network.tokenizer, suffix=[END])
-    rates.append(("ProtTrans script: T5EncoderModel fp32", rate(partial(run, sequences))))
+    rates.append(("ProtTrans script: T5EncoderModel fp32", rate(run, sequences)))
     longest_first = sorted(sequences, key=len, reverse=True)
     alone = [run([sequence])[0] for sequence in longest_first]
     report_difference("ProtTrans script", run(longest_first), alone)

@@ -17,7 +17,8 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -145,16 +146,23 @@ def run_kill(request: Request, cluster: Cluster) -> str:
     return f"{summary.proteins:,} proteins, a node killed after 2 of {len(watch.progress) - 1} shards and one added"
 
 
-def run_load(request: Request, cluster: Cluster) -> str:
+@contextmanager
+def in_background(work: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Run a function in a thread of its own. The event tells it that the block has ended."""
     stop = threading.Event()
-    killed: list[int] = []
-    thread = threading.Thread(target=lambda: killed.extend(kill_while_loading(stop)))
+    thread = threading.Thread(target=work, args=(stop,))
     thread.start()
     try:
-        summary = embed_on_ray(request, Watch())
+        yield
     finally:
         stop.set()
         thread.join()
+
+
+def run_load(request: Request, cluster: Cluster) -> str:
+    killed: list[int] = []
+    with in_background(lambda stop: killed.extend(kill_while_loading(stop))):
+        summary = embed_on_ray(request, Watch())
     assert killed, "no actor was seen"
     return f"{summary.proteins:,} proteins, the actor with process id {killed[0]} killed while it loaded the model"
 
@@ -175,9 +183,8 @@ def run_memory(request: Request, cluster: Cluster) -> str:
     import ray
 
     process, samples = psutil.Process(), []
-    stop = threading.Event()
 
-    def sample() -> None:
+    def sample(stop: threading.Event) -> None:
         while not stop.wait(1):
             used = [
                 resources.get("object_store_memory", 0)
@@ -185,13 +192,8 @@ def run_memory(request: Request, cluster: Cluster) -> str:
             ]
             samples.append((process.memory_info().rss / 2**20, (used[0] - used[1]) / 2**20))
 
-    thread = threading.Thread(target=sample)
-    thread.start()
-    try:
+    with in_background(sample):
         summary = embed_on_ray(request, Watch())
-    finally:
-        stop.set()
-        thread.join()
     third = len(samples) // 3
     early, late = (max(rss for rss, _ in part) for part in (samples[third : 2 * third], samples[2 * third :]))
     return (
