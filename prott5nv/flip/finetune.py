@@ -122,6 +122,7 @@ def _finetune(config: FinetuneConfig, encoder_path: Path, folder: Path) -> Finet
     make_head(task.level, 1, 1, **head)  # reports a head that does not fit the task before the work begins
     logger.info(_describe(task))
 
+    sha256 = checksum(encoder_path)
     start = time.perf_counter()
     embedded = _embed(task, encoder_path, config) if config.mode == "frozen" else None
     seconds = {"embedding": time.perf_counter() - start}
@@ -133,7 +134,8 @@ def _finetune(config: FinetuneConfig, encoder_path: Path, folder: Path) -> Finet
         cache = Path(config.cache_dir)
         results |= scored_baselines(task, config.task.head, config.task.training, config.seeds, cache)
 
-    sha256 = checksum(encoder_path)
+    if checksum(encoder_path) != sha256:  # each seed reads the file again
+        raise ProtT5nvError(f"{encoder_path}: the file has changed since the run began; run the same command again")
     result = {
         **_task_facts(task),
         "mode": config.mode,

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from prott5nv import ProtT5nvError
+from prott5nv.assets import BUILTIN_MODEL
 from prott5nv.cli import command
+from prott5nv.flip.finetune import _train
 from prott5nv.flip.predict import predict_file
 from prott5nv.flip.predictor import Predictor
 from prott5nv.flip.prepare import FLIP
@@ -197,6 +200,23 @@ def test_a_training_that_diverges_is_an_error_and_leaves_no_result(tiny_checkpoi
     settings = ["seeds=[1]", "baselines=false", "task.training.lr=1e30", f"cache_dir={tmp_path}/cache"]
     with pytest.raises(ProtT5nvError, match=r"NaN or infinity|lower the learning rate"):
         CliRunner().invoke(command, ["finetune", "meltome", *options, *settings], catch_exceptions=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_that_is_replaced_during_the_run_leaves_no_result(tiny_checkpoint, flip_data, tmp_path, monkeypatch):
+    model = tmp_path / "model.nemo"
+    shutil.copy(tiny_checkpoint, model)
+
+    def train_then_replace_the_model(*arguments):
+        trained = _train(*arguments)
+        shutil.copy(BUILTIN_MODEL, model)
+        return trained
+
+    monkeypatch.setattr("prott5nv.flip.finetune._train", train_then_replace_the_model)
+    options = ["--data", str(flip_data), "--model", str(model), "-o", str(tmp_path / "run")]
+    settings = ["seeds=[1]", "task.training.epochs=1", "baselines=false", f"cache_dir={tmp_path}/cache"]
+    with pytest.raises(ProtT5nvError, match="has changed since the run began"):
+        CliRunner().invoke(command, ["finetune", "gb1", *options, *settings], catch_exceptions=False)
     assert not (tmp_path / "run").exists()
 
 
