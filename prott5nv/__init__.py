@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from prott5nv.bionemo import ProtT5nvInference
     from prott5nv.checkpoint import load
+    from prott5nv.client import Client
     from prott5nv.decoding.fill import fill
     from prott5nv.decoding.marginals import pseudo_perplexity, score_substitutions
     from prott5nv.decoding.variants import score_variants
@@ -33,6 +34,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Cleaning",
+    "Client",
     "Embedder",
     "EmbeddingStore",
     "ModelConfig",
@@ -57,6 +59,7 @@ __all__ = [
 
 _MODULES = {
     "Cleaning": "prott5nv.io.cleaning",
+    "Client": "prott5nv.client",
     "Embedder": "prott5nv.embedding.embedder",
     "EmbeddingStore": "prott5nv.embedding.store",
     "ModelConfig": "prott5nv.model.config",

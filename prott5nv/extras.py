@@ -34,6 +34,13 @@ EXTRAS: dict[str, dict[str, str]] = {
     "parquet": {"pyarrow": "pyarrow"},
     "hf": {"huggingface_hub": "huggingface_hub"},
     "ray": {"ray": "ray"},
+    "serve": {
+        "ray": "ray",
+        "fastapi": "fastapi",
+        "pydantic": "pydantic",
+        "prometheus_client": "prometheus_client",
+        "plotly": "plotly",
+    },
 }
 
 

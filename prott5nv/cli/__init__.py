@@ -31,9 +31,10 @@ COMMANDS = {
     "pretrain": "Pretrain a model on prepared protein sequences.",
     "report": "Compare fine-tuning runs with each other and with published results.",
     "score": "Score variants, all single substitutions, or whole proteins.",
+    "serve": "Answer requests for embeddings and scores over HTTP.",
 }
 
-_EXTENSIBLE = ("embed", "predict", "pretrain")  # finetune loads the extensions with its configuration
+_EXTENSIBLE = ("embed", "predict", "pretrain", "serve")  # finetune loads the extensions with its configuration
 
 
 class LazyGroup(click.Group):

@@ -14,6 +14,7 @@ import click
 from click.core import ParameterSource
 
 from prott5nv.cli import options
+from prott5nv.cli.ray_environment import prepare_ray
 from prott5nv.embedding.formats import DTYPES, SUFFIXES, check_suffix, skipped_listing, workers_folder
 from prott5nv.embedding.keys import KEYS
 from prott5nv.embedding.pooling import POOLINGS
@@ -206,9 +207,7 @@ def command(
 def _embed_on_ray(request: Request, address: str, workers: int) -> None:
     from prott5nv.scale.job import embed_on_ray
 
-    # Ray reads these when it starts. It prints messages for its developers, and sends statistics to them.
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    prepare_ray(is_local=not (address or os.environ.get("RAY_ADDRESS")))
     is_chosen = click.get_current_context().get_parameter_source("workers") is not ParameterSource.DEFAULT
     actors = workers if is_chosen else None
     _embed(request, 1, lambda progress: embed_on_ray(request, progress, address=address or None, actors=actors))

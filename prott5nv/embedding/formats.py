@@ -17,7 +17,7 @@ import zipfile
 from collections.abc import Iterable, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from prott5nv.embedding.pooling import POOLINGS
 from prott5nv.errors import ProtT5nvError
@@ -103,7 +103,7 @@ def write_output(path: Path, proteins: Iterable[StoredProtein], attributes: Mapp
         If the disk is full.
     """
     if path.suffix == ".npz":
-        _write_npz(path, proteins, attributes)
+        write_npz(path, proteins, attributes)
     elif path.suffix == ".parquet":
         _write_parquet(path, proteins, attributes)
     else:
@@ -135,10 +135,21 @@ def read_attributes(path: Path) -> dict[str, str]:
         return store.attributes
 
 
-def _write_npz(path: Path, proteins: Iterable[StoredProtein], attributes: Mapping[str, str]) -> None:
+def write_npz(
+    destination: Path | BinaryIO, proteins: Iterable[StoredProtein], attributes: Mapping[str, str]
+) -> None:
+    """Write the ``.npz`` format to a file that is new, or to an open one.
+
+    Parameters
+    ----------
+    destination : Path or file object
+    proteins : iterable of StoredProtein
+    attributes : mapping of str to str
+        Attributes of the whole file.
+    """
     import numpy as np
 
-    with zipfile.ZipFile(path, "w") as archive:
+    with zipfile.ZipFile(destination, "w") as archive:
         for protein in proteins:
             member = zipfile.ZipInfo(f"{protein.key}.npy")
             # The id, and the length of a truncated protein. Readers of arrays ignore the comment of a member.

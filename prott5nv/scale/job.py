@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -31,12 +29,11 @@ from prott5nv.errors import ProtT5nvError
 from prott5nv.extras import require_extra
 from prott5nv.io.inputs import reads_once
 from prott5nv.io.text import counted
+from prott5nv.scale.cluster import cause, connected, model_everywhere
 from prott5nv.scale.embed_shards import EmbedShards, LoadedModel, ShardJob, describe
 from prott5nv.scale.input_parts import cut, residues_per_shard
 from prott5nv.scale.run_folder import RunFolder
 
-_ANSI = re.compile(r"\x1b\[[0-9;]*m")
-_EXCEPTION = re.compile(r"[\w.]*(?:Error|Exception|Exit)\b[\w.()]*: ")
 _OBJECT_STORE_BYTES = 100_000_000  # of a Ray that is started here; rows of numbers need little
 
 
@@ -74,9 +71,9 @@ def embed_on_ray(
     """
     require_extra("ray", "--ray")
     _check(request)
-    request = replace(request, output=Path(os.path.abspath(request.output)), model=_model_everywhere(request.model))
+    request = replace(request, output=Path(os.path.abspath(request.output)), model=model_everywhere(request.model))
     folder = RunFolder(request.output)
-    with _connected(address), folder.locked():
+    with connected(address, _OBJECT_STORE_BYTES), folder.locked():
         return _Run(request, folder, listener, _resources(request, actors)).run()
 
 
@@ -148,7 +145,7 @@ class _Run:
                 raise ProtT5nvError(str(error.cause)) from None
             raise
         except RayError as error:
-            raise ProtT5nvError(f"the process that loads the model died: {_cause(error)}") from None
+            raise ProtT5nvError(f"the process that loads the model died: {cause(error)}") from None
         self.listener.on_start(model.label, f"{model.hardware}; Ray, {counted(self.resources.actors, 'actor')}")
         return model
 
@@ -203,7 +200,7 @@ class _Run:
                         raise ProtT5nvError(f"{row['error']}; {self._advice}")
                     self.listener.on_progress(row["residues"])
         except RayError as error:
-            raise ProtT5nvError(f"Ray: {_cause(error)}; {self._advice}") from error
+            raise ProtT5nvError(f"Ray: {cause(error)}; {self._advice}") from error
 
     @property
     def _advice(self) -> str:
@@ -237,35 +234,6 @@ def _check(request: Request) -> None:
         )
 
 
-def _model_everywhere(model: str | None) -> str | None:
-    """Return a model by a name that means the same on all nodes."""
-    from prott5nv.checkpoint.hub import download, is_hub_name
-
-    if model is None:
-        return None
-    return download(model).name if is_hub_name(model) else os.path.abspath(model)
-
-
-@contextmanager
-def _connected(address: str | None) -> Iterator[None]:
-    """Connect to a cluster, or start Ray on this machine, until the block ends."""
-    import ray
-
-    if ray.is_initialized():
-        yield
-        return
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
-    local: dict[str, Any] = {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
-    try:
-        ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **(local if address == "local" else {}))
-    except Exception as error:  # Ray raises this type itself, for example when the machine is too busy to start it.
-        raise ProtT5nvError(f"Ray at {address}: {_cause(error)}") from None
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Let Ray Data print nothing until the block ends. The listener shows the progress, and errors are raised."""
@@ -297,10 +265,3 @@ def _resources(request: Request, actors: int | None) -> _Resources:
     cpus = max(1, min(min(counts), sum(counts) // actors)) if actors else min(counts)
     possible = sum(count // cpus for count in counts)
     return _Resources(cpus, 0, min(possible, actors or possible), actors)
-
-
-def _cause(error: BaseException) -> str:
-    """Return the line of an error of Ray that tells most: the last one with an exception, otherwise the first."""
-    lines = [line.strip() for line in _ANSI.sub("", str(error)).splitlines() if line.strip()]
-    exceptions = [line for line in lines if _EXCEPTION.match(line) and "UserCodeException" not in line]
-    return (exceptions or lines or [type(error).__name__])[-1 if exceptions else 0][:500]

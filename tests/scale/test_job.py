@@ -60,7 +60,7 @@ def in_this_process(monkeypatch):
                 raise ProtT5nvError(result["error"][0])
             embedded.append(number)
 
-    monkeypatch.setattr(job, "_connected", lambda address: nullcontext())
+    monkeypatch.setattr(job, "connected", lambda *_: nullcontext())
     monkeypatch.setattr(job, "_resources", lambda request, actors: job._Resources(1, 0, 2, None))
     monkeypatch.setattr(job._Run, "_load", lambda run: describe(run.request))
     monkeypatch.setattr(job._Run, "_embed", embed)
