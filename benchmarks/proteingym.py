@@ -17,10 +17,11 @@ Each model scores in three ways:
 With several substitutions, the scores of the substitutions are added. An encoder-decoder has no wild-type marginals in
 one pass, because its decoder predicts only residues that are masked.
 
-The output folder has the log-probabilities of each protein, so that a stopped run continues where it stopped, and three
-results: ``assays.csv`` with Spearman's correlation for every assay, ``proteingym.md`` with the averages, and
-``proteingym.png``. The averages are those of ProteinGym's leaderboard: over the assays of each UniProt entry, then over
-the entries of each selection type, then over the selection types. The intervals are from a bootstrap over the entries.
+The output folder has the log-probabilities of each protein, so that a stopped run continues where it stopped, and four
+results: ``assays.csv`` with Spearman's correlation for every assay, ``proteingym.md`` with the averages,
+``proteingym.png``, and ``zero_shot.json``, which ``prott5nv report`` shows beside fine-tuning runs. The averages are
+those of ProteinGym's leaderboard: over the assays of each UniProt entry, then over the entries of each selection type,
+then over the selection types. The intervals are from a bootstrap over the entries.
 
 Shapes: L residues of a protein, A amino acids, V variants of an assay.
 """
@@ -43,6 +44,7 @@ from prott5nv.decoding.marginals import masked_log_probabilities
 from prott5nv.decoding.masking import AMINO_ACIDS as COLUMNS
 from prott5nv.decoding.variants import Variant, parse_variant
 from prott5nv.errors import ProtT5nvError
+from prott5nv.flip.zero_shot import ZeroShot, ZeroShotScore, write_zero_shot
 from prott5nv.io.atomic import whole_file, write_text
 
 FRACTIONS = {"masked one at a time": 0.0, "masked 15 % at a time": 0.15}
@@ -237,6 +239,13 @@ def plot(table: pd.DataFrame, path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
+def kind(method: str) -> str:
+    """Return what `prott5nv report` distinguishes: ours, baseline or published."""
+    if method.endswith("(published)"):
+        return "published"
+    return "baseline" if method == "BLOSUM62" else "ours"
+
+
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argument_parser(__doc__)
@@ -285,6 +294,11 @@ def main() -> None:
     text = markdown(table, len(files))
     write_text(arguments.output / "proteingym.md", text)
     plot(table, arguments.output / "proteingym.png")
+    scores = [
+        ZeroShotScore(str(method), kind(str(method)), float(row["mean"]), float(row["low"]), float(row["high"]))
+        for method, row in table.sort_values("mean").iterrows()
+    ]
+    write_zero_shot(arguments.output, ZeroShot(f"ProteinGym, {len(files)} assays", "mean Spearman correlation", scores))
     print(text)
 
 

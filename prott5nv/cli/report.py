@@ -17,7 +17,8 @@ def command(folder: Path, overwrite: bool) -> None:
     """Compare the fine-tuning runs in DIR with each other, their baselines and published results.
 
     The command reads the results of prott5nv finetune in DIR and all folders below it. It writes four files to DIR:
-    report.md and report.json hold the table of all scores, and report.png a figure of them. The page report.html adds
+    report.md and report.json hold the table of all scores, and report.png a figure of them, with several models side
+    by side. Results of benchmarks/proteingym.py below DIR are shown, too. The page report.html adds
     confusion matrices, plots of predicted against measured values, learning curves and scores by protein length. The
     page needs no other file, so you can send it to others. The command needs the extra finetune.
 

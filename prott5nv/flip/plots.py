@@ -13,14 +13,35 @@ from matplotlib.figure import Figure
 
 from prott5nv.errors import ProtT5nvError
 from prott5nv.flip.config import PREDICTIONS_FILE, RESULT_FILE
-from prott5nv.flip.published import PUBLISHED
+from prott5nv.flip.published import COMPARABLE, PUBLISHED
 from prott5nv.flip.tasks import LONG
+from prott5nv.flip.zero_shot import ZeroShot
 from prott5nv.io.delimited import DelimitedTable
 from prott5nv.io.source import open_source
 
-_OURS, _BASELINE, _PUBLISHED = "#0072B2", "#999999", "#E69F00"
+_OURS = "#0072B2"
+_STYLES = {"ours": (_OURS, "s"), "baseline": ("#777777", "o"), "published": ("#D55E00", "D")}  # colour and marker
+_PANELS_PER_ROW = 3
+_PANEL_WIDTH, _PANEL_FRAME, _POINT_HEIGHT = 4.6, 1.2, 0.26  # inches
 _LENGTH_BINS = 8
 _TITLE_WIDTH = 34  # characters above a panel
+
+
+class _Point(NamedTuple):
+    """One line of a panel."""
+
+    name: str
+    score: dict[str, Any]  # "mean", and "low" and "high" if it has an interval
+    kind: str  # a key of _STYLES
+
+
+class _Panel(NamedTuple):
+    """One panel of the overview."""
+
+    title: str
+    label: str  # of the axis
+    digits: int  # after the decimal point
+    points: list[_Point]
 
 
 class _TestPredictions(NamedTuple):
@@ -32,50 +53,88 @@ class _TestPredictions(NamedTuple):
     predictions: list[np.ndarray]
 
 
-def overview(runs: Sequence[dict[str, Any]]) -> Figure:
-    """Plot the scores of all runs, with one panel for each task.
+def overview(runs: Sequence[dict[str, Any]], zero_shot: Sequence[ZeroShot] = ()) -> Figure:
+    """Plot the scores of all runs, with one panel for each task and each zero-shot benchmark.
 
     Parameters
     ----------
     runs : sequence of dict
         The output of :func:`prott5nv.flip.report.read_runs`.
+    zero_shot : sequence of ZeroShot, optional
+        The output of :func:`prott5nv.flip.zero_shot.read_zero_shot`.
 
     Returns
     -------
     Figure
-        Runs and the baselines of the first run as bars with 95 % intervals, published scores as horizontal lines.
+        Points with 95 % intervals: the baselines of the first run, the runs, and published scores. The published error
+        of a task is left out if the run has other proteins, because it depends on the spread of the measured values.
     """
     tasks = list(dict.fromkeys(run["task"] for run in runs))
-    figure = Figure(figsize=(3.6 * len(tasks), 3.6), layout="constrained")
-    for axis, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
-        of_task = [run for run in runs if run["task"] == task]
-        first = of_task[0]
-        metric = first["metric"]
-        bars = [
-            (name, scores["all"][metric], _BASELINE) for name, scores in first["results"].items() if name != "encoder"
-        ]
-        names = _distinct_names(of_task)
-        bars += [
-            (name, run["results"]["encoder"]["all"][metric], _OURS) for name, run in zip(names, of_task, strict=True)
-        ]
-        means = np.array([score["mean"] for _, score, _ in bars])
-        errors = [means - [score["low"] for _, score, _ in bars], [score["high"] for _, score, _ in bars] - means]
-        axis.bar(range(len(bars)), means, color=[colour for *_, colour in bars], yerr=np.maximum(errors, 0), capsize=3)
-        axis.set_xticks(range(len(bars)), [_literal(name) for name, *_ in bars], rotation=40, ha="right")
-        if task in PUBLISHED:
-            published = PUBLISHED[task].scores
-            axis.axhline(published["ProtT5nv"], color=_PUBLISHED, ls="--", label="ProtT5nv, published")
-            axis.axhline(published["one-hot"], color=_PUBLISHED, ls=":", label="one-hot, published")
-            axis.legend(fontsize="x-small", loc="lower right")
-        note = f"\n({first['note']})" if first["note"] else ""
-        axis.set_title("\n".join(map(_wrapped, _literal(f"{task}{note}").split("\n"))), fontsize="medium")
-        axis.set(ylabel=_literal(metric))
+    panels = [_task_panel(task, runs) for task in tasks] + [_zero_shot_panel(one) for one in zero_shot]
+    columns = min(_PANELS_PER_ROW, len(panels))
+    rows = [panels[i : i + columns] for i in range(0, len(panels), columns)]
+    heights = [_PANEL_FRAME + _POINT_HEIGHT * max(len(panel.points) for panel in row) for row in rows]
+    figure = Figure(figsize=(_PANEL_WIDTH * columns, sum(heights)), layout="constrained")
+    axes = figure.subplots(len(rows), columns, squeeze=False, gridspec_kw={"height_ratios": heights})
+    for axis in axes.flat[len(panels) :]:
+        axis.remove()
+    for axis, panel in zip(axes.flat, panels, strict=False):
+        _plot_panel(axis, panel)
     return figure
 
 
-def _distinct_names(runs: Sequence[dict[str, Any]]) -> list[str]:
-    """Return head and mode of each run, and its folder where several runs have the same."""
+def _task_panel(task: str, runs: Sequence[dict[str, Any]]) -> _Panel:
+    of_task = [run for run in runs if run["task"] == task]
+    first = of_task[0]
+    metric, note = first["metric"], first["note"]
+    points = [
+        _Point(name, scores["all"][metric], "baseline")
+        for name, scores in first["results"].items()
+        if name != "encoder"
+    ]
+    several_models = len({run["model"]["sha256"] for run in runs}) > 1
+    for name, run in zip(_distinct_names(of_task, several_models), of_task, strict=True):
+        points.append(_Point(name, run["results"]["encoder"]["all"][metric], "ours"))
+    if task in PUBLISHED and not (note and first["label"] == "number"):
+        published = PUBLISHED[task].scores
+        points += [_Point(f"{name}, published", {"mean": published[name]}, "published") for name in COMPARABLE]
+    title = f"{task}, {first['split']}" + (f"\n({note})" if note else "")
+    if metric == "mse":
+        return _Panel(title, "MSE, lower is better", 2, points)
+    return _Panel(title, f"{metric}, higher is better", 3, points)
+
+
+def _zero_shot_panel(benchmark: ZeroShot) -> _Panel:
+    points = [_Point(score.name, score._asdict(), score.kind) for score in benchmark.scores]
+    return _Panel(benchmark.title, f"{benchmark.metric}, higher is better", 3, points)
+
+
+def _plot_panel(axis: Axes, panel: _Panel) -> None:
+    """Draw one line for each point: its name, its interval, and its value at the right edge."""
+    for y, point in enumerate(panel.points):
+        colour, marker = _STYLES[point.kind]
+        mean = point.score["mean"]
+        if "low" in point.score:
+            axis.plot([point.score["low"], point.score["high"]], [y, y], color=colour, lw=2, solid_capstyle="butt")
+        axis.plot(mean, y, marker, color=colour, ms=6)
+        axis.text(
+            1.02, y, f"{mean:.{panel.digits}f}", transform=axis.get_yaxis_transform(), va="center", fontsize="small"
+        )
+    axis.set_yticks(range(len(panel.points)), [_literal(point.name) for point in panel.points])
+    axis.set_ylim(len(panel.points) - 0.5, -0.5)
+    axis.margins(x=0.08)
+    axis.grid(axis="x", color="#dddddd", lw=0.8)
+    axis.set_axisbelow(True)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.set_title("\n".join(map(_wrapped, _literal(panel.title).split("\n"))), fontsize="medium")
+    axis.set(xlabel=_literal(panel.label))
+
+
+def _distinct_names(runs: Sequence[dict[str, Any]], with_model: bool) -> list[str]:
+    """Return head and mode of each run, with the model if asked, and its folder where several runs have the same."""
     names = [f"{run['head']}, {run['mode']}" for run in runs]
+    if with_model:
+        names = [f"{Path(run['model']['path']).stem}, {name}" for run, name in zip(runs, names, strict=True)]
     return [
         _wrapped(f"{run['run']}: {name}" if names.count(name) > 1 else name)
         for name, run in zip(names, runs, strict=True)

@@ -23,6 +23,8 @@ class PublishedScores(NamedTuple):
     scores: dict[str, float]
 
 
+#: The published models that are shown among the runs of a report; a table of its own has all of them.
+COMPARABLE = ("ProtT5nv", "one-hot")
 #: By the name of the task.
 PUBLISHED = {
     "secondary_structure": PublishedScores(

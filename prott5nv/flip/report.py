@@ -1,4 +1,4 @@
-"""Comparison of fine-tuning runs, their baselines and published results, as Markdown, JSON, PNG and one HTML page."""
+"""Comparison of fine-tuning runs, zero-shot scores, baselines and published results, in four formats."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from matplotlib.figure import Figure
 from prott5nv.errors import ProtT5nvError
 from prott5nv.flip.config import RESULT_FILE
 from prott5nv.flip.plots import overview, run_plots
-from prott5nv.flip.published import PUBLISHED
+from prott5nv.flip.published import COMPARABLE, PUBLISHED
 from prott5nv.flip.tasks import SETS
+from prott5nv.flip.zero_shot import ZeroShot, read_zero_shot, zero_shot_table
 from prott5nv.io.atomic import whole_files
 from prott5nv.io.output import reserved_outputs
 
@@ -32,8 +33,6 @@ Row: TypeAlias = dict[str, Any]
 _COLUMNS = (
     "task", "split", "model", "mode", "metric", "score", "95 % interval", "seeds", "head", "run", "further scores",
 )  # fmt: skip
-# Published models that stand among the rows of the comparison; all of them are in a table of their own.
-_COMPARABLE = ("ProtT5nv", "one-hot")
 _FURTHER = {
     "accuracy": ("accuracy_per_protein", "macro_f1", "mcc", "recall"),
     "mse": ("rmse", "spearman", "r2"),
@@ -52,7 +51,7 @@ def report(folder: Path, *, overwrite: bool = False) -> list[Path]:
     Parameters
     ----------
     folder : Path
-        Folder in which to look for ``result.json`` files and to write the report.
+        Folder in which to look for ``result.json`` and ``zero_shot.json`` files and to write the report.
     overwrite : bool, default False
         Whether to replace an existing report.
 
@@ -68,11 +67,11 @@ def report(folder: Path, *, overwrite: bool = False) -> list[Path]:
     """
     written = [folder / f"report.{suffix}" for suffix in ("md", "json", "html", "png")]
     with reserved_outputs(written, overwrite=overwrite):
-        runs = read_runs(folder)
+        runs, zero_shot = read_runs(folder), read_zero_shot(folder)
         rows = comparison(runs)
-        page = html_page(runs, rows, figure := overview(runs))
+        page = html_page(runs, rows, zero_shot, figure := overview(runs, zero_shot))
         with whole_files(folder) as temporary:
-            (temporary / "report.md").write_text(markdown(runs, rows), encoding="utf-8")
+            (temporary / "report.md").write_text(markdown(runs, rows, zero_shot), encoding="utf-8")
             (temporary / "report.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
             (temporary / "report.html").write_text(page, encoding="utf-8")
             figure.savefig(temporary / "report.png", dpi=130)
@@ -147,13 +146,15 @@ def comparison(runs: Sequence[Run]) -> list[Row]:
     return rows
 
 
-def markdown(runs: Sequence[Run], rows: Sequence[Row]) -> str:
-    """Return the comparison as Markdown: a table, one line about each run, and the published results.
+def markdown(runs: Sequence[Run], rows: Sequence[Row], zero_shot: Sequence[ZeroShot]) -> str:
+    """Return the comparison as Markdown: tables, one line about each run, and the published results.
 
     Parameters
     ----------
     runs, rows : sequence of dict
         The output of :func:`read_runs` and :func:`comparison`.
+    zero_shot : sequence of ZeroShot
+        The output of :func:`prott5nv.flip.zero_shot.read_zero_shot`.
 
     Returns
     -------
@@ -163,17 +164,27 @@ def markdown(runs: Sequence[Run], rows: Sequence[Row]) -> str:
         _COLUMNS, [[_bold_if_ours(_markdown_text(cell), row) for cell in _cells(row)] for row in rows]
     )
     lines += ["", *(f"- {_markdown_text(f'{_title(run)}: {_summary(run)}')}" for run in runs)]
+    if zero_shot:
+        columns, scores = zero_shot_table(zero_shot)
+        lines += [
+            "",
+            "Zero-shot scores:",
+            "",
+            *_markdown_table(columns, [map(_markdown_text, row) for _, row in scores]),
+        ]
     lines += ["", "Published scores:", "", *_markdown_table(*_published_table())]
     return "\n".join(lines) + "\n"
 
 
-def html_page(runs: Sequence[Run], rows: Sequence[Row], figure: Figure) -> str:
+def html_page(runs: Sequence[Run], rows: Sequence[Row], zero_shot: Sequence[ZeroShot], figure: Figure) -> str:
     """Return the comparison as one HTML page with plots of every run, which needs no other file.
 
     Parameters
     ----------
     runs, rows : sequence of dict
         The output of :func:`read_runs` and :func:`comparison`.
+    zero_shot : sequence of ZeroShot
+        The output of :func:`prott5nv.flip.zero_shot.read_zero_shot`.
     figure : Figure
         The output of :func:`prott5nv.flip.plots.overview`.
 
@@ -185,10 +196,13 @@ def html_page(runs: Sequence[Run], rows: Sequence[Row], figure: Figure) -> str:
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
     )
     published_columns, published_rows = _published_table()
+    zero_shot_columns, zero_shot_rows = zero_shot_table(zero_shot)
     return environment.get_template(_TEMPLATE).render(
         overview=_data_url(figure),
         columns=_COLUMNS,
         rows=[{"kind": row["kind"], "cells": _cells(row)} for row in rows],
+        zero_shot_columns=zero_shot_columns,
+        zero_shot_rows=[{"kind": kind, "cells": cells} for kind, cells in zero_shot_rows],
         published_columns=published_columns,
         published_rows=[{"kind": "", "cells": cells} for cells in published_rows],
         runs=[{"title": _title(run), "summary": _summary(run), "plots": _plots(run)} for run in runs],
@@ -232,7 +246,7 @@ def _bold_if_ours(cell: str, row: Row) -> str:
     return f"**{cell}**" if row["kind"] == "ours" and cell else cell
 
 
-def _markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+def _markdown_table(columns: Sequence[str], rows: Iterable[Iterable[str]]) -> list[str]:
     """Return the lines of a table whose cells are Markdown."""
     lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
     return lines + ["| " + " | ".join(cells) + " |" for cells in rows]
@@ -288,7 +302,7 @@ def _published_rows(task: str) -> list[Row]:
             "mean": score,
         }
         for model, score in published.scores.items()
-        if model in _COMPARABLE
+        if model in COMPARABLE
     ]
 
 

@@ -20,6 +20,7 @@ from matplotlib.text import Text
 
 from prott5nv.flip.plots import overview, run_plots
 from prott5nv.flip.report import read_runs, report
+from prott5nv.flip.zero_shot import ZERO_SHOT_FILE, ZeroShot, ZeroShotScore, read_zero_shot, write_zero_shot
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +194,54 @@ def test_runs_are_told_apart_by_folder_head_and_mode(runs, tmp_path):
         assert f"| **mlp** | **a/{name}** |" in text
     figure = overview(read_runs(tmp_path))
     figure.canvas.draw()
-    labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
-    assert labels[-2:] == ["a/first: mlp, frozen", "a/second: mlp, frozen"]
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert labels[:2] == ["a/first: mlp, frozen", "a/second: mlp, frozen"]
     title, panel = figure.axes[0].title.get_window_extent(), figure.bbox
     assert title.x0 >= panel.x0 and title.x1 <= panel.x1
+
+
+@pytest.mark.slow
+def test_models_stand_side_by_side_on_an_axis_that_spans_their_scores(runs, tmp_path):
+    for name in ("first", "second"):
+        shutil.copytree(runs / "gb1-frozen", tmp_path / name)
+        path = tmp_path / name / "result.json"
+        result = json.loads(path.read_text())
+        result["model"] = {"path": f"models/{name}.nemo", "sha256": name}
+        result["note"] = "a subset"  # its error is not comparable with the published one
+        path.write_text(json.dumps(result))
+    (axis,) = overview(read_runs(tmp_path)).axes
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["first, mlp, frozen", "second, mlp, frozen"]
+    scores = result["results"]["encoder"]["all"]["mse"]
+    low, high = axis.get_xlim()
+    assert low < scores["low"] and scores["high"] < high < scores["high"] + 0.2 * (scores["high"] - scores["low"])
+
+
+@pytest.mark.slow
+def test_zero_shot_scores_have_a_panel_and_a_table(odd_run):
+    scores = [ZeroShotScore("a model", "ours", 0.4, 0.3, 0.5), ZeroShotScore("BLOSUM62", "baseline", 0.2, 0.1, 0.3)]
+    write_zero_shot(odd_run, ZeroShot("ProteinGym, 2 assays", "Spearman", scores))
+    assert read_zero_shot(odd_run) == [ZeroShot("ProteinGym, 2 assays", "Spearman", scores)]
+    report(odd_run)
+    assert (
+        "| ProteinGym, 2 assays | a model | Spearman | 0.400 | 0.300 to 0.500 |" in (odd_run / "report.md").read_text()
+    )
+    assert "<h2>Zero-shot scores</h2>" in (odd_run / "report.html").read_text()
+    figure = overview(read_runs(odd_run), read_zero_shot(odd_run))
+    assert [axis.get_title() for axis in figure.axes][1] == "ProteinGym, 2 assays"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        "[]",
+        '{"title": "a", "metric": "b", "scores": []}',
+        '{"title": "a", "metric": "b", "scores": [{"name": "c", "kind": "d", "mean": 1, "low": 0, "high": 2}]}',
+        '{"title": "a", "metric": "b", "scores": [{"name": "c", "kind": "ours", "mean": NaN, "low": 0, "high": 2}]}',
+    ],
+)
+def test_a_file_that_has_no_zero_shot_scores(content, tmp_path):
+    (tmp_path / ZERO_SHOT_FILE).write_text(content)
+    with pytest.raises(ProtT5nvError, match=r"zero_shot\.json: not the result of a zero-shot benchmark") as caught:
+        read_zero_shot(tmp_path)
+    assert "\n" not in str(caught.value)
