@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, overload
 
 import numpy as np
 
+from prott5nv.embedding.batching import LongProteins
 from prott5nv.embedding.proteins import ProteinLike, named_sequences, sequence_of
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning, InputWarning
@@ -160,10 +161,16 @@ class Client:
         options = {"pooling": pooling, "long": long, "format": dtype, **_options(cleaning)}
         rows: list[np.ndarray] = []
         notes: dict[str, None] = {}
+        truncated = LongProteins()
         for records in self._parts(sequences):
             header, values = _raw_rows(self._request("/embed", {"records": records, **options}))
             rows += values
             notes.update(dict.fromkeys(header["notes"]))
+            for id, length in zip(header["ids"], header["truncated_from"], strict=True):
+                if length is not None:
+                    truncated.add(id, length)
+        if truncated.count:
+            notes[f"longer than the model accepts, truncated to their first residues: {truncated}"] = None
         for note in notes:
             warnings.warn(note, InputWarning, stacklevel=2)
         if pooling is None:

@@ -20,7 +20,7 @@ from prott5nv.embedding.batching import batches_of
 from prott5nv.embedding.pooling import POOLINGS
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.record import Record
-from prott5nv.io.text import counted, shortened
+from prott5nv.io.text import shortened
 from prott5nv.scale import http_responses as responses
 from prott5nv.scale.http_guard import Guard
 from prott5nv.scale.http_metrics import Metrics
@@ -146,8 +146,6 @@ class Api:
             len(record.sequence) if long == "truncate" and info.limit and len(record.sequence) > info.limit else None
             for record in records
         ]
-        if count := sum(length is not None for length in truncated):
-            notes = [*notes, f"{counted(count, 'protein')} truncated to the first {info.limit} residues"]
         return Embedded(list(records), rows, truncated, notes, pooling, info)
 
     async def score(self, query: ScoreQuery) -> Scores:

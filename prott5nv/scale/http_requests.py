@@ -250,8 +250,8 @@ def clean(
     if size > limits.residues:
         raise RequestError(
             413,
-            f"the request has {size:,} residues (one more for each of {counted(len(records), 'protein')}); this server "
-            f"accepts {limits.residues:,}: split the request",
+            f"the request has {size:,} residues, counting one more for each protein, and this server accepts "
+            f"{limits.residues:,}: split the request",
         )
     cleaned = []
     with warnings.catch_warnings(record=True) as caught:

@@ -23,6 +23,7 @@ from prott5nv.decoding.variants import VariantScore
 from prott5nv.embedding.formats import write_npz
 from prott5nv.embedding.store import StoredProtein
 from prott5nv.io.record import Record
+from prott5nv.io.text import counted
 from prott5nv.scale.http_requests import Limits, RequestError
 from prott5nv.scale.model_info import ModelInfo
 
@@ -132,9 +133,12 @@ def as_openai(embedded: Embedded, encoding: str) -> bytes:
         }
         for index, row_D in enumerate(embedded.rows)
     ]
+    notes = list(embedded.notes)
+    if count := sum(length is not None for length in embedded.truncated):
+        notes.append(f"{counted(count, 'protein')} truncated to the first {embedded.model.limit} residues")
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
     return pydantic_core.to_json(
-        {"object": "list", "data": data, "model": embedded.model.name, "usage": usage, "notes": embedded.notes}
+        {"object": "list", "data": data, "model": embedded.model.name, "usage": usage, "notes": notes}
     )
 
 
