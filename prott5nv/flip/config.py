@@ -56,7 +56,7 @@ class TrainingConfig:
     warmup : float
         Fraction of the steps during which the learning rate rises; after that it decays linearly to zero.
     balanced : bool
-        Whether to weight classes by their inverse frequency.
+        Whether to weight classes by their inverse frequency, and to select the epoch by macro F1 instead of accuracy.
     max_tokens : int
         Residues per micro-batch. A larger batch is cut into micro-batches whose gradients are summed.
     """

@@ -23,7 +23,7 @@ from prott5nv.flip.config import PREDICTIONS_FILE, RESULT_FILE, FinetuneConfig, 
 from prott5nv.flip.features import Features, LiveEncoder, stored_embeddings
 from prott5nv.flip.head_base import Head, MeanHead
 from prott5nv.flip.heads import HEADS, make_head
-from prott5nv.flip.metrics import confusions, scores_by_length
+from prott5nv.flip.metrics import confusions, scores_by_length, selection_metric
 from prott5nv.flip.predict import write_predictions
 from prott5nv.flip.predictor import MODEL_FILE, Prediction
 from prott5nv.flip.predictor_file import save_predictor
@@ -228,7 +228,7 @@ def _train(
     features = embedded or LiveEncoder(encoder, task.sequences)
     training = config.task.training
     history = fit(network, features, task, training, seed)
-    scores = [epoch[task.metric] for epoch in history]
+    scores = [epoch[selection_metric(task, training.balanced)] for epoch in history]
     validation = max(scores) if task.label == "class" else -min(scores)
     outputs = predict(network, features, task, task.indices("test"), training.max_tokens)
     return _Trained(seed, encoder, network, history, validation, outputs)

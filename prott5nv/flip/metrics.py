@@ -93,8 +93,28 @@ def scores_by_length(
     return scores
 
 
-def selection_score(task: Task, outputs: Sequence[np.ndarray], indices: Sequence[int] | np.ndarray) -> float:
-    """Compute only the task's main metric, which early stopping uses.
+def selection_metric(task: Task, balanced: bool) -> str:
+    """Return the name of the metric that decides when training stops, and which epoch is kept.
+
+    Parameters
+    ----------
+    task : Task
+    balanced : bool
+        Whether training weights the classes by their inverse frequency. The accuracy would then favour the epoch that
+        predicts the most frequent class most often.
+
+    Returns
+    -------
+    str
+        ``mse``, ``accuracy`` or ``macro_f1``.
+    """
+    return "macro_f1" if balanced and task.label == "class" else task.metric
+
+
+def selection_score(
+    task: Task, outputs: Sequence[np.ndarray], indices: Sequence[int] | np.ndarray, balanced: bool = False
+) -> float:
+    """Compute only the metric of :func:`selection_metric`.
 
     Parameters
     ----------
@@ -103,15 +123,19 @@ def selection_score(task: Task, outputs: Sequence[np.ndarray], indices: Sequence
         The output of :func:`prott5nv.flip.train.predict`.
     indices : sequence of int
         Indices of the proteins.
+    balanced : bool, default False
+        See :func:`selection_metric`.
 
     Returns
     -------
     float
-        Accuracy, or the mean squared error of numbers.
     """
     if task.label == "class":
-        total_KK = confusions(task, indices, outputs).sum(0)
-        return float(np.trace(total_KK) / max(1, total_KK.sum()))
+        confusions_SPKK = confusions(task, indices, outputs)[None]
+        if not confusions_SPKK.any():
+            return 0.0
+        scores = _class_scores(task, confusions_SPKK, np.ones((1, len(indices))))
+        return float(scores[selection_metric(task, balanced)][0, 0])
     measured = np.concatenate([task.targets[i] for i in indices])
     return float(np.nanmean((np.concatenate(outputs).astype(np.float64) - measured) ** 2))
 

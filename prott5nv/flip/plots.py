@@ -181,11 +181,13 @@ def _literal(text: str) -> str:
 
 
 def _plot_learning_curves(axis: Axes, run: dict[str, Any]) -> None:
+    metric = run["metric"]
     for seed, history in run["history"].items():
+        metric = "macro_f1" if "macro_f1" in history[0] else metric  # a run with weighted classes
         epochs = [epoch["epoch"] for epoch in history]
-        scores = [epoch[run["metric"]] for epoch in history]
+        scores = [epoch[metric] for epoch in history]
         axis.plot(epochs, scores, "o-", ms=3, label=_literal(f"seed {seed}"))
-    axis.set(title="Validation", xlabel="epoch", ylabel=_literal(run["metric"]))
+    axis.set(title="Validation", xlabel="epoch", ylabel=_literal(metric))
     axis.legend(frameon=False, fontsize="small")
 
 

@@ -19,7 +19,7 @@ from prott5nv.errors import ProtT5nvError
 from prott5nv.flip.config import TrainingConfig
 from prott5nv.flip.features import Features
 from prott5nv.flip.head_base import Head
-from prott5nv.flip.metrics import selection_score
+from prott5nv.flip.metrics import selection_metric, selection_score
 from prott5nv.flip.targets import IGNORED
 from prott5nv.flip.tasks import Task
 from prott5nv.io.progress import Progress
@@ -50,7 +50,7 @@ def fit(head: Head, features: Features, task: Task, config: TrainingConfig, seed
     Returns
     -------
     list of dict
-        ``epoch``, ``loss`` on the training set, and the validation score under the name of the task's metric.
+        ``epoch``, ``loss`` on the training set, and the validation score under the name of its metric.
 
     Raises
     ------
@@ -73,6 +73,7 @@ def fit(head: Head, features: Features, task: Task, config: TrainingConfig, seed
     _standardize(head, features, task, rng.permutation(train)[:_PROTEINS_FOR_STATISTICS], config.max_tokens)
     weights_K = _class_weights(task, train) if config.balanced and task.label == "class" else None
 
+    metric = selection_metric(task, config.balanced)
     history: list[dict[str, float]] = []
     best_state: dict[str, Tensor]
     best_score, best_state, epochs_waited = -np.inf, {}, 0
@@ -92,11 +93,11 @@ def fit(head: Head, features: Features, task: Task, config: TrainingConfig, seed
             optimizer.step()
             optimizer.zero_grad()
             schedule.step()
-        score = selection_score(task, predict(head, features, task, val, config.max_tokens), val)
+        score = selection_score(task, predict(head, features, task, val, config.max_tokens), val, config.balanced)
         if not np.isfinite(score):
             raise ProtT5nvError(f"seed {seed}, epoch {epoch}: the validation score is {score}; lower task.training.lr")
-        history.append({"epoch": epoch, "loss": loss / steps_per_epoch, task.metric: score})
-        logger.info("seed %d, epoch %d, loss %.4f, %s %.4f", seed, epoch, loss / steps_per_epoch, task.metric, score)
+        history.append({"epoch": epoch, "loss": loss / steps_per_epoch, metric: score})
+        logger.info("seed %d, epoch %d, loss %.4f, %s %.4f", seed, epoch, loss / steps_per_epoch, metric, score)
         higher_is_better = score if task.label == "class" else -score
         if not best_state or higher_is_better > best_score:
             best_score, epochs_waited = higher_is_better, 0

@@ -14,6 +14,7 @@ from prott5nv import ProtT5nvError
 from prott5nv.assets import BUILTIN_MODEL
 from prott5nv.cli import command
 from prott5nv.flip.finetune import _train
+from prott5nv.flip.plots import run_plots
 from prott5nv.flip.predict import predict_file
 from prott5nv.flip.predictor import Predictor
 from prott5nv.flip.prepare import FLIP
@@ -120,8 +121,10 @@ def test_the_same_seed_gives_the_same_scores(finetune):
 @pytest.mark.parametrize("head", ["linear", "light_attention"])
 def test_heads_that_no_task_uses_by_default(head, finetune):
     short = ("seeds=[1]", "task.training.epochs=2", "baselines=false")
-    folder, _ = finetune("scl", f"task.head.name={head}", "task.training.balanced=true", *short)
+    folder, result = finetune("scl", f"task.head.name={head}", "task.training.balanced=true", *short)
     assert Predictor(folder).head_settings["name"] == head
+    assert set(result["history"]["1"][0]) == {"epoch", "loss", "macro_f1"}
+    run_plots({**result, "folder": folder})
 
 
 @pytest.mark.slow

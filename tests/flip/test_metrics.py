@@ -13,7 +13,7 @@ from torchmetrics.functional.classification import (
     multiclass_matthews_corrcoef,
 )
 
-from prott5nv.flip.metrics import evaluate
+from prott5nv.flip.metrics import evaluate, selection_score
 from prott5nv.flip.targets import IGNORED
 from prott5nv.flip.tasks import Task
 
@@ -54,6 +54,13 @@ def test_class_scores_equal_those_of_torchmetrics(residues):
     assert scores["mcc"]["mean"] == pytest.approx(float(multiclass_matthews_corrcoef(guess, true, **settings)))
     recalls = multiclass_accuracy(guess, true, average="none", **settings)
     assert [scores[f"recall_{name}"]["mean"] for name in "CEH"] == pytest.approx(recalls.tolist())
+
+
+def test_balanced_training_is_selected_by_macro_f1(residues):
+    task, outputs = residues
+    scores = evaluate(task, range(60), [outputs])
+    assert selection_score(task, outputs, range(60)) == pytest.approx(scores["accuracy"]["mean"])
+    assert selection_score(task, outputs, range(60), balanced=True) == pytest.approx(scores["macro_f1"]["mean"])
 
 
 def test_average_over_proteins_gives_each_protein_the_same_weight():
