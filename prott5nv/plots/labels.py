@@ -15,10 +15,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from prott5nv.errors import ProtT5nvError
+from prott5nv.io.annotations import AnnotatedRow, read_annotations
 from prott5nv.io.cleaning import InputWarning, is_missing
-from prott5nv.io.delimited import DelimitedTable
-from prott5nv.io.record import accession, protein_names
-from prott5nv.io.source import open_source, source_name
+from prott5nv.io.source import source_name
 from prott5nv.io.text import counted, parse_number
 
 UNKNOWN = "unknown"
@@ -135,48 +134,34 @@ def read_labels(path: str | os.PathLike[str], proteins: Sequence[tuple[str, str]
         If labels of proteins are unknown. The message counts them.
     """
     name = source_name(path)
-    number_of_name = _numbers_by_name(proteins)
-    # Of a large table, only rows that may be about one of the proteins are kept.
-    rows: list[tuple[int, list[str]]] = []
-    with open_source(path) as stream:
-        table = DelimitedTable(stream, name)
-        if len(table.columns) < 2:
-            raise ProtT5nvError(f"{name}: line {table.header_line} has no second column; separate columns with a tab")
-        for line, cells in table:
-            if any(_find(cell, number_of_name) is not None for cell in cells):
-                rows.append((line, cells))
-    if not rows:
+    annotations = read_annotations(path, proteins)
+    headers = annotations.columns
+    if not annotations.rows:
         raise ProtT5nvError(f"{name}: none of its accessions is among the proteins, such as {proteins[0][0]}")
-    matches = [
-        len({_find(cells[index], number_of_name) for _, cells in rows} - {None}) for index in range(len(table.columns))
-    ]
-    ids = matches.index(max(matches))
-    choices = [header for index, header in enumerate(table.columns) if index != ids]
-    if column is not None and column not in choices:
-        raise ProtT5nvError(f"{name}: no column {column!r}; choose one of {', '.join(choices)}")
+    if column is not None and column not in headers:
+        raise ProtT5nvError(f"{name}: no column {column!r}; choose one of {', '.join(headers)}")
 
-    row_of_protein: dict[int, list[str]] = {}
-    first_difference: dict[int, tuple[int, str]] = {}
-    for line, cells in rows:
-        if (number := _find(cells[ids], number_of_name)) is None:
-            continue
-        first = row_of_protein.setdefault(number, cells)
-        for index, (cell, other) in enumerate(zip(cells, first, strict=True)):
+    first_row: dict[int, list[str]] = {}
+    first_difference: dict[int, AnnotatedRow] = {}
+    for row in annotations.rows:
+        first = first_row.setdefault(row.protein, row.cells)
+        for index, (cell, other) in enumerate(zip(row.cells, first, strict=True)):
             if cell != other:
-                first_difference.setdefault(index, (line, cells[ids]))
-    texts = {
-        index: [row_of_protein[number][index] if number in row_of_protein else "" for number in range(len(proteins))]
-        for index in range(len(table.columns))
-        if index != ids
-    }
-    chosen = table.columns.index(column) if column is not None else _first_with_groups(texts)
+                first_difference.setdefault(index, row)
+    no_cells = [""] * len(headers)
+    texts = [
+        [first_row.get(number, no_cells)[index] for number in range(len(proteins))] for index in range(len(headers))
+    ]
+    chosen = headers.index(column) if column is not None else _first_with_groups(texts)
     if chosen in first_difference:
-        line, protein = first_difference[chosen]
-        raise ProtT5nvError(f"{name}: line {line}: {protein} has another label on an earlier line")
-    others = [(table.columns[index], cells) for index, cells in texts.items() if index != chosen]
+        row = first_difference[chosen]
+        raise ProtT5nvError(f"{name}: line {row.line}: {row.name} has another label on an earlier line")
+    others = [
+        (header, cells) for index, (header, cells) in enumerate(zip(headers, texts, strict=True)) if index != chosen
+    ]
     labels = _known_labels(texts[chosen])
-    _warn_of_unknown(f"{name}: {table.columns[chosen]}", labels, texts[chosen], len(row_of_protein))
-    return Labels(table.columns[chosen], labels, others)
+    _warn_of_unknown(f"{name}: {headers[chosen]}", labels, texts[chosen], len(first_row))
+    return Labels(headers[chosen], labels, others)
 
 
 def _known_labels(texts: list[str]) -> list[str]:
@@ -210,29 +195,13 @@ def _warn_of_unknown(what: str, labels: list[str], texts: list[str], num_rows: i
         warnings.warn(message, InputWarning, stacklevel=3)
 
 
-def _numbers_by_name(proteins: Sequence[tuple[str, str]]) -> dict[str, int]:
-    """Return the number of each protein by accession, full id and UniProt's entry name."""
-    numbers = {key: number for number, (key, _) in enumerate(proteins)}
-    for number, (_, original_id) in enumerate(proteins):
-        numbers.setdefault(original_id, number)
-        if entry_name := protein_names(original_id)[1]:
-            numbers.setdefault(entry_name, number)
-    return numbers
-
-
-def _find(cell: str, number_of_name: dict[str, int]) -> int | None:
-    """Return the number of the protein that a cell names; None if it names none."""
-    number = number_of_name.get(cell)
-    return number if number is not None else number_of_name.get(accession(cell))
-
-
-def _first_with_groups(texts: dict[int, list[str]]) -> int:
+def _first_with_groups(texts: list[list[str]]) -> int:
     """Return the first column with a few different labels, some of them shared; the first of all if there is none."""
-    for index, cells in texts.items():
+    for index, cells in enumerate(texts):
         known = [cell for cell in cells if not is_missing(cell)]
         if 2 <= len(set(known)) <= _MOST_GROUPS_BY_DEFAULT and len(set(known)) < len(known):
             return index
-    return next(iter(texts))
+    return 0
 
 
 def choose_colours(labels: Labels) -> Colouring:
