@@ -17,6 +17,7 @@ a file can cost. This is also true of the readers of Hugging Face folders.
   ``t5_vocabulary``: their token ids; ``hub``: download from the Hugging Face Hub.
 - ``warm_start``: weights of another model, to initialize training.
 - ``public_checkpoint``: comparison of a checkpoint with the published results of NVIDIA's checkpoint.
+- ``published_t5``: comparison of a T5 model with the published embeddings of ProtT5-XL.
 """
 
 from prott5nv.checkpoint.models import load

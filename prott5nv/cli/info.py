@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("file", metavar="[FILE]", required=False)
 @click.option(
-    "--verify", is_flag=True, help="Test whether FILE is NVIDIA's public checkpoint, by comparing published results."
+    "--verify",
+    is_flag=True,
+    help="Test whether FILE is a published model, by comparing embeddings with published ones.",
 )
 def command(file: str | None, verify: bool) -> None:
     """Describe a checkpoint.
@@ -31,8 +33,10 @@ def command(file: str | None, verify: bool) -> None:
     too. Without FILE, it describes the built-in model. Without --verify, it does not load the weights. It
     never runs code from FILE.
 
-    With --verify, the command also embeds the two proteins of BioNeMo v1's own test with FILE. For each residue, it
-    prints the difference from the result of the public checkpoint. The exit code is 1 if FILE is another model.
+    With --verify, the command also embeds proteins with FILE in fp32, and compares the results with published ones. For
+    a .nemo file, these are the two proteins of BioNeMo v1's own test and NVIDIA's public checkpoint. For a T5 model,
+    they are proteins of ProtTrans and bio_embeddings, and ProtT5-XL trained on UniRef50 or BFD; this needs 5 GB of
+    memory. The exit code is 1 if FILE is another model.
 
     \b
     Examples:
@@ -47,9 +51,10 @@ def command(file: str | None, verify: bool) -> None:
 
     path, _ = local_path(file or BUILTIN_MODEL)
     if path.is_dir():
-        if verify:
-            raise click.UsageError("--verify compares a .nemo file with NVIDIA's public checkpoint")
         _describe_t5_folder(path)
+        if verify:
+            click.echo()
+            _verify_t5(path)
         return
     checkpoint = read_nemo(path, weights=False)
     for key, value in _properties(checkpoint):
@@ -107,6 +112,22 @@ def _describe_t5_folder(path: Path) -> None:
     }
     for key, value in properties.items():
         click.echo(printable(f"{key:<11}{value}"))
+
+
+def _verify_t5(path: Path) -> None:
+    """Print the comparison with the published embeddings, and exit with code 1 if it is another model."""
+    import torch
+
+    from prott5nv.checkpoint.published_t5 import TOLERANCE, compare_t5
+    from prott5nv.checkpoint.t5_folder import load_t5
+
+    agreements = compare_t5(load_t5(path, torch.float32))
+    for one in agreements:
+        click.echo(f"{one.name}: {one.figures} published figures, largest difference {one.relative:.2%} of their rms")
+    if not agreements or agreements[0].relative > TOLERANCE:
+        click.echo("This is neither ProtT5-XL-UniRef50 nor ProtT5-XL-BFD, or it was changed.")
+        raise SystemExit(1)
+    click.echo(f"This is {agreements[0].name}: all figures agree within {TOLERANCE:.0%}.")
 
 
 def _verify(checkpoint: NemoFile) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import random
+import re
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from helpers.t5 import TINY, random_model, save
 
 import prott5nv
 from prott5nv import Embedder, EmbeddingStore, ProtT5nvError, seqs_to_embedding
+from prott5nv.checkpoint import published_t5
 from prott5nv.cli import command
 from prott5nv.embedding.embedder import LongProteinWarning
 from prott5nv.embedding.job import embed_file
@@ -41,14 +43,14 @@ def run(*arguments, code=0):
     return done.output
 
 
-def reference(folder, text):
-    """The rows that transformers computes for the tokens of a text, without the first and the last."""
+def reference(folder, text, tokens_before=1):
+    """The rows that transformers computes for the tokens of a text, without the first tokens and the last."""
     from transformers import AutoTokenizer, T5EncoderModel
 
     model = T5EncoderModel.from_pretrained(folder, dtype=torch.float32).eval()
     with torch.inference_mode():
         ids = AutoTokenizer.from_pretrained(folder)(text, return_tensors="pt").input_ids
-        return model(input_ids=ids).last_hidden_state[0, 1:-1].numpy()
+        return model(input_ids=ids).last_hidden_state[0, tokens_before:-1].numpy()
 
 
 def test_rows_are_residues_and_equal_transformers(folder, embedder):
@@ -155,7 +157,31 @@ def test_info_describes_a_folder(folder, embedder):
         "150 tokens; before a protein [149], behind it [1]",
     ):
         assert text in output
-    run("info", folder, "--verify", code=2)
+    assert "neither ProtT5-XL-UniRef50 nor" in run("info", folder, "--verify", code=1)
+
+
+@pytest.mark.slow
+def test_verify_recognizes_a_model_by_published_rows(tmp_path, monkeypatch):
+    """The published rows are replaced by those that transformers computes for a random model."""
+    model = random_model(**{**TINY, "d_model": 1024})
+    folder, half = save(tmp_path / "full", model), save(tmp_path / "half", model.half())
+    figures = json.loads(published_t5._FIGURES.read_text())
+    for protein in figures["models"][1]["ends"]:
+        rows = reference(folder, " ".join(re.sub("[UZOB]", "X", protein["sequence"])), tokens_before=0)
+        kept = rows[np.array(protein["residues"]) - 1]
+        protein["values"] = np.concatenate([kept[:, :3], kept[:, -3:]], axis=1).round(4).tolist()
+    for protein in figures["models"][1]["row_norms"]:
+        rows = reference(folder, " ".join(protein["sequence"]), tokens_before=0)
+        protein["norms"] = np.linalg.norm(rows, axis=1).round(4).tolist()
+    monkeypatch.setattr(published_t5, "_FIGURES", tmp_path / "figures.json")
+    (tmp_path / "figures.json").write_text(json.dumps(figures))
+    for path in (folder, half):
+        assert "This is ProtT5-XL-BFD: all figures agree within 5%." in run("info", path, "--verify")
+        best = published_t5.compare_t5(prott5nv.load(path))[0]
+        assert best.name == "ProtT5-XL-BFD" and best.relative < 0.1 * published_t5.TOLERANCE
+    torch.manual_seed(1)
+    other = save(tmp_path / "other", random_model(**{**TINY, "d_model": 1024, "num_layers": 1}))
+    assert "This is neither" in run("info", other, "--verify", code=1)
 
 
 @pytest.mark.slow
