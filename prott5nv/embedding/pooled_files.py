@@ -17,7 +17,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -277,6 +277,18 @@ class ParquetFile:
                 f"{self._path}: {name} has {value.size:,} bytes, which are not its {dataset.shape} numbers"
             )
         return np.frombuffer(value, dtype=self._dtype).reshape(dataset.shape).copy()
+
+    def blocks(self) -> Iterator[tuple[list[str], np.ndarray]] | None:
+        """Return an iterator over keys and pooled vectors, of shape (N, D), of many proteins at once.
+
+        None stands for a file of rows per residue, whose proteins are read one by one.
+        """
+        return self._groups() if self._is_pooled else None
+
+    def _groups(self) -> Iterator[tuple[list[str], np.ndarray]]:
+        names = self.names()
+        for group, (start, end) in enumerate(pairwise(self._first)):
+            yield names[start:end], self._read_group(group)
 
     def _read_group(self, group: int) -> Any:
         """Read the embeddings of a row group: ndarray, shape=(N, D), or a ``pyarrow.DictionaryArray`` of bytes."""

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from functools import cached_property, lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -230,6 +232,14 @@ class ShardFolder:
     def read(self, name: str, dataset: Dataset) -> np.ndarray:
         """Read an embedding."""
         return self._open(self._shard_of[name]).read(name, dataset)
+
+    def blocks(self) -> Iterator[tuple[list[str], np.ndarray]] | None:
+        """Return an iterator over all shards; see :meth:`prott5nv.embedding.pooled_files.ParquetFile.blocks`."""
+        self.names()  # finds keys that are in two shards
+        numbers = range(len(self._manifest.shards))
+        if any(self._open(number).blocks() is None for number in numbers):
+            return None
+        return chain.from_iterable(self._open(number).blocks() or () for number in numbers)
 
     def close(self) -> None:
         """Close the files that are open."""

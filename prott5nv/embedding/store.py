@@ -10,7 +10,7 @@ import zipfile
 from collections.abc import ItemsView, Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -19,10 +19,14 @@ from prott5nv.embedding.shard_folder import ShardFolder, is_shard_folder
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.hdf5 import Dataset, HDF5File
 from prott5nv.io.hdf5_writing import new_hdf5_file
-from prott5nv.io.parquet import is_parquet
+from prott5nv.io.parquet import is_parquet, parquet_columns
 from prott5nv.io.source import require_file
 
+if TYPE_CHECKING:
+    from prott5nv.embedding.search import Neighbour
+
 _PROTEINS_PER_REQUEST = 200
+_PROTEINS_PER_BLOCK = 2000
 
 
 class StoredProtein(NamedTuple):
@@ -136,6 +140,77 @@ class EmbeddingStore(Mapping[str, np.ndarray]):
         """Return pairs of accession and embedding in the order of the file, which are read one after the other."""
         return _Items(self)
 
+    def blocks(self) -> Iterator[tuple[list[str], np.ndarray]]:
+        """Read all proteins as vectors, many at once: rows per residue are averaged.
+
+        Yields
+        ------
+        keys : list of str
+            Accessions of N consecutive proteins of the file.
+        vectors_ND : ndarray, shape=(N, D), dtype=float32
+            Their pooled vectors, or the means of their rows.
+
+        Raises
+        ------
+        ProtT5nvError
+            If a dataset is not an embedding, has another hidden size than the first one, or contains NaN or infinity.
+        """
+        hidden_size: int | None = None
+        for keys, vectors_ND in self._unchecked_blocks():
+            hidden_size = vectors_ND.shape[1] if hidden_size is None else hidden_size
+            if vectors_ND.shape[1] != hidden_size:
+                raise self._wrong_shape(keys[0], vectors_ND.shape[1:])
+            if not np.isfinite(vectors_ND).all():
+                key = keys[int(np.isfinite(vectors_ND).all(axis=1).argmin())]
+                raise ProtT5nvError(f"{self.path}: {key} contains NaN or infinity")
+            yield keys, vectors_ND
+
+    def nearest(
+        self,
+        queries: Iterable[str] | np.ndarray | EmbeddingStore,
+        k: int = 10,
+        *,
+        centre: bool = False,
+        skip_self: bool = False,
+    ) -> list[list[Neighbour]]:
+        """Find the proteins with the most similar embeddings; see :mod:`prott5nv.embedding.search`.
+
+        Parameters
+        ----------
+        queries : iterable of str, ndarray of shape (Q, D), or EmbeddingStore
+            Accessions of proteins of this store, pooled vectors of the same model, or the proteins of another store.
+        k : int, default 10
+            Number of proteins to find for each query. There are fewer if the store has fewer.
+        centre : bool, default False
+            Whether to subtract the mean of all vectors of the store from all vectors first.
+        skip_self : bool, default False
+            Whether to leave out the protein with the accession of the query.
+
+        Returns
+        -------
+        list of list of Neighbour
+            The neighbours of each query, the most similar one first.
+
+        Raises
+        ------
+        ProtT5nvError
+            If an accession is not in the store, the vectors have another size or another model, or a vector contains
+            NaN or infinity.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "means.h5"
+        >>> vectors = {"a": [1, 0], "b": [0.8, 0.6], "c": [0, 1]}
+        >>> proteins = [StoredProtein(key, key, None, np.float32(vector)) for key, vector in vectors.items()]
+        >>> write_embeddings(path, proteins, {"pooling": "mean"})
+        >>> EmbeddingStore(path).nearest(["a"], k=2)
+        [[Neighbour(accession='a', similarity=1.0), Neighbour(accession='b', similarity=0.8)]]
+        """
+        from prott5nv.embedding.search import nearest
+
+        return nearest(self, queries, k, centre=centre, skip_self=skip_self)
+
     def original_id(self, accession: str) -> str:
         """Return the first word of the protein's FASTA header."""
         original_id = self._attribute(accession, "original_id", str)
@@ -160,6 +235,30 @@ class EmbeddingStore(Mapping[str, np.ndarray]):
 
     def __repr__(self) -> str:
         return f"EmbeddingStore({str(self.path)!r}): {len(self)} proteins"
+
+    def _unchecked_blocks(self) -> Iterator[tuple[list[str], np.ndarray]]:
+        """Yield keys and vectors as :meth:`blocks`, of any hidden size and with any values."""
+        read_blocks = self._file.blocks() if isinstance(self._file, ParquetFile | ShardFolder) else None
+        if read_blocks is not None:
+            for keys, vectors_ND in read_blocks:
+                for start in range(0, len(keys), _PROTEINS_PER_BLOCK):
+                    part = slice(start, start + _PROTEINS_PER_BLOCK)
+                    yield keys[part], _as_float32(vectors_ND[part])
+            return
+        keys, vectors = [], []
+        for key, rows in self.items():
+            if rows.ndim not in (1, 2) or not rows.size or (vectors and rows.shape[-1] != len(vectors[0])):
+                raise self._wrong_shape(key, rows.shape)
+            keys.append(key)
+            vectors.append(_as_float32(rows) if rows.ndim == 1 else rows.mean(axis=0, dtype=np.float32))
+            if len(keys) == _PROTEINS_PER_REQUEST:  # so that the descriptions of a block are still known
+                yield keys, np.stack(vectors)
+                keys, vectors = [], []
+        if keys:
+            yield keys, np.stack(vectors)
+
+    def _wrong_shape(self, key: str, shape: tuple[int, ...]) -> ProtT5nvError:
+        return ProtT5nvError(f"{self.path}: {key} has the shape {shape}, which is not that of an embedding")
 
     @cached_property
     def _keys(self) -> list[str]:
@@ -188,6 +287,21 @@ class EmbeddingStore(Mapping[str, np.ndarray]):
                 f"{self.path}: {accession}: {name} is {str(value)[:40]!r}, which is not {expected.__name__}"
             )
         return value
+
+
+def _as_float32(vectors: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):  # a number that is too large becomes infinity, which is refused later
+        return vectors.astype(np.float32, copy=False)
+
+
+def is_store(path: str | os.PathLike[str]) -> bool:
+    """Return whether a file or folder holds embeddings, by its first bytes and columns; it is not checked further."""
+    if is_shard_folder(path) or is_parquet(path):
+        return not is_parquet(path) or {"accession", "embedding"} <= set(parquet_columns(path))
+    if not os.path.isfile(path):
+        return False
+    with open(path, "rb") as file:
+        return file.read(8) == b"\x89HDF\r\n\x1a\n" or zipfile.is_zipfile(path)
 
 
 def _open(path: Path) -> EmbeddingFile:

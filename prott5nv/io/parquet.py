@@ -72,6 +72,27 @@ def read_parquet(
         raise ProtT5nvError(f"{path}: the table has no rows")
 
 
+def parquet_columns(path: str | os.PathLike) -> list[str]:
+    """Return the names of the columns of a Parquet file; none if its footer cannot be read.
+
+    Parameters
+    ----------
+    path : str or PathLike
+
+    Returns
+    -------
+    list of str
+    """
+    reader = pyarrow_parquet()
+    from pyarrow import ArrowException
+
+    check_footer(path)
+    try:
+        return reader.read_schema(path).names
+    except (ArrowException, OSError):
+        return []
+
+
 def check_footer(path: str | os.PathLike) -> None:
     """Refuse a file whose footer, which describes its columns, is too large to be parsed.
 

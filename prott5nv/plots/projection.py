@@ -34,16 +34,12 @@ def pooled_embeddings(store: EmbeddingStore) -> tuple[list[tuple[str, str]], np.
     """
     if len(store) < 3:
         raise ProtT5nvError(f"{store.path}: {len(store)} proteins; a plot needs at least 3")
-    pooled: list[np.ndarray] = []
     proteins: list[tuple[str, str]] = []
-    for key, rows in store.items():
-        if rows.ndim not in (1, 2) or not rows.size or (pooled and rows.shape[-1] != len(pooled[0])):
-            raise ProtT5nvError(f"{store.path}: {key} has the shape {rows.shape}, which is not that of an embedding")
-        pooled.append(np.atleast_2d(rows).mean(axis=0, dtype=np.float32))
-        if not np.isfinite(pooled[-1]).all():
-            raise ProtT5nvError(f"{store.path}: {key} contains NaN or infinity")
-        proteins.append((key, store.original_id(key)))
-    return proteins, np.stack(pooled)
+    blocks: list[np.ndarray] = []
+    for keys, vectors_ND in store.blocks():
+        proteins += [(key, store.original_id(key)) for key in keys]
+        blocks.append(vectors_ND)
+    return proteins, np.concatenate(blocks)
 
 
 def principal_components(pooled_ND: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
