@@ -160,6 +160,8 @@ def parse(body: bytes, kind: type[_Body]) -> _Body:
         content = pydantic_core.from_json(body, allow_inf_nan=False)
     except ValueError as error:
         raise RequestError(400, f"the body is not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise RequestError(422, "the body must be a JSON object")
     try:
         return kind.model_validate(content)
     except ValidationError as error:
@@ -175,14 +177,13 @@ def _described(error: ValidationError, content: Any) -> RequestError:
         if isinstance(step, int):
             path.append(f"item {step + 1}")
             item = item[step] if isinstance(item, list) else None
-            if isinstance(item, dict) and isinstance(item.get("id"), str):
+            if isinstance(item, dict) and isinstance(item.get("id"), str) and item["id"]:
                 record = shortened(item["id"])
                 path.append(f"id {record}")
         else:
             path.append(str(step))
             item = item.get(step) if isinstance(item, dict) else None
-    where = ", ".join(path) or "the body"
-    return RequestError(422, f"{where}: {message}", record=record)
+    return RequestError(422, f"{', '.join(path)}: {message}", record=record)
 
 
 def embed_records(request: EmbedRequest) -> list[Record]:

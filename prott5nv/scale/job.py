@@ -32,6 +32,7 @@ from prott5nv.io.text import counted
 from prott5nv.scale.cluster import cause, connected, model_everywhere
 from prott5nv.scale.embed_shards import EmbedShards, LoadedModel, ShardJob, describe
 from prott5nv.scale.input_parts import cut, residues_per_shard
+from prott5nv.scale.remote_input import with_local_copies
 from prott5nv.scale.run_folder import RunFolder
 
 _OBJECT_STORE_BYTES = 100_000_000  # of a Ray that is started here; rows of numbers need little
@@ -45,9 +46,10 @@ def embed_on_ray(
     Parameters
     ----------
     request : Request
-        Input, output and options. The output is a folder, which all nodes must share, as they must share the model. It
-        appears when it is complete; until then, finished shards are kept in ``<output>.partial/``. The device is
-        ``auto``, ``cuda`` or ``cpu``; ``auto`` uses GPUs if the cluster has any.
+        Input, output and options. Files of the input that are in an object store, such as ``s3://bucket/proteins/``,
+        are copied to the folder of the run first. The output is a folder, which all nodes must share, as they must
+        share the model. It appears when it is complete; until then, finished shards are kept in ``<output>.partial/``.
+        The device is ``auto``, ``cuda`` or ``cpu``; ``auto`` uses GPUs if the cluster has any.
     listener : Listener
         Receives the progress.
     address : str, optional
@@ -65,7 +67,7 @@ def embed_on_ray(
     ------
     ProtT5nvError
         If a record cannot be embedded, the output exists with other content, an unfinished run has other settings or
-        another input, or the actors die again and again.
+        another input, a remote file cannot be read, or the actors die again and again.
     OSError
         If the disk is full. Call the function again when there is room.
     """
@@ -74,6 +76,7 @@ def embed_on_ray(
     request = replace(request, output=Path(os.path.abspath(request.output)), model=model_everywhere(request.model))
     folder = RunFolder(request.output)
     with connected(address, _OBJECT_STORE_BYTES), folder.locked():
+        request = replace(request, source=with_local_copies(request.source, folder.copies))
         return _Run(request, folder, listener, _resources(request, actors)).run()
 
 

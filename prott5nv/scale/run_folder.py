@@ -52,6 +52,11 @@ class RunFolder:
         """The folder of finished shards, which becomes the output."""
         return self.path / "shards"
 
+    @property
+    def copies(self) -> Path:
+        """The folder of the copies of remote input files."""
+        return self.path / "copies"
+
     def input(self, number: int) -> Path:
         """Return the file with the proteins of a shard."""
         return self.path / "input" / f"{number:06d}.parquet"
@@ -121,7 +126,7 @@ class RunFolder:
             try:
                 yield
             finally:
-                if not self.header():  # The run has not started, or it has finished.
+                if not self.header() and not self.copies.exists():  # The run has not started, or it has finished.
                     self.discard()
 
     @property

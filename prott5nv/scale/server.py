@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from prott5nv.checkpoint.hub import is_hub_name
+from prott5nv.checkpoint.models import read_decoder_config
 from prott5nv.errors import ProtT5nvError
 from prott5nv.extras import load_extensions, require_extra
 from prott5nv.scale.cluster import cause, connected, model_everywhere
@@ -126,8 +127,10 @@ def _check(options: ServeOptions) -> None:
     model = options.model
     if model is not None and not is_hub_name(model) and not os.path.exists(model):
         raise ProtT5nvError(f"{model}: this file does not exist")
+    if model is not None and os.path.isfile(model):
+        read_decoder_config(model)
     if options.address:
-        return  # The address belongs to another machine.
+        return  # The port belongs to another machine.
     try:
         # Ray itself would share the port with a server that allows it, or report a long error.
         with socket.create_server((options.host, options.port), family=_family(options.host)):

@@ -61,7 +61,7 @@ class Page:
 @asynccontextmanager
 async def open_page(url: str, folder: Path):
     """Open a page. Downloads go to `folder`."""
-    options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0", "--disable-dev-shm-usage"]
+    options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0"]
     process = subprocess.Popen(
         [CHROMIUM, *options, f"--user-data-dir={folder / 'profile'}", "about:blank"],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
