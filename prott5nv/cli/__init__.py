@@ -31,10 +31,12 @@ COMMANDS = {
     "pretrain": "Pretrain a model on prepared protein sequences.",
     "report": "Compare fine-tuning runs with each other and with published results.",
     "score": "Score variants, all single substitutions, or whole proteins.",
+    "search": "Find the proteins with the most similar embeddings.",
     "serve": "Answer requests for embeddings and scores over HTTP.",
 }
 
-_EXTENSIBLE = ("embed", "predict", "pretrain", "serve")  # finetune loads the extensions with its configuration
+# finetune loads the extensions with its configuration
+_EXTENSIBLE = ("embed", "predict", "pretrain", "search", "serve")
 
 
 class LazyGroup(click.Group):

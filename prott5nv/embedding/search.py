@@ -1,7 +1,8 @@
 """Search for the proteins with the most similar embeddings.
 
 The similarity of two proteins is the cosine of the angle between their pooled vectors. Rows per residue are averaged
-first. A centred similarity subtracts the mean of all vectors of the store from all vectors before.
+first. A whitened similarity subtracts the mean of all vectors of the store before, and makes the variances of all
+directions equal; see :class:`Metric`.
 
 The search is exact: every query is compared with every protein of the store. The store is read in blocks, so memory
 does not grow with it, except for the list of its accessions. Similarities are rounded to six decimals. Of proteins with
@@ -19,11 +20,13 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from prott5nv.embedding.pooling import mean
 from prott5nv.embedding.store import EmbeddingStore
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.text import did_you_mean, shortened
 
 _DECIMALS = 6
+_ADDED_VARIANCE = 0.1  # as a fraction of the mean variance
 _MOST_PAIRS = 1 << 24  # similarities in memory at once
 _MOST_QUERIES = 16_384  # that are compared in one pass over the store
 _NO_ROW = np.iinfo(np.int64).max
@@ -54,7 +57,7 @@ class Searchable(Protocol):
     def __len__(self) -> int: ...
 
     def search(self, queries_QD: np.ndarray, k: int, on_progress: Callable[[int], None]) -> Ranking:
-        """Return the best `k` rows of each query. `on_progress` gets numbers of finished queries, which add up to Q."""
+        """Return the best `k` rows of each query. `on_progress` gets numbers of pairs, which add up to Q * N."""
         ...
 
     def key(self, row: int) -> str:
@@ -69,19 +72,35 @@ class Metric:
     Attributes
     ----------
     mean_D : ndarray, shape=(D,), dtype=float32, or None
-        The vector to subtract first, for a centred similarity.
+        The vector to subtract first; None if vectors are compared as they are.
+    whitening_DD : ndarray, shape=(D, D), dtype=float32, or None
+        The matrix to multiply vectors by after that.
     """
 
     mean_D: np.ndarray | None = None
+    whitening_DD: np.ndarray | None = None
 
     @classmethod
-    def centred_on(cls, blocks: Iterable[np.ndarray]) -> Metric:
-        """Return the metric that subtracts the mean of all vectors of the given blocks."""
-        total_D, count = np.zeros(1), 0
+    def whitened(cls, blocks: Iterable[np.ndarray]) -> Metric:
+        """Return the metric under which the vectors of the given blocks vary equally in all directions.
+
+        A tenth of the mean variance is added to each variance, so that directions without variance are not enlarged.
+        """
+        count, total_D, products_DD = 0, np.zeros(1), np.zeros((1, 1))
+        shift_D: np.ndarray | None = None  # close to the mean, so that little precision is lost
         for vectors_ND in blocks:
-            total_D = total_D + vectors_ND.sum(axis=0, dtype=np.float64)
+            shift_D = vectors_ND[0].astype(np.float64) if shift_D is None else shift_D
+            shifted_ND = vectors_ND - shift_D
             count += len(vectors_ND)
-        return cls((total_D / max(1, count)).astype(np.float32))
+            total_D = total_D + shifted_ND.sum(axis=0)
+            products_DD = products_DD + shifted_ND.T @ shifted_ND
+        if shift_D is None:
+            raise ProtT5nvError("there are no vectors to whiten")
+        mean_D = total_D / count
+        variances_D, directions_DD = np.linalg.eigh(products_DD / count - np.outer(mean_D, mean_D))
+        variances_D = variances_D.clip(0) + _ADDED_VARIANCE * variances_D.mean()
+        whitening_DD = directions_DD / np.sqrt(variances_D.clip(np.finfo(np.float64).tiny))
+        return cls((shift_D + mean_D).astype(np.float32), _scaled(whitening_DD).astype(np.float32))
 
     def unit(self, vectors_ND: np.ndarray) -> np.ndarray:
         """Return vectors of length 1. A vector of zeros stays as it is, so its similarities are 0.
@@ -96,13 +115,19 @@ class Metric:
         """
         if self.mean_D is not None:
             vectors_ND = vectors_ND - self.mean_D
-        # Squares of large numbers would be infinite, and squares of small ones would be zero.
-        largest_N1 = np.abs(vectors_ND).max(axis=1, keepdims=True)
-        largest_N1[largest_N1 == 0] = 1
-        vectors_ND = vectors_ND / largest_N1
+        vectors_ND = _scaled(vectors_ND, axis=1)
+        if self.whitening_DD is not None:
+            vectors_ND = vectors_ND @ self.whitening_DD
         lengths_N1 = np.sqrt(np.einsum("nd,nd->n", vectors_ND, vectors_ND))[:, None]
         lengths_N1[lengths_N1 == 0] = 1
         return vectors_ND / lengths_N1
+
+
+def _scaled(values: np.ndarray, axis: int | None = None) -> np.ndarray:
+    """Divide by the largest absolute value, because squares of very large or small numbers are infinite or zero."""
+    largest = np.abs(values).max(axis=axis, keepdims=True)
+    largest[largest == 0] = 1
+    return values / largest
 
 
 class Ranking:
@@ -174,8 +199,8 @@ class ExactSearch:
     ----------
     store : EmbeddingStore
         The open store.
-    centre : bool, default False
-        Whether the similarity is centred, which takes another pass over the store.
+    whiten : bool, default False
+        Whether the similarity is whitened, which takes another pass over the store.
 
     Attributes
     ----------
@@ -188,14 +213,14 @@ class ExactSearch:
         If the store has no proteins, or a protein cannot be read or contains NaN or infinity.
     """
 
-    def __init__(self, store: EmbeddingStore, *, centre: bool = False) -> None:
+    def __init__(self, store: EmbeddingStore, *, whiten: bool = False) -> None:
         self._store = store
         first = next(store.blocks(), None)
         if first is None:
             raise ProtT5nvError(f"{store.path}: the file has no proteins to search")
         self.hidden_size = first[1].shape[1]
         self._keys = list(store)
-        self._metric = Metric.centred_on(vectors_ND for _, vectors_ND in store.blocks()) if centre else Metric()
+        self._metric = Metric.whitened(vectors_ND for _, vectors_ND in store.blocks()) if whiten else Metric()
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -208,7 +233,7 @@ class ExactSearch:
         """Return the best `k` rows of each query; see :class:`Searchable`."""
         queries_QD = self._metric.unit(queries_QD)
         ranking = Ranking(len(queries_QD), k)
-        row = finished = 0
+        row = 0
         for _, vectors_ND in self._store.blocks():
             vectors_ND = self._metric.unit(vectors_ND)
             step = max(1, _MOST_PAIRS // len(queries_QD))
@@ -216,8 +241,7 @@ class ExactSearch:
                 part_ND = vectors_ND[start : start + step]
                 ranking.add(queries_QD @ part_ND.T, np.arange(row, row + len(part_ND)))
                 row += len(part_ND)
-            on_progress(len(queries_QD) * row // len(self) - finished)
-            finished = len(queries_QD) * row // len(self)
+            on_progress(len(queries_QD) * len(vectors_ND))
         return ranking
 
 
@@ -227,7 +251,7 @@ def find_neighbours(
     k: int,
     *,
     skip_self: bool = False,
-    on_progress: Callable[[int], None] = lambda queries: None,
+    on_progress: Callable[[int], None] = lambda pairs: None,
 ) -> Iterator[tuple[str, list[Neighbour]]]:
     """Find the neighbours of each query.
 
@@ -242,7 +266,7 @@ def find_neighbours(
     skip_self : bool, default False
         Whether to leave out the protein with the accession of the query.
     on_progress : callable, optional
-        Called with numbers of finished queries.
+        Called with numbers of compared pairs of query and protein.
 
     Yields
     ------
@@ -329,7 +353,7 @@ def vectors_of(store: EmbeddingStore, accessions: Iterable[str]) -> Iterator[tup
     for name in accessions:
         if name not in store:
             raise ProtT5nvError(f"{store.path} has no protein {shortened(name)!r}{did_you_mean(name, store)}")
-        yield name, np.atleast_2d(store[name]).mean(axis=0, dtype=np.float32)
+        yield name, mean(np.atleast_2d(store[name]))
 
 
 def nearest(
@@ -337,7 +361,7 @@ def nearest(
     queries: Iterable[str] | np.ndarray | EmbeddingStore,
     k: int = 10,
     *,
-    centre: bool = False,
+    whiten: bool = False,
     skip_self: bool = False,
 ) -> list[list[Neighbour]]:
     """Find the proteins with the most similar embeddings; see :meth:`prott5nv.EmbeddingStore.nearest`.
@@ -346,7 +370,7 @@ def nearest(
     ----------
     store : EmbeddingStore
         Store to search.
-    queries, k, centre, skip_self
+    queries, k, whiten, skip_self
         As for the method.
 
     Returns
@@ -367,7 +391,7 @@ def nearest(
         named = ((f"query {number}", vector_D) for number, vector_D in enumerate(queries, 1))
     else:
         named = vectors_of(store, queries)
-    searchable = ExactSearch(store, centre=centre)
+    searchable = ExactSearch(store, whiten=whiten)
     return [found for _, found in find_neighbours(searchable, named, k, skip_self=skip_self)]
 
 
@@ -390,10 +414,10 @@ def check_comparable(name: str, attributes: Mapping[str, str], store: EmbeddingS
     """
     for attribute in _COMPARED:
         values = [recorded.get(attribute, "") for recorded in (attributes, store.attributes)]
+        if attribute in ("model_sha256", "layer", "pooling") and not all(values):
+            continue
         if attribute == "pooling":
             values = ["mean" if value == "none" else value for value in values]
-        elif attribute in ("model_sha256", "layer") and not all(values):
-            continue
         if values[0] != values[1]:
             ours, theirs = (value[:16] or "none" for value in values)
             raise ProtT5nvError(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from prott5nv.embedding.pooled_files import EmbeddingFile, NpzFile, ParquetFile
+from prott5nv.embedding.pooling import mean
 from prott5nv.embedding.shard_folder import ShardFolder, is_shard_folder
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.hdf5 import Dataset, HDF5File
@@ -170,7 +171,7 @@ class EmbeddingStore(Mapping[str, np.ndarray]):
         queries: Iterable[str] | np.ndarray | EmbeddingStore,
         k: int = 10,
         *,
-        centre: bool = False,
+        whiten: bool = False,
         skip_self: bool = False,
     ) -> list[list[Neighbour]]:
         """Find the proteins with the most similar embeddings; see :mod:`prott5nv.embedding.search`.
@@ -181,8 +182,9 @@ class EmbeddingStore(Mapping[str, np.ndarray]):
             Accessions of proteins of this store, pooled vectors of the same model, or the proteins of another store.
         k : int, default 10
             Number of proteins to find for each query. There are fewer if the store has fewer.
-        centre : bool, default False
-            Whether to subtract the mean of all vectors of the store from all vectors first.
+        whiten : bool, default False
+            Whether to subtract the mean of all vectors of the store first, and to make the variances of all directions
+            equal. It needs a store of thousands of proteins.
         skip_self : bool, default False
             Whether to leave out the protein with the accession of the query.
 
@@ -209,7 +211,7 @@ class EmbeddingStore(Mapping[str, np.ndarray]):
         """
         from prott5nv.embedding.search import nearest
 
-        return nearest(self, queries, k, centre=centre, skip_self=skip_self)
+        return nearest(self, queries, k, whiten=whiten, skip_self=skip_self)
 
     def original_id(self, accession: str) -> str:
         """Return the first word of the protein's FASTA header."""
@@ -250,7 +252,7 @@ class EmbeddingStore(Mapping[str, np.ndarray]):
             if rows.ndim not in (1, 2) or not rows.size or (vectors and rows.shape[-1] != len(vectors[0])):
                 raise self._wrong_shape(key, rows.shape)
             keys.append(key)
-            vectors.append(_as_float32(rows) if rows.ndim == 1 else rows.mean(axis=0, dtype=np.float32))
+            vectors.append(_as_float32(rows) if rows.ndim == 1 else mean(rows))
             if len(keys) == _PROTEINS_PER_REQUEST:  # so that the descriptions of a block are still known
                 yield keys, np.stack(vectors)
                 keys, vectors = [], []

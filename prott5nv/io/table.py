@@ -1,4 +1,4 @@
-"""Writing of tables: CSV into files, pipes and standard output, and lines of TSV."""
+"""Writing of tables: CSV or TSV into files, pipes and standard output."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TextIO
 
@@ -59,13 +59,13 @@ def write_table(
     *,
     spreadsheet_safe: bool = False,
 ) -> int:
-    """Write a CSV file with a header line. If an exception occurs, an existing file stays as it was.
+    """Write a CSV or TSV file with a header line. If an exception occurs, an existing file stays as it was.
 
     Parameters
     ----------
     path : str or PathLike
-        File to write. An existing file of that name is replaced. ``-`` is standard output. A pipe and standard output
-        get each row at once.
+        File to write. An existing file of that name is replaced. A name that ends in ``.tsv`` means TSV, any other CSV.
+        ``-`` is standard output. A pipe and standard output get each row at once.
     columns : sequence of str
         Names of the columns.
     rows : iterable of sequence
@@ -93,12 +93,12 @@ def write_table(
     """
     count, formulas, first = 0, 0, ""
     with _opened(path) as file:
-        table = csv.writer(_LineFeeds(file), lineterminator=_CRLF)
-        table.writerow(columns)
+        write_row = _row_writer(file, is_tsv=os.fspath(path).endswith(".tsv"))
+        write_row(columns)
         for row in rows:
             if spreadsheet_safe:
                 row = [spreadsheet_safe_cell(cell) for cell in row]
-            table.writerow(row)
+            write_row(row)
             count += 1
             for cell in row:
                 if isinstance(cell, str) and _FORMULA.match(cell):
@@ -111,6 +111,12 @@ def write_table(
             stacklevel=2,
         )
     return count
+
+
+def _row_writer(file: TextIO, *, is_tsv: bool) -> Callable[[Sequence[object]], object]:
+    if is_tsv:
+        return lambda row: file.write(tsv_line(row))
+    return csv.writer(_LineFeeds(file), lineterminator=_CRLF).writerow
 
 
 class _LineFeeds:

@@ -30,11 +30,19 @@ def store(tmp_path, vectors_ND):
         yield store
 
 
-def by_brute_force(vectors_ND, query_D, k, mean_D=0):
+def by_brute_force(vectors_ND, query_D, k, *, whiten=False):
     """Accessions and similarities of the best `k`, computed one by one in float64."""
+    vectors_ND, query_D = vectors_ND.astype(np.float64), query_D.astype(np.float64)
     similarities = []
-    for vector_D in vectors_ND.astype(np.float64) - mean_D:
-        other_D = query_D.astype(np.float64) - mean_D
+    for vector_D in vectors_ND:
+        other_D = query_D
+        if whiten:
+            covariance_DD = np.cov(vectors_ND.T, bias=True)
+            added = 0.1 * np.trace(covariance_DD) / len(covariance_DD)
+            variances_D, directions_DD = np.linalg.eigh(covariance_DD + added * np.eye(len(covariance_DD)))
+            whitening_DD = directions_DD / np.sqrt(variances_D)
+            vector_D = (vector_D - vectors_ND.mean(axis=0)) @ whitening_DD
+            other_D = (other_D - vectors_ND.mean(axis=0)) @ whitening_DD
         lengths = np.linalg.norm(vector_D) * np.linalg.norm(other_D)
         similarities.append(vector_D @ other_D / lengths if lengths else 0.0)
     order = sorted(range(len(similarities)), key=lambda number: -similarities[number])[:k]
@@ -52,18 +60,17 @@ def same(found, expected):
 
 
 @pytest.mark.parametrize("suffix", [".h5", ".npz", ".parquet"])
-@pytest.mark.parametrize("centre", [False, True])
-def test_neighbours_are_those_of_brute_force(tmp_path, vectors_ND, suffix, centre):
-    mean_D = vectors_ND.mean(axis=0, dtype=np.float64) if centre else 0
+@pytest.mark.parametrize("whiten", [False, True])
+def test_neighbours_are_those_of_brute_force(tmp_path, vectors_ND, suffix, whiten):
     queries_QD = np.random.default_rng(1).normal(size=(7, 6)).astype(np.float32)
     with EmbeddingStore(write(tmp_path / f"store{suffix}", vectors_ND)) as store:
-        for query_D, found in zip(queries_QD, store.nearest(queries_QD, 5, centre=centre), strict=True):
-            same(found, by_brute_force(vectors_ND, query_D, 5, mean_D))
+        for query_D, found in zip(queries_QD, store.nearest(queries_QD, 5, whiten=whiten), strict=True):
+            same(found, by_brute_force(vectors_ND, query_D, 5, whiten=whiten))
 
 
 def test_rows_per_residue_are_averaged(tmp_path, vectors_ND):
     rows = np.random.default_rng(2).normal(size=(12, 4, 6)).astype(np.float32)
-    means_ND = rows.mean(axis=1)
+    means_ND = rows.mean(axis=1, dtype=np.float64).astype(np.float32)
     with EmbeddingStore(write(tmp_path / "rows.h5", rows, pooling="none")) as store:
         same(store.nearest(["P3"], 4)[0], by_brute_force(means_ND, means_ND[3], 4))
 
@@ -143,13 +150,13 @@ def test_blocks_bound_the_memory(store, vectors_ND, monkeypatch):
     assert max(largest) <= 64
 
 
-def test_progress_adds_up_to_the_queries(store, vectors_ND, monkeypatch):
+def test_progress_adds_up_to_all_pairs(store, vectors_ND, monkeypatch):
     monkeypatch.setattr(search, "_MOST_QUERIES", 20)
     monkeypatch.setattr("prott5nv.embedding.store._PROTEINS_PER_BLOCK", 9)
     updates = []
     named = ((str(number), vector_D) for number, vector_D in enumerate(vectors_ND))
     assert len(list(find_neighbours(ExactSearch(store), named, 2, on_progress=updates.append))) == 50
-    assert sum(updates) == 50
+    assert sum(updates) == 50 * 50
 
 
 def test_faulty_queries_are_refused(store):
@@ -200,6 +207,11 @@ def test_stores_that_were_made_differently_are_not_compared(tmp_path, vectors_ND
             store.nearest(other)
 
 
-def test_a_metric_gives_vectors_of_length_one(vectors_ND):
-    unit_ND = Metric.centred_on([vectors_ND[:20], vectors_ND[20:]]).unit(vectors_ND)
+def test_whitened_vectors_have_length_one(vectors_ND):
+    unit_ND = Metric.whitened([vectors_ND[:20], vectors_ND[20:]]).unit(vectors_ND)
     assert np.linalg.norm(unit_ND, axis=1) == pytest.approx(1)
+
+
+def test_whitening_copes_with_vectors_that_are_all_the_same(tmp_path):
+    with EmbeddingStore(write(tmp_path / "same.npz", np.ones((3, 4), np.float32))) as store:
+        assert store.nearest(["P1"], 2, whiten=True) == [[Neighbour("P0", 0.0), Neighbour("P1", 0.0)]]
