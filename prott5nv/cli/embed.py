@@ -21,7 +21,7 @@ from prott5nv.embedding.pooling import POOLINGS
 from prott5nv.embedding.run import Listener, Request, check_shard, run
 from prott5nv.embedding.workers import run_with_workers
 from prott5nv.errors import ProtT5nvError
-from prott5nv.io.inputs import InputFiles, parts, reads_once
+from prott5nv.io.inputs import InputFiles, is_remote, parts, reads_once
 from prott5nv.io.output import check_outputs
 from prott5nv.io.progress import Progress
 from prott5nv.io.text import counted
@@ -131,7 +131,8 @@ def command(
 
     INPUT is a FASTA file, a CSV or TSV file with a header line, or a Parquet file (which needs the extra parquet). Text
     files may be gzipped. INPUT can be - for standard input, or a pipe, such as <(zcat a.gz b.gz). A pipe is read once,
-    like standard input. Several files are read as one input, and so are the files in a folder.
+    like standard input. Several files are read as one input, and so are the files in a folder. With --ray, INPUT can be
+    in an object store: s3://bucket/proteins/ is copied to the folder of the run first.
 
     A * at the end of a sequence is removed. An empty sequence, or a word such as NA or null in its place, is an error.
 
@@ -169,6 +170,8 @@ def command(
     if address is not None:
         _check_ray(output, shard)
     else:
+        if remote := next(filter(is_remote, parts(source)), None):
+            raise click.UsageError(f"{remote}: only --ray reads from an object store; download the file first")
         check_suffix(output, None if pooling == "none" else pooling, shard=shard is not None)
         check_outputs([output], [*parts(source), model], overwrite=True)  # `embed_file` finds out if it is complete
     several = address is None and workers > 1 and (overwrite or not output.exists())

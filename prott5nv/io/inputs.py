@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeAlias
@@ -42,8 +43,8 @@ def input_files(paths: Iterable[str | os.PathLike[str]]) -> str | InputFiles:
     Parameters
     ----------
     paths : iterable of str or PathLike
-        Files, pipes, ``-``, and folders. A folder stands for its FASTA, CSV, TSV and Parquet files in alphabetical
-        order, without those in its subfolders.
+        Files, pipes, ``-``, addresses in object stores, and folders. A folder stands for its FASTA, CSV, TSV and
+        Parquet files in alphabetical order, without those in its subfolders.
 
     Returns
     -------
@@ -57,7 +58,9 @@ def input_files(paths: Iterable[str | os.PathLike[str]]) -> str | InputFiles:
     """
     files: list[str] = []
     for path in paths:
-        if os.path.isdir(path):
+        if is_remote(path):
+            files.append(str(path))
+        elif os.path.isdir(path):
             files += _files_in(Path(path))
         elif str(path) != "-" and not os.path.exists(path):
             raise ProtT5nvError(f"{path}: No such file or directory")
@@ -71,6 +74,26 @@ def input_files(paths: Iterable[str | os.PathLike[str]]) -> str | InputFiles:
             raise ProtT5nvError(f"{file}: this file is given twice{other}")
         seen[real] = file
     return files[0] if len(files) == 1 else InputFiles(files)
+
+
+def is_remote(path: str | os.PathLike[str]) -> bool:
+    """Return whether an input is the address of a file or folder in an object store, such as ``s3://bucket/file``.
+
+    Parameters
+    ----------
+    path : str or PathLike
+    """
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", str(path)) is not None
+
+
+def is_protein_file(name: str) -> bool:
+    """Return whether a file of this name is read when its folder is the input.
+
+    Parameters
+    ----------
+    name : str
+    """
+    return name.lower().endswith(_SUFFIXES) and not name.endswith(_LISTING) and not name.startswith(".")
 
 
 def parts(source: Input) -> list[str | os.PathLike[str]]:
@@ -111,11 +134,7 @@ def _files_in(folder: Path) -> list[str]:
         names = sorted(os.listdir(folder))
     except OSError as error:
         raise ProtT5nvError(f"{folder}: {error.strerror}") from None
-    files = [
-        str(folder / name)
-        for name in names
-        if name.lower().endswith(_SUFFIXES) and not name.endswith(_LISTING) and not name.startswith(".")
-    ]
+    files = [str(folder / name) for name in names if is_protein_file(name)]
     if not files:
         raise ProtT5nvError(f"{folder}: this folder has no file whose name ends in {', '.join(_SUFFIXES)}")
     return files

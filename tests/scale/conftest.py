@@ -1,6 +1,11 @@
 """A small Ray cluster in the processes of this machine."""
 
+from contextlib import nullcontext
+
+import numpy as np
 import pytest
+
+from prott5nv import ProtT5nvError
 
 
 @pytest.fixture(scope="session")
@@ -17,3 +22,27 @@ def ray(tmp_path_factory):
         )  # fmt: skip
         yield ray
         ray.shutdown()
+
+
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """Runs the actors in this process, and returns the numbers of the shards that they embedded."""
+    job = pytest.importorskip("prott5nv.scale.job")
+    from prott5nv.scale.embed_shards import EmbedShards, describe
+
+    embedded = []
+
+    def embed(run, shard_job, numbers):
+        actor = EmbedShards(shard_job)
+        for number in numbers:
+            result = actor({"shard": np.array([number])})
+            if result["error"][0]:
+                raise ProtT5nvError(result["error"][0])
+            embedded.append(number)
+
+    monkeypatch.setattr(job, "connected", lambda *_: nullcontext())
+    monkeypatch.setattr(job, "_resources", lambda request, actors: job._Resources(1, 0, 2, None))
+    monkeypatch.setattr(job._Run, "_load", lambda run: describe(run.request))
+    monkeypatch.setattr(job._Run, "_embed", embed)
+    monkeypatch.setattr(job, "residues_per_shard", lambda *_: 3000)
+    return embedded

@@ -2,7 +2,6 @@
 
 import json
 import random
-from contextlib import nullcontext
 from dataclasses import replace
 
 import h5py
@@ -45,27 +44,6 @@ def request_of(tiny_checkpoint, tmp_path):
         return Request(str(source), tmp_path / output, str(tiny_checkpoint), precision="fp32", device="cpu", **options)
 
     return make
-
-
-@pytest.fixture
-def in_this_process(monkeypatch):
-    """Runs the actors in this process, and returns the numbers of the shards that they embedded."""
-    embedded = []
-
-    def embed(run, shard_job, numbers):
-        actor = EmbedShards(shard_job)
-        for number in numbers:
-            result = actor({"shard": np.array([number])})
-            if result["error"][0]:
-                raise ProtT5nvError(result["error"][0])
-            embedded.append(number)
-
-    monkeypatch.setattr(job, "connected", lambda *_: nullcontext())
-    monkeypatch.setattr(job, "_resources", lambda request, actors: job._Resources(1, 0, 2, None))
-    monkeypatch.setattr(job._Run, "_load", lambda run: describe(run.request))
-    monkeypatch.setattr(job._Run, "_embed", embed)
-    monkeypatch.setattr(job, "residues_per_shard", lambda *_: RESIDUES)
-    return embedded
 
 
 def embed(request, **options):
