@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,7 +14,6 @@ import numpy as np
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
-from starlette.exceptions import HTTPException
 
 from prott5nv import __version__
 from prott5nv.embedding.batching import batches_of
@@ -65,7 +65,7 @@ class ReplicaLostError(Exception):
 
 
 @dataclass
-class Api:
+class Api:  # numpydoc ignore=PR02
     """State of the server.
 
     Parameters
@@ -175,7 +175,8 @@ def create_app(api: Api) -> FastAPI:
     app.add_middleware(Guard, api=api)
     app.exception_handler(RequestError)(_on_request_error)
     app.exception_handler(ReplicaLostError)(_on_lost_replica)
-    app.exception_handler(HTTPException)(_on_http_error)
+    for status in (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED):
+        app.exception_handler(status)(_on_other_path(status))
     app.exception_handler(ProtT5nvError)(_on_fault)
     app.exception_handler(Exception)(_on_unexpected)
     app.add_route("/", _page("index.html"), include_in_schema=False)
@@ -361,9 +362,11 @@ async def _on_fault(request: Request, error: Exception) -> Response:
     return _error(503, str(error))
 
 
-async def _on_http_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    return _error(error.status_code, f"{request.method} {shortened(request.url.path)}: {error.detail}")
+def _on_other_path(status: HTTPStatus) -> Callable[[Request, Exception], Awaitable[Response]]:
+    async def answer(request: Request, error: Exception) -> Response:
+        return _error(status, f"{request.method} {shortened(request.url.path)}: {status.phrase}; see /docs")
+
+    return answer
 
 
 async def _on_unexpected(request: Request, error: Exception) -> Response:

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
-import pydantic_core
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from prott5nv.embedding.pooling import POOLINGS
 from prott5nv.embedding.survey import residue_fault
@@ -23,6 +22,7 @@ OPENAI_POOLING = "mean"
 
 _LONGEST_ID = 1000  # characters
 _BODY_BYTES_PER_RESIDUE = 16  # room for ids and JSON around short proteins
+_JSON = TypeAdapter(Any)
 _Body = TypeVar("_Body", bound=BaseModel)
 
 
@@ -157,9 +157,10 @@ def parse(body: bytes, kind: type[_Body]) -> _Body:
     prott5nv.scale.http_requests.RequestError: sequences, item 2: Input should be a valid string
     """
     try:
-        content = pydantic_core.from_json(body, allow_inf_nan=False)
-    except ValueError as error:
-        raise RequestError(400, f"the body is not JSON: {error}") from None
+        content = _JSON.validate_json(body)
+    except ValidationError as error:
+        reason = error.errors(include_input=False)[0]["msg"].removeprefix("Invalid JSON: ")
+        raise RequestError(400, f"the body is not JSON: {reason}") from None
     if not isinstance(content, dict):
         raise RequestError(422, "the body must be a JSON object")
     try:

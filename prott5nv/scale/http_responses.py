@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydantic_core
+from pydantic import TypeAdapter
 
 from prott5nv.assets import BUILTIN_NOTE
 from prott5nv.decoding.masking import AMINO_ACIDS
@@ -27,6 +27,7 @@ from prott5nv.io.text import counted
 from prott5nv.scale.http_requests import Limits, RequestError
 from prott5nv.scale.model_info import ModelInfo
 
+_TO_JSON = TypeAdapter(Any)  # several times as fast as the standard library
 JSON, NPZ, RAW, HTML = "application/json", "application/zip", "application/octet-stream", "text/html; charset=utf-8"
 
 
@@ -86,7 +87,7 @@ def as_json(embedded: Embedded, limits: Limits) -> bytes:
         {"id": record.id, "length": len(record.sequence), "truncated_from": truncated, "embedding": rows.tolist()}
         for record, rows, truncated in zip(embedded.records, embedded.rows, embedded.truncated, strict=True)
     ]
-    return pydantic_core.to_json({**embedded.header, "proteins": proteins})
+    return _TO_JSON.dump_json({**embedded.header, "proteins": proteins})
 
 
 def as_npz(embedded: Embedded) -> bytes:
@@ -137,7 +138,7 @@ def as_openai(embedded: Embedded, encoding: str) -> bytes:
     if count := sum(length is not None for length in embedded.truncated):
         notes.append(f"{counted(count, 'protein')} truncated to the first {embedded.model.limit} residues")
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-    return pydantic_core.to_json(
+    return _TO_JSON.dump_json(
         {"object": "list", "data": data, "model": embedded.model.name, "usage": usage, "notes": notes}
     )
 
@@ -148,7 +149,7 @@ def _base64(row_D: np.ndarray) -> str:
 
 def substitutions_as_json(record: Record, scores_LA: np.ndarray, notes: Sequence[str], model: ModelInfo) -> bytes:
     """Return the scores of all substitutions as JSON; null where the wild type is not one of the 20 amino acids."""
-    return pydantic_core.to_json(
+    return _TO_JSON.dump_json(
         {
             "model": model.label,
             "id": record.id,
@@ -166,7 +167,7 @@ def variants_as_json(record: Record, scores: list[VariantScore], notes: Sequence
         {"variant": str(variant), "score_additive": additive, "score_joint": joint}
         for variant, additive, joint in scores
     ]
-    return pydantic_core.to_json({"model": model.label, "id": record.id, "notes": notes, "variants": variants})
+    return _TO_JSON.dump_json({"model": model.label, "id": record.id, "notes": notes, "variants": variants})
 
 
 def heat_map_page(record: Record, scores_LA: np.ndarray, model: ModelInfo) -> bytes:

@@ -96,7 +96,7 @@ def post(api, path, body, **options):
         (EmbedRequest, b"{", 400, "not JSON", None),
         (EmbedRequest, b"\xff", 400, "not JSON", None),
         (EmbedRequest, b"[" * 100_000, 400, "recursion limit", None),
-        (EmbedRequest, b'{"sequences": [NaN]}', 400, "not JSON", None),
+        (EmbedRequest, b'{"sequences": [NaN]}', 422, "sequences, item 1", None),
         (EmbedRequest, b'{"sequences": ["\\ud800"]}', 400, "not JSON", None),
         (EmbedRequest, b"null", 422, "must be a JSON object", None),
         (EmbedRequest, b'{"sequences": "MSLKR"}', 422, "sequences: Input should be a valid list", None),
