@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from prott5nv.embedding.search import Neighbour
+    from prott5nv.embedding.search_index import VectorIndex
     from prott5nv.embedding.skips import Skips
     from prott5nv.embedding.store import EmbeddingStore
     from prott5nv.io.cleaning import Cleaning
@@ -48,6 +50,9 @@ _WIDEST_CELL = 40
 @click.option("--whiten", is_flag=True, help="Subtract the mean of all vectors of STORE first, and make the variances "
               "of all directions equal. This finds more relatives in stores of thousands of proteins.")  # fmt: skip
 @click.option("--skip-self", is_flag=True, help="Leave out the protein that has the accession of the query.")
+@click.option("--index", type=options.NewFile(".index"), metavar="FILE.index",
+              help="Search approximately with an index of STORE. The file is built first if it does not exist, or if "
+              "STORE has changed.")  # fmt: skip
 @options.cleaning
 @options.on_error
 @options.overwrite
@@ -63,6 +68,7 @@ def command(
     annotations: str | None,
     whiten: bool,
     skip_self: bool,
+    index: Path | None,
     cleaning: Cleaning,
     on_error: str,
     overwrite: bool,
@@ -78,9 +84,9 @@ def command(
     STORE records. The model must be the one that made STORE, which is checked by its checksum.
 
     The similarity is the cosine of the angle between pooled vectors, from -1 to 1. Rows per residue are averaged first.
-    Every query is compared with every protein. Similarities are rounded to six decimals; of proteins with equal
-    similarities, the one that comes first in STORE ranks first. A query that is in STORE finds itself, unless
-    --skip-self is given.
+    Every query is compared with every protein, unless --index is given. Similarities are rounded to six decimals; of
+    proteins with equal similarities, the one that comes first in STORE ranks first. A query that is in STORE finds
+    itself, unless --skip-self is given.
 
     \b
     The columns of the table are:
@@ -98,6 +104,7 @@ def command(
       prott5nv search mine.fasta --in proteome.parquet
       prott5nv search P69905,P68871 --in proteome.parquet -k 5 --skip-self
       prott5nv search mine.fasta --in proteome.parquet -o hits.tsv --annotations uniprot.tsv.gz
+      prott5nv search mine.fasta --in uniref50.parquet --whiten --index uniref50.index
       prott5nv search proteome.parquet --in proteome.parquet --skip-self -o all.csv
 
     Exit codes: 0 for success, 2 for an error, 3 for success with skipped queries, 130 after Ctrl-C.
@@ -115,10 +122,11 @@ def command(
     outputs = [output, options.skip_list(output) if output else None]
     inputs = [*(parts(source) if source else [query]), store, annotations, model]
     options.reserve_outputs(outputs, inputs, overwrite=overwrite)
+    options.reserve_outputs([index], [*inputs, output], overwrite=True)
     skips = Skips(on_error == "skip")
     with ExitStack() as stack:
         opened = stack.enter_context(EmbeddingStore(store))
-        searched = ExactSearch(opened, whiten=whiten)
+        searched = _index(index, opened, whiten) if index else ExactSearch(opened, whiten=whiten)
         queries, count = _queries(
             query,
             source,
@@ -142,6 +150,24 @@ def command(
             summary = f"{counted(neighbours, 'neighbour')} of {counted(count - skips.count, 'protein')}"
             options.report_written(output, f"{summary}, model {_label(opened)}")
     options.finish(output or Path("-"), skips)
+
+
+def _index(path: Path, store: EmbeddingStore, whiten: bool) -> VectorIndex:
+    """Open the index of a store. If there is none, or the store has changed, it is built."""
+    from prott5nv.embedding.search_index import build_index, open_index
+    from prott5nv.io.progress import Progress
+
+    opened = open_index(path, store, whiten=whiten)
+    if opened is None:
+        reason = "it belongs to another store or similarity" if path.exists() else "it does not exist"
+        options.note(f"building {path}, because {reason}")
+        with Progress(3 * len(store), "steps") as progress:
+            opened = build_index(path, store, whiten=whiten, on_progress=progress.update)
+    recall, probes = opened.description["recall"], opened.description["probes"]
+    options.note(
+        f"{path}: recall@10 {recall:.3f} against the exact search; {probes:,} of {opened.lists:,} lists searched"
+    )
+    return opened
 
 
 def _queries(
@@ -230,10 +256,10 @@ def _label(store: EmbeddingStore) -> str:
     return f"{name} {sha256[:8]}".strip() or "unknown"
 
 
-def _print_table(columns: list[str], rows: Iterable[list[object]], progress: Progress) -> None:
+def _print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], progress: Progress) -> None:
     """Print a table with aligned columns. It leaves out the model, and shortens long cells."""
     shown = [index for index, column in enumerate(columns) if column != "model"]
-    cells = [[_cell(row[index]) for index in shown] for row in (columns, *rows)]
+    cells = [[_cell(row[index]) for index in shown] for row in chain([columns], rows)]
     progress.close()
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for line in cells:

@@ -174,10 +174,12 @@ class Ranking:
         # Rounding can change the order only of values that differ by less than a unit of the last decimal.
         margin = 10.0**-_DECIMALS
         least_Q = self.similarities_QK[queries_Q, -1] - margin
-        if similarities_QN.shape[1] > 2 * k:
+        is_better_QN = similarities_QN > least_Q[:, None]
+        if similarities_QN.shape[1] > k and np.count_nonzero(is_better_QN) > 2 * k * len(is_better_QN):
+            # As in the first block, where every row is better. Only the best k of the block can matter.
             kth_Q = np.partition(similarities_QN, -k, axis=1)[:, -k]
-            least_Q = np.maximum(least_Q, kth_Q - margin)
-        query_M, column_M = np.nonzero(similarities_QN > least_Q[:, None])
+            is_better_QN &= similarities_QN >= kth_Q[:, None] - margin
+        query_M, column_M = np.nonzero(is_better_QN)
         if not len(query_M):
             return
         similarity_M = similarities_QN[query_M, column_M].astype(np.float64).round(_DECIMALS)

@@ -247,7 +247,8 @@ class EmbeddingStore(Mapping[str, np.ndarray]):
                     part = slice(start, start + _PROTEINS_PER_BLOCK)
                     yield keys[part], _as_float32(vectors_ND[part])
             return
-        keys, vectors = [], []
+        keys: list[str] = []
+        vectors: list[np.ndarray] = []
         for key, rows in self.items():
             if rows.ndim not in (1, 2) or not rows.size or (vectors and rows.shape[-1] != len(vectors[0])):
                 raise self._wrong_shape(key, rows.shape)
