@@ -135,9 +135,7 @@ def read_attributes(path: Path) -> dict[str, str]:
         return store.attributes
 
 
-def write_npz(
-    destination: Path | BinaryIO, proteins: Iterable[StoredProtein], attributes: Mapping[str, str]
-) -> None:
+def write_npz(destination: Path | BinaryIO, proteins: Iterable[StoredProtein], attributes: Mapping[str, str]) -> None:
     """Write the ``.npz`` format to a file that is new, or to an open one.
 
     Parameters
