@@ -78,7 +78,7 @@ def pooled_layers(model: ProtT5, records: list[Record]) -> dict[str, dict[str, n
     def keep(name: str) -> Callable[..., None]:
         return lambda module, inputs, output: outputs.__setitem__(name, output)
 
-    layers = list(model.encoder.layers.children())
+    layers = list(model.encoder.get_submodule("layers").children())
     for number, layer in enumerate(layers[:-1], 1):
         layer.register_forward_hook(keep(f"{number} of {len(layers)}"))
     pooled: dict[str, dict[str, np.ndarray]] = {}
@@ -206,10 +206,9 @@ def faiss_rows(x_ND: np.ndarray, queries_QD: np.ndarray, folder: Path) -> Iterat
     count, dimensions = x_ND.shape
     lists = round(2 * np.sqrt(count))
     flat = faiss.IndexFlatIP(dimensions)
-    coarse = faiss.IndexIVFScalarQuantizer(
-        flat, dimensions, lists, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
-    )
-    graph = faiss.IndexHNSWSQ(dimensions, faiss.ScalarQuantizer.QT_fp16, 16, faiss.METRIC_INNER_PRODUCT)
+    half: Any = faiss.ScalarQuantizer.QT_fp16
+    coarse = faiss.IndexIVFScalarQuantizer(flat, dimensions, lists, half, faiss.METRIC_INNER_PRODUCT)
+    graph = faiss.IndexHNSWSQ(dimensions, half, 16, faiss.METRIC_INNER_PRODUCT)
     coarse.nprobe, graph.hnsw.efConstruction, graph.hnsw.efSearch = 16, 128, 128
     for name, index in (("FAISS, lists", coarse), ("FAISS, HNSW", graph)):
         build, _ = timed(lambda index=index: (index.train(x_ND), index.add(x_ND)))  # type: ignore[misc]

@@ -26,6 +26,7 @@ from prott5nv.errors import ProtT5nvError
 from prott5nv.io.text import did_you_mean, shortened
 
 _DECIMALS = 6
+_SMALLEST_SQUARE = 1e-20  # of the length of a vector; squares of its numbers are still precise in float32
 _ADDED_VARIANCE = 0.1  # as a fraction of the mean variance
 _MOST_PAIRS = 1 << 24  # similarities in memory at once
 _MOST_QUERIES = 16_384  # that are compared in one pass over the store
@@ -115,12 +116,15 @@ class Metric:
         """
         if self.mean_D is not None:
             vectors_ND = vectors_ND - self.mean_D
-        vectors_ND = _scaled(vectors_ND, axis=1)
         if self.whitening_DD is not None:
-            vectors_ND = vectors_ND @ self.whitening_DD
-        lengths_N1 = np.sqrt(np.einsum("nd,nd->n", vectors_ND, vectors_ND))[:, None]
-        lengths_N1[lengths_N1 == 0] = 1
-        return vectors_ND / lengths_N1
+            vectors_ND = _scaled(vectors_ND, axis=1) @ self.whitening_DD
+        with np.errstate(over="ignore"):
+            squares_N = np.einsum("nd,nd->n", vectors_ND, vectors_ND)
+        if squares_N.min(initial=1) < _SMALLEST_SQUARE or not np.isfinite(squares_N).all():
+            vectors_ND = _scaled(vectors_ND, axis=1)
+            squares_N = np.einsum("nd,nd->n", vectors_ND, vectors_ND)
+            squares_N[squares_N == 0] = 1
+        return vectors_ND / np.sqrt(squares_N)[:, None]
 
 
 def _scaled(values: np.ndarray, axis: int | None = None) -> np.ndarray:

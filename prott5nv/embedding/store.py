@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from prott5nv.embedding.search import Neighbour
 
 _PROTEINS_PER_REQUEST = 200
-_PROTEINS_PER_BLOCK = 2000
+_PROTEINS_PER_BLOCK = 1000
 
 
 class StoredProtein(NamedTuple):
@@ -161,7 +161,9 @@ class EmbeddingStore(Mapping[str, np.ndarray]):
             hidden_size = vectors_ND.shape[1] if hidden_size is None else hidden_size
             if vectors_ND.shape[1] != hidden_size:
                 raise self._wrong_shape(keys[0], vectors_ND.shape[1:])
-            if not np.isfinite(vectors_ND).all():
+            with np.errstate(all="ignore"):
+                may_be_faulty = not np.isfinite(vectors_ND.sum())  # faster than looking at each number
+            if may_be_faulty and not np.isfinite(vectors_ND).all():
                 key = keys[int(np.isfinite(vectors_ND).all(axis=1).argmin())]
                 raise ProtT5nvError(f"{self.path}: {key} contains NaN or infinity")
             yield keys, vectors_ND
@@ -242,10 +244,10 @@ class EmbeddingStore(Mapping[str, np.ndarray]):
         """Yield keys and vectors as :meth:`blocks`, of any hidden size and with any values."""
         read_blocks = self._file.blocks() if isinstance(self._file, ParquetFile | ShardFolder) else None
         if read_blocks is not None:
-            for keys, vectors_ND in read_blocks:
-                for start in range(0, len(keys), _PROTEINS_PER_BLOCK):
+            for names, vectors_ND in read_blocks:
+                for start in range(0, len(names), _PROTEINS_PER_BLOCK):
                     part = slice(start, start + _PROTEINS_PER_BLOCK)
-                    yield keys[part], _as_float32(vectors_ND[part])
+                    yield names[part], _as_float32(vectors_ND[part])
             return
         keys: list[str] = []
         vectors: list[np.ndarray] = []

@@ -118,6 +118,27 @@ def test_faulty_queries_stop_the_search_or_are_listed(search, tmp_path):
     assert "skipped: faulty.fasta: line 3: bad" in done.stderr and "good" in done.stdout
 
 
+def test_an_index_is_built_once(search, run, tmp_path):
+    arguments = ("-o", "-", "--index", "store.index")
+    exact = search("store.h5", "-o", "-").stdout
+    assert [row["protein"] for row in rows(search("store.h5", *arguments).stdout)] == [
+        row["protein"] for row in rows(exact)
+    ]
+    built = (tmp_path / "store.index").stat()
+    search("store.h5", *arguments)
+    assert (tmp_path / "store.index").stat().st_ino == built.st_ino
+    run("proteins.fasta", "-o", "store.h5", "--pooling", "mean", "--overwrite")
+    search("store.h5", *arguments)
+    assert (tmp_path / "store.index").stat().st_ino != built.st_ino
+
+
+def test_another_file_is_not_replaced_by_an_index(search, tmp_path):
+    (tmp_path / "notes.index").write_text("my notes")
+    assert "notes.index: not a readable index" in search("P1", "--index", "notes.index", code=2).stderr
+    assert (tmp_path / "notes.index").read_text() == "my notes"
+    assert "store.h5" in search("P1", "--index", "store.h5", code=2).stderr
+
+
 def test_a_full_disk_leaves_no_table(search, tmp_path):
     with limited(100):
         done = search("store.h5", "-o", "hits.csv", code=2)
