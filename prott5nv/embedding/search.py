@@ -186,7 +186,7 @@ class Ranking:
         query_M, column_M = np.nonzero(is_better_QN)
         if not len(query_M):
             return
-        similarity_M = similarities_QN[query_M, column_M].astype(np.float64).round(_DECIMALS)
+        similarity_M = similarities_QN[query_M, column_M].astype(np.float64).clip(-1, 1).round(_DECIMALS)
         changed_C, query_M = np.unique(queries_Q[query_M], return_inverse=True)
         query_M = np.concatenate([np.repeat(np.arange(len(changed_C)), k), query_M])
         row_M = np.concatenate([self.rows_QK[changed_C].ravel(), rows_N[column_M]])
