@@ -59,7 +59,8 @@ class ServeOptions:
     token_digest : bytes, optional
         SHA-256 of the token that requests must have. By default, all requests are answered.
     address : str, optional
-        Address of a Ray cluster, as for ``ray.init``. By default, Ray is started on this machine.
+        Address of a Ray cluster, as for ``ray.init``. By default, Ray is started on this machine. If the program has
+        connected to Ray already, that cluster is used.
     drain_seconds : float
         Time to answer the requests that are active when the server stops.
     """
@@ -97,7 +98,7 @@ def serving(options: ServeOptions) -> Iterator[ModelInfo]:
     """
     require_extra("serve", "prott5nv serve")
     _check(options)
-    with connected(options.address, _OBJECT_STORE_BYTES):
+    with connected(options.address or "local", _OBJECT_STORE_BYTES):
         from ray import serve
 
         logging.getLogger("ray.serve").setLevel(logging.ERROR)  # importing `serve` has set it to print its progress
