@@ -66,7 +66,7 @@ def overview(runs: Sequence[dict[str, Any]], zero_shot: Sequence[ZeroShot] = ())
     Returns
     -------
     Figure
-        Points with 95 % intervals: the baselines of the first run, the runs, and published scores. The published error
+        Points with 95 % intervals: the baselines, the runs, and published scores. The published error
         of a task is left out if the run has other proteins, because it depends on the spread of the measured values.
     """
     tasks = list(dict.fromkeys(run["task"] for run in runs))
@@ -87,11 +87,7 @@ def _task_panel(task: str, runs: Sequence[dict[str, Any]]) -> _Panel:
     of_task = [run for run in runs if run["task"] == task]
     first = of_task[0]
     metric, note = first["metric"], first["note"]
-    points = [
-        _Point(name, scores["all"][metric], "baseline")
-        for name, scores in first["results"].items()
-        if name != "encoder"
-    ]
+    points = [_Point(name, score, "baseline") for name, score in _distinct_baselines(of_task, metric)]
     several_models = len({run["model"]["sha256"] for run in runs}) > 1
     for name, run in zip(_distinct_names(of_task, several_models), of_task, strict=True):
         points.append(_Point(name, run["results"]["encoder"]["all"][metric], "ours"))
@@ -102,6 +98,18 @@ def _task_panel(task: str, runs: Sequence[dict[str, Any]]) -> _Panel:
     if metric == "mse":
         return _Panel(title, "MSE, lower is better", 2, points)
     return _Panel(title, f"{metric}, higher is better", 3, points)
+
+
+def _distinct_baselines(runs: Sequence[dict[str, Any]], metric: str) -> list[tuple[str, dict[str, Any]]]:
+    """Return the baselines of all runs; several runs often share them. A name that occurs twice gets that of its run."""
+    found: list[tuple[str, str, dict[str, Any]]] = []
+    for run in runs:
+        for name, scores in run["results"].items():
+            score = scores["all"][metric]
+            if name != "encoder" and not any(name == other and score == same for other, _, same in found):
+                found.append((name, run["run"], score))
+    names = [name for name, *_ in found]
+    return [(f"{name} ({run})" if names.count(name) > 1 else name, score) for name, run, score in found]
 
 
 def _zero_shot_panel(benchmark: ZeroShot) -> _Panel:

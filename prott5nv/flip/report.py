@@ -112,8 +112,8 @@ def read_runs(folder: Path) -> list[Run]:
             _summary(runs[-1])
     if not runs:
         raise ProtT5nvError(f"{folder}: no {RESULT_FILE} in it or below; prott5nv finetune writes them")
-    order = list(PUBLISHED)
-    return sorted(runs, key=lambda run: order.index(run["task"]) if run["task"] in order else len(order))
+    known = {task: number for number, task in enumerate(PUBLISHED)}
+    return sorted(runs, key=lambda run: (known.get(run["task"], len(known)), run["task"], run["split"]))
 
 
 def comparison(runs: Sequence[Run]) -> list[Row]:
@@ -127,22 +127,24 @@ def comparison(runs: Sequence[Run]) -> list[Row]:
     Returns
     -------
     list of dict
-        One row for each run, baseline and published model. The baselines of a task are those of its first run. If a
-        split is not the official one, ``split`` describes the difference.
+        One row for each run, baseline and published model. A baseline that several runs share stands with the first of
+        them; ``run`` names that run. If a split is not the official one, ``split`` describes the difference.
     """
     rows: list[Row] = []
-    seen: set[tuple[str, str]] = set()
+    tasks: set[str] = set()
+    seen: list[tuple[str, str, str, dict[str, Any]]] = []
     for run in runs:
-        if run["task"] not in {task for task, _ in seen}:
+        if run["task"] not in tasks:
             rows += _published_rows(run["task"])
+        tasks.add(run["task"])
         split = f"{run['split']} ({run['note']})" if run["note"] else run["split"]
-        key = (run["task"], split)
         for name, scores in run["results"].items():
+            key = (run["task"], split, name, scores)
             if name == "encoder":
                 rows.append(_row(run, split, Path(run["model"]["path"]).name, run["mode"], "ours", scores))
             elif key not in seen:
+                seen.append(key)
                 rows.append(_row(run, split, name, "", "baseline", scores))
-        seen.add(key)
     return rows
 
 
@@ -264,7 +266,7 @@ def _row(run: Run, split: str, model: str, mode: str, kind: str, scores: dict[st
         if part in scores and "longer" in scores:
             further[part] = scores[part][metric]["mean"]
     return {
-        "run": run["run"] if kind == "ours" else "",
+        "run": run["run"],
         "task": run["task"],
         "split": split,
         "model": model,
