@@ -230,6 +230,10 @@ def _table(
     def rows() -> Iterator[list[object]]:
         for query, neighbours in found:
             for rank, (key, similarity) in enumerate(neighbours, 1):
+                if key not in store:  # as with an index that a stranger made
+                    raise ProtT5nvError(
+                        f"the index lists {shortened(key)!r}, which is not in {store.path}; delete the index"
+                    )
                 yield [query, rank, key, store.original_id(key), f"{similarity:.6f}", label]
 
     if annotations is None:

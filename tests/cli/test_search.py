@@ -132,6 +132,16 @@ def test_an_index_is_built_once(search, run, tmp_path):
     assert (tmp_path / "store.index").stat().st_ino != built.st_ino
 
 
+def test_an_index_with_other_names_is_refused(search, tmp_path):
+    path = tmp_path / "store.index"
+    search("P1", "--index", "store.index")
+    path.write_bytes(path.read_bytes().replace(b"P1P2Q3Q4", b"X1P2Q3Q4"))
+    assert (
+        "lists 'X1', which is not in store.h5; delete the index"
+        in search("P1", "--index", "store.index", code=2).stderr
+    )
+
+
 def test_another_file_is_not_replaced_by_an_index(search, tmp_path):
     (tmp_path / "notes.index").write_text("my notes")
     assert "notes.index: not a readable index" in search("P1", "--index", "notes.index", code=2).stderr
