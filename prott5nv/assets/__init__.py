@@ -13,8 +13,8 @@ READY_PREDICTORS = {name: _FOLDER / f"{name}.safetensors" for name in ("secondar
 #: What `score` and `fill` print while the built-in model is in use. The figures are those of
 #: docs/benchmarks/decoder.md; update both when the model is replaced.
 BUILTIN_NOTE = (
-    "the built-in model is a demonstration: the Spearman correlation of its scores with 74 assays of ProteinGym is "
-    "0.09, and that of BLOSUM62 is 0.20; choose another model with --model for scientific work"
+    "the built-in model is a demonstration: its scores agree with measured effects of mutations less than the BLOSUM62 "
+    "table does (Spearman 0.09 and 0.20, ProteinGym); choose another model with --model for scientific work"
 )
 SENTENCEPIECE_MODEL = _FOLDER / "protein_sequence_sentencepiece.model"
 SENTENCEPIECE_VOCAB = _FOLDER / "protein_sequence_sentencepiece.vocab"

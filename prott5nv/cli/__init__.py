@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 
@@ -104,8 +104,16 @@ def _print_traceback() -> None:
         traceback.print_exc()
 
 
-def _print_warning(message: Warning | str, *_: object, **__: object) -> None:
-    click.echo(f"prott5nv: warning: {printable(message)}", err=True)
+def _printer_of_warnings() -> Callable[..., None]:
+    """Return a function for `warnings.showwarning` that prints each text once, because files are read several times."""
+    printed = set()
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        if (text := str(message)) not in printed:
+            printed.add(text)
+            click.echo(f"prott5nv: warning: {printable(text)}", err=True)
+
+    return show
 
 
 @contextmanager
@@ -138,5 +146,5 @@ def main(arguments: list[str] | None = None) -> None:
         Arguments after the program's name; by default those of the process.
     """
     with log.restored(), one_line_errors(), warnings.catch_warnings():
-        warnings.showwarning = _print_warning
+        warnings.showwarning = _printer_of_warnings()
         command(arguments, prog_name="prott5nv")

@@ -199,7 +199,8 @@ def report_written(path: Path, summary: str = "") -> None:
     A quiet command prints nothing.
     """
     if not is_quiet():
-        click.echo(printable(f"{path}: {summary}" if summary else path), err=is_standard_output(path))
+        name = "standard output" if is_standard_output(path) else path
+        click.echo(printable(f"{name}: {summary}" if summary else name), err=is_standard_output(path))
 
 
 def note_decoder(embedder: Embedder) -> None:

@@ -207,7 +207,7 @@ def _write(
     advice = f"--protein chooses some of {counted(len(proteins), 'protein')}" if len(proteins) > 1 else ""
     if perplexity and not fraction:
         advice = "--fraction 0.15 is much faster"
-    with Progress(total, advice=advice) as bar:
+    with Progress(total, "residues in masked copies", advice=advice) as bar:
         if variants is not None:
             count = tables.write_variants(
                 output, proteins, variants, embedder, bar.update, skips, spreadsheet_safe=spreadsheet_safe

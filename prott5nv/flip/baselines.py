@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -21,6 +22,8 @@ from prott5nv.flip.targets import IGNORED
 from prott5nv.flip.tasks import SETS, Task
 from prott5nv.flip.train import fit, predict
 from prott5nv.io.atomic import write_text
+
+logger = logging.getLogger(__name__)
 
 _RIDGE_PENALTIES = 10.0 ** np.arange(0, 6)
 _LOGISTIC_PENALTIES = 10.0 ** np.arange(-2, 4)
@@ -100,6 +103,7 @@ def _constant(task: Task) -> list[np.ndarray]:
 
 
 def _one_hot(task: Task, head: dict[str, Any], config: TrainingConfig, seed: int) -> list[np.ndarray]:
+    logger.info("baseline: head %s on one-hot residues", head["name"])
     torch.manual_seed(seed)
     network = make_head(task.level, OneHot.width, task.num_outputs, **head)
     features = OneHot(task.sequences, pooled=isinstance(network, MeanHead))

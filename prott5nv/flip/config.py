@@ -153,7 +153,10 @@ class HeadConfig:
 
     def __post_init__(self) -> None:
         if self.name not in head_names():
-            raise ProtT5nvError(f"task.head.name={self.name}: must be one of {', '.join(head_names())}")
+            raise ProtT5nvError(
+                f"task.head.name={self.name}: must be one of {', '.join(head_names())}, or a head that an installed "
+                "extension registers"
+            )
 
     def settings(self, name: str) -> dict[str, Any]:
         """Return the name and the settings of a head, as :func:`prott5nv.flip.heads.make_head` takes them."""

@@ -101,7 +101,7 @@ def _task_panel(task: str, runs: Sequence[dict[str, Any]]) -> _Panel:
 
 
 def _distinct_baselines(runs: Sequence[dict[str, Any]], metric: str) -> list[tuple[str, dict[str, Any]]]:
-    """Return the baselines of all runs; several runs often share them. A name that occurs twice gets that of its run."""
+    """Return the baselines of all runs, which several runs may share. A name that occurs twice gets that of its run."""
     found: list[tuple[str, str, dict[str, Any]]] = []
     for run in runs:
         for name, scores in run["results"].items():

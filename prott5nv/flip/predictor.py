@@ -173,6 +173,10 @@ def _find_predictor(given: str) -> tuple[str, Path]:
         return given, READY_PREDICTORS[given]
     if path.is_dir():
         return path.resolve().name, _model_file(path)
+    if not path.exists():
+        raise ProtT5nvError(
+            f"{given}: there is no such file or folder, and the ready predictors are {', '.join(READY_PREDICTORS)}"
+        )
     return path.stem if path.stem != Path(MODEL_FILE).stem else path.resolve().parent.name, path
 
 

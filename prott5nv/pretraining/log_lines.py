@@ -41,7 +41,8 @@ class LogLines(Callback):
         parts += [f"{label} {metrics[name].item():{form}}" for name, label, form in _METRICS if name in metrics]
         if "residues_per_s" in metrics:
             parts.append(f"{metrics['residues_per_s'].item():,.0f} residues/s")
-        if (steps := trainer.global_step - self._first_step) and not is_last:
+        # The first step compiles and allocates, so it says nothing about the others.
+        if (steps := trainer.global_step - self._first_step) > 1 and not is_last:
             parts.append(f"{duration((trainer.max_steps - trainer.global_step) * (now - self._start) / steps)} left")
         logger.info("%s", "  ".join(parts))
         self._last_line = now

@@ -167,7 +167,7 @@ def test_variants_are_given_on_the_command_line(score, tmp_path):
     score("one.fasta", "--mutations", "v.txt", "-o", "file.csv")
     assert (tmp_path / "inline.csv").read_text() == (tmp_path / "file.csv").read_text()
     done = score("one.fasta", "--mutations", "Q2A,Q2A:I3L")
-    assert done.stdout == (tmp_path / "file.csv").read_text() and "-: 2 variants" in done.stderr
+    assert done.stdout == (tmp_path / "file.csv").read_text() and "standard output: 2 variants" in done.stderr
     for others in (["--mutations", "v.txt"], ["--mutations", "all"], ["--perplexity"]):
         assert "Missing option '-o'" in score("one.fasta", *others, code=2).stderr
     assert "--mutations: Q9999A: " in score("one.fasta", "--mutations", "Q9999A", "-o", "x.csv", code=2).stderr
@@ -318,7 +318,7 @@ def test_outputs_follow_one_rule(score, tmp_path):
 def test_standard_output_holds_nothing_but_the_table(score):
     done = score("two.fasta", "--perplexity", "--per-residue", "-o", "-")
     assert len(done.stdout.splitlines()) == 82 and done.stdout.startswith("protein,original_id,position,")
-    assert "-: 81 residues" in done.stderr
+    assert "standard output: 81 residues" in done.stderr
 
 
 def test_the_note_on_the_built_in_model_has_the_measured_figures():

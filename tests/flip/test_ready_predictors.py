@@ -37,12 +37,14 @@ def test_a_ready_predictor_fits_the_built_in_model(name):
 
 def test_structure_is_drawn_at_once(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "p.fasta").write_text(f">sp|P69905|HBA_HUMAN\n{SEQUENCE}\n")
+    (tmp_path / "p.fasta").write_text(f">sp|P69905|HBA_HUMAN\n{SEQUENCE}*\n")
     for name in ("out.html", "out.csv"):
         with pytest.raises(SystemExit) as stopped:
             main(["predict", "secondary_structure", "p.fasta", "-o", name])
         assert not stopped.value.code
-        assert capsys.readouterr().out.startswith(f"{name}: 1 protein, predictor secondary_structure ")
+        printed = capsys.readouterr()
+        assert printed.out.startswith(f"{name}: 1 protein, predictor secondary_structure ")
+        assert printed.err.count("removed '*' from the end of 1 sequence") == 1
     header, row = (tmp_path / "out.csv").read_text().splitlines()
     assert ", built-in demonstration model " in (tmp_path / "out.html").read_text()
     assert header == "protein,original_id,length,prediction,confidence,model"
@@ -51,6 +53,9 @@ def test_structure_is_drawn_at_once(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         main(["predict", "secondary_structure", "p.fasta", "-o", "out.txt"])
     assert "choose a name that ends in .csv or .html or .png" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["predict", "signal", "p.fasta", "-o", "signal.csv"])
+    assert "signal: there is no such file or folder, and the ready predictors are" in capsys.readouterr().err
 
 
 @pytest.fixture
