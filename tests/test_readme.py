@@ -37,4 +37,4 @@ def test_both_first_commands_set_up_their_environment():
     """A reader can paste either command into a fresh clone; both install the tested versions."""
     set_up = r"^python3 -m venv \.venv && \.venv/bin/pip install -q -c constraints\.txt \S+ && (.*)$"
     commands = re.findall(set_up, README, re.MULTILINE)
-    assert commands == [".venv/bin/prott5nv embed examples/proteins.fasta -o proteins.h5", ".venv/bin/pytest -n 2"]
+    assert commands == [".venv/bin/prott5nv embed examples/proteins.fasta -o proteins.h5", ".venv/bin/pytest -n 3"]
