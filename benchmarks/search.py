@@ -32,7 +32,8 @@ from common import argument_parser, describe_machine, print_table
 
 from prott5nv import Embedder, EmbeddingStore, ProtT5
 from prott5nv.embedding.formats import write_output
-from prott5nv.embedding.search import ExactSearch, Metric
+from prott5nv.embedding.metric import Metric
+from prott5nv.embedding.search import ExactSearch
 from prott5nv.embedding.search_index import build_index
 from prott5nv.embedding.store import StoredProtein
 from prott5nv.io.delimited import DelimitedTable

@@ -25,7 +25,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from prott5nv.embedding.search import Metric, Ranking
+from prott5nv.embedding.metric import Metric
+from prott5nv.embedding.search import Ranking
 from prott5nv.embedding.shard_folder import MANIFEST
 from prott5nv.embedding.store import EmbeddingStore
 from prott5nv.errors import ProtT5nvError
@@ -151,7 +152,7 @@ class VectorIndex:
         Parameters
         ----------
         queries_QD : ndarray, shape=(Q, D), dtype=float32
-            Vectors as :meth:`prott5nv.embedding.search.Metric.unit` returns them.
+            Vectors as :meth:`prott5nv.embedding.metric.Metric.unit` returns them.
         k, probes : int
             As for :meth:`search`.
 

@@ -9,7 +9,8 @@ from hypothesis.extra.numpy import arrays
 from prott5nv import EmbeddingStore, ProtT5nvError
 from prott5nv.embedding import search
 from prott5nv.embedding.formats import write_output
-from prott5nv.embedding.search import ExactSearch, Metric, Neighbour, Ranking, find_neighbours
+from prott5nv.embedding.metric import Metric
+from prott5nv.embedding.search import ExactSearch, Neighbour, Ranking, find_neighbours
 from prott5nv.embedding.store import StoredProtein
 
 
