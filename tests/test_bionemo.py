@@ -111,6 +111,8 @@ def test_the_decoder_of_a_file_is_loaded_when_it_is_needed(tiny_checkpoint):
 
 
 def test_errors_name_the_problem(model, short_model):
+    with pytest.raises(ProtT5nvError, match="as the path of its file, not as a dict"):
+        ProtT5nvInference({"model": "prott5nv.nemo"})
     hiddens, mask = model.seq_to_hiddens(SEQS)
     with pytest.raises(ProtT5nvError, match="not the hidden states of these proteins"):
         model.hiddens_to_seq(hiddens, mask, SEQS[::-1])

@@ -165,8 +165,10 @@ def model_file(model: str | os.PathLike[str] | None) -> str | Path:
     Raises
     ------
     ProtT5nvError
-        If the built-in model is requested and this installation lacks it.
+        If the built-in model is requested and this installation lacks it, or `model` is not a path.
     """
+    if model is not None and not isinstance(model, str | os.PathLike):
+        raise ProtT5nvError(f"a model is given as the path of its file, not as a {type(model).__name__}")
     if model is not None:
         return model if isinstance(model, str) else Path(model)
     if not BUILTIN_MODEL.is_file():

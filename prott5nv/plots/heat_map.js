@@ -23,12 +23,16 @@ function showFrom(first) {
   return Plotly.relayout(plot, {"xaxis.range": [start - .5, Math.min(start + visible(), residues.length) - .5]});
 }
 
+const rounded = score => score.toFixed(2).replace("-0.00", "0.00");
+
 // Accepts 45, V45 and V45A.
 function goTo() {
-  const wanted = search.value.trim().match(/^[A-Za-z]?(\d+)[A-Za-z]?$/);
-  const index = wanted ? wanted[1] - 1 : -1, found = index >= 0 && index < residues.length;
+  const wanted = search.value.trim().match(/^([A-Za-z]?)(\d+)[A-Za-z]?$/);
+  const index = wanted ? wanted[2] - 1 : -1, found = index >= 0 && index < residues.length;
+  const isOther = found && wanted[1] && wanted[1].toUpperCase() !== residues[index][0];
   message.textContent = search.value && !found ? `Write a position from 1 to ${residues.length}.`
-    : found && isFinite(means[index]) ? `${residues[index]}: mean ${means[index].toFixed(2)}` : "";
+    : (isOther ? `Position ${index + 1} is ${residues[index][0]}, not ${wanted[1].toUpperCase()}. ` : "")
+    + (found && isFinite(means[index]) ? `${residues[index]}: mean ${rounded(means[index])}` : "");
   const frame = {type: "rect", xref: "x", yref: "paper", x0: index - .5, x1: index + .5, y0: 0, y1: 1,
                  fillcolor: "rgba(0, 0, 0, 0)", line: {width: 2}};
   const moved = found ? showFrom(index - Math.floor(visible() / 2)) : Promise.resolve();
@@ -43,7 +47,7 @@ function list() {
   ranked.sort((a, b) => a[1] - b[1]);
   const positions = residues.map((residue, i) => [residue, means[i]]).filter(row => isFinite(row[1]))
                             .sort((a, b) => a[1] - b[1]);
-  const shown = rows => rows.slice(0, LISTED).map(([name, score]) => [name, score.toFixed(2)]);
+  const shown = rows => rows.slice(0, LISTED).map(([name, score]) => [name, rounded(score)]);
   below.replaceChildren(
     table("Most harmful substitutions", ["substitution", "score"], shown(ranked)),
     table("Most tolerated substitutions", ["substitution", "score"], shown(ranked.toReversed())),

@@ -136,7 +136,8 @@ def _write_html(
         model=description,
         search="Go to a position",
         instructions=f"{_COLOUR_MEANING}Dots mark the wild type, and the last row is the mean of each position. Point "
-        "at a cell to read its score. Drag to move, scroll to zoom; the strip below shows the whole protein.",
+        "at a cell to read its score; one in a hundred is beyond the ends of the colour scale. Drag to move, scroll to "
+        "zoom; the strip below shows the whole protein.",
     )
 
 
@@ -169,7 +170,7 @@ def _write_png(path: Path, name: str, sequence: str, scores_LA: np.ndarray, stro
         axis.set_title(f"{start + 1} to {start + len(row)}", fontsize=8, loc="left")
     text = f"{name}: single substitutions\nModel: {description}\n{_COLOUR_MEANING}Dots mark the wild type."
     figure.suptitle("\n".join(map(_wrapped, text.split("\n"))), fontsize=10, parse_math=False)
-    figure.colorbar(image, ax=axes.tolist(), shrink=0.8 / len(starts), label=_COLOUR_TITLE)
+    figure.colorbar(image, ax=axes.tolist(), shrink=0.8 / len(starts), label=_COLOUR_TITLE, extend="both")
     with whole_file(path) as temporary:
         figure.savefig(temporary, dpi=150, format="png")
 

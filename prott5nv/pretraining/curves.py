@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from prott5nv.io.atomic import whole_file
@@ -70,10 +71,8 @@ def plot_curves(folder: Path) -> Path | None:
                 validation = label == "validation"
                 axis.plot(steps, values, "o-" if validation else "-", ms=3, lw=1.5 if validation else 0.8, label=label)
         if "perplexity" in title:
-            # Limits that leave out the first steps, whose perplexity is many times higher.
-            limits = [UNIGRAM_PERPLEXITY, min(min(line.get_ydata()) for line in axis.lines)]
+            axis.set_ylim(perplexity_limits([line.get_ydata() for line in axis.lines]))
             axis.axhline(UNIGRAM_PERPLEXITY, color="grey", ls=":", lw=1, label="composition only")
-            axis.set_ylim(0.9 * min(limits), min(axis.get_ylim()[1], 1.3 * max(limits)))
         axis.set(title=title, xlabel="optimizer step")
         axis.legend(frameon=False)
     path = folder / "curves.png"
@@ -81,3 +80,26 @@ def plot_curves(folder: Path) -> Path | None:
         figure.savefig(temporary, dpi=150)
     plt.close(figure)
     return path
+
+
+def perplexity_limits(curves: Sequence[Sequence[float]]) -> tuple[float, float]:
+    """Choose the limits of a panel that shows all but the first steps, whose perplexity may be many times higher.
+
+    Parameters
+    ----------
+    curves : sequence of sequence of float
+        The values of each curve, in the order of the steps.
+
+    Returns
+    -------
+    lowest, highest : float
+
+    Examples
+    --------
+    >>> lowest, highest = perplexity_limits([[90.0, 30.0, 25.0, 20.0]])
+    >>> round(lowest, 2), highest
+    (16.29, 31.5)
+    """
+    lowest = min(UNIGRAM_PERPLEXITY, *(min(values) for values in curves))
+    highest = max(max(values[len(values) // 4 :]) for values in curves)
+    return 0.9 * lowest, max(1.3 * UNIGRAM_PERPLEXITY, 1.05 * highest)

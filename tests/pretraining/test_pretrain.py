@@ -17,7 +17,7 @@ from helpers.waiting import wait_until
 
 from prott5nv import load, seqs_to_embedding
 from prott5nv.checkpoint import read_nemo
-from prott5nv.pretraining.curves import read_scalars
+from prott5nv.pretraining.curves import perplexity_limits, read_scalars
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCRIPT = REPOSITORY / "scripts" / "pretrain.py"
@@ -67,6 +67,9 @@ def test_a_run_leaves_curves_and_checkpoints(uninterrupted):
     assert (folder / "curves.png").stat().st_size > 10_000
     assert len(losses(folder)) == 30
     scalars = read_scalars(folder)
+    perplexities = [[value for _, value in scalars[f"{part}_residue_perplexity"]] for part in ("train", "val")]
+    lowest, highest = perplexity_limits(perplexities)
+    assert all(lowest < value < highest for values in perplexities for value in values[len(values) // 4 :])
     for name in ("grad_norm", "residues_per_s", "fraction_of_matmul_peak", "memory_gb"):
         assert len(scalars[name]) == 30 and all(value > 0 for _, value in scalars[name]), name
     assert max(value for _, value in scalars["fraction_of_matmul_peak"]) < 1
