@@ -179,7 +179,8 @@ def test_a_file_that_was_cut_short(length, saved, tmp_path):
 
 
 def test_a_missing_file(tmp_path):
-    refused(tmp_path / "model.safetensors", "No such file or directory")
+    with pytest.raises(ProtT5nvError, match=r"model\.safetensors: there is no such file or folder"):
+        Predictor(tmp_path / "model.safetensors")
 
 
 def test_format_1_predicts_what_it_predicted():
