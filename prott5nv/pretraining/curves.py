@@ -92,7 +92,8 @@ def perplexity_limits(curves: Sequence[Sequence[float]]) -> tuple[float, float]:
 
     Returns
     -------
-    lowest, highest : float
+    lowest : float
+    highest : float
 
     Examples
     --------
