@@ -339,7 +339,7 @@ def check_comparable(name: str, attributes: Mapping[str, str], store: EmbeddingS
     name : str
         Name of the vectors in the message.
     attributes : mapping
-        What is recorded about the vectors, as in :attr:`prott5nv.EmbeddingStore.attributes`.
+        What is recorded about the vectors, as in the attribute `attributes` of a store.
     store : EmbeddingStore
         The store to search.
 

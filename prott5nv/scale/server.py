@@ -1,6 +1,6 @@
 """The server: a Ray Serve application whose replicas hold the model, behind one process that answers HTTP requests.
 
-A request goes from Ray's HTTP proxy to :class:`_Ingress`, which checks it (`http_requests`), cuts it into groups of
+A request goes from Ray's HTTP proxy to `_Ingress`, which checks it (`http_requests`), cuts it into groups of
 proteins and sends each to a replica (`model_replica`). The replica embeds the groups of waiting requests together.
 `http_responses` formats the result. Only this module and `model_replica` use Ray.
 """
