@@ -50,7 +50,7 @@ class Annotations:
     rows: list[AnnotatedRow]
 
     def merged(self) -> dict[int, list[str]]:
-        """Return the cells of each protein that has rows. Several rows are joined, with semicolons between the cells."""
+        """Return the cells of each protein that has rows. Those of several rows are joined with semicolons."""
         parts: dict[int, list[dict[str, None]]] = {}
         for row in self.rows:
             of_protein = parts.setdefault(row.protein, [{} for _ in self.columns])
