@@ -101,15 +101,39 @@ def _task_panel(task: str, runs: Sequence[dict[str, Any]]) -> _Panel:
 
 
 def _distinct_baselines(runs: Sequence[dict[str, Any]], metric: str) -> list[tuple[str, dict[str, Any]]]:
-    """Return the baselines of all runs, which several runs may share. A name that occurs twice gets that of its run."""
-    found: list[tuple[str, str, dict[str, Any]]] = []
-    for run in runs:
-        for name, scores in run["results"].items():
-            score = scores["all"][metric]
-            if name != "encoder" and not any(name == other and score == same for other, _, same in found):
-                found.append((name, run["run"], score))
+    """Return the baselines of all runs. A name that occurs twice gets that of its run."""
+    found = [
+        (name, run["run"], scores["all"][metric])
+        for run, baselines in zip(runs, own_baselines(runs), strict=True)
+        for name, scores in baselines.items()
+    ]
     names = [name for name, *_ in found]
     return [(f"{name} ({run})" if names.count(name) > 1 else name, score) for name, run, score in found]
+
+
+def own_baselines(runs: Sequence[dict[str, Any]]) -> list[dict[str, dict[str, Any]]]:
+    """Return for each run its baselines that no earlier run shares.
+
+    Parameters
+    ----------
+    runs : sequence of dict
+        The output of :func:`prott5nv.flip.report.read_runs`.
+
+    Returns
+    -------
+    list of dict
+        The scores of each baseline by its name.
+    """
+    seen: list[tuple[Any, ...]] = []
+    own: list[dict[str, dict[str, Any]]] = []
+    for run in runs:
+        own.append({})
+        for name, scores in run["results"].items():
+            key = (run["task"], run["split"], run["note"], name, scores)
+            if name != "encoder" and key not in seen:
+                seen.append(key)
+                own[-1][name] = scores
+    return own
 
 
 def _zero_shot_panel(benchmark: ZeroShot) -> _Panel:

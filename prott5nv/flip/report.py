@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from prott5nv.errors import ProtT5nvError
 from prott5nv.flip.config import RESULT_FILE
-from prott5nv.flip.plots import overview, run_plots
+from prott5nv.flip.plots import overview, own_baselines, run_plots
 from prott5nv.flip.published import COMPARABLE, PUBLISHED
 from prott5nv.flip.tasks import SETS
 from prott5nv.flip.zero_shot import ZeroShot, read_zero_shot, zero_shot_table
@@ -132,19 +132,14 @@ def comparison(runs: Sequence[Run]) -> list[Row]:
     """
     rows: list[Row] = []
     tasks: set[str] = set()
-    seen: list[tuple[str, str, str, dict[str, Any]]] = []
-    for run in runs:
+    for run, baselines in zip(runs, own_baselines(runs), strict=True):
         if run["task"] not in tasks:
             rows += _published_rows(run["task"])
         tasks.add(run["task"])
         split = f"{run['split']} ({run['note']})" if run["note"] else run["split"]
-        for name, scores in run["results"].items():
-            key = (run["task"], split, name, scores)
-            if name == "encoder":
-                rows.append(_row(run, split, Path(run["model"]["path"]).name, run["mode"], "ours", scores))
-            elif key not in seen:
-                seen.append(key)
-                rows.append(_row(run, split, name, "", "baseline", scores))
+        model = Path(run["model"]["path"]).name
+        rows.append(_row(run, split, model, run["mode"], "ours", run["results"]["encoder"]))
+        rows += [_row(run, split, name, "", "baseline", scores) for name, scores in baselines.items()]
     return rows
 
 
