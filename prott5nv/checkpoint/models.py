@@ -167,10 +167,12 @@ def model_file(model: str | os.PathLike[str] | None) -> str | Path:
     ProtT5nvError
         If the built-in model is requested and this installation lacks it, or `model` is not a path.
     """
-    if model is not None and not isinstance(model, str | os.PathLike):
-        raise ProtT5nvError(f"a model is given as the path of its file, not as a {type(model).__name__}")
+    if isinstance(model, str):
+        return model
+    if isinstance(model, os.PathLike):
+        return Path(model)
     if model is not None:
-        return model if isinstance(model, str) else Path(model)
+        raise ProtT5nvError(f"a model is given as the path of its file, not as a {type(model).__name__}")
     if not BUILTIN_MODEL.is_file():
         raise ProtT5nvError(f"this installation has no built-in model ({BUILTIN_MODEL}): give a .nemo file")
     return BUILTIN_MODEL

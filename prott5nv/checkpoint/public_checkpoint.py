@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from prott5nv.checkpoint.reader import load
+
+if TYPE_CHECKING:
+    from prott5nv.model.encoder import Encoder
 
 _FIGURES = Path(__file__).with_name("public_checkpoint.json")
 
@@ -49,7 +52,7 @@ class Comparison(NamedTuple):
     @property
     def relative(self) -> float:
         """Largest absolute difference, relative to the root mean square of the published figures."""
-        return self.largest_difference / float(np.sqrt(np.mean(self.published**2)))
+        return relative_difference(self.published, self.computed)
 
 
 def compare(path: str | Path) -> list[Comparison]:
@@ -70,16 +73,10 @@ def compare(path: str | Path) -> list[Comparison]:
     ProtT5nvError
         If the file is not a valid checkpoint.
     """
-    import torch
-
-    from prott5nv.model.tokenizer import ProteinTokenizer
-
     model = load(path)
     comparisons = []
     for number, protein in enumerate(json.loads(_FIGURES.read_text())["proteins"], start=1):
-        tokens, cu_seqlens = ProteinTokenizer().encode_batch([protein["sequence"]])
-        with torch.inference_mode():
-            hidden_LD = model.encode(torch.from_numpy(tokens), torch.from_numpy(cu_seqlens)).numpy()
+        hidden_LD = embed_one(model, protein["sequence"])
         computed = {
             "row_norms": np.linalg.norm(hidden_LD, axis=1),
             "first_row_first_32": hidden_LD[0, :32],
@@ -89,6 +86,35 @@ def compare(path: str | Path) -> list[Comparison]:
         for kind, values in computed.items():
             comparisons.append(Comparison(number, kind.replace("_", " "), np.asarray(protein[kind]), values))
     return comparisons
+
+
+def relative_difference(published: np.ndarray, computed: np.ndarray) -> float:
+    """Return the largest absolute difference, relative to the root mean square of the published figures.
+
+    Parameters
+    ----------
+    published, computed : ndarray, shape=(N,)
+    """
+    return float(np.abs(published - computed).max() / np.sqrt(np.mean(published**2)))
+
+
+def embed_one(encoder: Encoder, sequence: str) -> np.ndarray:
+    """Compute the rows of a protein.
+
+    Parameters
+    ----------
+    encoder : Encoder
+    sequence : str
+
+    Returns
+    -------
+    ndarray, shape=(L, D), dtype=float32
+    """
+    import torch
+
+    tokens_L, cu_seqlens = encoder.tokenizer.encode_batch([sequence])
+    with torch.inference_mode():
+        return encoder.encode(torch.from_numpy(tokens_L), torch.from_numpy(cu_seqlens)).float().numpy()
 
 
 def is_public(comparisons: list[Comparison]) -> bool:

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
+from prott5nv.checkpoint.public_checkpoint import embed_one, relative_difference
 from prott5nv.model.encoder import Encoder
 
 _FIGURES = Path(__file__).with_name("published_t5.json")
@@ -63,25 +63,16 @@ def compare_t5(encoder: Encoder) -> list[Agreement]:
     return sorted((_agreement(encoder, model) for model in models), key=lambda one: one.relative)
 
 
-def _agreement(encoder: Encoder, model: dict[str, list[dict[str, list[list[float]]]]]) -> Agreement:
-    ends_published, ends_computed, norms_published, norms_computed = [], [], [], []
+def _agreement(encoder: Encoder, model: dict[str, Any]) -> Agreement:
+    ends, norms = [], []  # pairs of published and computed figures
     for protein in model["ends"]:
-        rows_LD = _embed(encoder, str(protein["sequence"]))[np.array(protein["residues"]) - 1]
-        ends_published.append(np.array(protein["values"]))
-        ends_computed.append(np.concatenate([rows_LD[:, :_END], rows_LD[:, -_END:]], axis=1))
+        rows_LD = embed_one(encoder, protein["sequence"])[np.array(protein["residues"]) - 1]
+        ends.append((protein["values"], np.concatenate([rows_LD[:, :_END], rows_LD[:, -_END:]], axis=1)))
     for protein in model["row_norms"]:
-        norms_published.append(np.array(protein["norms"]))
-        norms_computed.append(np.linalg.norm(_embed(encoder, str(protein["sequence"])), axis=1))
-    pairs = [
-        (np.concatenate(ends_published), np.concatenate(ends_computed)),
-        (np.concatenate(norms_published), np.concatenate(norms_computed)),
-    ]
-    relative = max(float(np.abs(a - b).max() / np.sqrt(np.mean(a**2))) for a, b in pairs)
-    return Agreement(str(model["name"]), sum(published.size for published, _ in pairs), relative)
-
-
-def _embed(encoder: Encoder, sequence: str) -> np.ndarray:
-    """Compute the rows of a protein: ndarray, shape=(L, D), dtype=float32."""
-    tokens_T, cu_seqlens = encoder.tokenizer.encode_batch([sequence])
-    with torch.inference_mode():
-        return encoder.encode(torch.from_numpy(tokens_T), torch.from_numpy(cu_seqlens)).float().numpy()
+        norms.append((protein["norms"], np.linalg.norm(embed_one(encoder, protein["sequence"]), axis=1)))
+    differences, figures = [], 0
+    for pairs in (ends, norms):
+        published, computed = (np.concatenate(each) for each in zip(*pairs, strict=True))
+        differences.append(relative_difference(published, computed))
+        figures += published.size
+    return Agreement(model["name"], figures, max(differences))
