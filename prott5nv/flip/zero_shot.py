@@ -42,7 +42,7 @@ class ZeroShot(NamedTuple):
     title : str
         Name of the benchmark, and what part of it was scored.
     metric : str
-        Name of a score of which higher values are better.
+        Name of the score. Higher values are better.
     scores : list of ZeroShotScore
     """
 

@@ -88,7 +88,7 @@ Scores: TypeAlias = np.ndarray | list[VariantScore] | Refused
 
 
 class Models(Protocol):
-    """The replicas of the model, one of which answers each call."""
+    """The replicas of the model. Any of them answers a call."""
 
     async def describe(self) -> ModelInfo:
         """Return what is known of the model."""

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from prott5nv.errors import ProtT5nvError
-from prott5nv.extras import require_extra
 from prott5nv.io.atomic import whole_file
 from prott5nv.io.inputs import InputFiles, input_files, is_protein_file, is_remote, parts
 from prott5nv.io.progress import Progress
@@ -50,7 +49,6 @@ def with_local_copies(source: str | InputFiles, folder: Path) -> str | InputFile
     """
     if not any(is_remote(part) for part in parts(source)):
         return source
-    require_extra("ray", "an object store")
     paths: list[str] = []
     files: list[_RemoteFile] = []
     for part in parts(source):

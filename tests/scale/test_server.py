@@ -196,7 +196,7 @@ def test_hostile_requests_are_answered(server, client):
         with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
             connection.sendall(line)
             assert connection.recv(100).startswith(b"HTTP/1.1 4")
-    # Slow clients, of which there are more than requests that may be active, keep nobody waiting.
+    # Slow clients keep nobody waiting, even if there are more of them than requests may be active.
     start = f"POST /embed HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nContent-Type: application/json\r\n"
     slow = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(20)]
     for connection in slow:
