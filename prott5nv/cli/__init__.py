@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 
@@ -15,7 +15,7 @@ from prott5nv import __version__
 from prott5nv.cli import log, options
 from prott5nv.errors import ProtT5nvError
 from prott5nv.extras import load_extensions
-from prott5nv.io.text import did_you_mean, printable
+from prott5nv.io.text import did_you_mean, each_warning_once, printable
 from prott5nv.model.onednn import limit_onednn_cache
 
 COMMANDS = {
@@ -104,16 +104,8 @@ def _print_traceback() -> None:
         traceback.print_exc()
 
 
-def _printer_of_warnings() -> Callable[..., None]:
-    """Return a function for `warnings.showwarning` that prints each text once, because files are read several times."""
-    printed = set()
-
-    def show(message: Warning | str, *_: object, **__: object) -> None:
-        if (text := str(message)) not in printed:
-            printed.add(text)
-            click.echo(f"prott5nv: warning: {printable(text)}", err=True)
-
-    return show
+def _print_warning(text: str) -> None:
+    click.echo(f"prott5nv: warning: {printable(text)}", err=True)
 
 
 @contextmanager
@@ -146,5 +138,5 @@ def main(arguments: list[str] | None = None) -> None:
         Arguments after the program's name; by default those of the process.
     """
     with log.restored(), one_line_errors(), warnings.catch_warnings():
-        warnings.showwarning = _printer_of_warnings()
+        warnings.showwarning = each_warning_once(_print_warning)
         command(arguments, prog_name="prott5nv")

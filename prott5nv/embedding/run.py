@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning
 from prott5nv.io.inputs import InputFiles
+from prott5nv.io.text import each_warning_once
 
 if TYPE_CHECKING:
     from prott5nv.embedding.job import Summary
@@ -169,14 +170,7 @@ def check_shard(shard: tuple[int, int]) -> None:
 
 @contextmanager
 def _warnings_sent_to(listener: Listener) -> Iterator[None]:
-    """Send warnings to the listener within the block, each text once, because the input is read several times."""
-    sent = set()
-
-    def send(message: Warning | str, *_: object, **__: object) -> None:
-        if (text := str(message)) not in sent:
-            sent.add(text)
-            listener.on_warning(text)
-
+    """Send warnings to the listener within the block, each text once."""
     with warnings.catch_warnings():
-        warnings.showwarning = send
+        warnings.showwarning = each_warning_once(listener.on_warning)
         yield

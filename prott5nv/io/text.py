@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 _LONGEST_NAME = 100
 _NUMBER = re.compile(
@@ -123,3 +123,31 @@ def printable(text: object) -> str:
         character if character.isprintable() else character.encode("unicode_escape", "surrogatepass").decode()
         for character in str(text)
     )
+
+
+def each_warning_once(show: Callable[[str], object]) -> Callable[..., None]:
+    """Return a function for ``warnings.showwarning`` that shows each text once, because inputs are read several times.
+
+    Parameters
+    ----------
+    show : callable
+        Called with the text of a warning.
+
+    Returns
+    -------
+    callable
+
+    Examples
+    --------
+    >>> show = each_warning_once(print)
+    >>> show(UserWarning("a sequence was changed")); show(UserWarning("a sequence was changed"))
+    a sequence was changed
+    """
+    shown: set[str] = set()
+
+    def show_once(message: Warning | str, *_: object, **__: object) -> None:
+        if (text := str(message)) not in shown:
+            shown.add(text)
+            show(text)
+
+    return show_once
