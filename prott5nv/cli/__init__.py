@@ -13,6 +13,7 @@ import click
 
 from prott5nv import __version__
 from prott5nv.cli import log, options
+from prott5nv.cli.threads import let_waiting_threads_sleep
 from prott5nv.errors import ProtT5nvError
 from prott5nv.extras import load_extensions
 from prott5nv.io.text import did_you_mean, each_warning_once, printable
@@ -94,6 +95,7 @@ def command(context: click.Context) -> None:
     For the options and examples of one command, type prott5nv COMMAND --help. With each command, --quiet prints only
     results, warnings and errors, and --verbose also the traceback of an error.
     """
+    let_waiting_threads_sleep()
     # The limit suits inference. Training needs more kernels per batch.
     if context.invoked_subcommand != "pretrain":
         limit_onednn_cache()
