@@ -226,7 +226,7 @@ class ProtT5nvInference:
         self,
         hiddens: Tensor,
         mask: Tensor,
-        seqs: Iterable[ProteinLike],
+        seqs: Iterable[ProteinLike] | None = None,
         *,
         temperature: float = 0.0,
         top_p: float = 1.0,
@@ -243,7 +243,7 @@ class ProtT5nvInference:
             Mask that :meth:`seq_to_hiddens` returned.
         seqs : iterable of str, Bio.Seq, Bio.SeqRecord or Record
             The B proteins, with ``?`` at the residues to predict. All other residues are copied from here, because the
-            decoder cannot reconstruct them from hidden states. BioNeMo v1 lacked this argument.
+            decoder cannot reconstruct them from hidden states. BioNeMo v1 lacked this argument; here it is required.
         temperature, top_p, seed
             See :func:`prott5nv.fill`.
         cleaning : Cleaning or None
@@ -257,7 +257,7 @@ class ProtT5nvInference:
         Raises
         ------
         ProtT5nvError
-            If a protein has no ``?``, or `hiddens` do not belong to `seqs`.
+            If `seqs` is missing, a protein has no ``?``, or `hiddens` do not belong to `seqs`.
 
         Examples
         --------
@@ -267,6 +267,11 @@ class ProtT5nvInference:
         >>> [len(protein) for protein in model.hiddens_to_seq(*model.seq_to_hiddens(seqs), seqs)]
         [9, 5]
         """
+        if seqs is None:
+            raise ProtT5nvError(
+                "hiddens_to_seq(hiddens, mask, seqs) needs the proteins, with ? at the residues to predict: other "
+                "residues cannot be reconstructed from hidden states"
+            )
         sequences = sequences_of(seqs, cleaning)
         hypotheses, choose = choice_rule(1, None, temperature, top_p, np.random.default_rng(seed))
         if len(hiddens) != len(sequences) or mask.sum(1).tolist() != [len(sequence) for sequence in sequences]:

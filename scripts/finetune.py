@@ -23,7 +23,8 @@ def main() -> None:
 
         let_waiting_threads_sleep()
         limit_onednn_cache()
-        hydra_app.run(finetune.run, "finetune", register_configs, FinetuneConfig, folder="output_dir")
+        measure = "validation score"
+        hydra_app.run(finetune.run, "finetune", register_configs, FinetuneConfig, "output_dir", measure)
 
 
 if __name__ == "__main__":

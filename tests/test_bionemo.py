@@ -116,6 +116,8 @@ def test_errors_name_the_problem(model, short_model):
     hiddens, mask = model.seq_to_hiddens(SEQS)
     with pytest.raises(ProtT5nvError, match="not the hidden states of these proteins"):
         model.hiddens_to_seq(hiddens, mask, SEQS[::-1])
+    with pytest.raises(ProtT5nvError, match="needs the proteins"):
+        model.hiddens_to_seq(hiddens, mask)
     with pytest.raises(ProtT5nvError, match=r"sequence 1 has no \?"):
         model.hiddens_to_seq(*model.seq_to_hiddens(["MS"]), ["MS"])
     with pytest.raises(ProtT5nvError, match="pass a list"):

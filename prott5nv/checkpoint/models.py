@@ -104,7 +104,8 @@ def load_with_origin(
             raise ProtT5nvError(f"{path}: a file was changed while the model was loaded; load it again")
         return encoder, Origin(path, sha256, attributes | {"input": input})
     if input != AMINO_ACIDS:
-        raise ProtT5nvError(f"{path}: takes amino acids only; of the models that can be opened, ProstT5 takes {input}")
+        name = "the built-in model" if path == BUILTIN_MODEL else path
+        raise ProtT5nvError(f"{name} takes amino acids only; choose ProstT5 with --model, which takes {input}")
     nemo, sha256 = reader.load_with_checksum(path, dtype)
     return nemo, Origin(path, sha256, attributes)
 

@@ -7,7 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -35,12 +35,13 @@ def run(
     register: Callable[[], None],
     config: type,
     folder: str,
+    measure: str,
     arguments: Sequence[str] | None = None,
 ) -> None:
     """Run a function with the configuration that the command line composes.
 
     Settings of text, such as paths, take any text without quoting for Hydra. Each job of ``--multirun`` writes to its
-    own folder.
+    own folder, and a table of all jobs is printed at the end.
 
     A user's error ends the process with exit code 2 and one line on standard error. ``HYDRA_FULL_ERROR=1`` shows the
     traceback instead. Ctrl-C ends it with exit code 130 and one line.
@@ -57,6 +58,8 @@ def run(
         Dataclass of all settings.
     folder : str
         Name of the setting that decides the folder of the results.
+    measure : str
+        What the function returns, for the table of ``--multirun``.
     arguments : sequence of str, optional
         Overrides and flags for Hydra, instead of those in ``sys.argv``.
     """
@@ -66,20 +69,28 @@ def run(
     show_traceback = full_error == "1" or is_verbose()
     process_arguments = sys.argv
     given = sys.argv[1:] if arguments is None else list(arguments)
+    jobs: list[Job] = []
 
     def guarded(cfg: DictConfig | None = None) -> float | None:
         try:
             if cfg is None:
                 main()
+                if jobs:
+                    print(job_table(jobs, measure))
                 return None
             # Lightning starts the processes of further devices with the command line of this one.
             sys.argv = process_arguments
             configure_logging()
             refuse_missing_values(cfg)
-            if HydraConfig.get().mode == RunMode.MULTIRUN and not differs_between_jobs(given, folder):
+            is_multirun = HydraConfig.get().mode == RunMode.MULTIRUN
+            if is_multirun and not differs_between_jobs(given, folder):
                 OmegaConf.update(cfg, folder, f"{OmegaConf.select(cfg, folder)}-{HydraConfig.get().job.num}")
             refuse_unknown_settings(cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True)), config)
-            return function(cfg)
+            result = function(cfg)
+            if is_multirun:
+                overrides = [each for each in HydraConfig.get().overrides.task if not each.startswith(f"{folder}=")]
+                jobs.append(Job(str(OmegaConf.select(cfg, folder)), overrides, result))
+            return result
         except (ProtT5nvError, HydraException, OmegaConfBaseException) as error:
             if show_traceback:
                 raise
@@ -124,6 +135,32 @@ def describe(error: Exception, settings: Sequence[str] = ()) -> str:
         hint = did_you_mean(name, settings) or "; docs/reference/settings.md lists all settings"
         return f"there is no setting {name}{hint}"
     return f"{cause.full_key}: {str(cause).splitlines()[0]}"
+
+
+class Job(NamedTuple):
+    """A finished job of ``--multirun``: its folder, its overrides, and what its function returned."""
+
+    folder: str
+    overrides: list[str]
+    result: float | None
+
+
+def job_table(jobs: Sequence[Job], measure: str) -> str:
+    """Return a table of the jobs, with the overrides in which they differ.
+
+    >>> print(job_table([Job("a", ["lr=1", "seed=3"], 17.25), Job("b", ["lr=2", "seed=3"], None)], "perplexity"))
+    perplexity  run  settings
+        17.250  a    lr=1
+             -  b    lr=2
+    """
+    common = set.intersection(*(set(job.overrides) for job in jobs))
+    width = max(len("run"), *(len(job.folder) for job in jobs))
+    lines = [f"{measure}  {'run':<{width}}  settings"]
+    for job in jobs:
+        result = "-" if job.result is None else f"{job.result:.3f}"
+        settings = " ".join(override for override in job.overrides if override not in common)
+        lines.append(f"{result:>{len(measure)}}  {job.folder:<{width}}  {settings}".rstrip())
+    return "\n".join(lines)
 
 
 def refuse_missing_values(cfg: DictConfig) -> None:

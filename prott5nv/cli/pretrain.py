@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -11,6 +13,8 @@ from prott5nv.extras import require_extra
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+logger = logging.getLogger(__name__)
 
 
 # Hydra parses the arguments, so that its own flags work here too.
@@ -52,7 +56,8 @@ def command(overrides: tuple[str, ...]) -> None:
     Hydra's flags:
       --cfg job         print the settings and exit
       -m, --multirun    one run for each of several values, one after another on one device; the runs are named
-                        NAME-0, NAME-1, ... unless the name differs by itself
+                        NAME-0, NAME-1, ... unless the name differs by itself, and a table
+                        of their perplexities is printed at the end
 
     \b
     Examples:
@@ -75,7 +80,8 @@ def command(overrides: tuple[str, ...]) -> None:
 
     # Hydra's parser expects its flags before the overrides; the order within both stays.
     arguments = sorted(overrides, key=_is_override)
-    run(_pretrain, "pretrain", register, PretrainConfig, folder="name", arguments=arguments)
+    measure = "validation perplexity"
+    run(_pretrain, "pretrain", register, PretrainConfig, folder="name", measure=measure, arguments=arguments)
 
 
 def _is_override(argument: str) -> bool:
@@ -95,6 +101,8 @@ def _pretrain(cfg: DictConfig) -> float | None:
 
     checked(cfg)
     # NeMo takes seconds to import, so a wrong setting is reported before.
+    if "nemo" not in sys.modules:
+        logger.info("loading PyTorch, Lightning, Megatron-Core and NeMo ...")
     from prott5nv.pretraining.trainer import pretrain
 
     return pretrain(cfg).validation_perplexity

@@ -12,9 +12,9 @@ from prott5nv.embedding.formats import skipped_listing
 from prott5nv.embedding.survey import residue_fault
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.atomic import whole_file
-from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning, with_missing_counted
+from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning
 from prott5nv.io.inputs import Input, input_name
-from prott5nv.io.reader import read_records_and_faults
+from prott5nv.io.reader import SKIPPING, read_records_and_faults, with_others_counted
 from prott5nv.io.record import Record, location
 from prott5nv.io.table import spreadsheet_safe_cell, tsv_line
 
@@ -140,11 +140,13 @@ def checked_records(
         and id.
     """
     records = read_records_and_faults(source, cleaning=cleaning)
-    for record, fault in records:
-        if not is_wanted(record):
-            continue
-        if reason := fault or find_fault(record):
-            error = ProtT5nvError(f"{location(record, input_name(source))}: {record.id}: {reason}")
-            skips.add(error if skips.skip_errors else with_missing_counted(error, records), record.line, record.id)
-        else:
+    checked = ((record, fault or find_fault(record)) for record, fault in records if is_wanted(record))
+    for record, reason in checked:
+        if not reason:
             yield record
+            continue
+        error = ProtT5nvError(f"{location(record, input_name(source))}: {record.id}: {reason}")
+        if not skips.skip_errors:
+            others = (other.line if fault else None for other, fault in checked)
+            error = with_others_counted(error, others, SKIPPING)
+        skips.add(error, record.line, record.id)

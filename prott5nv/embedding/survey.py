@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from prott5nv.embedding.batching import LongProteins
 from prott5nv.embedding.commits import InputDigest
 from prott5nv.embedding.keys import KEYS, KeyRegister, Owner
 from prott5nv.errors import ProtT5nvError
-from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning, with_missing_counted
+from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning
 from prott5nv.io.inputs import Input, input_name
-from prott5nv.io.reader import read_records_and_faults
+from prott5nv.io.reader import SKIPPING, read_records_and_faults, with_others_counted
 from prott5nv.io.record import Record, location
 from prott5nv.io.text import shortened
 from prott5nv.model.tokenizer import ProteinTokenizer, ResidueTokenizer
@@ -127,11 +127,17 @@ class CheckedProteins:  # numpydoc ignore=PR02
             self.source, id_column=self.id_column, sequence_column=self.sequence_column, cleaning=self.cleaning
         )
         limit = self.limit if self.long in ("error", "skip") else None
-        for checked in check(records, self.name, limit, self.tokenizer, self.key, self.allow_slash):
-            skipped_on_request = self.long == "skip" and self.is_long(checked.record)
-            if checked.error and not self.skip_errors and not skipped_on_request:
-                raise with_missing_counted(checked.error, records)
+        all_checked = check(records, self.name, limit, self.tokenizer, self.key, self.allow_slash)
+        for checked in all_checked:
+            if self._is_refused(checked):
+                others = (other.record.line if self._is_refused(other) else None for other in all_checked)
+                raise with_others_counted(cast(ProtT5nvError, checked.error), others, SKIPPING)
             yield checked
+
+    def _is_refused(self, checked: CheckedRecord) -> bool:
+        """Return whether a record has an error that ends the work."""
+        skipped_on_request = self.long == "skip" and self.is_long(checked.record)
+        return checked.error is not None and not self.skip_errors and not skipped_on_request
 
     def residues(self, record: Record) -> int:
         """Return the number of residues of a record that are embedded."""

@@ -77,10 +77,9 @@ def fit(head: Head, features: Features, task: Task, config: TrainingConfig, seed
     history: list[dict[str, float]] = []
     best_state: dict[str, Tensor]
     best_score, best_state, epochs_waited = -np.inf, {}, 0
-    # A head alone trains in seconds.
-    progress = Progress(
-        config.epochs * len(train), "proteins", advice="mode=frozen is faster", only_long=len(trained) == 1
-    )
+    head_alone = len(trained) == 1  # trains in seconds, unless there are many proteins
+    advice = "" if head_alone else "mode=frozen is faster"
+    progress = Progress(config.epochs * len(train), "proteins", advice=advice, only_long=head_alone)
     for epoch in range(1, config.epochs + 1):
         trained.train()
         loss = 0.0

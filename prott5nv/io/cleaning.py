@@ -29,7 +29,6 @@ _SURE_NUCLEOTIDES = 100
 _SURE_KINDS = 3  # A repeat of one or two residues, such as poly-A, can be a protein.
 _MOST_AMBIGUOUS = 0.1  # Fraction of the letters of one sequence. Each ambiguity code is an amino acid, too.
 _MOST_HELD = 10_000  # Letters, or records, to look at before deciding.
-_LINES_SHOWN = 5
 
 
 class InputWarning(UserWarning):
@@ -279,35 +278,6 @@ def select(labels: Sequence[str], kept: list[int], length: int) -> Sequence[str]
         they may have been made for the clean sequence.
     """
     return [labels[index] for index in kept] if len(labels) == length else labels
-
-
-def with_missing_counted(error: ProtT5nvError, following: Iterable[tuple[Record, str | None]]) -> ProtT5nvError:
-    """Return the error for a record. If it is that the sequence is missing, the others without one are counted.
-
-    Parameters
-    ----------
-    error : ProtT5nvError
-        The error.
-    following : iterable of tuple of (Record, str or None)
-        The remaining records and their faults. They are read only if the sequence is missing.
-
-    Returns
-    -------
-    ProtT5nvError
-    """
-    if NO_SEQUENCE not in str(error):
-        return error
-    lines: list[str] = []
-    try:
-        lines += [str(record.line) for record, fault in following if fault and fault.startswith(NO_SEQUENCE)]
-    except (ProtT5nvError, EOFError):
-        return error  # It comes before the error that ended the counting.
-    if not lines:
-        return error
-    if len(lines) == 1:
-        return ProtT5nvError(f"{error}; nor is there one on line {lines[0]}")
-    shown = ", ".join(lines[:_LINES_SHOWN]) + (", ..." if len(lines) > _LINES_SHOWN else "")
-    return ProtT5nvError(f"{error}; nor is there one for {len(lines):,} more records, on lines {shown}")
 
 
 def _refuse_nucleotides(records: Iterable[Record], name: str) -> Iterator[Record]:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from itertools import islice
 
 from prott5nv.errors import ProtT5nvError
-from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning, clean_records, with_missing_counted
+from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning, clean_records
 from prott5nv.io.delimited import parse_table
 from prott5nv.io.fasta import parse_fasta
 from prott5nv.io.inputs import Input, InputFiles, input_name
 from prott5nv.io.parquet import is_parquet, read_parquet
 from prott5nv.io.record import Record, location
 from prott5nv.io.source import name_truncation, open_source, source_name
+
+#: Remedy for an error of single records, where the command has this option.
+SKIPPING = "--on-error skip leaves such records out and lists them"
+
+_LINES_SHOWN = 5
+_MOST_COUNTED = 100_000
 
 
 def read_records(
@@ -60,7 +68,7 @@ def read_records(
     for record, fault in records:
         if fault:
             error = ProtT5nvError(f"{location(record, input_name(path))}: {record.id}: {fault}")
-            raise with_missing_counted(error, records)
+            raise with_others_counted(error, (record.line if fault else None for record, fault in records))
         yield record
 
 
@@ -128,3 +136,39 @@ def _read(
         else:
             records = parse_fasta(stream, name, allow_empty=True, allow_non_ascii=allow_non_ascii)
         yield from clean_records(name_truncation(records, name), name, cleaning)
+
+
+def with_others_counted(error: ProtT5nvError, following: Iterable[int | None], remedy: str = "") -> ProtT5nvError:
+    """Return the error for a record with the number and the lines of the following records that have an error, too.
+
+    Parameters
+    ----------
+    error : ProtT5nvError
+        The error.
+    following : iterable of int or None
+        For each of the following records, its line if it has an error, otherwise None. At most 100,000 are read.
+    remedy : str, default ""
+        End of the message: what to do.
+
+    Returns
+    -------
+    ProtT5nvError
+
+    Examples
+    --------
+    >>> print(with_others_counted(ProtT5nvError("a.fasta: line 3: P1: there is no sequence"), [None, 7, 9]))
+    a.fasta: line 3: P1: there is no sequence; 2 more records cannot be used, on lines 7, 9
+    """
+    read: list[int | None] = []
+    # An error of the file that ends the counting comes after this one.
+    with suppress(ProtT5nvError, EOFError):
+        for line in islice(following, _MOST_COUNTED):
+            read.append(line)
+    lines = [line for line in read if line is not None]
+    others = ""
+    if lines:
+        least = "at least " if len(read) == _MOST_COUNTED else ""
+        shown = ", ".join(map(str, lines[:_LINES_SHOWN])) + (", ..." if len(lines) > _LINES_SHOWN else "")
+        records = "1 more record" if len(lines) == 1 else f"{len(lines):,} more records"
+        others = f"; {least}{records} cannot be used, on line{'s' if len(lines) > 1 else ''} {shown}"
+    return ProtT5nvError(f"{error}{others}{remedy and '; '}{remedy}")

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from prott5nv.extras import require_extra
+
 _LOGGER = logging.getLogger("nv_one_logger")  # telemetry of NeMo, which is off
 
 
@@ -30,6 +32,7 @@ def _without_compiler() -> Iterator[None]:
         torch.compile = compile
 
 
+require_extra("train", "pretraining")
 _level = _LOGGER.level
 _LOGGER.setLevel(logging.ERROR)
 try:

@@ -93,7 +93,7 @@ def sweep(monkeypatch, tmp_path, *arguments):
     package = logging.getLogger("prott5nv")
     handlers, propagate = package.handlers, package.propagate
     try:
-        hydra_app.run(job, "finetune", register_configs, FinetuneConfig, folder="output_dir", arguments=command)
+        hydra_app.run(job, "finetune", register_configs, FinetuneConfig, "output_dir", "score", arguments=command)
     finally:
         package.handlers, package.propagate = handlers, propagate
     return folders, Results.values

@@ -125,13 +125,13 @@ def test_what_may_be_proteins_is_accepted(sequences):
     assert [sequence for sequence, _ in clean(*sequences)] == sequences
 
 
-def test_missing_sequences_are_counted_in_the_error(tmp_path):
+def test_further_records_with_an_error_are_counted(tmp_path):
     path = tmp_path / "proteins.csv"
     path.write_text("id,sequence\na,MKV\nb,NA\nc,LAG\nd,\ne,null\n")
     with pytest.raises(ProtT5nvError) as error:
         list(read_records(path))
     assert str(error.value) == (
-        f"{path}: line 3: b: there is no sequence ('NA' means a missing value); nor is there one for 2 more records, "
+        f"{path}: line 3: b: there is no sequence ('NA' means a missing value); 2 more records cannot be used, "
         "on lines 5, 6"
     )
     assert [bool(fault) for _, fault in read_records_and_faults(path)] == [False, True, False, True, True]

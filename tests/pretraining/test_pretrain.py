@@ -144,6 +144,11 @@ def test_multirun_trains_one_run_for_each_value(training_data, tmp_path):
     done = ForkedCommand([*PRETRAIN, *multirun, *arguments], tmp_path).wait()
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("model: ") == 2
+    table = done.stdout[done.stdout.rindex("validation perplexity  run") :].splitlines()
+    assert [line.split()[1:] for line in table[1:]] == [
+        ["lr-0.001", "model.optim.lr=0.001"],
+        ["lr-0.002", "model.optim.lr=0.002"],
+    ]
     assert all((tmp_path / name / f"{name}.nemo").is_file() for name in ("lr-0.001", "lr-0.002"))
 
 
