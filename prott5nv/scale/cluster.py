@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import re
+import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 from prott5nv.errors import ProtT5nvError
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
+_LOG_LEVEL_LINE = b"Set ray log level from environment variable"
 _EXCEPTION = re.compile(r"[\w.]*(?:Error|Exception|Exit)\b[\w.()]*: ")
 
 
@@ -31,6 +34,16 @@ def model_everywhere(model: str | None) -> str | None:
     return download(model).name if is_hub_name(model) else os.path.abspath(model)
 
 
+def starts_ray(address: str | None) -> bool:
+    """Return whether :func:`connected` starts Ray: there is no address, and the program has not connected to Ray."""
+    ray = sys.modules.get("ray")  # importing it takes seconds
+    return _address(address) == "local" and not (ray and ray.is_initialized())
+
+
+def _address(address: str | None) -> str:
+    return address or os.environ.get("RAY_ADDRESS") or "local"
+
+
 @contextmanager
 def connected(address: str | None, object_store_bytes: int) -> Iterator[None]:
     """Connect to a cluster, or start Ray on this machine, until the block ends."""
@@ -39,13 +52,39 @@ def connected(address: str | None, object_store_bytes: int) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    address = _address(address)
     local: dict[str, Any] = {"include_dashboard": False, "object_store_memory": object_store_bytes}
     try:
-        ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **(local if address == "local" else {}))
+        with _without_log_level():
+            ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **(local if address == "local" else {}))
     except Exception as error:  # Ray raises this type itself, for example when the machine is too busy to start it.
         raise ProtT5nvError(f"Ray at {address}: {cause(error)}") from None
     try:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _without_log_level() -> Iterator[None]:
+    """Drop the line that Ray's C++ code prints when it finds ``RAY_BACKEND_LOG_LEVEL``, whatever the level is.
+
+    What else goes to standard error appears when the block ends.
+    """
+    if "RAY_BACKEND_LOG_LEVEL" not in os.environ:
+        yield
+        return
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as captured:
+        sys.stderr.flush()
+        os.dup2(captured.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            captured.seek(0)
+            for line in captured:
+                if _LOG_LEVEL_LINE not in line:
+                    os.write(2, line)

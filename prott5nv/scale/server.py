@@ -22,7 +22,7 @@ from prott5nv.checkpoint.hub import is_hub_name
 from prott5nv.checkpoint.models import read_decoder_config
 from prott5nv.errors import ProtT5nvError
 from prott5nv.extras import load_extensions, require_extra
-from prott5nv.scale.cluster import cause, connected, model_everywhere
+from prott5nv.scale.cluster import cause, connected, model_everywhere, starts_ray
 from prott5nv.scale.http_requests import Limits
 from prott5nv.scale.model_info import Group, ModelInfo, Refused, ScoreQuery, Scores
 
@@ -59,8 +59,8 @@ class ServeOptions:
     token_digest : bytes, optional
         SHA-256 of the token that requests must have. By default, all requests are answered.
     address : str, optional
-        Address of a Ray cluster, as for ``ray.init``. By default, Ray is started on this machine. If the program has
-        connected to Ray already, that cluster is used.
+        Address of a Ray cluster, as for ``ray.init``. The default is the environment variable ``RAY_ADDRESS``; without
+        one, Ray is started on this machine. If the program has connected to Ray already, that cluster is used.
     drain_seconds : float
         Time to answer the requests that are active when the server stops.
     """
@@ -80,7 +80,10 @@ class ServeOptions:
 
 @contextmanager
 def serving(options: ServeOptions) -> Iterator[ModelInfo]:
-    """Serve a model until the block ends. Then active requests are answered and, if it was started here, Ray stops.
+    """Serve a model until the block ends.
+
+    Then active requests are answered. Ray stops if it was started here; otherwise the application is deleted from the
+    cluster.
 
     Parameters
     ----------
@@ -97,12 +100,12 @@ def serving(options: ServeOptions) -> Iterator[ModelInfo]:
         If the model cannot be loaded, the address is in use, or the machine lacks the devices.
     """
     require_extra("serve", "prott5nv serve")
-    _check(options)
-    with connected(options.address or "local", _OBJECT_STORE_BYTES):
+    is_own_ray = starts_ray(options.address)
+    _check(options, is_own_ray)
+    with connected(options.address, _OBJECT_STORE_BYTES):
         from ray import serve
 
         logging.getLogger("ray.serve").setLevel(logging.ERROR)  # importing `serve` has set it to print its progress
-        started_ray = not options.address
         resources = _resources(options)
         serve.start(
             http_options={"host": options.host, "port": options.port, "location": "HeadOnly"},
@@ -115,11 +118,11 @@ def serving(options: ServeOptions) -> Iterator[ModelInfo]:
         except RuntimeError as error:
             raise ProtT5nvError(f"Ray Serve: {cause(error)}") from None
         finally:
-            if not started_ray:  # The cluster may serve other applications.
+            if not is_own_ray:  # The cluster may serve other applications.
                 serve.delete(_APPLICATION)
 
 
-def _check(options: ServeOptions) -> None:
+def _check(options: ServeOptions, is_own_ray: bool) -> None:
     """Check what can be checked before Ray starts, which takes several seconds."""
     if options.device not in ("auto", "cuda", "cpu"):
         raise ProtT5nvError(f"device={options.device}: with Ray, choose auto, cuda or cpu; Ray assigns the GPUs")
@@ -130,8 +133,8 @@ def _check(options: ServeOptions) -> None:
         raise ProtT5nvError(f"{model}: this file does not exist")
     if model is not None and os.path.isfile(model):
         read_decoder_config(model)
-    if options.address:
-        return  # The port belongs to another machine.
+    if not is_own_ray:
+        return  # The port belongs to the head of the cluster.
     try:
         # Ray itself would share the port with a server that allows it, or report a long error.
         with socket.create_server((options.host, options.port), family=_family(options.host)):

@@ -1,0 +1,46 @@
+"""The connection to Ray."""
+
+import os
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from prott5nv.scale.cluster import connected, starts_ray
+
+
+@pytest.fixture
+def fake_ray(monkeypatch):
+    """A module in place of Ray, which prints as Ray does when it starts."""
+    ray = SimpleNamespace(addresses=[], is_initialized=lambda: False, shutdown=lambda: None)
+
+    def init(address, **settings):
+        ray.addresses.append(address)
+        os.write(2, b"[I 1 1] logging.cc:303: Set ray log level from environment variable to 3\nanother line\n")
+
+    ray.init = init
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    return ray
+
+
+def test_ray_is_started_without_an_address_or_a_connection(fake_ray, monkeypatch):
+    assert starts_ray(None) and not starts_ray("auto")
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    assert not starts_ray(None)
+    with connected(None, 0), connected("auto", 0):
+        assert fake_ray.addresses == ["10.0.0.1:6379", "auto"]
+    monkeypatch.delenv("RAY_ADDRESS")
+    monkeypatch.setattr(fake_ray, "is_initialized", lambda: True)
+    assert not starts_ray(None)
+
+
+@pytest.mark.parametrize("level", ["fatal", None])
+def test_only_the_line_about_the_log_level_is_dropped(level, fake_ray, monkeypatch, capfd):
+    if level:
+        monkeypatch.setenv("RAY_BACKEND_LOG_LEVEL", level)
+    else:
+        monkeypatch.delenv("RAY_BACKEND_LOG_LEVEL", raising=False)
+    with connected("local", 0):
+        lines = capfd.readouterr().err.splitlines()
+    assert lines[-1] == "another line" and len(lines) == (1 if level else 2)
