@@ -10,14 +10,18 @@ BUILTIN_MODEL = _FOLDER / "builtin.nemo"
 BUILTIN_CARD = _FOLDER / "builtin.md"
 #: Predictors for the built-in model, by the name that `prott5nv predict` takes. scripts/ship_predictors.py makes them.
 READY_PREDICTORS = {name: _FOLDER / f"{name}.safetensors" for name in ("secondary_structure", "localization")}
-#: What `score` and `fill` print while the built-in model is in use. The figures are those of
-#: docs/benchmarks/decoder.md; update both when the model is replaced.
-BUILTIN_NOTE = (
+# The figures are those of docs/benchmarks/decoder.md; update both when the model is replaced.
+_BUILTIN_NOTE = (
     "the built-in model is a demonstration: its scores agree with measured effects of mutations less than the BLOSUM62 "
     "table does (Spearman 0.09 and 0.20, ProteinGym); choose another model with --model for scientific work"
 )
 SENTENCEPIECE_MODEL = _FOLDER / "protein_sequence_sentencepiece.model"
 SENTENCEPIECE_VOCAB = _FOLDER / "protein_sequence_sentencepiece.vocab"
+
+
+def scores_note(is_builtin: bool) -> str:
+    """Return what commands and heat maps with scores state about the model: something about the built-in one only."""
+    return _BUILTIN_NOTE if is_builtin else ""
 
 
 def config_folder() -> Path:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from prott5nv.assets import BUILTIN_NOTE
+from prott5nv.assets import scores_note
 from prott5nv.cli.log import is_quiet
 from prott5nv.embedding.formats import skipped_listing
 from prott5nv.errors import ProtT5nvError
@@ -206,8 +206,8 @@ def report_written(path: Path, summary: str = "") -> None:
 def note_decoder(embedder: Embedder) -> None:
     """Print the model of a command that scores or fills, the hardware, and what the built-in model is worth."""
     note(f"model {embedder.label}; {embedder.hardware}; {embedder.max_tokens} residues at once")
-    if embedder.is_builtin:
-        note(BUILTIN_NOTE)
+    if text := scores_note(embedder.is_builtin):
+        note(text)
 
 
 def note(line: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from prott5nv.assets import BUILTIN_NOTE
+from prott5nv.assets import scores_note
 from prott5nv.cli import options
 from prott5nv.io.atomic import together
 from prott5nv.io.inputs import InputFiles, input_name, parts
@@ -249,7 +249,6 @@ def _draw(path: Path, proteins: Mapping[str, Record], scores: Mapping[str, np.nd
     from prott5nv.plots.heat_map import write_heat_map
 
     [(key, scores_LA)] = scores.items()
-    note = BUILTIN_NOTE if embedder.is_builtin else ""
     record = proteins[key]
     name = key if record.id == key else f"{key} ({record.id})"
-    write_heat_map(path, name, record.sequence, scores_LA, model=embedder.label, note=note)
+    write_heat_map(path, name, record.sequence, scores_LA, model=embedder.label, note=scores_note(embedder.is_builtin))

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from pydantic import TypeAdapter
 
-from prott5nv.assets import BUILTIN_NOTE
+from prott5nv.assets import scores_note
 from prott5nv.decoding.masking import AMINO_ACIDS
 from prott5nv.decoding.variants import VariantScore
 from prott5nv.embedding.formats import write_npz
@@ -174,8 +174,9 @@ def heat_map_page(record: Record, scores_LA: np.ndarray, model: ModelInfo) -> by
     """Return the scores of all substitutions as a page."""
     from prott5nv.plots.heat_map import write_heat_map
 
-    note = BUILTIN_NOTE if model.is_builtin else ""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "page.html"
-        write_heat_map(path, record.id, record.sequence, scores_LA, model=model.label, note=note)
+        write_heat_map(
+            path, record.id, record.sequence, scores_LA, model=model.label, note=scores_note(model.is_builtin)
+        )
         return path.read_bytes()

@@ -13,7 +13,7 @@ import pytest
 from helpers.pages import check_self_contained, read_figure
 
 from prott5nv import Embedder, pseudo_perplexity, score_substitutions, score_variants
-from prott5nv.assets import BUILTIN_NOTE
+from prott5nv.assets import scores_note
 from prott5nv.errors import ProtT5nvError
 
 UBIQUITIN = "MQIFVKTLTGKTITLEVEPSDTIENVKAKIQDKEGIPPDQQRLIFAGKQLEDGRTLSDYNIQKESTLHLVLRLRGG"
@@ -326,7 +326,7 @@ def test_the_note_on_the_built_in_model_has_the_measured_figures():
     table = page.partition("ProteinGym")[2]
     [measured] = re.findall(r"built-in model, masked one at a time \| (\S+) ", table)
     [blosum] = re.findall(r"\| BLOSUM62 \| (\S+) ", table)
-    shown = [float(number) for number in re.findall(r"\d\.\d+", BUILTIN_NOTE)]
+    shown = [float(number) for number in re.findall(r"\d\.\d+", scores_note(is_builtin=True))]
     assert shown == [round(float(measured), 2), round(float(blosum), 2)]
 
 
@@ -339,7 +339,7 @@ def test_the_built_in_model_on_an_example(examples, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert [row["variant"] for row in read(tmp_path / "out.csv")] == ["V42A", "H29D:L30P"]
-    assert BUILTIN_NOTE in done.stderr
+    assert scores_note(is_builtin=True) in done.stderr
 
 
 @pytest.mark.parametrize("library, suffix", [("plotly", "html"), ("matplotlib", "png")])
