@@ -25,9 +25,16 @@ def ray(tmp_path_factory):
 
 
 @pytest.fixture
-def in_this_process(monkeypatch):
-    """Runs the actors in this process, and returns the numbers of the shards that they embedded."""
+def small_shards(monkeypatch):
+    """Shards of few residues."""
     job = pytest.importorskip("prott5nv.scale.job")
+    monkeypatch.setattr(job, "residues_per_shard", lambda *_: 3000)
+
+
+@pytest.fixture
+def in_this_process(small_shards, monkeypatch):
+    """Runs the actors in this process, and returns the numbers of the shards that they embedded."""
+    from prott5nv.scale import job
     from prott5nv.scale.embed_shards import EmbedShards, describe
 
     embedded = []
@@ -44,5 +51,4 @@ def in_this_process(monkeypatch):
     monkeypatch.setattr(job, "_resources", lambda request, actors: job._Resources(1, 0, 2, None))
     monkeypatch.setattr(job._Run, "_load", lambda run: describe(run.request))
     monkeypatch.setattr(job._Run, "_embed", embed)
-    monkeypatch.setattr(job, "residues_per_shard", lambda *_: 3000)
     return embedded

@@ -15,7 +15,6 @@ from prott5nv.scale import job
 from prott5nv.scale.embed_shards import EmbedShards, describe
 
 LETTERS = "ACDEFGHIKLMNPQRSTVWY"
-RESIDUES = 3000  # of a shard
 
 
 def write_proteins(path, count=40, seed=0):
@@ -265,9 +264,8 @@ def test_a_shard_is_a_file_of_embeddings(in_this_process, request_of):
 
 
 @pytest.mark.slow
-def test_a_run_on_ray(ray, request_of, monkeypatch, tmp_path):
+def test_a_run_on_ray(ray, small_shards, request_of, tmp_path):
     """The output of real actors is that of a plain run, also after an interruption."""
-    monkeypatch.setattr(job, "residues_per_shard", lambda *_: RESIDUES)
     request = request_of(skip_errors=True)
     add_bad_proteins(tmp_path / "proteins.fasta")
 
