@@ -16,6 +16,7 @@ _WEIGHTS = (
     (WEIGHTS_FILE, [WEIGHTS_FILE]),
     (INDEX_FILE, [INDEX_FILE, "model-*.safetensors"]),
     ("pytorch_model.bin", ["pytorch_model.bin"]),
+    ("pytorch_model.bin.index.json", ["pytorch_model.bin.index.json", "pytorch_model-*.bin"]),
 )
 
 
@@ -75,7 +76,7 @@ def download(name: str) -> Download:
         present = {file.rfilename for file in info.siblings or []}
         weights = next((patterns for first, patterns in _WEIGHTS if first in present), None)
         if weights is None:
-            raise ProtT5nvError(f"{name}: has no weights as safetensors or in pytorch_model.bin")
+            raise ProtT5nvError(f"{name}: has no weights as safetensors or as pytorch_model.bin")
         folder = huggingface_hub.snapshot_download(repository, revision=info.sha, allow_patterns=[*_FILES, *weights])
     except ProtT5nvError:
         raise

@@ -73,7 +73,7 @@ class SafetensorsFolder:
         self._folder = folder
         self.tensors: dict[str, StoredTensor] = {}
         sharded = not (folder / WEIGHTS_FILE).exists() and (folder / INDEX_FILE).exists()
-        index = self._read_index() if sharded else None
+        index = read_index(folder / INDEX_FILE, ".safetensors") if sharded else None
         for file in sorted(set(index.values())) if index is not None else [WEIGHTS_FILE]:
             self._open(file)
         if index is not None and index != {name: tensor.file for name, tensor in self.tensors.items()}:
@@ -140,19 +140,6 @@ class SafetensorsFolder:
             raise ProtT5nvError(f"{self._folder / file}: {name!r} contains NaN or infinity; expected finite weights")
         return tensor
 
-    def _read_index(self) -> dict[str, str]:
-        """Return the name of the file of each tensor."""
-        path = self._folder / INDEX_FILE
-        index = read_json(path).get("weight_map")
-        if not isinstance(index, dict) or not index:
-            raise ProtT5nvError(f"{path}: 'weight_map' is missing; expected the file of each tensor")
-        for file in index.values():
-            if not isinstance(file, str) or not file.endswith(".safetensors") or Path(file).name != file:
-                raise ProtT5nvError(f"{path}: {str(file)[:200]!r} is not the name of a safetensors file in the folder")
-        if len(set(index.values())) > _MAX_SHARDS:
-            raise ProtT5nvError(f"{path}: names {len(set(index.values())):,} files; at most {_MAX_SHARDS} are read")
-        return index
-
     def _open(self, name: str) -> None:
         """Open a file and describe its tensors."""
         path = self._folder / name
@@ -176,6 +163,37 @@ class SafetensorsFolder:
 def is_finite(tensor: torch.Tensor) -> bool:
     """Return whether no value of a tensor is NaN or infinite; in parts, so that the check takes little memory."""
     return all(bool(part.isfinite().all()) for part in tensor.flatten().split(_VALUES))
+
+
+def read_index(path: Path, suffix: str) -> dict[str, str]:
+    """Read the index of a folder whose weights are in several files.
+
+    Parameters
+    ----------
+    path : Path
+        The index, a JSON file.
+    suffix : str
+        Suffix that all files have.
+
+    Returns
+    -------
+    dict of str to str
+        Name of the file of each tensor.
+
+    Raises
+    ------
+    ProtT5nvError
+        If the index is missing or has other content, or names too many files or one outside the folder.
+    """
+    index = read_json(path).get("weight_map")
+    if not isinstance(index, dict) or not index:
+        raise ProtT5nvError(f"{path}: 'weight_map' is missing; expected the file of each tensor")
+    for file in index.values():
+        if not isinstance(file, str) or not file.endswith(suffix) or Path(file).name != file:
+            raise ProtT5nvError(f"{path}: {str(file)[:200]!r} is not the name of a {suffix[1:]} file in the folder")
+    if len(set(index.values())) > _MAX_SHARDS:
+        raise ProtT5nvError(f"{path}: names {len(set(index.values())):,} files; at most {_MAX_SHARDS} are read")
+    return index
 
 
 def read_json(path: Path) -> dict[str, Any]:

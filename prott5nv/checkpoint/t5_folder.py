@@ -20,8 +20,10 @@ from prott5nv.checkpoint.safetensors_folder import (
     WEIGHTS_FILE,
     SafetensorsFolder,
     is_finite,
+    read_index,
     read_json,
 )
+from prott5nv.checkpoint.state_dict_pickle import StoredTensor
 from prott5nv.checkpoint.t5_names import TABLES, Source, decoder_shapes, encoder_sources, parse_config
 from prott5nv.checkpoint.t5_vocabulary import FILES, read_vocabulary
 from prott5nv.checkpoint.unsuited import refuse_unsuited_folder
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     import torch
 
 TORCH_FILE = "pytorch_model.bin"
+TORCH_INDEX_FILE = "pytorch_model.bin.index.json"
 
 _FLOATS = ("float32", "float16", "bfloat16")
 _MAX_DECODER_LAYERS = 1 << 10
@@ -101,7 +104,7 @@ def read_t5_folder(path: str | Path, *, input: str = "aa") -> T5Folder:
     Parameters
     ----------
     path : str or Path
-        Folder with ``config.json``, a tokenizer, and weights as safetensors or in ``pytorch_model.bin``.
+        Folder with ``config.json``, a tokenizer, and weights in one or several files: safetensors or ``.bin``.
     input : {"aa", "3di"}
         Kind of the input: amino acids, or structural states for ProstT5.
 
@@ -194,46 +197,66 @@ def _open_weights(path: Path, stack: ExitStack) -> tuple[StoredWeights, list[str
         weights = SafetensorsFolder(path)
         names = {tensor.file for tensor in weights.tensors.values()}
         return weights, [*names, *([] if WEIGHTS_FILE in names else [INDEX_FILE])]
-    if not (path / TORCH_FILE).is_file():
-        raise ProtT5nvError(f"{path}: has no weights; expected {WEIGHTS_FILE}, {INDEX_FILE} or {TORCH_FILE}")
-    return TorchFile(path / TORCH_FILE, stack), [TORCH_FILE]
+    torch_files = TorchFiles(path, stack)
+    return torch_files, torch_files.names
 
 
-class TorchFile:
-    """The weights in ``pytorch_model.bin``.
+class TorchFiles:
+    """The weights in ``pytorch_model.bin``, or in several files with an index.
 
     Parameters
     ----------
-    path : Path
-        The file.
+    folder : Path
+        Folder of the files.
     stack : ExitStack
-        Closes the file.
+        Closes the files.
 
     Attributes
     ----------
+    names : list of str
+        Names of the files, with the index if there is one.
     tensors : dict of str to StoredTensor
         Descriptions of all tensors by name.
     """
 
-    def __init__(self, path: Path, stack: ExitStack) -> None:
-        self._path = path
-        self._weights = Weights(stack.enter_context(path.open("rb")), str(path))
-        self.tensors = self._weights.tensors
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        if (folder / TORCH_FILE).is_file():
+            index, self.names = None, [TORCH_FILE]
+        elif (folder / TORCH_INDEX_FILE).exists():
+            index = read_index(folder / TORCH_INDEX_FILE, ".bin")
+            self.names = [*sorted(set(index.values())), TORCH_INDEX_FILE]
+        else:
+            expected = f"{WEIGHTS_FILE}, {INDEX_FILE}, {TORCH_FILE} or {TORCH_INDEX_FILE}"
+            raise ProtT5nvError(f"{folder}: has no weights; expected {expected}")
+        self.tensors: dict[str, StoredTensor] = {}
+        self._files: dict[str, tuple[Path, Weights]] = {}
+        for path in (folder / name for name in self.names if name != TORCH_INDEX_FILE):
+            if not path.is_file():
+                raise ProtT5nvError(f"{path}: no such file; {TORCH_INDEX_FILE} names it")
+            weights = Weights(stack.enter_context(path.open("rb")), str(path))
+            if twice := self.tensors.keys() & weights.tensors.keys():
+                raise ProtT5nvError(f"{path}: {min(twice)[:200]!r} is also in {self._files[min(twice)][0].name}")
+            self.tensors |= weights.tensors
+            self._files |= dict.fromkeys(weights.tensors, (path, weights))
+        if index is not None and index != {name: path.name for name, (path, _) in self._files.items()}:
+            raise ProtT5nvError(f"{folder / TORCH_INDEX_FILE}: the files contain other tensors than this index lists")
+        self._where = str(folder / TORCH_FILE if index is None else folder)
 
-    def check(self, name: str, shape: tuple[int, ...]) -> Any:
+    def check(self, name: str, shape: tuple[int, ...]) -> StoredTensor:
         """Check that a tensor exists, and has a floating-point type and the expected shape."""
         tensor = self.tensors.get(name)
         if tensor is None:
-            raise ProtT5nvError(f"{self._path}: {name!r} is missing; expected every parameter of the model")
+            raise ProtT5nvError(f"{self._where}: {name!r} is missing; expected every parameter of the model")
+        where = f"{self._files[name][0]}: {name!r}"
         if tensor.dtype not in _FLOATS:
-            raise ProtT5nvError(f"{self._path}: {name!r} is {tensor.dtype}; expected one of {', '.join(_FLOATS)}")
+            raise ProtT5nvError(f"{where} is {tensor.dtype}; expected one of {', '.join(_FLOATS)}")
         if tensor.shape != shape:
-            raise ProtT5nvError(f"{self._path}: {name!r} has shape {tensor.shape}; expected {shape}")
+            raise ProtT5nvError(f"{where} has shape {tensor.shape}; expected {shape}")
         return tensor
 
     def read(self, name: str) -> torch.Tensor:
         """Read a tensor and check that its values are finite."""
-        return self._weights.read([name])[name]
+        return self._files[name][1].read([name])[name]
 
 
 def _table_source(weights: StoredWeights, config: T5Config, path: Path) -> Source:

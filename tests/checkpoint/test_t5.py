@@ -68,11 +68,11 @@ def refused(folder, **options):
 
 
 @pytest.mark.parametrize("kind", ["T5EncoderModel", "T5Model", "T5ForConditionalGeneration"])
-@pytest.mark.parametrize("write", ["safetensors", "shards", "bin"])
+@pytest.mark.parametrize("write", ["safetensors", "shards", "bin", "bin shards"])
 def test_every_format_gives_the_same_encoder(kind, write, tmp_path):
     model = random_model(kind, **TINY, feed_forward_proj="gated-gelu")
-    if write == "bin":
-        save_bin(tmp_path, model)
+    if write.startswith("bin"):
+        save_bin(tmp_path, model, shards=3 if write == "bin shards" else 1)
     else:
         model.save_pretrained(tmp_path, max_shard_size="20KB" if write == "shards" else "1GB")
         tokenizer("ProtT5").save_pretrained(tmp_path)
@@ -308,6 +308,24 @@ def test_hostile_pickles_are_refused_without_running_them(model, tmp_path, monke
         assert message in refused(tmp_path)
     torch.save({name: tensor for name, tensor in state.items() if name != QUERY}, path)
     assert f"'{QUERY}' is missing" in refused(tmp_path)
+
+
+def test_an_index_of_bin_files_must_match_them(model, tmp_path):
+    folder = save_bin(tmp_path, model, shards=2)
+    index = folder / "pytorch_model.bin.index.json"
+    sound = json.loads(index.read_text())["weight_map"]
+    for name, file, message in [
+        ("shared.weight", "../secret.bin", "is not the name of a bin file in the folder"),
+        ("shared.weight", "model.safetensors", "is not the name of a bin file in the folder"),
+        ("shared.weight", "pytorch_model-1.bin", "other tensors than this index lists"),
+        ("more", "pytorch_model-1.bin", "other tensors than this index lists"),
+        ("more", "pytorch_model-2.bin", "pytorch_model-2.bin: no such file"),
+    ]:
+        index.write_text(json.dumps({"weight_map": sound | {name: file}}))
+        assert message in refused(folder)
+    index.write_text(json.dumps({"weight_map": sound}))
+    torch.save(model.state_dict(), folder / "pytorch_model-1.bin")
+    assert "is also in pytorch_model-0.bin" in refused(folder)
 
 
 def test_weights_that_are_too_large_for_fp16_are_refused(folder):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -100,9 +101,16 @@ def save(folder: Path, model, family: str = "ProtT5") -> Path:
     return folder
 
 
-def save_bin(folder: Path, model, family: str = "ProtT5") -> Path:
-    """Write a folder with ``pytorch_model.bin``, as older versions of transformers did."""
+def save_bin(folder: Path, model, family: str = "ProtT5", shards: int = 1) -> Path:
+    """Write a folder with ``pytorch_model.bin``, or several such files, as older versions of transformers did."""
     model.config.save_pretrained(folder)
-    torch.save(model.state_dict(), folder / "pytorch_model.bin")
+    state = model.state_dict()
+    if shards == 1:
+        torch.save(state, folder / "pytorch_model.bin")
+    else:
+        index = {name: f"pytorch_model-{number % shards}.bin" for number, name in enumerate(state)}
+        for file in set(index.values()):
+            torch.save({name: tensor for name, tensor in state.items() if index[name] == file}, folder / file)
+        (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
     tokenizer(family).save_pretrained(folder)
     return folder
