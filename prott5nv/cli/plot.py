@@ -70,6 +70,7 @@ def command(
         choices = ", ".join(header for header, _ in labels.columns)
         options.note(f"coloured by {labels.title}; --column chooses another: {choices}")
     if method == "umap":
+        options.note("computing the UMAP projection; the first use takes longer, because umap-learn compiles its code")
         points_N2, axes = umap_points(pooled_ND), ["UMAP 1", "UMAP 2"]
     else:
         points_N2, explained = principal_components(pooled_ND)

@@ -14,6 +14,7 @@ from prott5nv.flip.predictor import Prediction, Predictor
 from prott5nv.flip.tasks import OutputSpec
 from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning
 from prott5nv.io.inputs import Input, input_name, reads_once
+from prott5nv.io.progress import Progress
 from prott5nv.io.record import Record, accession, location
 from prott5nv.io.table import write_table
 
@@ -71,9 +72,8 @@ def predict_file(
     records: Iterable[Record] = checked_records(source, skips, cleaning)
     if reads_once(source):
         records = list(records)
-    else:
-        for _ in records:
-            pass
+    residues = sum(len(record.sequence) for record in records)  # this reads, and so checks, all of them
+    if not isinstance(records, list):
         # The faulty proteins are counted already, and the second pass skips them again.
         records = checked_records(source, Skips(skip_errors=True), cleaning)
     predictor = Predictor(run, device=device, precision=precision)
@@ -84,11 +84,19 @@ def predict_file(
 
     # The records are clean.
     predictions = predictor.predict(records, cleaning=None, on_error=skip)
-    if write:
-        return write(output, predictor, predictions)
-    return write_predictions(
-        output, predictor.output_spec, predictions, model=predictor.label, spreadsheet_safe=spreadsheet_safe
-    )
+    with Progress(residues) as bar:
+        counted_predictions = _counted(predictions, bar)
+        if write:
+            return write(output, predictor, counted_predictions)
+        return write_predictions(
+            output, predictor.output_spec, counted_predictions, model=predictor.label, spreadsheet_safe=spreadsheet_safe
+        )
+
+
+def _counted(predictions: Iterable[Prediction], bar: Progress) -> Iterator[Prediction]:
+    for prediction in predictions:
+        yield prediction
+        bar.update(prediction.length)
 
 
 def write_predictions(

@@ -17,16 +17,22 @@ function arrange() {
   if (layout.coloraxis) layout.coloraxis = colourAxis(layout);
   if (phone.matches) layout.margin = {...layout.margin, r: 10, t: layout.coloraxis ? 80 : 30};
   // On a phone, or beside a colour bar, there is no room for a legend at the right.
-  if (layout.showlegend && (phone.matches || layout.coloraxis)) {
-    const height = layout.coloraxis ? .1 : .3;
-    layout.legend = {...layout.legend, orientation: "h", x: 0, y: 0, yref: "container", yanchor: "bottom",
-                     maxheight: height};
-    layout.margin = {...layout.margin, b: 60 + height * plot.clientHeight};
-  }
-  return draw(data, layout).then(() => {
+  const isBelow = layout.showlegend && (phone.matches || layout.coloraxis);
+  if (isBelow)
+    layout.legend = {...layout.legend, orientation: "h", x: .03, xref: "container", y: 0, yref: "container",
+                     yanchor: "bottom", maxheight: 1e4, title: {...layout.legend.title, side: "top"}};
+  plot.style.height = "";
+  return draw(data, layout).then(() => isBelow && makeRoom(layout)).then(() => {
     plot.on("plotly_click", event => show(event.points[0]));
     return find();
   });
+}
+
+// Make the plot higher by its legend, which is below the axis and as high as all its entries.
+function makeRoom({margin}) {
+  const height = plot.querySelector(".legend").getBBox().height + 10;
+  plot.style.height = `${plot.clientHeight + height}px`;
+  return Plotly.relayout(plot, {"margin.b": margin.b + height, height: plot.clientHeight});
 }
 
 // List all columns of a protein below the plot.

@@ -119,8 +119,8 @@ def write_html(
         title=f"{len(proteins):,} proteins" + (f" by {labels.title}" if labels else ""),
         model=model,
         search="Find in names and labels",
-        instructions="Point at a protein to read its name, and click on it to list all that is known about it. Scroll "
-        "to zoom, drag to move, double-click to see all. Click on a label to hide its proteins.",
+        instructions="Point at a protein to read its name. Click on it, or tap it, to list all that is known about it. "
+        "Scroll to zoom, drag to move, double-click to see all. Click on a label to hide its proteins.",
     )
 
 

@@ -3,6 +3,7 @@ const SHOWN = 20, NAMESPACE = "http://www.w3.org/2000/svg";
 const styles = Object.fromEntries(data.classes.map(style => [style.letter, style]));
 const searched = data.proteins.map(p => `${p.protein}\n${p.original_id}\n${p.sequence}`.toLowerCase());
 let matches = data.proteins, shown = 0;
+for (const protein of data.proteins) protein.runs = runs(protein);
 
 function svg(name, attributes, text = "") {
   const created = document.createElementNS(NAMESPACE, name);
@@ -15,8 +16,19 @@ function svg(name, attributes, text = "") {
 function shape({shape: kind, colour}, x, width) {
   if (kind === "line") return svg("rect", {x, y: 30, width, height: 3, fill: colour});
   if (kind !== "strand") return svg("rect", {x, y: 23, width, height: 17, rx: kind === "helix" ? 7 : 0, fill: colour});
-  const neck = x + width - Math.min(12, width);
+  const neck = x + width - Math.min(11, width);
   return svg("path", {d: `M${x} 26H${neck}V21L${x + width} 31.5L${neck} 42V37H${x}Z`, fill: colour});
+}
+
+// The first residue, the end and the class of each run of residues of one class.
+function runs({prediction}) {
+  const found = [];
+  for (let i = 0, first = 0; i < prediction.length; i++)
+    if (prediction[i + 1] !== prediction[i]) {
+      found.push([first, i + 1, prediction[i]]);
+      first = i + 1;
+    }
+  return found;
 }
 
 // One line of residues: letters, shapes, bars of confidence, and the position of every tenth residue.
@@ -31,11 +43,12 @@ function line(protein, start, end, cell) {
     if ((i + 1) % 10 === 0)
       drawn.append(svg("text", {x, y: 76, "text-anchor": "middle", "font-size": 10, fill: "#555"}, i + 1));
   }
-  for (let i = start, first = start; i < end; i++)
-    if (i + 1 === end || protein.prediction[i + 1] !== protein.prediction[i]) {
-      drawn.append(shape(styles[protein.prediction[i]], (first - start) * cell, (i + 1 - first) * cell));
-      first = i + 1;
-    }
+  // The edges of an inner element cut off a run that continues in the line before or after.
+  const shapes = svg("svg", {width: (end - start) * cell, height: 64, overflow: "hidden"});
+  for (const [first, last, letter] of protein.runs)
+    if (first < end && last > start)
+      shapes.append(shape(styles[letter], (first - start) * cell, (last - first) * cell));
+  drawn.append(shapes);
   const read = event => {
     const i = start + Math.floor((event.clientX - drawn.getBoundingClientRect().left) / cell);
     if (i >= start && i < end)
@@ -54,7 +67,7 @@ function section(protein) {
   const perLine = Math.max(10, Math.floor((document.documentElement.clientWidth - 40) / cell / 10) * 10);
   const fractions = data.classes.map(style =>
     [style.name, protein.prediction.split(style.letter).length - 1]).filter(([, count]) => count)
-    .map(([name, count]) => `${name} ${Math.round(100 * count / length)} %`).join(", ");
+    .map(([name, count]) => `${name} ${Math.round(100 * count / length)}%`).join(", ");
   const other = protein.original_id === protein.protein ? "" : ` (${protein.original_id})`;
   const drawn = element("section", element("h2", protein.protein + other),
                         `${length.toLocaleString("en")} residues: ${fractions}`, element("br"));
@@ -83,16 +96,18 @@ function find() {
 
 function legend() {
   const entries = data.classes.map(style => {
-    const sample = svg("svg", {width: 34, height: 26, viewBox: "0 19 34 26", style: "vertical-align: middle"});
+    const sample = svg("svg", {width: 34, height: 26, viewBox: "0 19 34 26"});
     sample.append(shape(style, 2, 30));
-    return element("span", sample, `${style.name} `);
+    return element("span", sample, style.name);
   });
-  return element("div", ...entries);
+  const drawn = element("div", ...entries);
+  drawn.className = "legend";
+  return drawn;
 }
 
 saveAs("predictions", () => [["protein", "original_id", "length", "prediction", "confidence"],
   ...data.proteins.map(p => [p.protein, p.original_id, p.sequence.length, p.prediction, p.confidence])]);
-plot.classList.add("text");
+document.body.classList.add("tracks");
 window.ready = find();
 phone.addEventListener("change", find);
 let width = innerWidth;

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import groupby
+from itertools import accumulate, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,9 +15,13 @@ from prott5nv.plots.page import require_library, write_data
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.collections import PathCollection
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
 
 _RESIDUES_PER_ROW = 80
 _MOST_ROWS = 150  # of a picture
+_ROW_HEIGHT, _NAME_HEIGHT = 3.5, 1.3  # of a picture, in units of a quarter of an inch
 #: Names, shapes and colours of the states of secondary structure.
 _STATES = {"H": ("helix", "helix", "#D55E00"), "E": ("strand", "strand", "#0072B2"), "C": ("other", "line", "#666666")}
 
@@ -106,7 +110,7 @@ def _write_html(path: Path, tracks: Sequence[Track], styles: Sequence[_Class], t
         "track.js",
         title=title,
         model=model,
-        search="Find in names and sequences",
+        search="Find name or sequence",
         instructions="The bars below a track are the confidence: a full bar means a probability of 0.9 or more. Point "
         "at a residue, or tap it, to read its prediction.",
     )
@@ -114,6 +118,7 @@ def _write_html(path: Path, tracks: Sequence[Track], styles: Sequence[_Class], t
 
 def _write_png(path: Path, tracks: Sequence[Track], styles: Sequence[_Class], title: str, model: str) -> None:
     require_library(path)
+    from matplotlib.collections import PatchCollection
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
@@ -124,47 +129,104 @@ def _write_png(path: Path, tracks: Sequence[Track], styles: Sequence[_Class], ti
             f"need {len(rows):,}; write a page (.html) instead"
         )
     style_of = {style.letter: style for style in styles}
-    figure = Figure(figsize=(14, 0.95 * len(rows) + 1.3), layout="constrained")
-    axes = figure.subplots(max(1, len(rows)), squeeze=False)[:, 0]
-    for axis, (track, start) in zip(axes, rows, strict=False):
-        _draw_row(axis, track, start, style_of)
-    figure.suptitle(f"{title}\nModel: {model}", fontsize=11, parse_math=False)
+    # Axes for each row, and texts and patches of their own, would take many times as long. The edges of the axes cut
+    # off a run of residues that continues in the row before or after.
+    tops = list(accumulate((_ROW_HEIGHT + _NAME_HEIGHT * (start == 0) for _, start in rows), initial=0.0))
+    units = max(1.0, tops[-1])
+    width, height = 14.0, units / 4 + 1.2
+    figure = Figure(figsize=(width, height))
+    axis = figure.add_axes((0.25 / width, 0.5 / height, 1 - 0.5 / width, units / 4 / height))
+    axis.set(xlim=(0, _RESIDUES_PER_ROW), ylim=(units, 0))
+    axis.set_axis_off()
+    patches: list[Patch] = []
+    letters: dict[str, list[tuple[float, float]]] = {}
+    for (track, start), top in zip(rows, tops, strict=False):
+        patches += _draw_row(axis, track, start, top, style_of, letters)
+    axis.add_collection(PatchCollection(patches, match_original=True), autolim=False)
+    for letter, points in letters.items():
+        axis.add_collection(_same_letters(figure, axis, letter, points), autolim=False)
+    figure.suptitle(f"{title}\nModel: {model}", y=1 - 0.1 / height, va="top", fontsize=11, parse_math=False)
     handles = [Patch(color=style.colour, label=style.name) for style in styles]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(9, len(handles)), fontsize="small")
+    figure.legend(handles=handles, loc="lower center", ncols=min(9, len(handles)), fontsize="small")
     with whole_file(path) as temporary:
         figure.savefig(temporary, dpi=120, format="png")
 
 
-def _draw_row(axis: Axes, track: Track, start: int, style_of: dict[str, _Class]) -> None:
-    """Draw up to 80 residues: letters at the top, the shapes of their classes, and bars of confidence."""
-    from matplotlib.patches import FancyArrow, FancyBboxPatch
+def _draw_row(
+    axis: Axes,
+    track: Track,
+    start: int,
+    top: float,
+    style_of: dict[str, _Class],
+    letters: dict[str, list[tuple[float, float]]],
+) -> list[Patch]:
+    """Draw the name and the positions of up to 80 residues, and return their shapes and bars of confidence.
+
+    One unit is a residue in x and a quarter of an inch in y, which grows downwards. The centres of the residues are
+    added to `letters`.
+    """
+    from matplotlib.patches import Rectangle
 
     end = min(start + _RESIDUES_PER_ROW, len(track.sequence))
-    axis.set(xlim=(-0.5, _RESIDUES_PER_ROW - 0.5), ylim=(0, 3), yticks=[])
-    axis.set_frame_on(False)
-    axis.set_xticks([i - start for i in range(start, end) if (i + 1) % 10 == 0])
-    axis.set_xticklabels([str(i + 1) for i in range(start, end) if (i + 1) % 10 == 0], fontsize=7)
-    axis.tick_params(length=0, pad=1)
     if start == 0:
         name = track.protein if track.protein == track.original_id else f"{track.protein} ({track.original_id})"
-        axis.set_title(name, fontsize=8, loc="left", parse_math=False)
+        axis.text(0, top + 0.7, name, va="center", fontsize=8, weight="bold", parse_math=False)
+        top += _NAME_HEIGHT
+    bars: list[Patch] = []
     for index in range(start, end):
-        axis.text(index - start, 2.6, track.sequence[index], ha="center", va="center", fontsize=7, family="monospace")
+        x = index - start
+        letters.setdefault(track.sequence[index], []).append((x + 0.5, top + 0.4))
+        if (index + 1) % 10 == 0:
+            axis.text(x + 0.5, top + 2.95, str(index + 1), ha="center", va="center", fontsize=7)
         height = (int(track.confidence[index]) + 1) / 10
-        axis.bar(index - start, height, width=0.8, color="#999999")
-    for letter, group in groupby(range(start, end), key=lambda i: track.prediction[i]):
-        indices = list(group)
-        left, length, style = indices[0] - start - 0.5, len(indices), style_of[letter]
-        if style.shape == "line":
-            axis.plot([left, left + length], [1.6, 1.6], color=style.colour, linewidth=2)
-        elif style.shape == "strand":
-            head = min(1.2, length)
-            axis.add_patch(
-                FancyArrow(left, 1.6, length, 0, width=0.45, head_width=0.9, head_length=head,
-                           length_includes_head=True, color=style.colour, linewidth=0)
-            )  # fmt: skip
-        else:
-            rounding = f"round,pad=0,rounding_size={0.35 if style.shape == 'helix' else 0}"
-            axis.add_patch(
-                FancyBboxPatch((left, 1.25), length, 0.7, boxstyle=rounding, color=style.colour, linewidth=0)
-            )
+        bars.append(Rectangle((x + 0.1, top + 2.65 - height), 0.8, height, color="#999999", linewidth=0))
+    runs = [
+        (first - start, last - start, letter) for first, last, letter in _runs(track) if first < end and last > start
+    ]
+    return bars + [_shape(style_of[letter], first, last, top + 1.2) for first, last, letter in runs]
+
+
+def _same_letters(figure: Figure, axis: Axes, letter: str, points: Sequence[tuple[float, float]]) -> PathCollection:
+    """Return one letter at many points. Its outline is computed once."""
+    from matplotlib.collections import PathCollection
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import TextPath
+    from matplotlib.transforms import Affine2D
+
+    outline = TextPath((0, 0), letter, size=7.5, prop=FontProperties("monospace"))
+    box = outline.get_extents()
+    centred = Affine2D().translate(-(box.x0 + box.x1) / 2, -2.7).scale(1 / 72)  # inches; 2.7 points: half a capital
+    return PathCollection(
+        [outline],
+        offsets=points,
+        offset_transform=axis.transData,
+        transform=centred + figure.dpi_scale_trans,
+        facecolor="black",
+        linewidth=0,
+        snap=False,  # as snapping makes some strokes twice as wide as others
+    )
+
+
+def _runs(track: Track) -> Iterator[tuple[int, int, str]]:
+    """Yield the first residue, the end and the class of each run of residues of one class."""
+    first = 0
+    for letter, group in groupby(track.prediction):
+        last = first + len(list(group))
+        yield first, last, letter
+        first = last
+
+
+def _shape(style: _Class, left: float, right: float, y: float) -> Patch:
+    """Return the shape of a run of residues, with its centre at `y`."""
+    from matplotlib.patches import FancyArrow, FancyBboxPatch, Rectangle
+
+    length = right - left
+    if style.shape == "line":
+        return Rectangle((left, y - 0.07), length, 0.14, color=style.colour, linewidth=0)
+    if style.shape == "strand":
+        return FancyArrow(
+            left, y, length, 0, width=0.45, head_width=0.9, head_length=1, length_includes_head=True,
+            color=style.colour, linewidth=0,
+        )  # fmt: skip
+    rounding = f"round,pad=0,rounding_size={0.35 if style.shape == 'helix' else 0}"
+    return FancyBboxPatch((left, y - 0.35), length, 0.7, boxstyle=rounding, color=style.colour, linewidth=0)

@@ -53,6 +53,26 @@ def test_odd_names_stay_text(tmp_path):
         assert read_data(page)["proteins"][0]["protein"] == name
 
 
+def test_a_picture_has_one_arrowhead_for_each_strand(tmp_path, monkeypatch):
+    """Shapes end where runs of residues end, not where rows end: the second row continues the strand of the first."""
+    pytest.importorskip("matplotlib")
+    from matplotlib.figure import Figure
+
+    figures = []
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *a, **b: (figures.append(figure), save(figure, *a, **b)))
+    prediction = "CC" + 100 * "E" + 18 * "H"
+    write(tmp_path / "out.png", Track("P1", "P1", 60 * "MV", prediction, 120 * "9"))
+    [axis] = figures[0].axes
+    shapes = axis.collections[0].get_paths()
+    strands = [path.get_extents() for path in shapes if path.get_extents().width == 100]
+    assert [(strand.x0, strand.x1) for strand in strands] == [(2, 102), (-78, 22)]
+    assert axis.get_xlim() == (0, 80)  # the part of a shape beyond these is not drawn
+    assert all(collection.get_clip_path() or collection.get_clip_box() for collection in axis.collections)
+    letters = {len(collection.get_offsets()) for collection in axis.collections[1:]}
+    assert letters == {60} and len(axis.collections) == 3
+
+
 def test_a_picture_has_room_for_some_proteins(tmp_path):
     pytest.importorskip("matplotlib")
     write(tmp_path / "out.png", TRACK, Track("$x$", "$x$", 17 * "MVLSPA", 17 * "CCHHHE", 17 * "987654"))
