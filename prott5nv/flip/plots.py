@@ -69,8 +69,7 @@ def overview(runs: Sequence[dict[str, Any]], zero_shot: Sequence[ZeroShot] = ())
         Points with 95 % intervals: the baselines, the runs, and published scores. The published error
         of a task is left out if the run has other proteins, because it depends on the spread of the measured values.
     """
-    tasks = list(dict.fromkeys(run["task"] for run in runs))
-    panels = [_task_panel(task, runs) for task in tasks] + [_zero_shot_panel(one) for one in zero_shot]
+    panels = _panels(runs, zero_shot)
     columns = min(_PANELS_PER_ROW, len(panels))
     rows = [panels[i : i + columns] for i in range(0, len(panels), columns)]
     heights = [_PANEL_FRAME + _POINT_HEIGHT * max(len(panel.points) for panel in row) for row in rows]
@@ -81,6 +80,34 @@ def overview(runs: Sequence[dict[str, Any]], zero_shot: Sequence[ZeroShot] = ())
     for axis, panel in zip(axes.flat, panels, strict=False):
         _plot_panel(axis, panel)
     return figure
+
+
+def overview_panels(runs: Sequence[dict[str, Any]], zero_shot: Sequence[ZeroShot] = ()) -> dict[str, Figure]:
+    """Plot the panels of :func:`overview` one by one.
+
+    Parameters
+    ----------
+    runs : sequence of dict
+        The output of :func:`prott5nv.flip.report.read_runs`.
+    zero_shot : sequence of ZeroShot, optional
+        The output of :func:`prott5nv.flip.zero_shot.read_zero_shot`.
+
+    Returns
+    -------
+    dict of str to Figure
+        Each panel by its title.
+    """
+    figures = {}
+    for panel in _panels(runs, zero_shot):
+        height = _PANEL_FRAME + _POINT_HEIGHT * len(panel.points)
+        figures[panel.title] = Figure(figsize=(_PANEL_WIDTH, height), layout="constrained")
+        _plot_panel(figures[panel.title].subplots(), panel)
+    return figures
+
+
+def _panels(runs: Sequence[dict[str, Any]], zero_shot: Sequence[ZeroShot]) -> list[_Panel]:
+    tasks = dict.fromkeys(run["task"] for run in runs)
+    return [_task_panel(task, runs) for task in tasks] + [_zero_shot_panel(one) for one in zero_shot]
 
 
 def _task_panel(task: str, runs: Sequence[dict[str, Any]]) -> _Panel:
@@ -177,7 +204,7 @@ def _wrapped(text: str) -> str:
     return textwrap.fill(text, _TITLE_WIDTH)
 
 
-def run_plots(run: dict[str, Any]) -> Figure:
+def run_plots(run: dict[str, Any]) -> dict[str, Figure]:
     """Plot the learning curves of a run, its predictions for the test set, and its scores by protein length.
 
     Parameters
@@ -187,24 +214,25 @@ def run_plots(run: dict[str, Any]) -> Figure:
 
     Returns
     -------
-    Figure
-        The middle panel is a confusion matrix for classes, and prediction against measurement for numbers.
+    dict of str to Figure
+        Three figures by their titles. The second is a confusion matrix for classes, and prediction against measurement
+        for numbers.
 
     Raises
     ------
     ProtT5nvError
         If the folder of the run has no ``predictions.csv``.
     """
-    figure = Figure(figsize=(13, 4), layout="constrained")
-    left, middle, right = figure.subplots(1, 3)
-    _plot_learning_curves(left, run)
     test = _read_predictions(run)
+    figures = [Figure(figsize=(_PANEL_WIDTH, 4), layout="constrained") for _ in range(3)]
+    left, middle, right = (figure.subplots() for figure in figures)
+    _plot_learning_curves(left, run)
     if run["label"] == "class":
         _plot_confusion(middle, run)
     else:
         _plot_against_measured(middle, test)
     _plot_by_length(right, test, run["metric"])
-    return figure
+    return {axis.get_title(): figure for axis, figure in zip((left, middle, right), figures, strict=True)}
 
 
 def _literal(text: str) -> str:
@@ -220,6 +248,7 @@ def _plot_learning_curves(axis: Axes, run: dict[str, Any]) -> None:
         scores = [epoch[metric] for epoch in history]
         axis.plot(epochs, scores, "o-", ms=3, label=_literal(f"seed {seed}"))
     axis.set(title="Validation", xlabel="epoch", ylabel=_literal(metric))
+    axis.locator_params("x", integer=True)
     axis.legend(frameon=False, fontsize="small")
 
 

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from prott5nv.errors import ProtT5nvError
 from prott5nv.flip.config import RESULT_FILE
-from prott5nv.flip.plots import overview, own_baselines, run_plots
+from prott5nv.flip.plots import overview, overview_panels, own_baselines, run_plots
 from prott5nv.flip.published import COMPARABLE, PUBLISHED
 from prott5nv.flip.tasks import SETS
 from prott5nv.flip.zero_shot import ZeroShot, read_zero_shot, zero_shot_table
@@ -33,6 +33,7 @@ Row: TypeAlias = dict[str, Any]
 _COLUMNS = (
     "task", "split", "model", "mode", "metric", "score", "95 % interval", "seeds", "head", "run", "further scores",
 )  # fmt: skip
+_GROUP_COLUMNS = ("task", "split", "metric")  # rows with the same are one group of the page's table
 _FURTHER = {
     "accuracy": ("accuracy_per_protein", "macro_f1", "mcc", "recall"),
     "mse": ("rmse", "spearman", "r2"),
@@ -72,12 +73,12 @@ def report(folder: Path, *, overwrite: bool = False) -> list[Path]:
     with reserved_outputs(written, overwrite=overwrite or is_interrupted):
         runs, zero_shot = read_runs(folder), read_zero_shot(folder)
         rows = comparison(runs)
-        page = html_page(runs, rows, zero_shot, figure := overview(runs, zero_shot))
+        page = html_page(runs, rows, zero_shot)
         with whole_files(folder) as temporary:
             (temporary / "report.md").write_text(markdown(runs, rows, zero_shot), encoding="utf-8")
             (temporary / "report.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
             (temporary / "report.html").write_text(page, encoding="utf-8")
-            figure.savefig(temporary / "report.png", dpi=130)
+            overview(runs, zero_shot).savefig(temporary / "report.png", dpi=130)
             others = [path for path in written if path.exists() and not _same(path, temporary / path.name)]
             check_outputs(others, overwrite=overwrite)
     return written
@@ -118,7 +119,8 @@ def read_runs(folder: Path) -> list[Run]:
             runs[-1]["head"] = str(run["configuration"]["task"]["head"]["name"])
             for row in comparison(runs[-1:]):
                 _cells(row)
-            _summary(runs[-1])
+            _split_summary(runs[-1])
+            _duration(runs[-1])
     if not runs:
         raise ProtT5nvError(f"{folder}: no {RESULT_FILE} in it or below; prott5nv finetune writes them")
     known = {task: number for number, task in enumerate(PUBLISHED)}
@@ -145,15 +147,14 @@ def comparison(runs: Sequence[Run]) -> list[Row]:
         if run["task"] not in tasks:
             rows += _published_rows(run["task"])
         tasks.add(run["task"])
-        split = f"{run['split']} ({run['note']})" if run["note"] else run["split"]
         model = Path(run["model"]["path"]).name
-        rows.append(_row(run, split, model, run["mode"], "ours", run["results"]["encoder"]))
-        rows += [_row(run, split, name, "", "baseline", scores) for name, scores in baselines.items()]
+        rows.append(_row(run, model, run["mode"], "ours", run["results"]["encoder"]))
+        rows += [_row(run, name, "", "baseline", scores) for name, scores in baselines.items()]
     return rows
 
 
 def markdown(runs: Sequence[Run], rows: Sequence[Row], zero_shot: Sequence[ZeroShot]) -> str:
-    """Return the comparison as Markdown: tables, one line about each run, and the published results.
+    """Return the comparison as Markdown: tables, one line about each split and each run, and the published results.
 
     Parameters
     ----------
@@ -167,9 +168,10 @@ def markdown(runs: Sequence[Run], rows: Sequence[Row], zero_shot: Sequence[ZeroS
     str
     """
     lines = _markdown_table(
-        _COLUMNS, [[_bold_if_ours(_markdown_text(cell), row) for cell in _cells(row)] for row in rows]
+        _COLUMNS, [[_bold_if_ours(_markdown_text(cell), row) for cell in _cells(row).values()] for row in rows]
     )
-    lines += ["", *(f"- {_markdown_text(f'{_title(run)}: {_summary(run)}')}" for run in runs)]
+    lines += ["", *(f"- {_markdown_text(text)}" for text in _split_summaries(runs))]
+    lines += ["", *(f"- {_markdown_text(f'{_title(run)}: {_duration(run)}')}" for run in runs)]
     if zero_shot:
         columns, scores = zero_shot_table(zero_shot)
         lines += [
@@ -182,7 +184,7 @@ def markdown(runs: Sequence[Run], rows: Sequence[Row], zero_shot: Sequence[ZeroS
     return "\n".join(lines) + "\n"
 
 
-def html_page(runs: Sequence[Run], rows: Sequence[Row], zero_shot: Sequence[ZeroShot], figure: Figure) -> str:
+def html_page(runs: Sequence[Run], rows: Sequence[Row], zero_shot: Sequence[ZeroShot]) -> str:
     """Return the comparison as one HTML page with plots of every run, which needs no other file.
 
     Parameters
@@ -191,8 +193,6 @@ def html_page(runs: Sequence[Run], rows: Sequence[Row], zero_shot: Sequence[Zero
         The output of :func:`read_runs` and :func:`comparison`.
     zero_shot : sequence of ZeroShot
         The output of :func:`prott5nv.flip.zero_shot.read_zero_shot`.
-    figure : Figure
-        The output of :func:`prott5nv.flip.plots.overview`.
 
     Returns
     -------
@@ -204,14 +204,15 @@ def html_page(runs: Sequence[Run], rows: Sequence[Row], zero_shot: Sequence[Zero
     published_columns, published_rows = _published_table()
     zero_shot_columns, zero_shot_rows = zero_shot_table(zero_shot)
     return environment.get_template(_TEMPLATE).render(
-        overview=_data_url(figure),
-        columns=_COLUMNS,
-        rows=[{"kind": row["kind"], "cells": _cells(row)} for row in rows],
+        overview=_images(overview_panels(runs, zero_shot)),
+        columns=[column for column in _COLUMNS if column not in _GROUP_COLUMNS],
+        groups=_groups(rows),
+        splits=_split_summaries(runs),
         zero_shot_columns=zero_shot_columns,
         zero_shot_rows=[{"kind": kind, "cells": cells} for kind, cells in zero_shot_rows],
         published_columns=published_columns,
         published_rows=[{"kind": "", "cells": cells} for cells in published_rows],
-        runs=[{"title": _title(run), "summary": _summary(run), "plots": _plots(run)} for run in runs],
+        runs=[{"title": _title(run), "duration": _duration(run), "plots": _plots(run)} for run in runs],
     )
 
 
@@ -228,24 +229,44 @@ def _checked(run: Run) -> Iterator[None]:
         raise ProtT5nvError(f"{path}: not a result of prott5nv finetune ({reason})") from None
 
 
-def _plots(run: Run) -> str:
+def _groups(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Return the rows by task, split and metric, which the title of a group names once for all of its rows."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        cells = _cells(row)
+        task, split, metric = (cells.pop(column) for column in _GROUP_COLUMNS)
+        groups.setdefault(f"{task}, {split}: {metric}", []).append({"kind": row["kind"], "cells": list(cells.values())})
+    return [{"title": title, "rows": of_group} for title, of_group in groups.items()]
+
+
+def _plots(run: Run) -> list[tuple[str, str]]:
     with _checked(run):
-        return _data_url(run_plots(run))
+        return _images(run_plots(run))
 
 
 def _title(run: Run) -> str:
     return f"{run['task']}, {run['head']}, {run['mode']} ({run['run']})"
 
 
-def _summary(run: Run) -> str:
+def _split(run: Run) -> str:
+    return f"{run['split']} ({run['note']})" if run["note"] else str(run["split"])
+
+
+def _split_summaries(runs: Sequence[Run]) -> list[str]:
+    """Return one sentence about each split, however many runs use it."""
+    return list(dict.fromkeys(map(_split_summary, runs)))
+
+
+def _split_summary(run: Run) -> str:
     counts = " / ".join(f"{run['proteins'][part]:,}" for part in SETS)
-    seconds = ", ".join(f"{name} {value:,.0f} s" for name, value in run["seconds"].items())
-    note = f" ({run['note']})" if run["note"] else ""
-    return (
-        f"The split {run['split']}{note} has {counts} training / validation / test proteins. "
-        f"{run['longer_than_512']['test']:,} of the test proteins have more than 512 residues and are embedded by "
-        f"windows. Number of seeds: {len(run['history'])}. Duration: {seconds}."
-    )
+    summary = f"{run['task']}, {_split(run)}: {counts} training / validation / test proteins."
+    if long := run["longer_than_512"]["test"]:
+        summary += f" {long:,} of the test proteins have more than 512 residues and are embedded by windows."
+    return summary
+
+
+def _duration(run: Run) -> str:
+    return ", ".join(f"{name} {value:,.0f} s" for name, value in run["seconds"].items())
 
 
 def _bold_if_ours(cell: str, row: Row) -> str:
@@ -263,7 +284,7 @@ def _markdown_text(text: str) -> str:
     return _MARKDOWN.sub(r"\\\g<0>", html.escape(" ".join(text.split()), quote=False))
 
 
-def _row(run: Run, split: str, model: str, mode: str, kind: str, scores: dict[str, Any]) -> Row:
+def _row(run: Run, model: str, mode: str, kind: str, scores: dict[str, Any]) -> Row:
     metric = run["metric"]
     further = {name: score["mean"] for name, score in scores["all"].items() if name.startswith(_FURTHER[metric])}
     for part in ("up_to_512", "longer"):
@@ -272,7 +293,7 @@ def _row(run: Run, split: str, model: str, mode: str, kind: str, scores: dict[st
     return {
         "run": run["run"],
         "task": run["task"],
-        "split": split,
+        "split": _split(run),
         "model": model,
         "mode": mode,
         "head": run["head"] if kind == "ours" else "",
@@ -312,13 +333,14 @@ def _published_rows(task: str) -> list[Row]:
     ]
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: Row) -> dict[str, str]:
+    """Return the text of each column."""
     digits = 3 if row["metric"] == "accuracy" else 2
     published = row["kind"] == "published"
     score = f"{row['mean']:.{digits}f}"
     if not published and len(row["seeds"]) > 1:
         score += f" ± {row['spread']:.{digits}f}"
-    return [
+    cells = (
         row["task"],
         row["split"],
         row["model"] + (", published" if published else ""),
@@ -330,11 +352,15 @@ def _cells(row: Row) -> list[str]:
         row["head"],
         row["run"],
         "" if published else ", ".join(f"{name} {value:.3f}" for name, value in row["further"].items()),
-    ]
+    )
+    return dict(zip(_COLUMNS, cells, strict=True))
 
 
-def _data_url(figure: Figure) -> str:
-    """Return a figure as the address of an image that contains its data."""
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=110)
-    return f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}"
+def _images(figures: dict[str, Figure]) -> list[tuple[str, str]]:
+    """Return the title of each figure, and an address that contains the figure itself."""
+    images = []
+    for title, figure in figures.items():
+        content = io.BytesIO()
+        figure.savefig(content, format="png", dpi=150)
+        images.append((title, f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}"))
+    return images

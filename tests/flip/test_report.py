@@ -72,7 +72,7 @@ def test_markdown_has_scores_with_intervals(runs):
 @pytest.mark.slow
 def test_page_needs_no_other_file(runs):
     page = (runs / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 5  # the overview and one for each run
+    assert page.count("data:image/png;base64,") == 3 + 4 * 3  # one for each task, and three for each run
     assert not re.search(r"(src|href)=\"(?!data:)", page)
 
 
@@ -143,9 +143,10 @@ def test_a_result_with_other_content_is_one_line(change, odd_run):
 @pytest.mark.slow
 def test_dollar_signs_in_figures_are_not_mathematics(odd_run):
     (run,) = read_runs(odd_run)
-    for figure in (overview([run]), run_plots(run)):
-        figure.canvas.draw()
-        texts = [text.get_text() for text in figure.findobj(Text) if "$" in text.get_text()]
+    for figures in ([overview([run])], run_plots(run).values()):
+        for figure in figures:
+            figure.canvas.draw()
+        texts = [text.get_text() for figure in figures for text in figure.findobj(Text) if "$" in text.get_text()]
         assert texts and not any(map(is_math_text, texts))
 
 
@@ -221,6 +222,20 @@ def test_runs_are_told_apart_by_folder_head_and_mode(runs, tmp_path):
     assert labels[:2] == ["a/first: mlp, frozen", "a/second: mlp, frozen"]
     title, panel = figure.axes[0].title.get_window_extent(), figure.bbox
     assert title.x0 >= panel.x0 and title.x1 <= panel.x1
+
+
+@pytest.mark.slow
+def test_the_page_and_markdown_describe_a_split_once(runs, tmp_path):
+    for name in ("first", "second"):
+        shutil.copytree(runs / "scl-frozen", tmp_path / name)
+    report(tmp_path)
+    page, text = ((tmp_path / f"report.{suffix}").read_text() for suffix in ("html", "md"))
+    for written in (page, text):
+        assert written.count(" training / validation / test proteins.") == 1
+    groups = re.findall(r'<th class="group" colspan="8"><span>(.*?)</span></th>', page)
+    assert groups == ["scl, mixed_soft: accuracy", "scl, mixed_soft (rebuilt train): accuracy"]
+    assert page.count("mixed_soft (rebuilt train)") == 2  # the group and the description
+    assert page.count('<tr class="ours"><td>tiny.nemo</td>') == 2
 
 
 @pytest.mark.slow
