@@ -146,7 +146,7 @@ def _write_png(path: Path, name: str, sequence: str, scores_LA: np.ndarray, stro
     from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.figure import Figure
 
-    colours = LinearSegmentedColormap.from_list("RdBu", _COLOURS)
+    colours = LinearSegmentedColormap.from_list("RdBu", _COLOURS).with_extremes(bad=_MISSING_COLOUR)
     rows_LA = np.column_stack([scores_LA, _mean_of_positions(sequence, scores_LA)])
     labels = [*AMINO_ACIDS, _MEAN]
 
@@ -158,11 +158,11 @@ def _write_png(path: Path, name: str, sequence: str, scores_LA: np.ndarray, stro
         image = axis.imshow(
             rows_LA[start : start + len(row)].T, cmap=colours, vmin=-strongest, vmax=strongest, aspect="auto"
         )
-        axis.axhline(len(AMINO_ACIDS) - 0.5, color="white", linewidth=2)
+        axis.hlines(len(AMINO_ACIDS) - 0.5, -0.5, len(row) - 0.5, color="white", linewidth=2)
         wild_type = [(index, AMINO_ACIDS.index(letter)) for index, letter in enumerate(row) if letter in AMINO_ACIDS]
         if wild_type:
             axis.plot(*zip(*wild_type, strict=True), ".k", markersize=3)
-        axis.set_facecolor(_MISSING_COLOUR)
+        axis.set_frame_on(False)  # the last row may be shorter
         axis.set_xlim(-0.5, min(len(sequence), _RESIDUES_PER_ROW) - 0.5)
         numbered = [f"{row[i]}\n{start + i + 1}" if (start + i + 1) % 10 == 0 else row[i] for i in range(len(row))]
         axis.set_xticks(range(len(row)), numbered, fontsize=7)

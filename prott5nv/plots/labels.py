@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -229,7 +230,7 @@ def choose_colours(labels: Labels) -> Colouring:
     Group(name='unknown', colour='#bbbbbb', shape='circle', count=1)
     """
     counts = Counter(text for text in labels.texts if text != UNKNOWN)
-    by_frequency = sorted(counts, key=lambda text: (-counts[text], text))
+    by_frequency = sorted(counts, key=lambda text: (-counts[text], _with_padded_numbers(text), text))
     if len(by_frequency) > _MOST_GROUPS:
         values = [float("nan") if text == UNKNOWN else parse_number(text) for text in labels.texts]
         if None not in values:
@@ -268,3 +269,8 @@ def _on_a_scale(values: list[float | None]) -> Colouring:
     ]
     groups = [Group(UNKNOWN, GREY, _SHAPES[0], int(unknown_N.sum()))] if unknown_N.any() else []
     return Colouring(colours, groups, [0 if unknown else -1 for unknown in unknown_N], (low, high), values_N.tolist())
+
+
+def _with_padded_numbers(text: str) -> str:
+    """Return a text that sorts ``group 2`` before ``group 10``."""
+    return re.sub(r"[0-9]+", lambda number: number[0].zfill(20), text)

@@ -133,6 +133,11 @@ def test_rare_labels_share_a_grey():
     ]
 
 
+def test_equally_frequent_labels_are_in_the_order_of_their_numbers():
+    groups = choose_colours(Labels("family", ["group 10", "group 9", "a", "group 10 b", "a"])).groups
+    assert [group.name for group in groups] == ["a", "group 9", "group 10", "group 10 b"]
+
+
 @pytest.mark.parametrize(
     "labels, shapes", [(8, {"circle"}), (9, {"circle", "diamond"}), (24, {"circle", "diamond", "square"})]
 )
