@@ -12,13 +12,6 @@ from pathlib import Path
 from helpers.waiting import wait_until
 
 
-def free_port() -> int:
-    """Return a port that nobody uses."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-        return port
-
-
 class Server:
     """``prott5nv serve``, which listens on a free port when the constructor returns.
 
@@ -26,7 +19,8 @@ class Server:
     """
 
     def __init__(self, folder: Path, *arguments: str, **environment: str) -> None:
-        self.port = free_port()
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = folder / "log"
         command = [sys.executable, "-m", "prott5nv", "serve", "--port", str(self.port), *arguments]

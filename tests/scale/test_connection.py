@@ -11,8 +11,15 @@ from prott5nv.scale.cluster import connected, starts_ray
 
 @pytest.fixture
 def fake_ray(monkeypatch):
-    """A module in place of Ray, which prints as Ray does when it starts."""
+    """A module in place of Ray, which prints as Ray does when it starts and records the applications of Ray Serve."""
     ray = SimpleNamespace(addresses=[], is_initialized=lambda: False, shutdown=lambda: None)
+    applications = set()
+    ray.serve = SimpleNamespace(
+        applications=applications,
+        start=lambda **settings: None,
+        run=lambda application, name, route_prefix: applications.add(name),
+        delete=applications.remove,
+    )
 
     def init(address, **settings):
         ray.addresses.append(address)
@@ -44,3 +51,25 @@ def test_only_the_line_about_the_log_level_is_dropped(level, fake_ray, monkeypat
     with connected("local", 0):
         lines = capfd.readouterr().err.splitlines()
     assert lines[-1] == "another line" and len(lines) == (1 if level else 2)
+
+
+@pytest.mark.parametrize("cluster", ["option", "RAY_ADDRESS", "connected before", None])
+def test_a_server_deletes_its_application_from_a_cluster(cluster, fake_ray, monkeypatch):
+    pytest.importorskip("fastapi", reason="needs the extra serve")
+    from prott5nv.scale import server
+
+    monkeypatch.setattr(server, "require_extra", lambda *_: None)
+    monkeypatch.setattr(server, "_resources", lambda options: {})
+    monkeypatch.setattr(server, "_application", lambda options, resources: None)
+    monkeypatch.setattr(server, "_described", lambda ingress: None)
+    if cluster == "RAY_ADDRESS":
+        monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    elif cluster == "connected before":
+        monkeypatch.setattr(fake_ray, "is_initialized", lambda: True)
+    options = server.ServeOptions(port=0, address="10.0.0.1:6379" if cluster == "option" else None)
+    with pytest.raises(KeyError), server.serving(options):
+        assert fake_ray.serve.applications == {"prott5nv"}
+        raise KeyError
+    # A Ray that was started here ends, and its applications with it.
+    assert fake_ray.serve.applications == (set() if cluster else {"prott5nv"})
+    assert fake_ray.addresses == {None: ["local"], "connected before": []}.get(cluster, ["10.0.0.1:6379"])

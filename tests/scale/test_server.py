@@ -18,7 +18,7 @@ import pytest
 
 pytest.importorskip("fastapi", reason="needs the extra serve")
 
-from helpers.server import Server, free_port
+from helpers.server import Server
 from helpers.waiting import wait_until
 
 from prott5nv import (
@@ -340,16 +340,5 @@ def test_sigterm_answers_active_requests_and_leaves_no_process(server):
     assert not (server.log.parent / ".ray").exists()  # Ray has written no token to the home folder.
     log = server.log.read_text()
     assert "stopping; answering accepted requests first" in log
-    assert all(line.startswith(("prott5nv: ", "http://")) for line in log.splitlines())
-
-
-def test_an_existing_cluster_keeps_nothing_of_a_server(ray, tiny_checkpoint):
-    from ray import serve
-
-    from prott5nv.scale.server import ServeOptions, serving
-
-    options = ServeOptions(str(tiny_checkpoint), port=free_port(), device="cpu")
-    with serving(options) as info:
-        assert info.name == tiny_checkpoint.stem and serve.status().applications
-    assert ray.is_initialized() and not serve.status().applications
-    serve.shutdown()
+    others = [line for line in log.splitlines() if not line.startswith(("prott5nv: ", "http://"))]
+    assert all("A worker died" in line for line in others)  # Ray reports the process that a test has killed
