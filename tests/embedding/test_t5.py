@@ -12,6 +12,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from helpers.embedding_files import contents, random_fasta
+from helpers.pages import read_figure
 from helpers.t5 import TINY, random_model, save
 
 import prott5nv
@@ -130,6 +131,19 @@ def test_workers_and_shards_give_the_file_of_one_process(folder, embedder, tmp_p
     with EmbeddingStore(tmp_path / "alone.h5") as one, EmbeddingStore(tmp_path / "together.h5") as other:
         assert one.attributes["model_sha256"] == other.attributes["model_sha256"]
         assert all(np.abs(one[key] - other[key]).max() <= 1e-5 for key in one)
+
+
+def test_embeddings_can_be_plotted(folder, embedder, tmp_path):
+    pytest.importorskip("plotly", reason="needs the plot extra")
+    embed_file(random_fasta(tmp_path / "proteins.fasta", 6), tmp_path / "rows.h5", embedder)
+    with EmbeddingStore(tmp_path / "rows.h5") as store:
+        proteins = set(store)
+    run("plot", tmp_path / "rows.h5")
+    page = (tmp_path / "rows.html").read_text()
+    assert embedder.label in page
+    figure = read_figure(page)
+    assert {key for trace in figure["data"] for key, _ in trace["customdata"]} == proteins
+    assert all(np.isfinite([*trace["x"], *trace["y"]]).all() for trace in figure["data"])
 
 
 def test_scoring_and_filling_need_a_span_decoder(folder, embedder, tmp_path):
