@@ -69,8 +69,8 @@ def report(folder: Path, *, overwrite: bool = False) -> list[Path]:
         If there is no run, a run's result cannot be read, a report exists, or a file cannot be written.
     """
     written = [folder / f"report.{suffix}" for suffix in ("md", "json", "html", "png")]
-    is_interrupted = not all(path.exists() for path in written)  # if there is a report at all
-    with reserved_outputs(written, overwrite=overwrite or is_interrupted):
+    is_incomplete = not all(path.exists() for path in written)  # there is no report, or a kill has interrupted it
+    with reserved_outputs(written, overwrite=overwrite or is_incomplete):
         runs, zero_shot = read_runs(folder), read_zero_shot(folder)
         rows = comparison(runs)
         page = html_page(runs, rows, zero_shot)

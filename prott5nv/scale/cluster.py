@@ -71,7 +71,7 @@ def _without_log_level() -> Iterator[None]:
 
     What else goes to standard error appears when the block ends.
     """
-    if "RAY_BACKEND_LOG_LEVEL" not in os.environ:
+    if "RAY_BACKEND_LOG_LEVEL" not in os.environ or sys.stderr is None:
         yield
         return
     stderr = os.dup(2)
