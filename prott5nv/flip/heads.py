@@ -269,9 +269,12 @@ def _separate(rows_TD: Tensor, lengths: Sequence[int], layer: nn.Conv1d) -> tupl
 def _convolve(x_GD: Tensor, weight_KDW: Tensor, bias_K: Tensor | None) -> Tensor:
     """Convolve along the rows: Tensor, shape=(G, K).
 
-    The rows are treated as one line of an image in channels-last format, which is how they lie in memory. Conv1d would
-    copy them into another layout and back, and takes half as long again.
+    The sum of one matmul per position of the window takes a third of the time of Conv1d on a CPU, and less than that if
+    the number of rows is new, because oneDNN compiles each convolution for its number of rows.
     """
-    image = x_GD.T[None, :, None]
-    weight_KD1W = weight_KDW[:, :, None].contiguous(memory_format=torch.channels_last)
-    return F.conv2d(image, weight_KD1W, bias_K, padding=(0, weight_KDW.shape[2] // 2))[0, :, 0].T
+    reach = weight_KDW.shape[2] // 2
+    padded_ED = F.pad(x_GD, (0, 0, reach, reach))
+    result_GK = x_GD.new_zeros(()) if bias_K is None else bias_K
+    for position, weight_DK in enumerate(weight_KDW.permute(2, 1, 0)):
+        result_GK = torch.addmm(result_GK, padded_ED[position : position + len(x_GD)], weight_DK)
+    return result_GK
