@@ -32,7 +32,10 @@ def command(request, run, tiny_checkpoint):
         (">a\nMKV\n>b\nM-V\n", "line 3: b: 1 gap ('-' or '.')"),
         (">a\nMKV\n>b\n---\n", "line 3: b: the sequence consists of gaps only"),
         (">a\nMKV\n--\n>b\nMLV\n", "line 3: record a has the line '--'"),
-        (">a\nMKV\n>b\nNaN\n>c\nMLV\n>d\n\n", "line 3: b: there is no sequence ('NaN' means a missing value); 1 more record cannot be used, on line 7"),
+        (
+            ">a\nMKV\n>b\nNaN\n>c\nMLV\n>d\n\n",
+            "line 3: b: there is no sequence ('NaN' means a missing value); 1 more record cannot be used, on line 7",
+        ),
         (">a\nMKV\n>b\nM K V\n", "' ' is not a residue; remove the spaces"),
         (DNA, "the first 160 letters are all A, C, G, T, U or N"),
         (">a\nMKV\n>b\0\nMLV\n", "binary file"),
