@@ -29,7 +29,7 @@ def test_an_error_in_the_input_is_printed_once(run, tmp_path):
     lines = run("p.fasta", "-o", "out.h5", "--workers", "2", code=2).stderr.splitlines()
     errors = [line for line in lines if "error" in line or "record b" in line]
     assert len(errors) == 1 and errors[0].startswith(
-        "prott5nv: error: p.fasta: line 3: b: there is no sequence; worker 1"
+        "prott5nv: error: p.fasta: line 3: b: there is no sequence; --on-error skip"
     )
 
 

@@ -1,8 +1,10 @@
 """Several processes give the same run as one."""
 
+import io
 import re
 import shutil
 import signal
+from contextlib import redirect_stderr
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from megatron.core.transformer.enums import AttnMaskType
 from prott5nv import ModelConfig, ProtT5nvError, load
 from prott5nv.checkpoint import read_nemo
 from prott5nv.checkpoint.parameter_names import megatron_to_prott5
+from prott5nv.cli import main
 from prott5nv.embedding.store import EmbeddingStore
 from prott5nv.model.attention import Packing
 from prott5nv.pretraining.curves import read_scalars
@@ -224,8 +227,17 @@ def test_a_killed_run_of_two_processes_resumes_to_a_model_that_embeds(cfg, two_d
     assert len(EmbeddingStore(tmp_path / "out.h5")) == 36
 
 
+def refused_command(arguments):
+    """Return the exit code of a command and what it prints on standard error."""
+    stderr = io.StringIO()
+    with redirect_stderr(stderr), pytest.raises(SystemExit) as caught:
+        main(list(arguments))
+    return caught.value.code, stderr.getvalue()
+
+
 @pytest.mark.slow
-def test_the_command_stops_all_processes_with_one_line(two_devices, tmp_path):
-    done = ForkedCommand([*two_devices, "model.optim.lr=1e30"], tmp_path).wait()
-    assert done.returncode == 2
-    assert done.stderr.startswith("prott5nv: error: the loss is not finite") and done.stderr.count("\n") == 1
+def test_the_command_stops_all_processes_with_one_line(two_devices, on_ranks):
+    first, second = on_ranks(2, refused_command, [*two_devices, "model.optim.lr=1e30"])
+    assert first[0] == second[0] == 2
+    assert first[1].startswith("prott5nv: error: the loss is not finite") and first[1].count("\n") == 1
+    assert second[1] == ""
