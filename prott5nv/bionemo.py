@@ -165,7 +165,8 @@ class ProtT5nvInference:
         """
         sequences = sequences_of(seqs, cleaning)
         unmasked = [sequence for sequence in sequences if GAP not in sequence]
-        whole = iter(self.embed(unmasked, long=long, cleaning=None))
+        # A list, because `embed` warns of long proteins at the end.
+        whole = iter(list(self.embed(unmasked, long=long, cleaning=None)))
         masked = iter(self._masked_hiddens([sequence for sequence in sequences if GAP in sequence]))
         hiddens = [next(masked) if GAP in sequence else next(whole)[1] for sequence in sequences]
         skipped = np.zeros((0, self.config.hidden_size), dtype=np.float32)

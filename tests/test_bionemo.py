@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from prott5nv import ModelConfig, ProtT5, ProtT5nvError, ProtT5nvInference, fill, load
+from prott5nv.embedding.embedder import LongProteinWarning
 
 HBA = (
     "MVLSPADKTNVKAAWGKVGAHAGEYGAEALERMFLSFPTTKTYFPHFDLSHGSAQVKGHGKKVADALTNAVAHVDDMPNALSALSDLHAHKLRVDPVNFKLLSHCLLVTLAAHLPAEF"
@@ -55,6 +56,12 @@ def test_the_mean_of_hidden_states_is_never_silently_wrong(model):
         hiddens_BLD[2, 1, 7] = value
         with pytest.raises(ProtT5nvError, match="sequence 3: the hidden states or their mean are NaN or infinite"):
             model.hiddens_to_embedding(hiddens_BLD, mask_BL)
+
+
+def test_hidden_states_of_cut_proteins_come_with_a_warning(model):
+    with pytest.warns(LongProteinWarning, match="truncated to their first 512 residues: 1"):
+        _, mask = model.seq_to_hiddens(["M" * 600, "MSLKR"])
+    assert mask.sum(1).tolist() == [512, 5]
 
 
 def test_an_empty_list_gives_an_empty_tensor(model):

@@ -237,10 +237,12 @@ def _check_options(
 
 def _default_output(mutations: str | None) -> Path:
     """Return standard output for variants that are given on the command line; anything else needs a file."""
-    from prott5nv.decoding.inputs import are_inline
+    from prott5nv.decoding.inputs import are_inline, check_variants_exist
 
     if mutations and are_inline(mutations):
         return Path("-")
+    if mutations and mutations != "all":
+        check_variants_exist(mutations)
     raise click.UsageError("Missing option '-o' / '--output': name a CSV file, or - for standard output")
 
 

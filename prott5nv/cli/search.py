@@ -16,7 +16,7 @@ from prott5nv.cli import options
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.atomic import together
 from prott5nv.io.inputs import InputFiles, input_files, input_name, parts
-from prott5nv.io.record import Record
+from prott5nv.io.record import Record, accession
 from prott5nv.io.text import counted, printable, shortened
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def command(
 ) -> None:
     """Find the proteins of STORE whose embeddings are most similar to those of QUERY.
 
-    QUERY is a file of proteins, as for embed; a file of embeddings; accessions of proteins in STORE, such as
+    QUERY is a file of proteins, as for embed; a file of embeddings; accessions or full ids in STORE, such as
     P69905,P68871; or one sequence of at least 10 residues in upper case. Proteins are embedded with the settings that
     STORE records. The model must be the one that made STORE, which is checked by its checksum.
 
@@ -193,13 +193,13 @@ def _queries(
     name = "QUERY"
     records: dict[str, Record]
     if source is None:
-        accessions = query.split(",")
-        if all(accession in store for accession in accessions):
+        accessions = [name if name in store else accession(name) for name in query.split(",")]
+        if all(name in store for name in accessions):
             return vectors_of(store, accessions), len(accessions)
         if not _INLINE.fullmatch(query):
             raise ProtT5nvError(
-                f"{shortened(query)}: no such file, no protein of {store.path}, and no sequence of at least 10 "
-                "residues in upper case"
+                f"{shortened(query)}: no such file, no accession or full id of a protein of {store.path}, and no "
+                "sequence of at least 10 residues in upper case"
             )
         records = {"query": Record("query", query, "query", 1)}
     from prott5nv.decoding.inputs import read_proteins

@@ -24,7 +24,7 @@ from prott5nv.model.config import ModelConfig
 
 VARIANT_COLUMNS = ("variant", "mutant", "mutation", "variants", "mutations")
 _SUBSTITUTION = "[A-Za-z][0-9]+[A-Za-z]"
-_INLINE = re.compile(f"{_SUBSTITUTION}([:,+]{_SUBSTITUTION})*")
+_INLINE = re.compile(f"{_SUBSTITUTION}((:|,\\s*|[+]){_SUBSTITUTION})*")
 # To suggest other proteins: headers to search, shortest part of a name, and suggestions.
 _MOST_SEARCHED = 20_000
 _MIN_PART = 3
@@ -229,15 +229,31 @@ def are_inline(variants: str | os.PathLike[str]) -> bool:
     return _INLINE.fullmatch(str(variants)) is not None and not os.path.exists(variants)
 
 
+def check_variants_exist(variants: str | os.PathLike[str]) -> None:
+    """Refuse a text that is neither a list of variants nor an existing file.
+
+    Parameters
+    ----------
+    variants : str or PathLike
+        The text.
+
+    Raises
+    ------
+    ProtT5nvError
+        Shows how to write a list.
+    """
+    if str(variants) != "-" and not are_inline(variants) and not os.path.exists(variants):
+        raise ProtT5nvError(
+            f"{variants}: No such file or directory; variants can be given as a list, too, such as V39A,D40G:V54L"
+        )
+
+
 def _named_variants(path: str | os.PathLike[str], column: str | None) -> Iterator[tuple[int, str | None, str, str]]:
     """Yield numbers, names of proteins, variants, and where each is; see :func:`_variant_lines`."""
     if are_inline(path):
-        yield from ((number, None, text, "--mutations") for number, text in enumerate(str(path).split(","), 1))
+        yield from ((number, None, text, "--mutations") for number, text in enumerate(re.split(r",\s*", str(path)), 1))
         return
-    if str(path) != "-" and not os.path.exists(path):
-        raise ProtT5nvError(
-            f"{path}: No such file or directory; variants can be given as a list, too, such as V39A,D40G:V54L"
-        )
+    check_variants_exist(path)
     name = source_name(path)
     with open_source(path) as stream:
         for number, protein, text in _variant_lines(stream, column, name):

@@ -273,7 +273,7 @@ def residue_fault(sequence: str, tokenizer: ResidueTokenizer = _TOKENIZER) -> st
     """Return which character of a sequence is not a residue; None if all are.
 
     >>> residue_fault("MK1")
-    "position 3: '1' is not a residue; only letters, '*' and '-' can be embedded"
+    "position 3: '1' is not a residue; residues are letters"
     """
     if sequence.isascii() and sequence.isalpha() and sequence.isupper():  # Every tokenizer accepts all letters.
         return None

@@ -278,7 +278,10 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
         except MemoryError:
             answer = {"error": "it needs too much memory"}
         except Exception as error:  # h5py turns the errors of HDF5 into many types
-            answer = {"error": f"not a readable HDF5 file ({' '.join(str(error).split())[:200]})"}
+            reason = f"({' '.join(str(error).split())[:200]})"
+            if "file signature not found" in reason:
+                reason = "of embeddings; prott5nv embed makes one from proteins"
+            answer = {"error": f"not a readable HDF5 file {reason}"}
         send(answer)
 
 

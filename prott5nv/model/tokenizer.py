@@ -165,7 +165,7 @@ class ResidueTokenizer:
     def _refuse(text: str, offset: int, cu_seqlens: np.ndarray, names: Sequence[str] | None) -> None:
         record = int(np.searchsorted(cu_seqlens, offset, side="right")) - 1
         name = f"record {record + 1}" + (f" ({names[record]})" if names else "")
-        remedy = "remove the spaces" if text[offset] == " " else "only letters, '*' and '-' can be embedded"
+        remedy = "remove the spaces" if text[offset] == " " else "residues are letters"
         raise ProtT5nvError(
             f"{name}, position {offset - cu_seqlens[record] + 1}: {text[offset]!r} is not a residue; {remedy}"
         )

@@ -163,7 +163,7 @@ def test_an_invalid_line_is_an_error_and_nothing_is_written(score, tmp_path, tex
 
 def test_variants_are_given_on_the_command_line(score, tmp_path):
     (tmp_path / "v.txt").write_text("Q2A\nQ2A:I3L\n")
-    score("one.fasta", "--mutations", "Q2A,Q2A:I3L", "-o", "inline.csv")
+    score("one.fasta", "--mutations", "Q2A, Q2A:I3L", "-o", "inline.csv")
     score("one.fasta", "--mutations", "v.txt", "-o", "file.csv")
     assert (tmp_path / "inline.csv").read_text() == (tmp_path / "file.csv").read_text()
     done = score("one.fasta", "--mutations", "Q2A,Q2A:I3L")

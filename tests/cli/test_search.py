@@ -75,6 +75,10 @@ def test_a_table_is_printed_with_annotations(search, tmp_path):
     assert "no row for 1 of the 3 proteins found" in done.stderr
 
 
+def test_full_ids_are_accepted(search):
+    assert search("sp|P1|ONE_HUMAN", "-k", "3").stdout == search("P1", "-k", "3").stdout
+
+
 def test_a_tsv_file_is_written(search, tmp_path):
     done = search("P1", "-o", "hits.tsv")
     assert done.stdout == "" and len(rows((tmp_path / "hits.tsv").read_text(), "\t")) == 4
@@ -99,7 +103,7 @@ def test_stores_without_a_model_can_be_searched_by_stores_only(search, tmp_path)
 @pytest.mark.parametrize(
     ("query", "message"),
     [
-        ("P9", "P9: no such file, no protein of store.h5, and no sequence of at least 10 residues in upper case"),
+        ("P9", "P9: no such file, no accession or full id of a protein of store.h5, and no sequence of at least 10"),
         ("MKV", "MKV: no such file"),
         ("absent.fasta", "absent.fasta: no such file"),
     ],
