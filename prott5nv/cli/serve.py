@@ -122,7 +122,7 @@ def command(
         address,
     )
     options.note("starting Ray and loading the model")
-    with serving(serve_options) as info, _Stop() as stop:
+    with _Stop() as stop, serving(serve_options) as info:
         options.note(f"model {info.label}; {info.hardware}; up to {info.batch_residues} residues at once")
         if host not in _LOCAL_HOSTS and digest is None:
             options.warn("warning: other machines can use this server without a token; --token-file sets one")
@@ -153,7 +153,7 @@ def _token_digest(file: Path | None) -> bytes | None:
 
 
 class _Stop:
-    """Waits for SIGTERM or Ctrl-C. After the first, the signals have their former effect again.
+    """Waits for SIGTERM or Ctrl-C. Before and after the waiting, Ctrl-C ends the program.
 
     Attributes
     ----------
@@ -163,10 +163,12 @@ class _Stop:
 
     def __init__(self) -> None:
         self.by_user = False
+        self._is_waiting = False
         self._event = threading.Event()
 
     def __enter__(self) -> _Stop:
-        self._former = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._former = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        signal.signal(signal.SIGINT, self._on_signal)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -174,9 +176,14 @@ class _Stop:
             signal.signal(number, handler)
 
     def wait(self) -> None:
-        """Return after a signal."""
+        """Return after a signal, at once if Ctrl-C came before."""
+        self._is_waiting = True
+        signal.signal(signal.SIGTERM, self._on_signal)  # only now, because Ray sets its own handler when it starts
         self._event.wait()
+        self._is_waiting = False
 
     def _on_signal(self, number: int, frame: object) -> None:
         self.by_user = number == signal.SIGINT
         self._event.set()
+        if not self._is_waiting:  # Ray ignores exceptions at some points of its start; then `wait` returns at once.
+            raise KeyboardInterrupt if self.by_user else SystemExit(0)

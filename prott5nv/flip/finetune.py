@@ -19,7 +19,7 @@ from prott5nv.checkpoint.models import checksum, local_path, model_file
 from prott5nv.errors import ProtT5nvError
 from prott5nv.flip.adapters import load_trainable_encoder, merge_adapters
 from prott5nv.flip.baselines import scored_baselines
-from prott5nv.flip.config import PREDICTIONS_FILE, RESULT_FILE, FinetuneConfig, TaskConfig
+from prott5nv.flip.config import PREDICTIONS_FILE, RESULT_FILE, FinetuneConfig, TaskConfig, TrainingConfig
 from prott5nv.flip.features import Features, LiveEncoder, stored_embeddings
 from prott5nv.flip.head_base import Head, MeanHead
 from prott5nv.flip.heads import HEADS, make_head
@@ -35,10 +35,13 @@ from prott5nv.io.cleaning import Cleaning
 from prott5nv.io.exclusive import exclusive_folder
 from prott5nv.io.output import check_outputs
 from prott5nv.io.progress import Progress
+from prott5nv.io.text import counted
 from prott5nv.model.device import choose_hardware
 from prott5nv.model.encoder import Encoder
 
 logger = logging.getLogger(__name__)
+
+_FEW_STEPS = 100  # with fewer, a head on embeddings has hardly left its initial weights
 
 
 class FinetuneRun(NamedTuple):
@@ -121,6 +124,7 @@ def _finetune(config: FinetuneConfig, encoder_path: Path, folder: Path) -> Finet
     head = config.task.head.settings(config.task.head.name)
     make_head(task.level, 1, 1, **head)  # reports a head that does not fit the task before the work begins
     logger.info(_describe(task))
+    _warn_of_few_steps(task, config.task.training)
 
     sha256 = checksum(encoder_path)
     start = time.perf_counter()
@@ -191,6 +195,20 @@ def _check_learnable(task: Task, table: str) -> None:
         if len(present) == 1:
             name = task.classes[present.pop()]
             raise ProtT5nvError(f"{table}: all targets of the train set are {name!r}; nothing can be learnt")
+
+
+def _warn_of_few_steps(task: Task, training: TrainingConfig) -> None:
+    proteins = len(task.indices("train"))
+    steps = training.epochs * -(-proteins // training.batch_size)
+    if steps < _FEW_STEPS:
+        logger.warning(
+            "%s for training give only %d steps with task.training.batch_size=%d and task.training.epochs=%d; with "
+            "smaller batches or more epochs, the head learns more",
+            counted(proteins, "protein"),
+            steps,
+            training.batch_size,
+            training.epochs,
+        )
 
 
 def _describe(task: Task) -> str:

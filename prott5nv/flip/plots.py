@@ -268,7 +268,8 @@ def _plot_confusion(axis: Axes, run: dict[str, Any]) -> None:
 
 def _plot_against_measured(axis: Axes, test: _TestPredictions) -> None:
     measured, predicted = np.concatenate(test.targets), np.concatenate(test.predictions)
-    axis.plot(measured, predicted, ".", ms=2, alpha=0.4, color=_OURS)
+    size = np.clip(50 / np.sqrt(len(measured)), 2, 8)
+    axis.plot(measured, predicted, ".", ms=size, alpha=0.4, color=_OURS)
     ends = [np.nanmin(measured), np.nanmax(measured)]
     axis.plot(ends, ends, color="grey", lw=1)
     axis.set(title="Test set, best seed", xlabel="measured", ylabel="predicted")

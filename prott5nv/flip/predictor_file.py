@@ -251,7 +251,8 @@ def check_architecture(
     output_spec = _checked_output_spec(output)
     if not isinstance(head, dict) or head.get("name") not in head_names():
         raise ProtT5nvError(
-            f"head.name must be one of {', '.join(head_names())}; import the module that registers another one"
+            f"head.name must be one of {', '.join(head_names())}; for another head, import the module that registers "
+            "it, or install it as an extension"
         )
     settings = {name: value for name, value in head.items() if name != "name"}
     if head["name"] not in REGISTERED_HEADS:

@@ -180,7 +180,8 @@ def markdown(runs: Sequence[Run], rows: Sequence[Row], zero_shot: Sequence[ZeroS
             "",
             *_markdown_table(columns, [map(_markdown_text, row) for _, row in scores]),
         ]
-    lines += ["", "Published scores:", "", *_markdown_table(*_published_table())]
+    if _has_published(runs):
+        lines += ["", "Published scores:", "", *_markdown_table(*_published_table())]
     return "\n".join(lines) + "\n"
 
 
@@ -201,7 +202,7 @@ def html_page(runs: Sequence[Run], rows: Sequence[Row], zero_shot: Sequence[Zero
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
     )
-    published_columns, published_rows = _published_table()
+    published_columns, published_rows = _published_table() if _has_published(runs) else ([], [])
     zero_shot_columns, zero_shot_rows = zero_shot_table(zero_shot)
     return environment.get_template(_TEMPLATE).render(
         overview=_images(overview_panels(runs, zero_shot)),
@@ -302,6 +303,10 @@ def _row(run: Run, model: str, mode: str, kind: str, scores: dict[str, Any]) -> 
         **scores["all"][metric],
         "further": further,
     }
+
+
+def _has_published(runs: Sequence[Run]) -> bool:
+    return any(run["task"] in PUBLISHED for run in runs)
 
 
 def _published_table() -> tuple[list[str], list[list[str]]]:

@@ -122,9 +122,12 @@ def _run(cfg: DictConfig, config: PretrainConfig, folder: Path) -> PretrainingRu
         exported = folder / f"{config.name}.nemo"
         model.save_to(exported)
         logger.info("\nmodel:  %s", exported)
+    perplexity = last_validation(checkpoints)
+    if perplexity is not None:
+        logger.info("validation perplexity: %.3f", perplexity)
     if trainer.is_global_zero and config.exp_manager.create_tensorboard_logger and (curves := plot_curves(folder)):
         logger.info("curves: %s", curves)
-    return PretrainingRun(folder, exported, last_validation(checkpoints))
+    return PretrainingRun(folder, exported, perplexity)
 
 
 def _check_surroundings(cfg: DictConfig, config: PretrainConfig) -> None:
