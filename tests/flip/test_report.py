@@ -103,7 +103,7 @@ def test_a_report_of_other_tasks_has_no_published_scores(odd_run):
     path = odd_run / "scl-frozen" / "result.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"task": "melting"}))
     report(odd_run)
-    assert not any("ublished" in (odd_run / name).read_text() for name in ("report.html", "report.md"))
+    assert not any("Published scores" in (odd_run / name).read_text() for name in ("report.html", "report.md"))
 
 
 @pytest.mark.slow
