@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from prott5nv.checkpoint.safetensors_folder import INDEX_FILE, WEIGHTS_FILE
+from prott5nv.checkpoint.safetensors_folder import INDEX_FILE, TORCH_FILE, TORCH_INDEX_FILE, WEIGHTS_FILE
 from prott5nv.errors import ProtT5nvError
 from prott5nv.extras import require_extra
 
@@ -15,8 +15,8 @@ _FILES = ["config.json", "tokenizer.json", "spiece.model", "added_tokens.json", 
 _WEIGHTS = (
     (WEIGHTS_FILE, [WEIGHTS_FILE]),
     (INDEX_FILE, [INDEX_FILE, "model-*.safetensors"]),
-    ("pytorch_model.bin", ["pytorch_model.bin"]),
-    ("pytorch_model.bin.index.json", ["pytorch_model.bin.index.json", "pytorch_model-*.bin"]),
+    (TORCH_FILE, [TORCH_FILE]),
+    (TORCH_INDEX_FILE, [TORCH_INDEX_FILE, "pytorch_model-*.bin"]),
 )
 
 
@@ -76,7 +76,7 @@ def download(name: str) -> Download:
         present = {file.rfilename for file in info.siblings or []}
         weights = next((patterns for first, patterns in _WEIGHTS if first in present), None)
         if weights is None:
-            raise ProtT5nvError(f"{name}: has no weights as safetensors or as pytorch_model.bin")
+            raise ProtT5nvError(f"{name}: has no weights as safetensors or as {TORCH_FILE}")
         folder = huggingface_hub.snapshot_download(repository, revision=info.sha, allow_patterns=[*_FILES, *weights])
     except ProtT5nvError:
         raise

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import stat
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
+TORCH_FILE = "pytorch_model.bin"
+TORCH_INDEX_FILE = "pytorch_model.bin.index.json"
 
 # Limits in bytes, except for the last.
 _MAX_JSON = 1 << 22
@@ -102,11 +105,7 @@ class SafetensorsFolder:
         tensor = self.tensors.get(name)
         if tensor is None:
             raise ProtT5nvError(f"{self._folder}: {name!r} is missing; expected every parameter of the model")
-        where = f"{self._folder / tensor.file}: {name!r}"
-        if tensor.dtype not in DTYPES:
-            raise ProtT5nvError(f"{where} is {tensor.dtype}; expected one of {', '.join(DTYPES.values())}")
-        if tensor.shape != shape:
-            raise ProtT5nvError(f"{where} has shape {tensor.shape}; expected {shape}")
+        check_form(f"{self._folder / tensor.file}: {name!r}", tensor, DTYPES, shape)
         return tensor
 
     def read(self, name: str) -> torch.Tensor:
@@ -163,6 +162,31 @@ class SafetensorsFolder:
 def is_finite(tensor: torch.Tensor) -> bool:
     """Return whether no value of a tensor is NaN or infinite; in parts, so that the check takes little memory."""
     return all(bool(part.isfinite().all()) for part in tensor.flatten().split(_VALUES))
+
+
+def check_form(where: str, tensor: Any, dtypes: Collection[str], shape: tuple[int, ...]) -> None:
+    """Refuse a tensor that has another data type or shape.
+
+    Parameters
+    ----------
+    where : str
+        File and name of the tensor, for the message.
+    tensor : StoredTensor
+        Description of the tensor, with `dtype` and `shape`.
+    dtypes : collection of str
+        How the file calls the data types in :data:`DTYPES`.
+    shape : tuple of int
+        The expected shape.
+
+    Raises
+    ------
+    ProtT5nvError
+        If it differs.
+    """
+    if tensor.dtype not in dtypes:
+        raise ProtT5nvError(f"{where} is {tensor.dtype}; expected one of {', '.join(DTYPES.values())}")
+    if tensor.shape != shape:
+        raise ProtT5nvError(f"{where} has shape {tensor.shape}; expected {shape}")
 
 
 def read_index(path: Path, suffix: str) -> dict[str, str]:

@@ -17,8 +17,11 @@ from prott5nv.checkpoint.safetensors_folder import (
     CONFIG_FILE,
     DTYPES,
     INDEX_FILE,
+    TORCH_FILE,
+    TORCH_INDEX_FILE,
     WEIGHTS_FILE,
     SafetensorsFolder,
+    check_form,
     is_finite,
     read_index,
     read_json,
@@ -36,10 +39,6 @@ from prott5nv.model.t5_tokenizer import INPUTS, T5Vocabulary
 if TYPE_CHECKING:
     import torch
 
-TORCH_FILE = "pytorch_model.bin"
-TORCH_INDEX_FILE = "pytorch_model.bin.index.json"
-
-_FLOATS = ("float32", "float16", "bfloat16")
 _MAX_DECODER_LAYERS = 1 << 10
 
 
@@ -247,11 +246,7 @@ class TorchFiles:
         tensor = self.tensors.get(name)
         if tensor is None:
             raise ProtT5nvError(f"{self._where}: {name!r} is missing; expected every parameter of the model")
-        where = f"{self._files[name][0]}: {name!r}"
-        if tensor.dtype not in _FLOATS:
-            raise ProtT5nvError(f"{where} is {tensor.dtype}; expected one of {', '.join(_FLOATS)}")
-        if tensor.shape != shape:
-            raise ProtT5nvError(f"{where} has shape {tensor.shape}; expected {shape}")
+        check_form(f"{self._files[name][0]}: {name!r}", tensor, DTYPES.values(), shape)
         return tensor
 
     def read(self, name: str) -> torch.Tensor:

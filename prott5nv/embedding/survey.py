@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 from prott5nv.embedding.batching import LongProteins
 from prott5nv.embedding.commits import InputDigest
@@ -129,15 +129,15 @@ class CheckedProteins:  # numpydoc ignore=PR02
         limit = self.limit if self.long in ("error", "skip") else None
         all_checked = check(records, self.name, limit, self.tokenizer, self.key, self.allow_slash)
         for checked in all_checked:
-            if self._is_refused(checked):
-                others = (other.record.line if self._is_refused(other) else None for other in all_checked)
-                raise with_others_counted(cast(ProtT5nvError, checked.error), others, SKIPPING)
+            if error := self._refusal(checked):
+                others = (other.record.line if self._refusal(other) else None for other in all_checked)
+                raise with_others_counted(error, others, SKIPPING)
             yield checked
 
-    def _is_refused(self, checked: CheckedRecord) -> bool:
-        """Return whether a record has an error that ends the work."""
+    def _refusal(self, checked: CheckedRecord) -> ProtT5nvError | None:
+        """Return the error of a record if it ends the work."""
         skipped_on_request = self.long == "skip" and self.is_long(checked.record)
-        return checked.error is not None and not self.skip_errors and not skipped_on_request
+        return None if self.skip_errors or skipped_on_request else checked.error
 
     def residues(self, record: Record) -> int:
         """Return the number of residues of a record that are embedded."""

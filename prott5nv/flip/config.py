@@ -77,6 +77,10 @@ class TrainingConfig:
         if self.warmup > 1:
             raise ProtT5nvError(f"task.training.warmup={self.warmup}: must be a fraction, at most 1")
 
+    def steps_per_epoch(self, proteins: int) -> int:
+        """Return the number of optimizer steps in which all proteins of a training set are used once."""
+        return -(-proteins // self.batch_size)
+
 
 @dataclass
 class ConvNetConfig:

@@ -41,7 +41,7 @@ from prott5nv.model.encoder import Encoder
 
 logger = logging.getLogger(__name__)
 
-_FEW_STEPS = 100  # with fewer, a head on embeddings has hardly left its initial weights
+_FEW_STEPS = 100  # with fewer, the weights of a head stay close to their initial values
 
 
 class FinetuneRun(NamedTuple):
@@ -199,7 +199,7 @@ def _check_learnable(task: Task, table: str) -> None:
 
 def _warn_of_few_steps(task: Task, training: TrainingConfig) -> None:
     proteins = len(task.indices("train"))
-    steps = training.epochs * -(-proteins // training.batch_size)
+    steps = training.epochs * training.steps_per_epoch(proteins)
     if steps < _FEW_STEPS:
         logger.warning(
             "%s for training give only %d steps with task.training.batch_size=%d and task.training.epochs=%d; with "

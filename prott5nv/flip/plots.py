@@ -87,10 +87,8 @@ def overview_panels(runs: Sequence[dict[str, Any]], zero_shot: Sequence[ZeroShot
 
     Parameters
     ----------
-    runs : sequence of dict
-        The output of :func:`prott5nv.flip.report.read_runs`.
-    zero_shot : sequence of ZeroShot, optional
-        The output of :func:`prott5nv.flip.zero_shot.read_zero_shot`.
+    runs, zero_shot
+        As for :func:`overview`.
 
     Returns
     -------

@@ -70,10 +70,11 @@ def predict_file(
     """
     skips = skips or Skips()
     records: Iterable[Record] = checked_records(source, skips, cleaning)
-    if reads_once(source):
+    is_read_once = reads_once(source)
+    if is_read_once:
         records = list(records)
     residues = sum(len(record.sequence) for record in records)  # this reads, and so checks, all of them
-    if not isinstance(records, list):
+    if not is_read_once:
         # The faulty proteins are counted already, and the second pass skips them again.
         records = checked_records(source, Skips(skip_errors=True), cleaning)
     predictor = Predictor(run, device=device, precision=precision)

@@ -66,7 +66,7 @@ def fit(head: Head, features: Features, task: Task, config: TrainingConfig, seed
         trained.append(features)
     optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay)
     train, val = task.indices("train"), task.indices("val")
-    steps_per_epoch = -(-len(train) // config.batch_size)
+    steps_per_epoch = config.steps_per_epoch(len(train))
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, _warmup_then_decay(config.epochs * steps_per_epoch, config.warmup)
     )

@@ -14,6 +14,7 @@ from prott5nv.io.inputs import Input, InputFiles, input_name
 from prott5nv.io.parquet import is_parquet, read_parquet
 from prott5nv.io.record import Record, location
 from prott5nv.io.source import name_truncation, open_source, source_name
+from prott5nv.io.text import counted
 
 #: Remedy for an error of single records, where the command has this option.
 SKIPPING = "--on-error skip leaves such records out and lists them"
@@ -169,6 +170,6 @@ def with_others_counted(error: ProtT5nvError, following: Iterable[int | None], r
     if lines:
         least = "at least " if len(read) == _MOST_COUNTED else ""
         shown = ", ".join(map(str, lines[:_LINES_SHOWN])) + (", ..." if len(lines) > _LINES_SHOWN else "")
-        records = "1 more record" if len(lines) == 1 else f"{len(lines):,} more records"
-        others = f"; {least}{records} cannot be used, on line{'s' if len(lines) > 1 else ''} {shown}"
+        on_lines = "on line" if len(lines) == 1 else "on lines"
+        others = f"; {least}{counted(len(lines), 'more record')} cannot be used, {on_lines} {shown}"
     return ProtT5nvError(f"{error}{others}{remedy and '; '}{remedy}")

@@ -67,9 +67,9 @@ def connected(address: str | None, object_store_bytes: int) -> Iterator[None]:
 
 @contextmanager
 def _without_log_level() -> Iterator[None]:
-    """Drop the line that Ray's C++ code prints when it finds ``RAY_BACKEND_LOG_LEVEL``, whatever the level is.
+    """Hide the line that Ray prints at every log level if ``RAY_BACKEND_LOG_LEVEL`` is set.
 
-    What else goes to standard error appears when the block ends.
+    All other lines on standard error appear when the block ends.
     """
     if "RAY_BACKEND_LOG_LEVEL" not in os.environ or sys.stderr is None:
         yield
