@@ -210,7 +210,7 @@ def command(
 def _embed_on_ray(request: Request, address: str, workers: int) -> None:
     from prott5nv.scale.job import embed_on_ray
 
-    prepare_ray(is_local=not (address or os.environ.get("RAY_ADDRESS")))
+    prepare_ray(address)
     is_chosen = click.get_current_context().get_parameter_source("workers") is not ParameterSource.DEFAULT
     actors = workers if is_chosen else None
     _embed(request, 1, lambda progress: embed_on_ray(request, progress, address=address or None, actors=actors))

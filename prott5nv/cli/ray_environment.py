@@ -6,17 +6,21 @@ import os
 import secrets
 
 
-def prepare_ray(*, is_local: bool) -> None:
+def prepare_ray(address: str | None) -> None:
     """Set environment variables that Ray reads when it is imported or started. Those that the user has set are kept.
 
     Parameters
     ----------
-    is_local : bool
-        Whether the command starts Ray itself, on this machine.
+    address : str, optional
+        Address of a Ray cluster. Without it and without ``RAY_ADDRESS``, the command starts Ray on this machine.
     """
     # Ray prints messages for its developers, and sends statistics to them.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Ray gives up on a process that takes 10 or 15 seconds to start, as on a busy machine.
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")
+    os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
+    is_local = not (address or os.environ.get("RAY_ADDRESS"))
     if is_local and not any(name.startswith("RAY_AUTH_") for name in os.environ):
         # Whoever reaches the ports of Ray could run code. Ray would write a token to the home folder and use it again.
         os.environ["RAY_AUTH_MODE"] = "token"

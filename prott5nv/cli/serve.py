@@ -104,7 +104,7 @@ def command(
     """
     require_extra("serve", "prott5nv serve")
     digest = _token_digest(token_file)
-    prepare_ray(is_local=not address)
+    prepare_ray(address)
 
     from prott5nv.scale.http_requests import Limits
     from prott5nv.scale.server import ServeOptions, serving

@@ -107,19 +107,28 @@ def serving(options: ServeOptions) -> Iterator[ModelInfo]:
 
         logging.getLogger("ray.serve").setLevel(logging.ERROR)  # importing `serve` has set it to print its progress
         resources = _resources(options)
-        serve.start(
-            http_options={"host": options.host, "port": options.port, "location": "HeadOnly"},
-            logging_config={"log_level": "ERROR", "enable_access_log": False},
-        )
-        try:
-            ingress = serve.run(_application(options, resources), name=_APPLICATION, route_prefix="/")
-            yield _described(ingress)
-            ingress.drain.remote(options.drain_seconds).result()
-        except RuntimeError as error:
-            raise ProtT5nvError(f"Ray Serve: {cause(error)}") from None
-        finally:
-            if not is_own_ray:  # The cluster may serve other applications.
-                serve.delete(_APPLICATION)
+        with _errors_of_ray():
+            serve.start(
+                http_options={"host": options.host, "port": options.port, "location": "HeadOnly"},
+                logging_config={"log_level": "ERROR", "enable_access_log": False},
+            )
+            try:
+                ingress = serve.run(_application(options, resources), name=_APPLICATION, route_prefix="/")
+                yield _described(ingress)
+                ingress.drain.remote(options.drain_seconds).result()
+            finally:
+                if not is_own_ray:  # The cluster may serve other applications.
+                    serve.delete(_APPLICATION)
+
+
+@contextmanager
+def _errors_of_ray() -> Iterator[None]:
+    from ray.exceptions import RayError
+
+    try:
+        yield
+    except (RayError, RuntimeError, TimeoutError) as error:
+        raise ProtT5nvError(f"Ray Serve: {cause(error)}") from None
 
 
 def _check(options: ServeOptions, is_own_ray: bool) -> None:

@@ -24,7 +24,7 @@ class Server:
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = folder / "log"
         command = [sys.executable, "-m", "prott5nv", "serve", "--port", str(self.port), *arguments]
-        variables = {**os.environ, "HOME": str(folder), "RAY_raylet_start_wait_time_s": "120", **environment}
+        variables = {**os.environ, "HOME": str(folder), **environment}
         with open(self.log, "w") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=variables)
         wait_until(lambda: self.url in self.log.read_text() or self.process.poll() is not None, 300)
