@@ -5,18 +5,22 @@ A first run without a limit gives the expected output. In each attempt, the comm
 - *disk*: no file may become larger than a limit, as on a full disk. The command must end with exit code 2 and one line,
   and its outputs must be absent, or complete.
 - *kill*: SIGKILL at moments that are spread over the run. The outputs must be absent, or complete.
+- *rename*: SIGKILL directly after each file or folder gets its name.
 
-Then the command is given again. It must end with exit code 0 and the expected output.
+Then the command is given again. It must end with exit code 0 and the expected output. If it was killed when its outputs
+were complete, and only their names were missing, it may also give them their names and report that they exist.
 """
 
 from __future__ import annotations
 
 import importlib
+import itertools
 import multiprocessing
 import os
 import random
 import resource
 import shutil
+import signal
 import sys
 import threading
 import time
@@ -38,6 +42,7 @@ _PROTEINS = 40
 _PATIENCE = 300  # seconds after which a command hangs
 KILLED = "complete after a kill and a second start"
 FULL = "one line on a full disk, complete after a second start"
+RENAMED = "complete after a kill at a new name and a second start"
 LATE = "complete before the disk was full or the kill came"
 
 
@@ -167,7 +172,24 @@ def contents(path: Path) -> Any:
     return path.read_bytes()
 
 
-def run_command(arguments: list[str], limit: int | None = None, seconds: float | None = None) -> tuple[int | None, str]:
+def _die_at_rename(number: int) -> None:
+    """Kill this process when it has renamed something this number of times."""
+    counter = itertools.count(1)
+
+    def dying(rename: Callable[..., None]) -> Callable[..., None]:
+        def renamed(*arguments: Any, **options: Any) -> None:
+            rename(*arguments, **options)
+            if next(counter) == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        return renamed
+
+    os.rename, os.replace = dying(os.rename), dying(os.replace)
+
+
+def run_command(
+    arguments: list[str], *, limit: int | None = None, seconds: float | None = None, rename: int | None = None
+) -> tuple[int | None, str]:
     """Run a command in a forked process.
 
     Parameters
@@ -178,6 +200,8 @@ def run_command(arguments: list[str], limit: int | None = None, seconds: float |
         Number of bytes that no file may exceed.
     seconds : float, optional
         Time after which the process is killed.
+    rename : int, optional
+        The process is killed when it has renamed something this number of times.
 
     Returns
     -------
@@ -194,6 +218,8 @@ def run_command(arguments: list[str], limit: int | None = None, seconds: float |
         sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
         if limit is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        if rename is not None:
+            _die_at_rename(rename)
         # A process that is killed may hold the lock that tqdm shares with forked processes.
         tqdm.set_lock(threading.RLock())
         _run(arguments)
@@ -218,7 +244,7 @@ def run_command(arguments: list[str], limit: int | None = None, seconds: float |
 
 
 def attack_command(name: str, inputs: Path, work: Path, kills: int, sizes: int, seed: int) -> Outcome:
-    """Run one command on full disks and kill it.
+    """Run one command on full disks, kill it at random moments, and kill it at each of its renames.
 
     Parameters
     ----------
@@ -263,6 +289,8 @@ def attack_command(name: str, inputs: Path, work: Path, kills: int, sizes: int, 
         exit_code, errors = (0, "") if left == expected else run_command(arguments)
         if left != expected and label == FULL:
             durations.append(time.perf_counter() - restarted)
+        if label != FULL and exit_code == 2 and "completed the output of a command that was killed" in errors:
+            exit_code = 0
         if wrong or exit_code or state() != expected:
             detail = f"wrong outputs: {wrong}; exit code of the second start: {exit_code}: {errors[-500:]}"
             outcome.add(name, TRACEBACK, detail, time.perf_counter() - began)
@@ -295,6 +323,11 @@ def attack_command(name: str, inputs: Path, work: Path, kills: int, sizes: int, 
         began = fresh()
         run_command(arguments, seconds=(number + rng.random()) / kills * min(durations))
         check(KILLED, began)
+    for number in itertools.count(1):
+        began = fresh()
+        if run_command(arguments, rename=number)[0] == 0:
+            break
+        check(RENAMED, began)
     return outcome
 
 

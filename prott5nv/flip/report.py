@@ -22,7 +22,7 @@ from prott5nv.flip.published import COMPARABLE, PUBLISHED
 from prott5nv.flip.tasks import SETS
 from prott5nv.flip.zero_shot import ZeroShot, read_zero_shot, zero_shot_table
 from prott5nv.io.atomic import whole_files
-from prott5nv.io.output import check_outputs, reserved_outputs
+from prott5nv.io.output import reserved_outputs
 
 #: The content of a ``result.json``; ``folder``, the path of its folder; ``run``, that path below the folder of the
 #: report; and ``head``, the name of the head.
@@ -49,8 +49,6 @@ _RESULT_KEYS = {
 def report(folder: Path, *, overwrite: bool = False) -> list[Path]:
     """Compare the runs in a folder and all folders below it.
 
-    Each file of the report appears whole. A kill between two of them leaves some; the same call then adds the others.
-
     Parameters
     ----------
     folder : Path
@@ -69,8 +67,7 @@ def report(folder: Path, *, overwrite: bool = False) -> list[Path]:
         If there is no run, a run's result cannot be read, a report exists, or a file cannot be written.
     """
     written = [folder / f"report.{suffix}" for suffix in ("md", "json", "html", "png")]
-    is_incomplete = not all(path.exists() for path in written)  # there is no report, or a kill has interrupted it
-    with reserved_outputs(written, overwrite=overwrite or is_incomplete):
+    with reserved_outputs(written, overwrite=overwrite):
         runs, zero_shot = read_runs(folder), read_zero_shot(folder)
         rows = comparison(runs)
         page = html_page(runs, rows, zero_shot)
@@ -79,13 +76,7 @@ def report(folder: Path, *, overwrite: bool = False) -> list[Path]:
             (temporary / "report.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
             (temporary / "report.html").write_text(page, encoding="utf-8")
             overview(runs, zero_shot).savefig(temporary / "report.png", dpi=130)
-            others = [path for path in written if path.exists() and not _same(path, temporary / path.name)]
-            check_outputs(others, overwrite=overwrite)
     return written
-
-
-def _same(path: Path, other: Path) -> bool:
-    return path.read_bytes() == other.read_bytes()
 
 
 def read_runs(folder: Path) -> list[Run]:

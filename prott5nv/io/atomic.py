@@ -15,12 +15,20 @@ from contextvars import ContextVar
 from pathlib import Path
 
 from prott5nv.errors import ProtT5nvError
-from prott5nv.io.work_folders import REPLACED, is_in_work_folder, new_work_folder, real_path, reported
+from prott5nv.io.work_folders import (
+    FINISHED,
+    REPLACED,
+    is_in_work_folder,
+    move_finished,
+    new_work_folder,
+    real_path,
+    reported,
+)  # fmt: skip
 
 # Subfolder of a work folder for the new folder.
 _NEW = "new"
-# The files that a block of `together` has written: temporary name, final name, and what removes the work folder.
-_group: ContextVar[list[tuple[Path, Path, ExitStack]] | None] = ContextVar("group", default=None)
+# The files that a block of `together` has written.
+_group: ContextVar[_Group | None] = ContextVar("group", default=None)
 
 
 @contextmanager
@@ -59,21 +67,24 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     check_replaceable(path)
     folder = real_path(path).parent
     group = _group.get()
-    with reported(path), ExitStack() as stack:
-        temporary = stack.enter_context(new_work_folder(folder)) / path.name
-        yield temporary
+    with reported(path):
         if group is None or is_in_work_folder(folder):
-            publish(temporary, path)
+            with new_work_folder(folder) as work_folder:
+                yield work_folder / path.name
+                publish(work_folder / path.name, path)
         else:
+            temporary = group.temporary(path, folder)
+            yield temporary
             _sync_file(temporary)
-            group.append((temporary, path, stack.pop_all()))
+            group.files.append((temporary, path))
 
 
 @contextmanager
 def together() -> Iterator[None]:
     """Let all files that the block writes with :func:`whole_file` appear when it ends, or none of them.
 
-    The files get their names one directly after the other. Only a kill in this moment can leave some of them.
+    If the process is killed while the files of a folder get their names, the next command that writes to this folder
+    completes them. The files of different folders appear directly after one another.
 
     Raises
     ------
@@ -90,17 +101,53 @@ def together() -> Iterator[None]:
     ...     absent, os.listdir(folder)
     (True, ['a.csv'])
     """
-    group: list[tuple[Path, Path, ExitStack]] = []
-    token = _group.set(group)
-    try:
-        yield
-        for temporary, path, _ in group:
+    with ExitStack() as stack:
+        group = _Group(stack)
+        token = _group.set(group)
+        try:
+            yield
+        finally:
+            _group.reset(token)
+        group.publish()
+
+
+class _Group:
+    """Files that are written together.
+
+    Parameters
+    ----------
+    stack : ExitStack
+        Removes the work folders.
+    """
+
+    def __init__(self, stack: ExitStack) -> None:
+        self.files: list[tuple[Path, Path]] = []  # temporary and final name
+        self._stack = stack
+        self._work_folders: dict[Path, Path] = {}
+        self._count = 0
+
+    def temporary(self, path: Path, folder: Path) -> Path:
+        """Return a temporary name for a file of a folder."""
+        if folder not in self._work_folders:
+            self._work_folders[folder] = self._stack.enter_context(new_work_folder(folder))
+        self._count += 1  # two links to files of different folders may have the same name
+        temporary = self._work_folders[folder] / str(self._count)
+        temporary.mkdir()
+        return temporary / path.name
+
+    def publish(self) -> None:
+        """Give all files their names."""
+        complete = []
+        for temporary, path in self.files:
             with reported(path):
-                publish(temporary, path)
-    finally:
-        _group.reset(token)
-        for *_, work_folder in group:
-            work_folder.close()
+                check_replaceable(path)
+                new = temporary.parents[1] / _NEW
+                new.mkdir(exist_ok=True)
+                os.replace(temporary, new / real_path(path).name)
+                complete.append(new.parent)
+        for work_folder in dict.fromkeys(complete):
+            with reported(work_folder.parent):
+                _publish_all(work_folder)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -177,13 +224,15 @@ def whole_folder(path: str | os.PathLike[str], *, replace: bool = False) -> Iter
 def whole_files(folder: str | os.PathLike[str]) -> Iterator[Path]:
     """Write several files of a folder together.
 
-    The block fills a temporary folder. When it ends, its files are moved to `folder`, in alphabetical order if `folder`
-    has content, otherwise in one step. Other files in `folder` stay. If the block raises an exception, nothing changes.
+    The block fills a temporary folder. When it ends, its files are moved to `folder`, and other files there stay. If
+    the block raises an exception, nothing changes. If the process is killed while the files get their names, the next
+    command that writes to `folder` completes them.
 
     Parameters
     ----------
     folder : str or PathLike
-        Folder of the files. It is created if it is missing. Existing files of the same names are replaced.
+        Folder of the files. It is created if it is missing. Existing files and symbolic links of the same names are
+        replaced.
 
     Yields
     ------
@@ -213,9 +262,31 @@ def whole_files(folder: str | os.PathLike[str]) -> Iterator[Path]:
         temporary = work_folder / _NEW
         temporary.mkdir()
         yield temporary
-        _sync_tree(temporary)  # so that the files get their names directly after one another
-        for finished in sorted(temporary.iterdir()):
-            publish(finished, folder / finished.name)
+        _sync_tree(temporary)
+        for file in temporary.iterdir():
+            check_replaceable(folder / file.name)
+        _publish_all(work_folder)
+
+
+def _publish_all(work_folder: Path) -> None:
+    """Move all files of the new subfolder of a work folder to the folder around the work folder.
+
+    All of them are on the disk. From the first step on, :mod:`prott5nv.io.work_folders` completes what a kill
+    interrupts.
+    """
+    new = work_folder / _NEW
+    if len(files := list(new.iterdir())) == 1:
+        os.replace(files[0], work_folder.parent / files[0].name)
+        sync_folder(work_folder.parent)
+        return
+    os.rename(new, work_folder / FINISHED)
+    sync_folder(work_folder)
+    try:
+        move_finished(work_folder)
+    except OSError:
+        shutil.rmtree(work_folder / FINISHED, ignore_errors=True)
+        raise
+    sync_folder(work_folder.parent)
 
 
 def check_replaceable(path: str | os.PathLike[str]) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.atomic import check_replaceable
-from prott5nv.io.work_folders import reserved
+from prott5nv.io.work_folders import end_interrupted, reserved
 
 # Suffixes of formats that the package or its neighbours write. A file of another format must not get such a name.
 _FORMATS = {
@@ -90,6 +90,8 @@ def check_outputs(
 ) -> None:
     """Check that outputs can be written without losing another file.
 
+    If a command was killed while it gave several outputs their names, the others get their names first.
+
     Parameters
     ----------
     outputs : iterable of str or PathLike
@@ -115,6 +117,7 @@ def check_outputs(
             raise ProtT5nvError(f"{output}: this name is given for two outputs; choose another for one of them")
         names.add(name)
         folder = os.path.dirname(name)
+        end_interrupted(Path(folder))
         if os.path.isdir(folder) and not os.access(
             folder, os.W_OK, effective_ids=os.access in os.supports_effective_ids
         ):

@@ -1,12 +1,14 @@
 """Work folders: temporary folders next to a file or folder that is being written, and reservations of outputs.
 
 A work folder is locked. The operating system releases the lock when the process ends, even if it is killed. The next
-write into the same place removes work folders that nobody locks.
+command that writes to the same place removes work folders that nobody locks. Before that, it moves complete files in
+them to their final names.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import secrets
 import shutil
@@ -17,9 +19,13 @@ from pathlib import Path
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.exclusive import exclusive_folder, open_and_lock
 
+logger = logging.getLogger(__name__)
+
 _PREFIX = ".prott5nv-"
 # Subfolder of a work folder for the folder that a new one replaces.
 REPLACED = "replaced"
+# Subfolder of a work folder for complete files that all belong into the folder around it.
+FINISHED = "finished"
 _own_work_folders: set[Path] = set()
 
 
@@ -79,7 +85,7 @@ def new_work_folder(folder: Path) -> Iterator[Path]:
     """
     with _creation_lock(folder) as held:
         if held:
-            _remove_abandoned(folder)
+            _end_interrupted(folder)
         work_folder = folder / f"{_PREFIX}{secrets.token_hex(8)}"
         work_folder.mkdir(mode=0o700)
         lock = _try_lock(work_folder)
@@ -88,6 +94,8 @@ def new_work_folder(folder: Path) -> Iterator[Path]:
         yield work_folder
     finally:
         _own_work_folders.discard(work_folder)
+        with suppress(OSError):
+            move_finished(work_folder)  # if Ctrl-C has interrupted it
         _remove_work_folder(work_folder)
         if lock is not None:
             os.close(lock)
@@ -121,12 +129,65 @@ def _try_lock(folder: Path, *, wait: bool = False) -> int | None:
         return None
 
 
-def _remove_abandoned(folder: Path) -> None:
-    """Remove the work folders of processes that were killed."""
+def move_finished(work_folder: Path) -> list[str]:
+    """Move the complete files of a work folder to the folder around it.
+
+    Parameters
+    ----------
+    work_folder : Path
+
+    Returns
+    -------
+    list of str
+        Names of the files.
+
+    Raises
+    ------
+    OSError
+        If a file cannot be moved.
+    """
+    finished = sorted(work_folder.glob(f"{FINISHED}/*"))
+    for file in finished:
+        os.replace(file, work_folder.parent / file.name)
+    return [file.name for file in finished]
+
+
+def end_interrupted(folder: Path) -> None:
+    """Remove the work folders of processes that were killed, after moving complete files in them to their names.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder with outputs. It need not exist.
+    """
+    with _creation_lock(folder) as held:
+        if held:
+            _end_interrupted(folder)
+
+
+def _end_interrupted(folder: Path) -> None:
     for work_folder in folder.glob(f"{_PREFIX}{'[0-9a-f]' * 16}"):
-        if (lock := _try_lock(work_folder)) is not None:
+        if (lock := _try_lock(work_folder)) is None:
+            continue
+        try:
+            if os.fstat(lock).st_uid == os.geteuid():  # Another user could have made the folder to replace files here.
+                _complete(work_folder)
             _remove_work_folder(work_folder)
+        except OSError:  # for example, a file is now a folder; the next write tries again
+            pass
+        finally:
             os.close(lock)
+
+
+def _complete(work_folder: Path) -> None:
+    """Move complete files of a killed process to their names, unless the user has changed the existing files since."""
+    killed = work_folder.stat().st_mtime_ns
+    for file in work_folder.glob(f"{FINISHED}/*"):
+        target = work_folder.parent / file.name
+        if target.exists() and target.stat().st_mtime_ns > killed:
+            file.unlink()
+    if names := move_finished(work_folder):
+        logger.warning("completed the output of a command that was killed: %s", ", ".join(names))
 
 
 def _remove_work_folder(work_folder: Path) -> None:

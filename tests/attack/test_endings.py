@@ -28,4 +28,4 @@ def one_thread():
 def test_full_disks_and_kills(name, inputs, tmp_path):
     outcome = endings.attack_command(name, inputs, tmp_path, kills=1, sizes=2, seed=1)
     assert not outcome.failures
-    assert outcome.counts.total() == 3
+    assert outcome.counts.total() > 3  # and the kills at new names

@@ -11,8 +11,6 @@ from click.testing import CliRunner
 
 from prott5nv import ProtT5nvError
 from prott5nv.cli import command
-from prott5nv.io import atomic
-from prott5nv.io.atomic import publish
 
 pytest.importorskip("hydra", reason="needs the finetune extra")
 pytest.importorskip("matplotlib", reason="needs the finetune extra")
@@ -187,27 +185,6 @@ def test_an_existing_report_is_replaced_only_on_request(odd_run):
     assert sorted(path.name for path in odd_run.iterdir()) == [
         *("report.html", "report.json", "report.md", "report.png", "scl-frozen")
     ]
-
-
-@pytest.mark.slow
-def test_a_killed_report_is_completed_by_the_same_call(odd_run, monkeypatch):
-    left = iter(range(2))
-
-    def publish_or_die(finished, path):
-        if next(left, None) is None:
-            raise KeyboardInterrupt
-        publish(finished, path)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(atomic, "publish", publish_or_die)
-        report(odd_run)
-    partial = {path.name: path.read_bytes() for path in odd_run.glob("report.*")}
-    assert sorted(partial) == ["report.html", "report.json"]
-    written = report(odd_run)
-    assert all(path.is_file() for path in written) and len(written) == 4
-    assert partial.items() <= {path.name: path.read_bytes() for path in written}.items()
-    with pytest.raises(ProtT5nvError, match=r"report\.md: exists already"):  # it is whole now
-        report(odd_run)
 
 
 def test_no_runs(tmp_path):

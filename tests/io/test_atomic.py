@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 from helpers.full_disk import limited
@@ -15,6 +15,7 @@ from helpers.full_disk import limited
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io import atomic
 from prott5nv.io.atomic import publish, together, whole_file, whole_files, whole_folder, write_text
+from prott5nv.io.output import check_outputs
 
 
 def names(folder) -> list[str]:
@@ -346,3 +347,92 @@ def test_whole_files_within_a_work_folder_are_not_delayed(tmp_path):
             write_text(inner / "a", "a")
         write_text(temporary / "b", "b")
     assert sorted(path.name for path in (tmp_path / "tables").iterdir()) == ["a", "b"]
+
+
+@pytest.mark.parametrize("block", ["together()", "whole_files(folder)"])
+def test_the_next_command_completes_files_between_whose_names_a_process_was_killed(tmp_path, block, caplog):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name in ("a", "b", "other"):
+        write_text(folder / name, "old")
+    killed_between_names(folder, block)
+    assert {name: text for name, text in visible(folder).items() if name != "other"} == {"a": "new", "b": "old"}
+    with pytest.raises(ProtT5nvError, match="a: exists already"):
+        check_outputs([folder / "a", folder / "b", folder / "c"])
+    assert content(folder) == {"a": "new", "b": "new", "c": "new", "other": "old"}
+    assert caplog.messages == ["completed the output of a command that was killed: b, c"]
+
+
+def killed_between_names(folder, block: str) -> None:
+    """Write the files a, b and c, and kill the process when the first has its name."""
+    code = f"""
+import os, signal
+from pathlib import Path
+from prott5nv.io import atomic
+folder = Path({str(folder)!r})
+move = os.replace
+def move_and_die(source, target):
+    move(source, target)
+    if Path(target).parent == folder:
+        os.kill(os.getpid(), signal.SIGKILL)
+atomic.os.replace = move_and_die
+with atomic.{block} as temporary:
+    for name in "cab":
+        atomic.write_text((temporary or folder) / name, "new")
+"""
+    assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
+
+
+def visible(folder) -> dict[str, str]:
+    return {path.name: path.read_text() for path in folder.glob("[!.]*")}
+
+
+def test_a_file_that_was_changed_after_the_kill_stays(tmp_path, caplog):
+    killed_between_names(tmp_path, "together()")
+    (tmp_path / "b").write_text("mine")
+    write_text(tmp_path / "d", "next")
+    assert content(tmp_path) == {"a": "new", "b": "mine", "c": "new", "d": "next"}
+    assert caplog.messages == ["completed the output of a command that was killed: c"]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give a folder away")
+def test_a_folder_that_another_user_prepared_replaces_nothing(tmp_path):
+    write_text(tmp_path / "a", "mine")
+    (work_folder := tmp_path / ".prott5nv-0123456789abcdef").mkdir()
+    (work_folder / "finished").mkdir()
+    (work_folder / "finished" / "a").write_text("planted")
+    os.chown(work_folder, 12345, 12345)
+    write_text(tmp_path / "d", "next")
+    assert visible(tmp_path)["a"] == "mine"
+
+
+def test_ctrl_c_between_two_names_leaves_all_files(tmp_path, monkeypatch):
+    def move(source, target, replace=os.replace, interrupt=iter([True])):  # noqa: B008
+        replace(source, target)
+        if os.path.dirname(target) == str(tmp_path) and next(interrupt, False):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(atomic.os, "replace", move)
+    with pytest.raises(KeyboardInterrupt), together():
+        for name in ("a", "b"):
+            write_text(tmp_path / name, "new")
+    assert content(tmp_path) == {"a": "new", "b": "new"}
+
+
+def test_files_that_appear_together_are_refused_together(tmp_path):
+    for target in (tmp_path / "x", tmp_path / "y"):
+        target.mkdir()
+    with pytest.raises(ProtT5nvError, match="1: this is a folder"), together():
+        write_text(tmp_path / "x" / "1", "1")
+        write_text(tmp_path / "y" / "1", "1")
+        (tmp_path / "y" / "1").mkdir()
+    assert names(tmp_path / "x") == [] and names(tmp_path / "y") == ["1"]
+
+
+def test_a_file_whose_block_failed_is_left_out(tmp_path):
+    with together():
+        with suppress(ProtT5nvError), whole_file(tmp_path / "failed"):
+            raise ProtT5nvError("the block failed")
+        (tmp_path / "folder").mkdir()
+        write_text(tmp_path / "folder" / "written", "written")
+    assert names(tmp_path) == ["folder"] and content(tmp_path / "folder") == {"written": "written"}
