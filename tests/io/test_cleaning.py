@@ -157,3 +157,12 @@ def test_an_alignment_is_refused_or_its_residues_are_read(shared):
         list(read_records(path))
     with pytest.warns(InputWarning, match="removed the gaps"):
         assert all(record.sequence.isalpha() for record in read_records(path, cleaning=Cleaning(gaps="remove")))
+
+
+def test_few_letters_that_may_be_nucleotides_give_a_warning():
+    with pytest.warns(InputWarning, match=r"in\.fasta: its 24 letters are all A, C, G, T, U or N; if these are nucleo"):
+        assert clean("ATGGCC", "TTAACCGGTTAACCGGTT") == [("ATGGCC", None), ("TTAACCGGTTAACCGGTT", None)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        clean("ATGGCCATGGCCATGGCC")  # a peptide may have them by chance
+        clean("ATGGCCATGGCCATGGCCATGGCC", allow_nucleotides=True)

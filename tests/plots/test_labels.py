@@ -142,7 +142,7 @@ def test_equally_frequent_labels_are_in_the_order_of_their_numbers():
     "labels, shapes", [(8, {"circle"}), (9, {"circle", "diamond"}), (24, {"circle", "diamond", "square"})]
 )
 def test_groups_differ_in_shape_where_colours_are_hard_to_tell_apart(labels, shapes):
-    groups = choose_colours(Labels("family", [str(i) for i in range(labels)])).groups
+    groups = choose_colours(Labels("family", [f"family {i}" for i in range(labels)])).groups
     assert {group.shape for group in groups} == shapes
     assert len({(group.colour, group.shape) for group in groups}) == labels
     assert len({group.colour for group in groups}) == 8  # those of Okabe and Ito
@@ -155,4 +155,9 @@ def test_many_different_numbers_are_a_scale():
     assert [group.name for group in colouring.groups] == [UNKNOWN]
     assert colouring.values[:101] == [i / 2 for i in range(101)]
     assert choose_colours(Labels("cluster", [str(i % 5) for i in range(101)])).scale is None
+    assert choose_colours(Labels("cluster", [str(i % 20) for i in range(101)])).scale is None
+    assert choose_colours(Labels("melting point", ["50.5", "50.5", *(str(i) for i in range(40, 48))])).scale == (
+        40,
+        50.5,
+    )
     assert choose_colours(Labels("name", [*(str(i) for i in range(101)), "1_0"])).scale is None
