@@ -12,7 +12,6 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, overload
 
@@ -20,7 +19,7 @@ import numpy as np
 
 from prott5nv.embedding.batching import LongProteins
 from prott5nv.embedding.proteins import ProteinLike, named_sequences, sequence_of
-from prott5nv.errors import ProtT5nvError
+from prott5nv.errors import ProtT5nvError, warn
 from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning, InputWarning
 
 # Residues of one request. Larger requests are not faster, and a smaller one that fails costs less.
@@ -172,7 +171,7 @@ class Client:
         if truncated.count:
             notes[f"longer than the model accepts, truncated to their first residues: {truncated}"] = None
         for note in notes:
-            warnings.warn(note, InputWarning, stacklevel=2)
+            warn(note, InputWarning)
         if pooling is None:
             return rows
         return np.concatenate(rows) if rows else np.empty((0, self.info()["model"]["hidden_size"]), dtype)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +26,7 @@ from prott5nv.checkpoint.huggingface_names import (
 from prott5nv.checkpoint.reader import read_nemo
 from prott5nv.checkpoint.safetensors_folder import WEIGHTS_FILE, SafetensorsFolder, read_json, write_safetensors
 from prott5nv.checkpoint.writer import save_nemo
-from prott5nv.errors import ProtT5nvError
+from prott5nv.errors import ProtT5nvError, warn
 from prott5nv.io.atomic import whole_folder
 from prott5nv.io.output import reserved_outputs
 from prott5nv.model.config import ModelConfig
@@ -206,10 +205,9 @@ def _read_blenderbot(
         state[name] = parts[0][0] if name == HEAD_BIAS else fused(parts, config)
     dtypes = {tensor.dtype for tensor in state.values()}
     if HEAD_BIAS not in state:
-        warnings.warn(
+        warn(
             f"{folder}: saved from AutoModel, which has no bias for the decoder's head; the bias is set to zero. "
-            "Embeddings do not depend on it. To keep it, save from AutoModelForSeq2SeqLM.",
-            stacklevel=3,
+            "Embeddings do not depend on it. To keep it, save from AutoModelForSeq2SeqLM."
         )
         state[HEAD_BIAS] = torch.zeros(config.padded_vocab_size, dtype=next(iter(dtypes)))
     return state, dtypes.pop() if len(dtypes) == 1 else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ from prott5nv.checkpoint import config_yaml, sentencepiece_file
 from prott5nv.checkpoint.archive import MAX_OTHER, Archive
 from prott5nv.checkpoint.parameter_names import nemo_names, parameter_shapes, prott5_name
 from prott5nv.checkpoint.weights import Weights
-from prott5nv.errors import ProtT5nvError
+from prott5nv.errors import ProtT5nvError, warn
 from prott5nv.model.config import ModelConfig
 
 if TYPE_CHECKING:
@@ -211,7 +210,7 @@ def _read_tokenizer(archive: Archive, raw_config: dict[str, Any], warm_start: bo
     for name, member in archive.members.items():
         if name not in (CONFIG_MEMBER, WEIGHTS_MEMBER, *named):
             archive.open(name, MAX_OTHER)
-            warnings.warn(f"{archive.path}: skipped {name[:200]!r} ({member.size:,} bytes)", stacklevel=4)
+            warn(f"{archive.path}: skipped {name[:200]!r} ({member.size:,} bytes)")
     models = [name for name in named if name.endswith(".model")]
     try:
         if len(models) != 1:
@@ -222,7 +221,7 @@ def _read_tokenizer(archive: Archive, raw_config: dict[str, Any], warm_start: bo
     except ProtT5nvError as error:
         if not warm_start:
             raise
-        warnings.warn(f"{error}; a warm start ignores the tokenizer", stacklevel=4)
+        warn(f"{error}; a warm start ignores the tokenizer")
     return contents[models[0]] if models else None
 
 

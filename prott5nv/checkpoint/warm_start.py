@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prott5nv.checkpoint.parameter_names import parameter_shapes
 from prott5nv.checkpoint.reader import read_nemo
-from prott5nv.errors import ProtT5nvError
+from prott5nv.errors import ProtT5nvError, warn
 
 if TYPE_CHECKING:
     import torch
@@ -62,7 +61,7 @@ def warm_start_weights(path: str | Path, config: ModelConfig) -> dict[str, torch
         rows, expected_rows = len(tensor), shape[0]
         if rows != expected_rows:
             change = "truncated" if rows > expected_rows else "repeated"
-            warnings.warn(f"{path}: {name} has {rows} rows, {change} to {expected_rows}", stacklevel=2)
+            warn(f"{path}: {name} has {rows} rows, {change} to {expected_rows}")
             tensor = tensor[torch.arange(expected_rows) % rows]
         state[name] = tensor
     return state

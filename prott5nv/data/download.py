@@ -8,7 +8,6 @@ import http.client
 import os
 import re
 import time
-import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +20,7 @@ from urllib.request import Request, urlopen
 
 from tqdm import tqdm
 
-from prott5nv.errors import ProtT5nvError
+from prott5nv.errors import ProtT5nvError, warn
 from prott5nv.io.atomic import publish, write_text
 from prott5nv.io.checksum import file_checksum
 from prott5nv.io.exclusive import lock_or_refuse
@@ -281,9 +280,7 @@ def _read_metalink(address: str) -> _Published:
     )
     release = re.search(r"<version>\s*([^<\s]+)\s*</version>", text)
     if entry is None:
-        warnings.warn(
-            f"{address}: there is no checksum of this file ({reason}); only its length is checked", stacklevel=3
-        )
+        warn(f"{address}: there is no checksum of this file ({reason}); only its length is checked")
     return _Published(release and release[1], entry and entry[1].lower())
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import os
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from prott5nv.embedding.formats import DTYPES
 from prott5nv.embedding.pooling import POOLINGS
 from prott5nv.embedding.proteins import Protein, named_sequences
 from prott5nv.embedding.runner import BatchRunner, Form, started_ahead
-from prott5nv.errors import ProtT5nvError
+from prott5nv.errors import ProtT5nvError, warn
 from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning
 from prott5nv.model.config import ModelConfig
 from prott5nv.model.device import can_compile, choose_hardware, residue_budget
@@ -332,11 +331,10 @@ class Embedder:
     def _warn(self, shortened: LongProteins, long: str) -> None:
         limit = self.limit
         action = f"truncated to their first {limit} residues" if long == "truncate" else "skipped"
-        warnings.warn(
+        warn(
             f"proteins longer than {limit} residues, {action}: {shortened.count}, namely {shortened}; "
             "long='window' embeds all of their residues",
             LongProteinWarning,
-            stacklevel=3,
         )
 
 

@@ -17,7 +17,6 @@ import logging
 import math
 import shutil
 import sys
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain, islice
@@ -31,7 +30,7 @@ from prott5nv.embedding.formats import is_hdf5, skipped_listing, write_output
 from prott5nv.embedding.partial import other_input, partial_folder
 from prott5nv.embedding.rows import RowsFile
 from prott5nv.embedding.store import StoredProtein, protein_attributes
-from prott5nv.errors import ProtT5nvError
+from prott5nv.errors import ProtT5nvError, warn
 from prott5nv.io.atomic import publish
 from prott5nv.io.hdf5_in_place import FIRST_VALUE, Described, add_structure
 from prott5nv.io.hdf5_writing import LayoutError
@@ -107,10 +106,9 @@ class Journal:
         self.proteins, self.skipped = part.proteins, part.skipped
         self._committed_at = monotonic()
         if part.damaged:
-            warnings.warn(
+            warn(
                 f"{part.damaged} of the unfinished run is damaged: the run continues after the first "
-                f"{counted(self.records, 'record')}",
-                stacklevel=2,
+                f"{counted(self.records, 'record')}"
             )
 
     @property

@@ -6,12 +6,11 @@ nucleotides alike.
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from prott5nv.errors import ProtT5nvError
+from prott5nv.errors import ProtT5nvError, warn
 from prott5nv.io.record import Record
 from prott5nv.io.text import counted
 
@@ -26,6 +25,7 @@ _NUCLEOTIDES = frozenset("ACGTUN")
 _AMBIGUITY_CODES = frozenset("RYSWKMBDHV")  # IUPAC's letters for several possible nucleotides
 # With 100 letters, a chance of less than 1e-50 that a protein of average composition has none of the other letters.
 _SURE_NUCLEOTIDES = 100
+_LIKELY_NUCLEOTIDES = 20
 _SURE_KINDS = 3  # A repeat of one or two residues, such as poly-A, can be a protein.
 _MOST_AMBIGUOUS = 0.1  # Fraction of the letters of one sequence. Each ambiguity code is an amino acid, too.
 _MOST_HELD = 10_000  # Letters, or records, to look at before deciding.
@@ -106,7 +106,8 @@ def clean_records(
     Warns
     -----
     InputWarning
-        After the last record, once for stops that were removed, once for stops within sequences, and once for gaps.
+        After the last record, once for stops that were removed, once for stops within sequences, and once for gaps. If
+        20 to 99 letters are all the input and may be nucleotides.
 
     Examples
     --------
@@ -203,7 +204,7 @@ def _warn_of_changes(name: str, with_stop: int, with_inner_stop: int, with_gaps:
         done = "removed" if gaps == "remove" else "kept as positions"
         messages.append(f"{done} the gaps of {counted(with_gaps, 'sequence')}")
     for message in messages:
-        warnings.warn(f"{name}: {message}", InputWarning, stacklevel=3)
+        warn(f"{name}: {message}", InputWarning)
 
 
 def refuse_missing(cells: Iterable[tuple[str, str | None]], what: str) -> None:
@@ -310,12 +311,18 @@ def _may_be_nucleotides(letters: Counter[str]) -> bool:
 
 
 def _check_nucleotides(name: str, letters: Counter[str]) -> None:
+    """Raise an error if the letters are surely those of nucleotides, and warn if they may be."""
     codes = sorted(letters.keys() & _AMBIGUITY_CODES)
     kinds = len({"T" if letter == "U" else letter for letter in letters.keys() & _NUCLEOTIDES - {"N"}})
-    if letters.total() >= _SURE_NUCLEOTIDES and kinds >= _SURE_KINDS + bool(codes):
-        or_codes = f", or ambiguity codes of nucleotides ({', '.join(codes)})" if codes else ""
-        raise ProtT5nvError(
-            f"{name}: the first {letters.total():,} letters are all A, C, G, T, U or N{or_codes}, so these are "
-            "nucleotides and not proteins; translate them, or insist with --allow-nucleotides "
-            "(Cleaning(allow_nucleotides=True) in Python)"
-        )
+    if letters.total() < _LIKELY_NUCLEOTIDES or kinds < _SURE_KINDS + bool(codes):
+        return
+    or_codes = f", or ambiguity codes of nucleotides ({', '.join(codes)})" if codes else ""
+    found = f"{letters.total():,} letters are all A, C, G, T, U or N{or_codes}"
+    if letters.total() < _SURE_NUCLEOTIDES:
+        message = f"{name}: its {found}; if these are nucleotides, translate them"
+        warn(message, InputWarning)
+        return
+    raise ProtT5nvError(
+        f"{name}: the first {found}, so these are nucleotides and not proteins; translate them, or insist with "
+        "--allow-nucleotides (Cleaning(allow_nucleotides=True) in Python)"
+    )

@@ -7,12 +7,11 @@ import io
 import os
 import re
 import sys
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TextIO
 
-from prott5nv.errors import ProtT5nvError
+from prott5nv.errors import ProtT5nvError, warn
 from prott5nv.io.atomic import whole_file
 from prott5nv.io.output import is_standard_output, is_stream
 from prott5nv.io.source import source_name
@@ -105,10 +104,9 @@ def write_table(
                     formulas += 1
                     first = first or cell
     if formulas:
-        warnings.warn(
+        warn(
             f"{source_name(path)}: a spreadsheet program would compute {counted(formulas, 'cell')} of this table, "
-            f"such as {first[:40]!r}; import all columns as text there, or write the table with --spreadsheet-safe",
-            stacklevel=2,
+            f"such as {first[:40]!r}; import all columns as text there, or write the table with --spreadsheet-safe"
         )
     return count
 

@@ -10,13 +10,12 @@ tables: see :mod:`prott5nv.model.t5_tokenizer`.
 from __future__ import annotations
 
 import copy
-import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from prott5nv.errors import ProtT5nvError
+from prott5nv.errors import ProtT5nvError, warn
 
 RESIDUES = "LASGVERTDIPKNFQYHMCWXBZUO"  # ids 5 to 29, ordered by frequency
 UNK, BOS, EOS, PAD, MASK = range(5)
@@ -138,7 +137,7 @@ class ResidueTokenizer:
         lowercase = int(np.count_nonzero(characters >= ord("a"))) if self._warn_of_lowercase else 0
         if lowercase:
             if not self.lowercase_residues:
-                warnings.warn("lower-case residues are read as upper case", stacklevel=3)
+                warn("lower-case residues are read as upper case")
             self.lowercase_residues += lowercase
         if self._replacement:
             for character in characters[ids == self._unknown]:
@@ -159,7 +158,7 @@ class ResidueTokenizer:
             self.replaced.clear()
             verb = "residues are" if count > 1 else "residue is"
             message = f"{count:,} {verb} read as {self._replacement}: {letters}"
-            warnings.warn(message, ReplacedResidueWarning, stacklevel=3)
+            warn(message, ReplacedResidueWarning)
 
     @staticmethod
     def _refuse(text: str, offset: int, cu_seqlens: np.ndarray, names: Sequence[str] | None) -> None:

@@ -8,14 +8,13 @@ from __future__ import annotations
 import math
 import os
 import re
-import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from prott5nv.errors import ProtT5nvError
+from prott5nv.errors import ProtT5nvError, warn
 from prott5nv.io.annotations import AnnotatedRow, read_annotations
 from prott5nv.io.cleaning import InputWarning, is_missing
 from prott5nv.io.source import source_name
@@ -193,7 +192,7 @@ def _warn_of_unknown(what: str, labels: list[str], texts: list[str], num_rows: i
         message = (
             f"{what}: unknown for {missing + infinite:,} of {counted(len(labels), 'protein')} ({'; '.join(reasons)})"
         )
-        warnings.warn(message, InputWarning, stacklevel=3)
+        warn(message, InputWarning)
 
 
 def _first_with_groups(texts: list[list[str]]) -> int:
@@ -208,9 +207,9 @@ def _first_with_groups(texts: list[list[str]]) -> int:
 def choose_colours(labels: Labels) -> Colouring:
     """Give each label a colour.
 
-    Up to 8 labels differ in colour, and up to 24 in colour and shape. If there are more and all of them are numbers,
-    they form a colour scale. If they are texts, the 24 most frequent ones are groups, and the others share a grey
-    group. Unknown labels are grey, too.
+    Up to 8 labels differ in colour, and up to 24 in colour and shape. Numbers form a colour scale if there are more
+    than 24 different ones, or more than 8 that fewer than two proteins share on average. Of more than 24 texts, the
+    most frequent ones are groups, and the others share a grey group. Unknown labels are grey, too.
 
     Parameters
     ----------
@@ -231,10 +230,8 @@ def choose_colours(labels: Labels) -> Colouring:
     """
     counts = Counter(text for text in labels.texts if text != UNKNOWN)
     by_frequency = sorted(counts, key=lambda text: (-counts[text], _with_padded_numbers(text), text))
-    if len(by_frequency) > _MOST_GROUPS:
-        values = [float("nan") if text == UNKNOWN else parse_number(text) for text in labels.texts]
-        if None not in values:
-            return _on_a_scale(values)
+    if values := _measured(labels.texts):
+        return _on_a_scale(values)
     groups = [
         Group(text, COLOURS[number % len(COLOURS)], _SHAPES[number // len(COLOURS)], counts[text])
         for number, text in enumerate(by_frequency[:_MOST_GROUPS])
@@ -253,6 +250,16 @@ def choose_colours(labels: Labels) -> Colouring:
 def one_colour(count: int) -> Colouring:
     """Give all proteins the same colour."""
     return Colouring([COLOURS[0]] * count, [], [-1] * count)
+
+
+def _measured(texts: Sequence[str]) -> list[float | None] | None:
+    """Return the values of a measurement, NaN for unknown ones; None for texts and for the numbers of groups."""
+    known = [text for text in texts if text != UNKNOWN]
+    numbers = {text: parse_number(text) for text in known}
+    most = _MOST_GROUPS if len(known) >= 2 * len(numbers) else len(COLOURS)
+    if None in numbers.values() or len(set(numbers.values())) <= most:
+        return None
+    return [float("nan") if text == UNKNOWN else numbers[text] for text in texts]
 
 
 def _on_a_scale(values: list[float | None]) -> Colouring:
