@@ -120,5 +120,5 @@ def _write_tracks(path: str | os.PathLike[str], predictor: Predictor, prediction
         for prediction in predictions
     )
     return write_tracks(
-        Path(path), tracks, spec.classes, task=spec.task, model=f"{predictor.label}, {predictor.encoder_label}"
+        Path(path), tracks, spec.classes, task=spec.task, model=predictor.label, encoder=predictor.encoder_label
     )

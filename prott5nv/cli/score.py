@@ -251,6 +251,4 @@ def _draw(path: Path, proteins: Mapping[str, Record], scores: Mapping[str, np.nd
     from prott5nv.plots.heat_map import write_heat_map
 
     [(key, scores_LA)] = scores.items()
-    record = proteins[key]
-    name = key if record.id == key else f"{key} ({record.id})"
-    write_heat_map(path, name, record.sequence, scores_LA, model=embedder.label, note=scores_note(embedder.is_builtin))
+    write_heat_map(path, proteins[key], scores_LA, model=embedder.label, note=scores_note(embedder.is_builtin))

@@ -55,10 +55,11 @@ function list() {
     table("Most tolerant positions", ["position", "mean score"], shown(positions.toReversed())));
 }
 
+// The columns of `score --table`, and the mean.
 saveAs(data.layout.meta.protein, () => {
-  const cell = score => isFinite(score) ? score.toPrecision(6) : "";
-  return [["position", "wild_type", ...acids, "mean"], ...residues.map((residue, i) =>
-    [i + 1, residue[0], ...scores.map(row => cell(row[i])), cell(means[i])])];
+  const {protein, original_id, model} = data.layout.meta, cell = score => isFinite(score) ? score.toPrecision(6) : "";
+  return [["protein", "original_id", "position", "wild_type", ...acids, "mean", "model"], ...residues.map((residue, i) =>
+    [protein, original_id, i + 1, residue[0], ...scores.map(row => cell(row[i])), cell(means[i]), model])];
 });
 window.ready = arrange();
 phone.addEventListener("change", arrange);

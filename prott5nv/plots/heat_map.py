@@ -13,6 +13,7 @@ import numpy as np
 from prott5nv.decoding.masking import AMINO_ACIDS
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.atomic import whole_file
+from prott5nv.io.record import Record, accession
 from prott5nv.plots.page import graph_objects, require_library, write_figure
 
 _RESIDUES_PER_ROW = 80
@@ -27,7 +28,7 @@ _COLOUR_MEANING = "Red: the model finds the mutant less likely than the wild typ
 _MEAN = "mean"
 
 
-def write_heat_map(path: Path, name: str, sequence: str, scores_LA: np.ndarray, *, model: str, note: str = "") -> None:
+def write_heat_map(path: Path, protein: Record, scores_LA: np.ndarray, *, model: str, note: str = "") -> None:
     """Draw the scores of all single substitutions of one protein, and the mean score of each position.
 
     Red cells are substitutions that the model finds less likely than the wild type, blue cells more likely ones.
@@ -38,10 +39,8 @@ def write_heat_map(path: Path, name: str, sequence: str, scores_LA: np.ndarray, 
     path : Path
         File to write. A name that ends in ``.png`` gives a picture, which needs matplotlib; any other name gives an
         interactive page, which needs plotly.
-    name : str
-        Name of the protein.
-    sequence : str
-        Its L residues.
+    protein : Record
+        The protein, of L residues.
     scores_LA : ndarray, shape=(L, A), dtype=float32
         Result of :func:`prott5nv.score_substitutions`.
     model : str
@@ -54,13 +53,18 @@ def write_heat_map(path: Path, name: str, sequence: str, scores_LA: np.ndarray, 
     ProtT5nvError
         If a library is missing, no residue has a score, or the file cannot be written.
     """
+    key = accession(protein.id)
     if np.isnan(scores_LA).all():
-        raise ProtT5nvError(f"{name} has none of the 20 amino acids: there is nothing to draw")
+        raise ProtT5nvError(f"{key} has none of the 20 amino acids: there is nothing to draw")
     # The maximum would let a few extreme substitutions take all the contrast.
     strongest = float(np.nanpercentile(np.abs(scores_LA), 99)) or 1.0
-    write = _write_png if path.suffix == ".png" else _write_html
     description = f"{model}; {note}" if note else model
-    write(path, name, sequence.upper(), scores_LA, strongest, description)
+    name, sequence = key if key == protein.id else f"{key} ({protein.id})", protein.sequence.upper()
+    if path.suffix == ".png":
+        _write_png(path, name, sequence, scores_LA, strongest, description)
+    else:
+        columns = {"protein": key, "original_id": protein.id, "model": model}
+        _write_html(path, name, sequence, scores_LA, strongest, description, columns)
 
 
 def _mean_of_positions(sequence: str, scores_LA: np.ndarray) -> np.ndarray:
@@ -72,7 +76,13 @@ def _mean_of_positions(sequence: str, scores_LA: np.ndarray) -> np.ndarray:
 
 
 def _write_html(
-    path: Path, name: str, sequence: str, scores_LA: np.ndarray, strongest: float, description: str
+    path: Path,
+    name: str,
+    sequence: str,
+    scores_LA: np.ndarray,
+    strongest: float,
+    description: str,
+    columns: dict[str, str],
 ) -> None:
     go = graph_objects()
     residues = [f"{letter}{position}" for position, letter in enumerate(sequence, 1)]
@@ -126,7 +136,7 @@ def _write_html(
         plot_bgcolor=_MISSING_COLOUR,
         margin={"t": 20, "l": 40, "r": 20, "b": 20},
         dragmode="pan",
-        meta={"protein": name},
+        meta=columns,
     )
     write_figure(
         path,

@@ -55,8 +55,8 @@ function find() {
   return Plotly.restyle(plot, {selectedpoints: selected}, traceNumbers);
 }
 
-saveAs("proteins", () => [[...columns, "x", "y"], ...rows.flatMap((trace, number) => trace.map((row, i) =>
-  [...row, plot._fullData[number].x[i], plot._fullData[number].y[i]]))]);
+saveAs("proteins", () => [[...columns, "x", "y", "model"], ...rows.flatMap((trace, number) => trace.map((row, i) =>
+  [...row, plot._fullData[number].x[i], plot._fullData[number].y[i], data.layout.meta.model]))]);
 window.ready = arrange();
 phone.addEventListener("change", arrange);
 onSearch(find);

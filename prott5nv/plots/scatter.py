@@ -114,7 +114,7 @@ def write_html(
     """
     write_figure(
         path,
-        _figure(proteins, points_N2.astype(np.float32), axes, labels),
+        _figure(proteins, points_N2.astype(np.float32), axes, labels, model),
         "scatter.js",
         title=f"{len(proteins):,} proteins" + (f" by {labels.title}" if labels else ""),
         model=model,
@@ -125,14 +125,14 @@ def write_html(
 
 
 def _figure(
-    proteins: Sequence[tuple[str, str]], points_N2: np.ndarray, axes: Sequence[str], labels: Labels | None
+    proteins: Sequence[tuple[str, str]], points_N2: np.ndarray, axes: Sequence[str], labels: Labels | None, model: str
 ) -> go.Figure:
     """Build the Plotly figure, with one trace per group of proteins."""
     go = graph_objects()
     colouring = choose_colours(labels) if labels else one_colour(len(proteins))
     columns = [(labels.title, labels.texts), *labels.columns] if labels else []
     if any(key != original_id for key, original_id in proteins):
-        columns.append(("id", [original_id for _, original_id in proteins]))
+        columns.append(("original_id", [original_id for _, original_id in proteins]))
     rows = zip((key for key, _ in proteins), *(texts for _, texts in columns), strict=True)
     hover_NC = np.array([[escaped(text) for text in row] for row in rows], dtype=object)
     template = "<b>%{customdata[0]}</b>" + "".join(
@@ -169,7 +169,7 @@ def _figure(
         margin={"t": 30, "l": 60, "b": 60},
         dragmode="pan",
         hovermode="closest",
-        meta={"columns": ["protein", *(header for header, _ in columns)]},
+        meta={"columns": ["protein", *(header for header, _ in columns)], "model": model},
     )
     if colouring.scale:
         low, high = colouring.scale

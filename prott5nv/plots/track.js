@@ -105,8 +105,8 @@ function legend() {
   return drawn;
 }
 
-saveAs("predictions", () => [["protein", "original_id", "length", "prediction", "confidence"],
-  ...data.proteins.map(p => [p.protein, p.original_id, p.sequence.length, p.prediction, p.confidence])]);
+saveAs("predictions", () => [["protein", "original_id", "length", "prediction", "confidence", "model"],
+  ...data.proteins.map(p => [p.protein, p.original_id, p.sequence.length, p.prediction, p.confidence, data.model])]);
 document.body.classList.add("tracks");
 window.ready = find();
 phone.addEventListener("change", find);

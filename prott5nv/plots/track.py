@@ -61,7 +61,9 @@ class _Class:
     colour: str
 
 
-def write_tracks(path: Path, tracks: Iterable[Track], classes: Sequence[str], *, task: str, model: str) -> int:
+def write_tracks(
+    path: Path, tracks: Iterable[Track], classes: Sequence[str], *, task: str, model: str, encoder: str = ""
+) -> int:
     """Draw tracks, one for each protein.
 
     Parameters
@@ -76,7 +78,9 @@ def write_tracks(path: Path, tracks: Iterable[Track], classes: Sequence[str], *,
     task : str
         What is predicted.
     model : str
-        Label of the model.
+        Label of the predictor.
+    encoder : str
+        Label of the encoder that it uses.
 
     Returns
     -------
@@ -89,8 +93,11 @@ def write_tracks(path: Path, tracks: Iterable[Track], classes: Sequence[str], *,
         If a library is missing, the proteins are too many for a picture, or the file cannot be written.
     """
     drawn = list(tracks)
-    write = _write_png if path.suffix == ".png" else _write_html
-    write(path, drawn, _styles(classes), f"{task.replace('_', ' ')}, predicted", model)
+    title, description = f"{task.replace('_', ' ')}, predicted", f"{model}, {encoder}" if encoder else model
+    if path.suffix == ".png":
+        _write_png(path, drawn, _styles(classes), title, description)
+    else:
+        _write_html(path, drawn, _styles(classes), title, description, model)
     return len(drawn)
 
 
@@ -103,20 +110,26 @@ def _styles(classes: Sequence[str]) -> list[_Class]:
     ]
 
 
-def _write_html(path: Path, tracks: Sequence[Track], styles: Sequence[_Class], title: str, model: str) -> None:
+def _write_html(
+    path: Path, tracks: Sequence[Track], styles: Sequence[_Class], title: str, description: str, model: str
+) -> None:
     write_data(
         path,
-        {"classes": [asdict(style) for style in styles], "proteins": [asdict(track) for track in tracks]},
+        {
+            "classes": [asdict(style) for style in styles],
+            "proteins": [asdict(track) for track in tracks],
+            "model": model,
+        },
         "track.js",
         title=title,
-        model=model,
+        model=description,
         search="Find name or sequence",
         instructions="The bars below a track are the confidence: a full bar means a probability of 0.9 or more. Point "
         "at a residue, or tap it, to read its prediction.",
     )
 
 
-def _write_png(path: Path, tracks: Sequence[Track], styles: Sequence[_Class], title: str, model: str) -> None:
+def _write_png(path: Path, tracks: Sequence[Track], styles: Sequence[_Class], title: str, description: str) -> None:
     require_library(path)
     from matplotlib.collections import PatchCollection
     from matplotlib.figure import Figure
@@ -145,7 +158,7 @@ def _write_png(path: Path, tracks: Sequence[Track], styles: Sequence[_Class], ti
     axis.add_collection(PatchCollection(patches, match_original=True), autolim=False)
     for letter, points in letters.items():
         axis.add_collection(_same_letters(figure, axis, letter, points), autolim=False)
-    figure.suptitle(f"{title}\nModel: {model}", y=1 - 0.1 / height, va="top", fontsize=11, parse_math=False)
+    figure.suptitle(f"{title}\nModel: {description}", y=1 - 0.1 / height, va="top", fontsize=11, parse_math=False)
     handles = [Patch(color=style.colour, label=style.name) for style in styles]
     figure.legend(handles=handles, loc="lower center", ncols=min(9, len(handles)), fontsize="small")
     with whole_file(path) as temporary:

@@ -176,7 +176,5 @@ def heat_map_page(record: Record, scores_LA: np.ndarray, model: ModelInfo) -> by
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "page.html"
-        write_heat_map(
-            path, record.id, record.sequence, scores_LA, model=model.label, note=scores_note(model.is_builtin)
-        )
+        write_heat_map(path, record, scores_LA, model=model.label, note=scores_note(model.is_builtin))
         return path.read_bytes()

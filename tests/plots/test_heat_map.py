@@ -9,9 +9,14 @@ from matplotlib.colors import to_hex
 
 from prott5nv import ProtT5nvError
 from prott5nv.decoding.masking import AMINO_ACIDS
+from prott5nv.io.record import Record
 from prott5nv.plots.heat_map import write_heat_map
 
 SEQUENCE = "MSLKXA"
+
+
+def protein(name: str, sequence: str) -> Record:
+    return Record(name, sequence, name, 1)
 
 
 def scores_of(sequence: str) -> np.ndarray:
@@ -26,7 +31,7 @@ def scores_of(sequence: str) -> np.ndarray:
 
 def test_a_page_holds_the_scores_and_marks_the_wild_type(tmp_path):
     scores_LA = scores_of(SEQUENCE)
-    write_heat_map(tmp_path / "map.html", "P1", SEQUENCE.lower(), scores_LA, model="tiny <1>", note="a test")
+    write_heat_map(tmp_path / "map.html", protein("P1", SEQUENCE.lower()), scores_LA, model="tiny <1>", note="a test")
     page = (tmp_path / "map.html").read_text()
     check_self_contained(page)
     figure = read_figure(page)
@@ -46,7 +51,7 @@ def test_a_page_holds_the_scores_and_marks_the_wild_type(tmp_path):
 
 def test_odd_names_stay_text(tmp_path):
     for name in ("</script><b>", "<!--<script>", "$figure", "${x}", "a & b", '"'):
-        write_heat_map(tmp_path / "map.html", name, SEQUENCE, scores_of(SEQUENCE), model="tiny 123")
+        write_heat_map(tmp_path / "map.html", protein(name, SEQUENCE), scores_of(SEQUENCE), model="tiny 123")
         page = (tmp_path / "map.html").read_text()
         check_self_contained(page)
         escaped = name.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
@@ -56,18 +61,18 @@ def test_odd_names_stay_text(tmp_path):
 def test_a_picture_of_several_rows(tmp_path):
     pytest.importorskip("matplotlib")
     sequence = 20 * SEQUENCE
-    write_heat_map(tmp_path / "map.png", r"$\bad{$ </b>", sequence, scores_of(sequence), model="$x$")
+    write_heat_map(tmp_path / "map.png", protein(r"$\bad{$ </b>", sequence), scores_of(sequence), model="$x$")
     assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_equal_scores_have_a_scale(tmp_path):
-    write_heat_map(tmp_path / "map.html", "P1", "AA", np.zeros((2, 20), np.float32), model="")
+    write_heat_map(tmp_path / "map.html", protein("P1", "AA"), np.zeros((2, 20), np.float32), model="")
     assert read_figure((tmp_path / "map.html").read_text())["layout"]["coloraxis"]["cmax"] > 0
 
 
 def test_a_protein_without_amino_acids_is_an_error(tmp_path):
     with pytest.raises(ProtT5nvError, match="P1 has none of the 20 amino acids"):
-        write_heat_map(tmp_path / "map.html", "P1", "XX", scores_of("XX"), model="")
+        write_heat_map(tmp_path / "map.html", protein("P1", "XX"), scores_of("XX"), model="")
 
 
 def test_pages_and_pictures_have_the_same_colours(tmp_path, monkeypatch):
@@ -77,7 +82,7 @@ def test_pages_and_pictures_have_the_same_colours(tmp_path, monkeypatch):
     draw = Axes.imshow
     monkeypatch.setattr(Axes, "imshow", lambda *args, **options: drawn.append(draw(*args, **options)) or drawn[-1])
     for name in ("map.html", "map.png"):
-        write_heat_map(tmp_path / name, "P1", SEQUENCE, scores_of(SEQUENCE), model="tiny 1")
+        write_heat_map(tmp_path / name, protein("P1", SEQUENCE), scores_of(SEQUENCE), model="tiny 1")
     axis = read_figure((tmp_path / "map.html").read_text())["layout"]["coloraxis"]
     [image] = drawn
     assert image.get_clim() == (axis["cmin"], axis["cmax"])

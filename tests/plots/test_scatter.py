@@ -85,7 +85,7 @@ def test_original_ids_are_beside_the_accessions(tmp_path):
     write_html(tmp_path / "page.html", proteins, np.eye(3)[:, :2], AXES, None, model="tiny 1")
     figure = read_figure((tmp_path / "page.html").read_text())
     assert figure["data"][0]["customdata"][0] == ["P69905", "sp|P69905|HBA_HUMAN"]
-    assert figure["layout"]["meta"]["columns"] == ["protein", "id"]
+    assert figure["layout"]["meta"]["columns"] == ["protein", "original_id"]
 
 
 def test_odd_texts_stay_text(tmp_path):
