@@ -98,9 +98,10 @@ def _pretrain(cfg: DictConfig) -> float | None:
             "a command for each run"
         )
     from prott5nv.pretraining.config import checked
+    from prott5nv.pretraining.run_folder import checkpoint_to_continue
 
-    checked(cfg)
-    # NeMo takes seconds to import, so a wrong setting is reported before.
+    checkpoint_to_continue(cfg, checked(cfg))
+    # NeMo takes seconds to import, so a wrong setting or folder is reported before.
     if "nemo" not in sys.modules:
         logger.info("loading PyTorch, Lightning, Megatron-Core and NeMo ...")
     from prott5nv.pretraining.trainer import pretrain

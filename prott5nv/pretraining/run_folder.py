@@ -18,7 +18,8 @@ from prott5nv.errors import ProtT5nvError
 from prott5nv.io.atomic import write_text
 from prott5nv.io.exclusive import exclusive_folder
 from prott5nv.io.text import shortened
-from prott5nv.pretraining.config import as_dict
+from prott5nv.pretraining.checkpoint_files import find_checkpoint
+from prott5nv.pretraining.config import PretrainConfig, as_dict
 
 SETTINGS_FILE = "settings.json"
 LOGS = "logs"  # TensorBoard files, and what NeMo's exp_manager writes
@@ -90,6 +91,54 @@ def exclusive(folder: Path) -> Iterator[None]:
                     raise
                 time.sleep(0.2)
         yield
+
+
+def run_folder(config: PretrainConfig) -> Path:
+    """Return the folder of a run."""
+    return Path(config.exp_manager.exp_dir) / config.exp_manager.name
+
+
+def checkpoint_to_continue(cfg: DictConfig, config: PretrainConfig) -> Path | None:
+    """Return the checkpoint to resume from or to test, after a check that it belongs to a run with these settings.
+
+    Parameters
+    ----------
+    cfg : DictConfig
+        The configuration of :func:`prott5nv.pretraining.trainer.pretrain`.
+    config : PretrainConfig
+        Its checked form.
+
+    Returns
+    -------
+    Path or None
+        None for a new run, and for a test of other weights.
+
+    Raises
+    ------
+    ProtT5nvError
+        If training data are missing, there is no checkpoint although one is needed, or the folder belongs to a run with
+        other settings.
+    """
+    folder = run_folder(config)
+    checkpoint = find_checkpoint(folder / "checkpoints")
+    if not config.do_training:
+        if checkpoint is None and config.restore_from_path is None:
+            raise ProtT5nvError(f"do_training=false: {folder} has no checkpoint to test; set restore_from_path=FILE")
+        return checkpoint
+    settings = deciding_settings(cfg)
+    if checkpoint is None:
+        if config.exp_manager.resume_if_exists and not config.exp_manager.resume_ignore_no_checkpoint:
+            raise ProtT5nvError(
+                f"{folder}: no checkpoint; start a run with exp_manager.resume_ignore_no_checkpoint=true"
+            )
+        return None
+    if not config.exp_manager.resume_if_exists:
+        raise ProtT5nvError(
+            f"{folder}: a run with checkpoints exists; choose another name=, or continue it with "
+            "exp_manager.resume_if_exists=true"
+        )
+    check_settings(folder, settings)
+    return checkpoint
 
 
 def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:

@@ -35,14 +35,21 @@ from prott5nv.pretraining.callbacks import (
     Throughput,
     WholeCheckpointIO,
 )
-from prott5nv.pretraining.checkpoint_files import checkpoint_step, find_checkpoint, last_validation
+from prott5nv.pretraining.checkpoint_files import checkpoint_step, last_validation
 from prott5nv.pretraining.config import ExperimentConfig, PretrainConfig, TrainerConfig, as_dict, checked
 from prott5nv.pretraining.curves import plot_curves
 from prott5nv.pretraining.downstream import DownstreamValidation
 from prott5nv.pretraining.log_lines import LogLines
 from prott5nv.pretraining.model import ProtT5nvModel
 from prott5nv.pretraining.parallel import MegatronStrategy
-from prott5nv.pretraining.run_folder import LOGS, check_settings, deciding_settings, exclusive, write_settings
+from prott5nv.pretraining.run_folder import (
+    LOGS,
+    checkpoint_to_continue,
+    deciding_settings,
+    exclusive,
+    run_folder,
+    write_settings,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -91,14 +98,16 @@ def pretrain(cfg: DictConfig) -> PretrainingRun:
     nemo_logging.setLevel(nemo_logging.ERROR)
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    folder = Path(config.exp_manager.exp_dir) / config.exp_manager.name
+    folder = run_folder(config)
     with exclusive(folder) if is_global_rank_zero() else nullcontext():
         return _run(cfg, config, folder)
 
 
 def _run(cfg: DictConfig, config: PretrainConfig, folder: Path) -> PretrainingRun:
     checkpoints = folder / "checkpoints"
-    checkpoint = _checkpoint_to_continue(cfg, config, folder)
+    checkpoint = checkpoint_to_continue(cfg, config)
+    if config.do_training and checkpoint is None and is_global_rank_zero():
+        write_settings(folder, deciding_settings(cfg))
     trainer = build_trainer(cfg)
     if config.model.dwnstr_task_validation.enabled:
         trainer.callbacks.append(DownstreamValidation(config.model.dwnstr_task_validation.dataset))
@@ -174,31 +183,6 @@ def _interrupts_passed_on() -> Iterator[None]:
         if isinstance(stop.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from None
         raise
-
-
-def _checkpoint_to_continue(cfg: DictConfig, config: PretrainConfig, folder: Path) -> Path | None:
-    """Return the checkpoint to resume from or to test, after a check that it belongs to a run with these settings."""
-    checkpoint = find_checkpoint(folder / "checkpoints")
-    if not config.do_training:
-        if checkpoint is None and config.restore_from_path is None:
-            raise ProtT5nvError(f"do_training=false: {folder} has no checkpoint to test; set restore_from_path=FILE")
-        return checkpoint
-    if checkpoint is None:
-        if config.exp_manager.resume_if_exists and not config.exp_manager.resume_ignore_no_checkpoint:
-            raise ProtT5nvError(
-                f"{folder}: no checkpoint; start a run with exp_manager.resume_ignore_no_checkpoint=true"
-            )
-        settings = deciding_settings(cfg)
-        if is_global_rank_zero():
-            write_settings(folder, settings)
-        return None
-    if not config.exp_manager.resume_if_exists:
-        raise ProtT5nvError(
-            f"{folder}: a run with checkpoints exists; choose another name=, or continue it with "
-            "exp_manager.resume_if_exists=true"
-        )
-    check_settings(folder, deciding_settings(cfg))
-    return checkpoint
 
 
 def _exp_manager_settings(cfg: DictConfig, checkpoint: Path | None) -> dict[str, Any]:
