@@ -104,7 +104,7 @@ def command(
 
     from prott5nv.assets import config_folder
     from prott5nv.cli.hydra_app import configure_logging, describe
-    from prott5nv.cli.overrides import quote, quote_texts, setting_names, text_settings
+    from prott5nv.cli.overrides import quote, quote_texts, text_settings
     from prott5nv.flip.config import TABLES, FinetuneConfig, own_table_settings, register_configs
 
     settings = {
@@ -141,7 +141,7 @@ def command(
             cfg = compose("finetune", [f"task={task}", *settings_given, *changed])
         run(cfg)
     except (HydraException, OmegaConfBaseException) as error:
-        raise ProtT5nvError(describe(error, setting_names(FinetuneConfig))) from None
+        raise ProtT5nvError(describe(error, FinetuneConfig)) from None
 
 
 def run(cfg: DictConfig) -> float:

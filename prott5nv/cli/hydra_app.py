@@ -19,6 +19,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from prott5nv.assets import config_folder
 from prott5nv.cli.log import is_verbose, log_training
 from prott5nv.cli.overrides import (
+    can_be_added,
     differs_between_jobs,
     quote_texts,
     refuse_unknown_settings,
@@ -95,7 +96,7 @@ def run(
             if show_traceback:
                 raise
             if _is_first_process_of_machine():
-                print(f"prott5nv: error: {printable(describe(error, setting_names(config)))}", file=sys.stderr)
+                print(f"prott5nv: error: {printable(describe(error, config))}", file=sys.stderr)
             sys.exit(2)
         except KeyboardInterrupt:
             if _is_first_process_of_machine():
@@ -113,15 +114,15 @@ def run(
         HydraConfig.instance().cfg = None  # NeMo would take a later run of this process for one of Hydra's
 
 
-def describe(error: Exception, settings: Sequence[str] = ()) -> str:
+def describe(error: Exception, config: type | None = None) -> str:
     """Return an error in one line that names the setting, and the most similar one if there is no such setting.
 
     Parameters
     ----------
     error : Exception
         Error of Hydra or OmegaConf, or of this package.
-    settings : sequence of str
-        Names of all settings.
+    config : type, optional
+        Dataclass of all settings.
     """
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, name = error.missing_cfg_file.rpartition("/")
@@ -132,7 +133,16 @@ def describe(error: Exception, settings: Sequence[str] = ()) -> str:
         return " ".join(str(cause).split())
     if isinstance(cause, (ConfigAttributeError, ConfigKeyError)):
         name = str(cause.full_key)
-        hint = did_you_mean(name, settings) or "; docs/reference/settings.md lists all settings"
+        hint = ""
+        if config is not None:
+            similar = setting_names(config)
+            if is_open := can_be_added(name, config):
+                section = name.rpartition(".")[0]
+                similar = [other for other in similar if other.startswith(f"{section}.")]
+            hint = did_you_mean(name, similar)
+            if is_open:
+                hint += f" To add it, write +{name}=VALUE" if hint else f"; to add it, write +{name}=VALUE"
+        hint = hint or "; docs/reference/settings.md lists all settings"
         return f"there is no setting {name}{hint}"
     return f"{cause.full_key}: {str(cause).splitlines()[0]}"
 

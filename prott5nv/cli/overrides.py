@@ -45,6 +45,21 @@ def setting_names(config: type) -> list[str]:
     return [name for name, _, _ in _settings(config)]
 
 
+def can_be_added(name: str, config: type) -> bool:
+    """Return whether ``+NAME=VALUE`` can add a setting that the configuration does not declare.
+
+    Parameters
+    ----------
+    name : str
+        Full name of the setting.
+    config : type
+        Dataclass of all settings.
+    """
+    hints = {section: hint for section, _, hint in _settings(config)}
+    section = hints.get(name.rpartition(".")[0])
+    return get_origin(section) is dict or getattr(section, "is_open", False)
+
+
 def refuse_unknown_settings(values: Mapping[str, Any], config: type) -> None:
     """Refuse settings that ``+NAME=VALUE`` added and that nothing reads.
 

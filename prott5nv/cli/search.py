@@ -16,7 +16,7 @@ from prott5nv.cli import options
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.atomic import together
 from prott5nv.io.inputs import InputFiles, input_files, input_name, parts
-from prott5nv.io.record import Record, accession
+from prott5nv.io.record import Record, accession, protein_names
 from prott5nv.io.text import counted, printable, shortened
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _COLUMNS = ("query", "rank", "protein", "original_id", "similarity", "model")
 _INLINE = re.compile("[A-Z]{10,}")
+_ENTRY_NAME = re.compile("[A-Z0-9]{1,10}_[A-Z0-9]{1,5}")  # of UniProt
 _WIDEST_CELL = 40
 
 
@@ -79,9 +80,9 @@ def command(
 ) -> None:
     """Find the proteins of STORE whose embeddings are most similar to those of QUERY.
 
-    QUERY is a file of proteins, as for embed; a file of embeddings; accessions or full ids in STORE, such as
-    P69905,P68871; or one sequence of at least 10 residues in upper case. Proteins are embedded with the settings that
-    STORE records. The model must be the one that made STORE, which is checked by its checksum.
+    QUERY is a file of proteins, as for embed; a file of embeddings; accessions, entry names or full ids in STORE, such
+    as P69905,HBB_HUMAN; or one sequence of at least 10 residues in upper case. Proteins are embedded with the settings
+    that STORE records. The model must be the one that made STORE, which is checked by its checksum.
 
     The similarity is the cosine of the angle between pooled vectors, from -1 to 1. Rows per residue are averaged first.
     Every query is compared with every protein, unless --index is given. Similarities are rounded to six decimals; of
@@ -193,13 +194,12 @@ def _queries(
     name = "QUERY"
     records: dict[str, Record]
     if source is None:
-        accessions = [name if name in store else accession(name) for name in query.split(",")]
-        if all(name in store for name in accessions):
+        if accessions := _accessions(store, query.split(",")):
             return vectors_of(store, accessions), len(accessions)
         if not _INLINE.fullmatch(query):
             raise ProtT5nvError(
-                f"{shortened(query)}: no such file, no accession or full id of a protein of {store.path}, and no "
-                "sequence of at least 10 residues in upper case"
+                f"{shortened(query)}: no such file, no accession, entry name or full id of a protein of {store.path}, "
+                "and no sequence of at least 10 residues in upper case"
             )
         records = {"query": Record("query", query, "query", 1)}
     from prott5nv.decoding.inputs import read_proteins
@@ -219,6 +219,16 @@ def _queries(
         skips.add(error, record.line, record.id)
 
     return embedded_queries(records.values(), store, embedder, name, skip), len(records) + skips.count
+
+
+def _accessions(store: EmbeddingStore, names: Sequence[str]) -> list[str] | None:
+    """Return the accessions of proteins by accession, full id or entry name; None if one is not in the store."""
+    accessions = [name if name in store else accession(name) for name in names]
+    unknown = [name for name in accessions if name not in store]
+    if all(_ENTRY_NAME.fullmatch(name) for name in unknown):  # Then it is worth reading all original ids.
+        by_entry_name = {protein_names(store.original_id(key))[1]: key for key in store} if unknown else {}
+        accessions = [by_entry_name.get(name, name) for name in accessions]
+    return accessions if all(name in store for name in accessions) else None
 
 
 def _table(

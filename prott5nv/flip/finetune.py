@@ -52,7 +52,10 @@ class FinetuneRun(NamedTuple):
     folder : Path
         Folder with ``model.safetensors``, ``predictions.csv`` of the test set and ``result.json``.
     result : dict
-        The content of ``result.json``.
+        The content of ``result.json``. ``result["results"]["encoder"]["all"]`` holds the scores of the test set by
+        metric, each with ``mean``, ``spread`` over the seeds, and ``low`` and ``high`` of the 95 % interval. Under
+        ``["results"]`` are also the baselines, and in the place of ``"all"`` proteins of up to 512 residues and longer
+        ones. ``result["history"]`` holds the learning curve of each seed.
     validation : float
         Mean score on the validation set over the seeds; the higher, the better.
     """
@@ -60,6 +63,9 @@ class FinetuneRun(NamedTuple):
     folder: Path
     result: dict[str, Any]
     validation: float
+
+    def __repr__(self) -> str:
+        return f"FinetuneRun(folder={str(self.folder)!r}, validation={self.validation:.4f})"
 
 
 class _Trained(NamedTuple):

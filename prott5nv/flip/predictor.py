@@ -88,7 +88,7 @@ class Predictor:
             parts = read_hdf5_predictor(path) if is_hdf5(path) else read_predictor(path)
         except (OSError, ProtT5nvError) as error:
             reason = getattr(error, "strerror", None) or str(error).splitlines()[0].removeprefix(f"{path}: ")
-            raise ProtT5nvError(f"{path}: not a model that `prott5nv finetune` wrote ({reason})") from None
+            raise ProtT5nvError(f"{path}: cannot be opened as a model of `prott5nv finetune`: {reason}") from None
         self.output_spec = parts.output_spec
         self.head_settings = parts.head_settings
         self.encoder_sha256 = parts.encoder_sha256

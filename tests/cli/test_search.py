@@ -75,8 +75,9 @@ def test_a_table_is_printed_with_annotations(search, tmp_path):
     assert "no row for 1 of the 3 proteins found" in done.stderr
 
 
-def test_full_ids_are_accepted(search):
-    assert search("sp|P1|ONE_HUMAN", "-k", "3").stdout == search("P1", "-k", "3").stdout
+@pytest.mark.parametrize("name", ["sp|P1|ONE_HUMAN", "ONE_HUMAN"])
+def test_full_ids_and_entry_names_are_accepted(search, name):
+    assert search(name, "-k", "3").stdout == search("P1", "-k", "3").stdout
 
 
 def test_a_tsv_file_is_written(search, tmp_path):
@@ -103,7 +104,8 @@ def test_stores_without_a_model_can_be_searched_by_stores_only(search, tmp_path)
 @pytest.mark.parametrize(
     ("query", "message"),
     [
-        ("P9", "P9: no such file, no accession or full id of a protein of store.h5, and no sequence of at least 10"),
+        ("P9", "P9: no such file, no accession, entry name or full id of a protein of store.h5, and no sequence of at"),
+        ("P1,TEN_HUMAN", "P1,TEN_HUMAN: no such file"),
         ("MKV", "MKV: no such file"),
         ("absent.fasta", "absent.fasta: no such file"),
     ],

@@ -40,6 +40,7 @@ def test_every_head_has_settings():
         ("task.training.epochs=2.5", "task.training.epochs: Value '2.5' of type 'float' could not be converted"),
         ("task.training.lr=true", "task.training.lr: Value 'True' of type 'bool' could not be converted"),
         ("task.training.epoch=3", "no setting task.training.epoch; did you mean task.training.epochs?"),
+        ("task.head.custom.size=3", "no setting task.head.custom.size; to add it, write +task.head.custom.size=VALUE"),
         ("+task.training.epoch=3", "task.training.epoch"),
         ("task.training.epochs=0", "task.training.epochs=0: must be at least 1"),
         ("task.training.lr=-1", "task.training.lr=-1.0: must be at least 0"),

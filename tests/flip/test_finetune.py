@@ -150,7 +150,7 @@ def test_own_table(finetune, tmp_path):
 @pytest.mark.parametrize("name", ["model.safetensors", "model.h5"])
 def test_a_file_that_is_no_predictor(name, tmp_path):
     (tmp_path / name).write_text("neither safetensors nor HDF5")
-    with pytest.raises(ProtT5nvError, match="not a model that `prott5nv finetune` wrote"):
+    with pytest.raises(ProtT5nvError, match="cannot be opened as a model of `prott5nv finetune`"):
         Predictor(tmp_path)
 
 

@@ -78,7 +78,7 @@ def stored_metadata(path):
 
 
 def refused(path, message):
-    with pytest.raises(ProtT5nvError, match="not a model that `prott5nv finetune` wrote") as caught:
+    with pytest.raises(ProtT5nvError, match="cannot be opened as a model of `prott5nv finetune`") as caught:
         Predictor(path, device="cpu")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value) and str(path) in str(caught.value)

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from prott5nv import ModelConfig, ProtT5nvError
 from prott5nv.assets import config_folder
 from prott5nv.cli.hydra_app import describe
-from prott5nv.cli.overrides import refuse_unknown_settings, setting_names
+from prott5nv.cli.overrides import refuse_unknown_settings
 from prott5nv.pretraining.config import ModelTrainingConfig, PretrainConfig, checked, register
 
 
@@ -63,7 +63,7 @@ def test_the_model_section_has_the_fields_of_the_architecture():
 def test_unknown_names_and_wrong_types_are_reported_by_name(override, message):
     with pytest.raises(HydraException) as caught:
         composed(override)
-    described = describe(caught.value, setting_names(PretrainConfig))
+    described = describe(caught.value, PretrainConfig)
     assert message in described and "\n" not in described
 
 
