@@ -120,7 +120,7 @@ def _run(cfg: DictConfig, config: PretrainConfig, folder: Path) -> PretrainingRu
         _take_weights(model, config.restore_from_path)
         checkpoint = None
     exported = None
-    with _interrupts_passed_on():
+    with _interrupts_passed_on(), _lost_process_reported():
         if config.do_training:
             if checkpoint:
                 logger.info("resuming from %s", checkpoint)
@@ -183,6 +183,19 @@ def _interrupts_passed_on() -> Iterator[None]:
         if isinstance(stop.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from None
         raise
+
+
+@contextmanager
+def _lost_process_reported() -> Iterator[None]:
+    """Turn the error of the communication with a process that was killed into one line."""
+    try:
+        yield
+    except RuntimeError as error:  # Gloo has no type of its own.
+        if "Connection" not in str(error) or "gloo" not in str(error):
+            raise
+        raise ProtT5nvError(
+            "another process of this run has ended; the same command continues from the last checkpoint"
+        ) from None
 
 
 def _exp_manager_settings(cfg: DictConfig, checkpoint: Path | None) -> dict[str, Any]:
