@@ -26,7 +26,7 @@ from common import AMINO_ACIDS, argument_parser, describe_machine, peak_mib, pri
 from prott5nv import Embedder, ModelConfig, ProtT5
 from prott5nv.embedding.job import embed_file
 from prott5nv.io.reader import read_records
-from prott5nv.model.encoder import Encoder
+from prott5nv.model.encoder import Encoder, LayerStack
 
 HIDDEN_SIZE = 768  # of ProtT5nv
 BLOCK = 1 << 24
@@ -42,7 +42,7 @@ class RandomRows(Encoder):
         super().__init__()
         self.config = replace(ModelConfig.preset("tiny"), hidden_size=HIDDEN_SIZE)
         self.tokenizer = ProtT5(ModelConfig.preset("tiny")).tokenizer
-        self.encoder = torch.nn.Identity()
+        self.encoder = LayerStack()
         self.register_buffer("rows_TD", torch.randn(1, HIDDEN_SIZE))
 
     def encode(self, tokens_T: torch.Tensor, cu_seqlens_B1: torch.Tensor) -> torch.Tensor:

@@ -74,6 +74,9 @@ class _Output(options.NewFile):
 @click.option("--input", "kind", type=click.Choice(["aa", "3di"]), default="aa", show_default=True,
               help="Kind of the sequences: amino acids, or structural states of Foldseek, which only ProstT5 "
               "takes.")  # fmt: skip
+@click.option("--layer", type=click.IntRange(1), metavar="N",
+              help="Take the output of the N-th encoder layer, which is not normalized. The default is the last layer "
+              "after the final normalization.")  # fmt: skip
 @options.precision
 @options.device
 @click.option("--compile/--no-compile", default=None, help="Let torch.compile fuse the layers on a GPU, or the "
@@ -113,6 +116,7 @@ def command(
     long: str,
     max_length: int | None,
     kind: str,
+    layer: int | None,
     precision: str,
     device: str,
     compile: bool | None,
@@ -188,6 +192,7 @@ def command(
         compile=compile,
         max_length=max_length,
         input=kind,
+        layer=layer,
         pooling=None if pooling == "none" else pooling,
         long=long,
         dtype=dtype,

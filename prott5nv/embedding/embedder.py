@@ -1,4 +1,4 @@
-"""The embedding engine: one row per residue, from the last encoder layer after its final LayerNorm.
+"""The embedding engine: one row per residue, by default from the last encoder layer after its final LayerNorm.
 
 Proteins are streamed and packed into batches without padding; see :mod:`prott5nv.embedding.chunks`. The rows of a
 protein do not depend on the other proteins.
@@ -64,6 +64,9 @@ class Embedder:
         is what the model accepts at once, and no protein is long for a model without a limit.
     input : {"aa", "3di"}
         Kind of the sequences: amino acids, or structural states of Foldseek, which only ProstT5 takes.
+    layer : int, optional
+        Number of the encoder layer whose output is the embedding, from 1. By default it is the last one after the final
+        normalization. The output of other layers is not normalized, as in ``hidden_states`` of transformers.
 
     Attributes
     ----------
@@ -112,6 +115,7 @@ class Embedder:
         compile: bool = False,
         max_length: int | None = None,
         input: str = "aa",
+        layer: int | None = None,
     ) -> None:
         if max_tokens is not None and max_tokens < 1:
             raise ProtT5nvError(f"max_tokens={max_tokens}: must be at least 1")
@@ -133,6 +137,8 @@ class Embedder:
         self.config = network.config
         self.tokenizer = network.tokenizer
         self.limit = self._checked_limit(max_length)
+        if layer is not None:
+            self._end_after(network, layer)
         network.place(self.hardware.device, self.hardware.dtype)
         self._network = network.eval()
         budget = TokenBudget(max_tokens or residue_budget(self.config, self.hardware))
@@ -154,6 +160,15 @@ class Embedder:
         if max_length != limit:
             self.attributes["max_length"] = str(max_length)
         return max_length
+
+    def _end_after(self, network: Encoder, layer: int) -> None:
+        """Let the encoder end after a layer, and record a choice that changes the embeddings."""
+        number = len(network.encoder.layers)
+        if not 1 <= layer <= number:
+            raise ProtT5nvError(f"layer={layer}: the encoder has the layers 1 to {number}")
+        if layer < number:
+            network.end_after(layer)
+            self.attributes["layer"] = str(layer)
 
     @property
     def max_tokens(self) -> int:
@@ -203,8 +218,11 @@ class Embedder:
         Raises
         ------
         ProtT5nvError
-            If the model has no span decoder, or its file has changed since the encoder was loaded.
+            If the model has no span decoder, its file has changed since the encoder was loaded, or `layer` is not the
+            last one.
         """
+        if "layer" in self.attributes:
+            raise ProtT5nvError("the decoder needs the whole encoder: load the model without layer=")
         if not isinstance(self._network, ProtT5):
             raise no_span_decoder(self._file or type(self._network).__name__)
         if self._file is not None and not hasattr(self._network, "decoder"):

@@ -35,7 +35,7 @@ class Request:
         File to write.
     model : str, optional
         Checkpoint, its folder, or its name on the Hugging Face Hub; the default is the built-in model.
-    device, precision, max_length, input
+    device, precision, max_length, input, layer
         See :class:`prott5nv.Embedder`.
     compile : bool, optional
         As for :class:`prott5nv.Embedder`; None compiles on a GPU if the input is large enough to pay for it.
@@ -51,6 +51,7 @@ class Request:
     compile: bool | None = None
     max_length: int | None = None
     input: str = "aa"
+    layer: int | None = None
     pooling: str | None = None
     long: str = "truncate"
     dtype: str = "float32"
@@ -70,6 +71,7 @@ class Request:
             "compile": bool(self.compile),
             "max_length": self.max_length,
             "input": self.input,
+            "layer": self.layer,
         }
 
 

@@ -355,7 +355,7 @@ def check_comparable(name: str, attributes: Mapping[str, str], store: EmbeddingS
         if attribute == "pooling":
             values = ["mean" if value == "none" else value for value in values]
         if values[0] != values[1]:
-            ours, theirs = (value[:16] or "none" for value in values)
+            ours, theirs = (value[:24] or "none" for value in values)
             raise ProtT5nvError(
                 f"{name}: its {attribute} is {ours}, and that of {store.path} is {theirs}, so their similarities mean "
                 "nothing; embed both in the same way"

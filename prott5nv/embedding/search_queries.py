@@ -53,13 +53,14 @@ def embedder_of(
             f"{store.path} was made by {name} (checksum {expected[:8]}), and {what} has the checksum {actual[:8]}; "
             "choose the model of the store with --model"
         )
-    max_length = store.attributes.get("max_length")
+    max_length, layer = (str(store.attributes.get(name, "")) for name in ("max_length", "layer"))
     return Embedder(
         chosen,
         device=device,
         precision=precision,
         max_length=int(max_length) if max_length else None,
         input=store.attributes.get("input", "aa"),
+        layer=int(layer) if layer.isdecimal() else None,  # otherwise it is the last one, by the name of its module
     )
 
 

@@ -37,6 +37,19 @@ class EncoderConfig(Protocol):
         """Number of values that one layer holds at once for each residue."""
 
 
+class LayerStack(nn.Module):
+    """Layers of one kind, followed by a normalization.
+
+    Attributes
+    ----------
+    layers : ModuleList
+    final_layernorm : Module
+    """
+
+    layers: nn.ModuleList
+    final_layernorm: nn.Module
+
+
 class Encoder(nn.Module, ABC):
     """A network that computes one hidden state per residue.
 
@@ -46,13 +59,13 @@ class Encoder(nn.Module, ABC):
         Architecture of the model.
     tokenizer : ResidueTokenizer
         Converts residues to the token ids that :meth:`encode` takes.
-    encoder : Module
-        The stack of layers.
+    encoder : LayerStack
+        The layers and the final normalization.
     """
 
     config: EncoderConfig
     tokenizer: ResidueTokenizer
-    encoder: nn.Module
+    encoder: LayerStack
 
     @abstractmethod
     def encode(self, tokens_T: Tensor, cu_seqlens_B1: Tensor) -> Tensor:
@@ -75,6 +88,20 @@ class Encoder(nn.Module, ABC):
     @abstractmethod
     def fusible_parts(self) -> Iterator[nn.Module]:
         """Iterate over the parts of the encoder that ``torch.compile`` can fuse for batches of any size."""
+
+    def end_after(self, layer: int) -> None:
+        """Remove all layers after one of them, and the final normalization.
+
+        :meth:`encode` then returns what transformers calls ``hidden_states[layer]``, and takes less time.
+
+        Parameters
+        ----------
+        layer : int
+            Number of the last layer to keep, from 1. The whole encoder stays as it is.
+        """
+        if layer < len(self.encoder.layers):
+            self.encoder.layers = self.encoder.layers[:layer]
+            self.encoder.final_layernorm = nn.Identity()
 
     def place(self, device: torch.device, dtype: torch.dtype) -> None:
         """Move the model to a device and convert its weights to a data type, in place.

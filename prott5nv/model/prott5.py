@@ -21,7 +21,7 @@ from prott5nv.errors import ProtT5nvError
 from prott5nv.model.attention import Packing, has_flash_attention, packed_attention
 from prott5nv.model.config import ModelConfig
 from prott5nv.model.dropout import dropout
-from prott5nv.model.encoder import Encoder
+from prott5nv.model.encoder import Encoder, LayerStack
 from prott5nv.model.tokenizer import ProteinTokenizer
 
 _FUSED_GELU = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
@@ -189,7 +189,7 @@ class Head(nn.Module):
         self.bias = nn.Parameter(torch.zeros(config.padded_vocab_size))
 
 
-class Stack(nn.Module):
+class Stack(LayerStack):
     """Encoder or decoder: pre-LN layers followed by a final LayerNorm."""
 
     def __init__(self, config: ModelConfig, num_layers: int, *, decoder: bool) -> None:

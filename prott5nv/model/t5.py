@@ -25,7 +25,7 @@ from prott5nv.errors import ProtT5nvError
 from prott5nv.model.attention import Packing
 from prott5nv.model.device import to_device
 from prott5nv.model.dropout import dropout
-from prott5nv.model.encoder import Encoder
+from prott5nv.model.encoder import Encoder, LayerStack
 from prott5nv.model.t5_attention import Attention, AttentionByLength, FlexAttention, PositionBias
 from prott5nv.model.t5_tokenizer import T5Tokenizer, T5Vocabulary
 
@@ -292,7 +292,7 @@ class RMSNorm(nn.Module):
         return F.rms_norm(x_SD, self.weight.shape, self.weight, self.epsilon)
 
 
-class Stack(nn.Module):
+class Stack(LayerStack):
     """The layers, the position bias that they share, and the final RMSNorm."""
 
     def __init__(self, config: T5Config) -> None:

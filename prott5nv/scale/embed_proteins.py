@@ -30,7 +30,7 @@ class EmbedProteins:
         See :meth:`prott5nv.Embedder.embed`.
     dtype : {"float16", "float32"}
         Data type of the embeddings.
-    precision, max_tokens, max_length, input
+    precision, max_tokens, max_length, input, layer
         See :class:`prott5nv.Embedder`.
     cleaning : Cleaning
         What to do with gaps and nucleotides; see :mod:`prott5nv.io.cleaning`.
@@ -67,13 +67,14 @@ class EmbedProteins:
         max_tokens: int | None = None,
         max_length: int | None = None,
         input: str = "aa",
+        layer: int | None = None,
         cleaning: Cleaning = DEFAULT_CLEANING,
         id_column: str = "id",
         sequence_column: str = "sequence",
     ) -> None:
         check_options(pooling, long, dtype)
         self._embedder = assigned_embedder(
-            model, precision=precision, max_tokens=max_tokens, max_length=max_length, input=input
+            model, precision=precision, max_tokens=max_tokens, max_length=max_length, input=input, layer=layer
         )
         self._pooling, self._long, self._dtype, self._cleaning = pooling, long, dtype, cleaning
         self._id_column, self._sequence_column = id_column, sequence_column

@@ -58,6 +58,21 @@ def test_rows_are_the_hidden_states_of_the_encoder(network, embedder):
     np.testing.assert_allclose(np.concatenate([hba, insulin]), expected_TD, atol=1e-5)
 
 
+def test_the_output_of_another_layer_is_the_state_before_the_next(network, embedder):
+    states = []
+    hook = embedder.network.encoder.layers[1].register_forward_pre_hook(lambda _, inputs: states.append(inputs[0]))
+    [last] = seqs_to_embedding([HBA], embedder)
+    hook.remove()
+    first = Embedder(network, precision="fp32", layer=1)
+    np.testing.assert_allclose(seqs_to_embedding([HBA], first)[0], states[0].numpy(), atol=1e-5)
+    np.testing.assert_array_equal(seqs_to_embedding([HBA], Embedder(network, precision="fp32", layer=2))[0], last)
+    assert (first.model_sha256, first.attributes) == (embedder.model_sha256, {"layer": "1"})
+    with pytest.raises(ProtT5nvError, match="the decoder needs the whole encoder: load the model without layer="):
+        first.network  # noqa: B018
+    with pytest.raises(ProtT5nvError, match="layer=3: the encoder has the layers 1 to 2"):
+        Embedder(network, layer=3)
+
+
 def test_the_callers_model_is_copied_and_not_changed(network, embedder):
     assert hasattr(network, "decoder")
     assert next(network.parameters()).dtype == torch.float32

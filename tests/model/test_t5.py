@@ -72,6 +72,18 @@ def test_every_activation_equals_transformers(activation):
 
 
 @torch.inference_mode()
+def test_each_layer_equals_transformers():
+    model = random_model(**TINY)
+    ids = torch.tensor([[*VOCABULARY.prefix, *T5Tokenizer(VOCABULARY).encode("MSLKR"), *VOCABULARY.suffix]])
+    theirs = model(input_ids=ids, output_hidden_states=True).hidden_states
+    first = len(VOCABULARY.prefix)
+    for layer in range(1, model.config.num_layers + 1):
+        ours = converted(model)
+        ours.end_after(layer)
+        assert relative_difference(encode(ours, ["MSLKR"])[0], theirs[layer][0, first : first + 5]) <= 1e-5
+
+
+@torch.inference_mode()
 def test_tokens_before_and_behind_a_protein_are_context_without_rows():
     model = random_model(**TINY)
     vocabulary = T5Vocabulary("aa", VOCABULARY.ids, 23, "X", prefix=(149, 5), suffix=(7, 1))
