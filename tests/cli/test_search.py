@@ -59,7 +59,10 @@ def test_queries_are_embedded_with_the_layer_of_the_store(run, search, tmp_path)
     run("proteins.fasta", "-o", "first.h5", "--layer", "1")
     found = rows(search("proteins.fasta", "-k", "1", "-o", "-", store="first.h5").stdout)
     assert all(row["query"] == row["protein"] and row["similarity"] == "1.000000" for row in found)
-    assert "its layer is encoder.final_layernorm, and that of first.h5 is 1" in search("store.h5", store="first.h5", code=2).stderr
+    assert (
+        "its layer is encoder.final_layernorm, and that of first.h5 is 1"
+        in search("store.h5", store="first.h5", code=2).stderr
+    )
 
 
 def test_names_need_no_model(search):

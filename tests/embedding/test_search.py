@@ -204,7 +204,7 @@ def test_stores_that_were_made_differently_are_not_compared(tmp_path, vectors_ND
         EmbeddingStore(write(tmp_path / "other.npz", vectors_ND, **{**ours, attribute: value})) as other,
     ):
         assert len(store.nearest(same_model, 1)) == 50
-        with pytest.raises(ProtT5nvError, match=rf"other.npz: its {attribute} is {value[:16]}, and that of"):
+        with pytest.raises(ProtT5nvError, match=rf"other.npz: its {attribute} is {value[:24]}, and that of"):
             store.nearest(other)
 
 
