@@ -79,7 +79,7 @@ def open_and_lock(path: Path, *, wait: bool = False) -> int:
     """
     if sys.platform == "win32":  # which cannot open folders
         raise NoLocksError(errno.ENOTSUP, "Windows has none")
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # a pipe would wait for its other end
     try:
         lock(descriptor, wait=wait)
     except BaseException:

@@ -12,6 +12,8 @@ import logging
 import os
 import secrets
 import shutil
+import stat
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -26,6 +28,8 @@ _PREFIX = ".prott5nv-"
 REPLACED = "replaced"
 # Subfolder of a work folder for complete files that all belong into the folder around it.
 FINISHED = "finished"
+# Seconds to wait for a lock that this module holds for a moment. Another program could hold it for ever.
+_PATIENCE = 10.0
 _own_work_folders: set[Path] = set()
 
 
@@ -113,7 +117,7 @@ def _creation_lock(folder: Path) -> Iterator[bool]:
     Between its creation and its own lock, a new work folder looks abandoned. This lock keeps other processes from
     removing it in this moment. Nobody else removes folders in a work folder of this process.
     """
-    lock = None if folder in _own_work_folders else _try_lock(folder, wait=True)
+    lock = None if folder in _own_work_folders else _try_lock(folder, patience=_PATIENCE)
     try:
         yield lock is not None
     finally:
@@ -121,12 +125,18 @@ def _creation_lock(folder: Path) -> Iterator[bool]:
             os.close(lock)
 
 
-def _try_lock(folder: Path, *, wait: bool = False) -> int | None:
-    """Lock a folder. None if that is not possible, so that nothing is removed."""
-    try:
-        return open_and_lock(folder, wait=wait)
-    except OSError:  # another process holds the lock, there are no locks, or the folder belongs to another user
-        return None
+def _try_lock(folder: Path, *, patience: float = 0.0) -> int | None:
+    """Lock a folder, and wait some seconds for it. None if that is not possible, so that nothing is removed."""
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            return open_and_lock(folder)
+        except BlockingIOError:  # another process holds the lock
+            if time.monotonic() >= deadline:
+                return None
+            time.sleep(0.02)
+        except OSError:  # there are no locks, or the folder belongs to another user
+            return None
 
 
 def move_finished(work_folder: Path) -> list[str]:
@@ -146,10 +156,15 @@ def move_finished(work_folder: Path) -> list[str]:
     OSError
         If a file cannot be moved.
     """
-    finished = sorted(work_folder.glob(f"{FINISHED}/*"))
+    finished = sorted(path for path in _entries(work_folder / FINISHED) if stat.S_ISREG(path.lstat().st_mode))
     for file in finished:
         os.replace(file, work_folder.parent / file.name)
     return [file.name for file in finished]
+
+
+def _entries(folder: Path) -> list[Path]:
+    """Return what is in a folder; nothing if there is none, or a link in its place, which could lead anywhere."""
+    return [] if folder.is_symlink() or not folder.is_dir() else list(folder.iterdir())
 
 
 def end_interrupted(folder: Path) -> None:
@@ -170,9 +185,11 @@ def _end_interrupted(folder: Path) -> None:
         if (lock := _try_lock(work_folder)) is None:
             continue
         try:
-            if os.fstat(lock).st_uid == os.geteuid():  # Another user could have made the folder to replace files here.
+            status = os.fstat(lock)
+            # Another user could have made the folder to move files here, or needs the complete files in it.
+            if stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid():
                 _complete(work_folder)
-            _remove_work_folder(work_folder)
+                _remove_work_folder(work_folder)
         except OSError:  # for example, a file is now a folder; the next write tries again
             pass
         finally:
@@ -180,11 +197,11 @@ def _end_interrupted(folder: Path) -> None:
 
 
 def _complete(work_folder: Path) -> None:
-    """Move complete files of a killed process to their names, unless the user has changed the existing files since."""
+    """Move complete files of a killed process to their names, unless these names were given to other files since."""
     killed = work_folder.stat().st_mtime_ns
-    for file in work_folder.glob(f"{FINISHED}/*"):
+    for file in _entries(work_folder / FINISHED):
         target = work_folder.parent / file.name
-        if target.exists() and target.stat().st_mtime_ns > killed:
+        if target.exists() and target.stat().st_ctime_ns > killed:  # `mv` and `cp -p` do not change the other times
             file.unlink()
     if names := move_finished(work_folder):
         logger.warning("completed the output of a command that was killed: %s", ", ".join(names))
@@ -192,9 +209,9 @@ def _complete(work_folder: Path) -> None:
 
 def _remove_work_folder(work_folder: Path) -> None:
     """Remove a work folder, but first move a replaced folder back if the new one did not take its place."""
-    for replaced in work_folder.glob(f"{REPLACED}/*"):
+    for replaced in _entries(work_folder / REPLACED):
         target = work_folder.parent / replaced.name
-        if not target.exists():
+        if not replaced.is_symlink() and not os.path.lexists(target):
             try:
                 os.replace(replaced, target)
             except OSError:  # for example, it belongs to another user; the next write tries again

@@ -13,8 +13,9 @@ import pytest
 from helpers.full_disk import limited
 
 from prott5nv.errors import ProtT5nvError
-from prott5nv.io import atomic
+from prott5nv.io import atomic, work_folders
 from prott5nv.io.atomic import publish, together, whole_file, whole_files, whole_folder, write_text
+from prott5nv.io.exclusive import open_and_lock
 from prott5nv.io.output import check_outputs
 
 
@@ -174,7 +175,7 @@ def test_a_kill_during_the_swap_loses_no_folder(tmp_path, old_folder):
     """The process is killed when the old folder is already moved away and the new one is not yet in its place."""
     code = f"""
 import os, signal
-from prott5nv.io import atomic
+from prott5nv.io import atomic, work_folders
 move = os.replace
 def move_and_die(source, target):
     move(source, target)
@@ -368,7 +369,7 @@ def killed_between_names(folder, block: str) -> None:
     code = f"""
 import os, signal
 from pathlib import Path
-from prott5nv.io import atomic
+from prott5nv.io import atomic, work_folders
 folder = Path({str(folder)!r})
 move = os.replace
 def move_and_die(source, target):
@@ -389,7 +390,9 @@ def visible(folder) -> dict[str, str]:
 
 def test_a_file_that_was_changed_after_the_kill_stays(tmp_path, caplog):
     killed_between_names(tmp_path, "together()")
-    (tmp_path / "b").write_text("mine")
+    (tmp_path / "older").write_text("mine")
+    os.utime(tmp_path / "older", (1, 1))
+    (tmp_path / "older").rename(tmp_path / "b")
     write_text(tmp_path / "d", "next")
     assert content(tmp_path) == {"a": "new", "b": "mine", "c": "new", "d": "next"}
     assert caplog.messages == ["completed the output of a command that was killed: c"]
@@ -436,3 +439,36 @@ def test_a_file_whose_block_failed_is_left_out(tmp_path):
         (tmp_path / "folder").mkdir()
         write_text(tmp_path / "folder" / "written", "written")
     assert names(tmp_path) == ["folder"] and content(tmp_path / "folder") == {"written": "written"}
+
+
+@pytest.mark.parametrize("name", ["finished", "replaced"])
+def test_a_link_in_a_work_folder_is_not_followed(tmp_path, name):
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    (elsewhere / "mine").write_text("mine")
+    (folder := tmp_path / "folder").mkdir()
+    (work_folder := folder / ".prott5nv-0123456789abcdef").mkdir()
+    (work_folder / name).symlink_to(elsewhere)
+    write_text(folder / "next", "next")
+    assert content(elsewhere) == {"mine": "mine"} and content(folder) == {"next": "next"}
+
+
+def test_a_pipe_or_a_lock_of_another_program_does_not_stop_a_write(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / ".prott5nv-0123456789abcdef")
+    monkeypatch.setattr(work_folders, "_PATIENCE", 0.1)
+    write_text(tmp_path / "first", "first")
+    descriptor = open_and_lock(tmp_path)
+    write_text(tmp_path / "second", "second")
+    os.close(descriptor)
+    assert {path.name for path in tmp_path.glob("[!.]*")} == {"first", "second"}
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give a folder away")
+def test_complete_files_of_another_user_wait_for_that_user(tmp_path):
+    killed_between_names(tmp_path, "together()")
+    [work_folder] = tmp_path.glob(".prott5nv-*")
+    os.chown(work_folder, 12345, 12345)
+    write_text(tmp_path / "d", "next")
+    assert set(visible(tmp_path)) == {"a", "d"}
+    os.chown(work_folder, 0, 0)
+    write_text(tmp_path / "d", "next")
+    assert set(visible(tmp_path)) == {"a", "b", "c", "d"}
