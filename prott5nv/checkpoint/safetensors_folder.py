@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import stat
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,7 +25,8 @@ INDEX_FILE = "model.safetensors.index.json"
 TORCH_FILE = "pytorch_model.bin"
 TORCH_INDEX_FILE = "pytorch_model.bin.index.json"
 
-# Limits in bytes, except for the last.
+# Limits in bytes, except for the last. The header of a predictor with the whole encoder of ProtT5-XL has 21,000 bytes,
+# and the classes of a predictor can need up to 2 MiB. Parsing 4 MiB takes a third of a second.
 _MAX_JSON = 1 << 22
 _MAX_HEADER = 1 << 22
 _MAX_SHARDS = 256
@@ -145,11 +147,7 @@ class SafetensorsFolder:
         if not path.is_file():
             raise ProtT5nvError(f"{path}: no such file; expected weights as safetensors")
         try:
-            with path.open("rb") as opened:
-                header = int.from_bytes(opened.read(8), "little")
-            if header > _MAX_HEADER:
-                raise ProtT5nvError(f"{path}: a header of {header:,} bytes; at most {_MAX_HEADER:,} are read")
-            with safe_open(path, framework="pt") as file:
+            with open_safetensors(path) as file:
                 for tensor in file.keys():  # noqa: SIM118 (the object is not iterable)
                     if tensor in self.tensors:
                         raise ProtT5nvError(f"{path}: {tensor[:200]!r} is also in {self.tensors[tensor].file}")
@@ -157,6 +155,34 @@ class SafetensorsFolder:
                     self.tensors[tensor] = StoredTensor(name, part.get_dtype(), tuple(part.get_shape()))
         except (OSError, SafetensorError) as error:
             raise ProtT5nvError(f"{path}: not a sound safetensors file ({str(error)[:200]})") from None
+
+
+@contextmanager
+def open_safetensors(path: Path) -> Iterator[safe_open]:
+    """Open a safetensors file whose header is not larger than that of a model.
+
+    Parameters
+    ----------
+    path : Path
+        File to open.
+
+    Yields
+    ------
+    safe_open
+
+    Raises
+    ------
+    ProtT5nvError
+        If the header is too large. Parsing one with a million tensors takes seconds and gigabytes.
+    OSError, SafetensorError
+        If the file cannot be read.
+    """
+    with path.open("rb") as opened:
+        header = int.from_bytes(opened.read(8), "little")
+    if header > _MAX_HEADER:
+        raise ProtT5nvError(f"{path}: a header of {header:,} bytes; at most {_MAX_HEADER:,} are read")
+    with safe_open(path, framework="pt") as file:
+        yield file
 
 
 def is_finite(tensor: torch.Tensor) -> bool:

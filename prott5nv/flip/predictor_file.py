@@ -31,13 +31,13 @@ from pathlib import Path
 from typing import Any, TypeVar, cast, get_type_hints
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 
 from prott5nv.assets import BUILTIN_MODEL
 from prott5nv.checkpoint import read_nemo
 from prott5nv.checkpoint.parameter_names import parameter_shapes
-from prott5nv.checkpoint.safetensors_folder import write_safetensors
+from prott5nv.checkpoint.safetensors_folder import open_safetensors, write_safetensors
 from prott5nv.checkpoint.t5_names import encoder_sources
 from prott5nv.errors import ProtT5nvError
 from prott5nv.flip.config import LABELS, LEVELS, REGISTERED_HEADS, HeadConfig, head_names
@@ -155,7 +155,7 @@ def read_predictor(path: Path) -> PredictorParts:
         If the file cannot be opened.
     """
     try:
-        with safe_open(path, framework="pt") as file:
+        with open_safetensors(path) as file:
             metadata = file.metadata() or {}
             if metadata.keys() != {_KEY}:
                 raise ProtT5nvError(f"its metadata must have the single key {_KEY!r}")
