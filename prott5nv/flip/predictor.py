@@ -22,6 +22,7 @@ from prott5nv.flip.predictor_file import PredictorParts, read_predictor
 from prott5nv.flip.predictor_hdf5 import is_hdf5, read_hdf5_predictor
 from prott5nv.io.checksum import file_checksum
 from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning, InputWarning
+from prott5nv.io.source import require_file
 from prott5nv.model.config import ModelConfig
 from prott5nv.model.encoder import Encoder
 from prott5nv.model.finite import check_finite
@@ -83,6 +84,7 @@ class Predictor:
     def __init__(self, path: str | os.PathLike[str], *, device: str = "auto", precision: str = "auto"):
         name, path = _find_predictor(os.fspath(path))
         try:
+            require_file(path)
             with open(path, "rb") as file:
                 self.label = f"{name} {file_checksum(file)[:8]}"
             parts = read_hdf5_predictor(path) if is_hdf5(path) else read_predictor(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -176,6 +177,21 @@ def test_a_file_that_was_cut_short(length, saved, tmp_path):
     path = tmp_path / "model.safetensors"
     path.write_bytes(saved[0].read_bytes()[:length])
     refused(path, "not a sound safetensors file")
+
+
+def test_a_header_that_no_predictor_needs_is_not_parsed(tmp_path):
+    tensor = '"%d":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}'
+    header = ("{" + ",".join(tensor % number for number in range(76_000)) + "}").encode()
+    (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    refused(tmp_path / "model.safetensors", "a header of 4,3")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_pipes_and_devices_are_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "model.safetensors")
+    (tmp_path / "zero.safetensors").symlink_to("/dev/zero")
+    for path in (tmp_path / "model.safetensors", tmp_path / "zero.safetensors"):
+        refused(path, "cannot be read from a pipe")
 
 
 def test_a_missing_file(tmp_path):
