@@ -27,7 +27,7 @@ from prott5nv.flip.metrics import confusions, scores_by_length, selection_metric
 from prott5nv.flip.predict import write_predictions
 from prott5nv.flip.predictor import MODEL_FILE, Prediction
 from prott5nv.flip.predictor_file import save_predictor
-from prott5nv.flip.tasks import LONG, SETS, Task, load_task
+from prott5nv.flip.tasks import LONG, SETS, Task, load_task, shared_with_training
 from prott5nv.flip.train import fit, predict
 from prott5nv.io.atomic import whole_files, write_text
 from prott5nv.io.checksum import file_checksum
@@ -42,6 +42,7 @@ from prott5nv.model.encoder import Encoder
 logger = logging.getLogger(__name__)
 
 _FEW_STEPS = 100  # with fewer, the weights of a head stay close to their initial values
+_FEW_TEST_PROTEINS = 10
 
 
 class FinetuneRun(NamedTuple):
@@ -131,6 +132,7 @@ def _finetune(config: FinetuneConfig, encoder_path: Path, folder: Path) -> Finet
     make_head(task.level, 1, 1, **head)  # reports a head that does not fit the task before the work begins
     logger.info(_describe(task))
     _warn_of_few_steps(task, config.task.training)
+    _warn_of_unreliable_scores(task)
 
     sha256 = checksum(encoder_path)
     start = time.perf_counter()
@@ -215,6 +217,22 @@ def _warn_of_few_steps(task: Task, training: TrainingConfig) -> None:
             training.batch_size,
             training.epochs,
         )
+
+
+def _warn_of_unreliable_scores(task: Task) -> None:
+    for part, used in (("val", "training"), ("test", "training or validation")):
+        if shared := shared_with_training(task.sequences, task.sets.tolist(), part):
+            logger.warning(
+                "%d of %s in the %s set, such as %s, have the sequence of a %s protein, so the scores of this set are "
+                "too good",
+                len(shared),
+                counted(len(task.indices(part)), "protein"),
+                part,
+                task.ids[shared[0]],
+                used,
+            )
+    if (count := len(task.indices("test"))) < _FEW_TEST_PROTEINS:
+        logger.warning("the test set has only %s, so its scores depend on chance", counted(count, "protein"))
 
 
 def _describe(task: Task) -> str:

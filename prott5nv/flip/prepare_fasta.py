@@ -21,6 +21,7 @@ from prott5nv.flip.prepared import (
     write_prepared,
 )
 from prott5nv.flip.targets import scored_targets, target_cells
+from prott5nv.flip.tasks import shared_with_training
 from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning
 from prott5nv.io.output import check_outputs
 from prott5nv.io.text import counted, parse_number
@@ -179,9 +180,12 @@ def _is_same(target: str, missing: str) -> bool:
 
 def _note_targets(rows: list[LabelledRow], prepared: Prepared) -> None:
     """Add the test proteins that are trained on, and the number and the values of the scored targets."""
-    training = {row.sequence for row in rows if row.set != "test"}
-    shared = [row.id for row in rows if row.set == "test" and row.sequence in training]
-    note_difference(prepared, "in the test set, with the sequence of a training or validation protein", shared)
+    shared = shared_with_training([row.sequence for row in rows], [row.set for row in rows], "test")
+    note_difference(
+        prepared,
+        "in the test set, with the sequence of a training or validation protein",
+        [rows[i].id for i in shared],
+    )
     scored = [scored_cells(row, prepared) for row in rows]
     note_difference(
         prepared,

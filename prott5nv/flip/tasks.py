@@ -139,6 +139,34 @@ class Task:
         )
 
 
+def shared_with_training(sequences: Sequence[str], sets: Sequence[str], part: str) -> list[int]:
+    """Find the proteins of a set whose sequence also belongs to a protein that training uses.
+
+    Parameters
+    ----------
+    sequences, sets : sequence of str
+        Sequence and set of each protein.
+    part : {"val", "test"}
+        Set of the proteins to find. Training uses the training set, and for the test set also the validation set, which
+        decides when it stops.
+
+    Returns
+    -------
+    list of int
+        Indices of the proteins.
+
+    Examples
+    --------
+    >>> shared_with_training(["MKV", "MSL", "MKV"], ["train", "val", "test"], "test")
+    [2]
+    """
+    used_sets = SETS[: SETS.index(part)]
+    used = {sequence for sequence, each in zip(sequences, sets, strict=True) if each in used_sets}
+    return [
+        i for i, (sequence, each) in enumerate(zip(sequences, sets, strict=True)) if each == part and sequence in used
+    ]
+
+
 def load_task(
     path: str | Path,
     *,

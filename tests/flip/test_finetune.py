@@ -312,3 +312,19 @@ def test_a_second_run_into_the_same_folder_is_refused(tiny_checkpoint, flip_data
     assert not (tmp_path / "run").exists()
     assert run().exit_code == 0
     assert (tmp_path / "run.partial" / "mine").exists()
+
+
+def test_scores_that_mean_little_give_a_warning(finetune, tmp_path, monkeypatch):
+    warnings = []
+    monkeypatch.setattr("prott5nv.flip.finetune.logger.warning", lambda text, *values: warnings.append(text % values))
+    train = ["MSLK,1", "MSLR,2", "MKVK,3"]
+    rows = {"train": train, "val": ["MKLK,3", "MKLR,4"], "test": ["MSLR,2", "MKLK,3", "MAAK,1"]}
+    lines = [f"{row},{part}" for part, rows_of_part in rows.items() for row in rows_of_part]
+    (tmp_path / "own.csv").write_text("\n".join(["sequence,target,set", *lines]))
+    short = ["seeds=[1]", "task.training.epochs=1", "baselines=false"]
+    finetune(tmp_path / "own.csv", "--level", "protein", "--label", "number", *short)
+    assert warnings[1:] == [  # the first is about the few steps
+        "2 of 3 proteins in the test set, such as row 6, have the sequence of a training or validation protein, so the "
+        "scores of this set are too good",
+        "the test set has only 3 proteins, so its scores depend on chance",
+    ]
