@@ -20,6 +20,7 @@ from prott5nv.errors import ProtT5nvError
 from prott5nv.io.fasta import parse_fasta
 from prott5nv.io.record import Record
 from prott5nv.io.source import open_source
+from prott5nv.io.text import shortened
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -164,7 +165,7 @@ class FlipSource:
         Raises
         ------
         ProtT5nvError
-            If an archive is damaged or a download fails.
+            If an archive is damaged or contains the file more than once, or a download fails.
         """
         if self._downloads is not None:
             return self._download(Path(self._downloads.name), task, stem, suffixes)
@@ -232,7 +233,10 @@ def _find_member(archive: Path, stem: str, suffixes: tuple[str, ...]) -> FlipFil
     except (OSError, NotImplementedError, zipfile.BadZipFile) as error:
         raise _unreadable(archive, error) from None
     for suffix in suffixes:
-        for member in members:
-            if Path(member).name == f"{stem}{suffix}":
-                return FlipFile(archive, member)
+        matching = [member for member in members if Path(member).name == f"{stem}{suffix}"]
+        if len(matching) > 1:
+            names = " and ".join(repr(shortened(member)) for member in matching[:2])
+            raise ProtT5nvError(f"{archive}: contains {stem}{suffix} more than once: {names}; remove all but one")
+        if matching:
+            return FlipFile(archive, matching[0])
     return None

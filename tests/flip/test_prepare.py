@@ -222,6 +222,16 @@ def test_archives_that_cannot_be_read(change, message, tmp_path):
     assert "splits.zip" in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("other", ["a/mixed_split.csv", "b/mixed_split.csv"])
+def test_a_file_that_is_twice_in_an_archive_is_an_error(other, tmp_path):
+    with zipfile.ZipFile(tmp_path / "splits.zip", "w") as archive:
+        for name in ("a/mixed_split.csv", other):
+            archive.writestr(name, "sequence,target,set\nMKV,40,train\n")
+    with pytest.raises(ProtT5nvError, match=rf"splits\.zip: .* more than once: 'a/mixed_split.csv' and '{other}'"):
+        prepare("meltome", tmp_path, tmp_path / "out")
+
+
 @pytest.mark.parametrize("name", ["splits.zip", "mixed_split.csv.gz"])
 def test_bombs_are_refused(name, tmp_path, monkeypatch):
     monkeypatch.setattr("prott5nv.flip.files.MAX_SIZE", 1 << 20)
