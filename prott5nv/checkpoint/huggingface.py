@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -156,6 +157,10 @@ def _read_config(folder: Path) -> ModelConfig:
         config = ModelConfig.from_dict(settings)
     except ProtT5nvError as error:
         raise ProtT5nvError(f"{path}: prott5nv: {error}") from None
+    for name, value in asdict(config).items():  # ModelConfig also takes numbers as text, as YAML files have them
+        given = settings.get(name)
+        if isinstance(given, str) or (isinstance(given, float) and isinstance(value, int)):
+            raise ProtT5nvError(f"{path}: prott5nv: {name}={given!r:.80}; expected {value!r}")
     if config.layernorm_epsilon != BLENDERBOT_EPSILON:
         raise ProtT5nvError(
             f"{path}: prott5nv: layernorm_epsilon={config.layernorm_epsilon}; Blenderbot has {BLENDERBOT_EPSILON}"

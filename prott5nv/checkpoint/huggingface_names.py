@@ -311,12 +311,17 @@ def _gelu(config: ModelConfig) -> str:
 
 
 # Settings that change what the model computes, and their values in transformers if config.json does not have them.
-# Missing settings without such a value are errors.
+# Missing settings without such a value are errors. The last three are settings of old versions of transformers; today's
+# versions always compute as if they had these values.
 _BLENDERBOT_DEFAULTS = {
     "activation_function": "gelu",
     "scale_embedding": False,
     "tie_word_embeddings": True,
     "is_encoder_decoder": True,
+    "quantization_config": None,
+    "add_final_layer_norm": True,
+    "normalize_before": True,
+    "normalize_embedding": False,
 }
 _BLENDERBOT_SETTINGS = (
     *("vocab_size", "max_position_embeddings", "d_model", "encoder_layers", "decoder_layers"),
@@ -347,9 +352,9 @@ def blenderbot_difference(values: Mapping[str, Any], config: ModelConfig) -> str
     >>> blenderbot_difference({**blenderbot_config(config), "activation_function": "relu"}, config)
     "activation_function='relu'; expected 'gelu_pytorch_tanh'"
     """
-    expected = blenderbot_config(config)
+    expected = {**_BLENDERBOT_DEFAULTS, **blenderbot_config(config)}
     for key in _BLENDERBOT_SETTINGS:
         value = values.get(key, _BLENDERBOT_DEFAULTS.get(key))
-        if value != expected[key]:
-            return f"{key}={str(value)[:80]!r}; expected {expected[key]!r}"
+        if value != expected[key] or type(value) is not type(expected[key]):
+            return f"{key}={value!r:.80}; expected {expected[key]!r}"
     return None

@@ -399,6 +399,13 @@ def test_names_of_other_outputs_are_refused(minute_folder, monkeypatch, name, me
         ("d_model", 16),
         ("encoder_ffn_dim", float("nan")),
         ("vocab_size", 129),
+        ("d_model", 8.0),
+        ("scale_embedding", 0),
+        ("quantization_config", {"load_in_8bit": True}),
+        ("quantization_config", {}),
+        ("add_final_layer_norm", False),
+        ("normalize_before", False),
+        ("normalize_embedding", True),
         ("max_position_embeddings", {}),
         ("prott5nv", []),
         ("prott5nv", None),
@@ -421,6 +428,8 @@ def test_settings_that_change_the_numbers_are_refused(minute_folder, key, value)
         ("hidden_size", float("inf")),
         ("seq_length", 17),
         ("num_sentinel_tokens", 1000),
+        ("hidden_size", 8.0),
+        ("hidden_size", "8"),
     ],
 )
 def test_settings_of_prott5nv_must_fit_those_of_blenderbot(minute_folder, key, value):
