@@ -15,7 +15,7 @@ from prott5nv.embedding.skips import Skips, checked_records
 from prott5nv.embedding.survey import residue_fault
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning, is_missing
-from prott5nv.io.delimited import ID_COLUMNS, DelimitedTable, find_column
+from prott5nv.io.delimited import ID_COLUMNS, DelimitedTable, find_column, first_usual_column
 from prott5nv.io.inputs import Input, input_name
 from prott5nv.io.record import Record, accession, location, protein_names
 from prott5nv.io.source import open_source, source_name
@@ -29,7 +29,7 @@ _INLINE = re.compile(f"{_SUBSTITUTION}((:|,\\s*|[+]){_SUBSTITUTION})*")
 _MOST_SEARCHED = 20_000
 _MIN_PART = 3
 _MOST_SUGGESTED = 3
-_PROTEIN_COLUMNS = ("protein", *ID_COLUMNS)
+_PROTEIN_COLUMNS = ("protein", *ID_COLUMNS)  # in a table of variants, `id` may name the variant
 
 
 def read_proteins(
@@ -292,7 +292,6 @@ def _variant_lines(stream: io.BufferedReader, column: str | None, name: str) -> 
         return
     table = DelimitedTable(stream, name)
     variant_index = find_column(table.columns, column, VARIANT_COLUMNS, "variant", name)
-    lower = [cell.strip().lower() for cell in table.columns]
-    protein_index = next((lower.index(usual) for usual in _PROTEIN_COLUMNS if usual in lower), None)
+    protein_index = first_usual_column(table.columns, _PROTEIN_COLUMNS)
     for line, cells in table:
         yield line, None if protein_index is None else cells[protein_index].strip(), cells[variant_index].strip()

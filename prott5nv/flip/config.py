@@ -219,8 +219,10 @@ class TaskConfig:
         The CSV table.
     level, label : str, optional
         ``residue`` or ``protein``, and ``class`` or ``number``. Required unless a description is next to the table.
-    sequence_column, target_column, id_column, set_column, mask_column : str
+    sequence_column, target_column, set_column, mask_column : str
         Names of the columns.
+    id_column : str, optional
+        Name of the column of ids. By default it is found by the names that ``embed`` knows.
     gaps : str
         What to do with gaps in a sequence: ``error``, ``keep`` or ``remove``.
     allow_nucleotides : bool
@@ -238,7 +240,7 @@ class TaskConfig:
     label: str | None
     sequence_column: str
     target_column: str
-    id_column: str
+    id_column: str | None
     set_column: str
     mask_column: str
     gaps: str

@@ -22,7 +22,7 @@ from prott5nv.flip.config import LABELS, LEVELS
 from prott5nv.flip.description import read_description
 from prott5nv.flip.targets import IGNORED, cleaned_targets, parse_target, scored_targets
 from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning, clean_labelled, is_missing, refuse_missing
-from prott5nv.io.delimited import DelimitedTable
+from prott5nv.io.delimited import ID_COLUMNS, DelimitedTable, first_usual_column
 from prott5nv.io.source import open_source
 from prott5nv.io.text import counted
 
@@ -175,7 +175,7 @@ def load_task(
     label: str | None = None,
     sequence_column: str = "sequence",
     target_column: str = "target",
-    id_column: str = "id",
+    id_column: str | None = None,
     set_column: str = "set",
     mask_column: str = "mask",
     cleaning: Cleaning = DEFAULT_CLEANING,
@@ -194,10 +194,13 @@ def load_task(
     sequence_column, target_column : str
         Names of the required columns. The targets of the residues of a protein are one letter per residue (classes), or
         numbers separated by spaces or semicolons.
-    id_column, set_column, mask_column : str
-        Names of the optional columns. Without ids, proteins are named ``row 1`` and so on. Without sets, a tenth of the
-        proteins is drawn at random as the test set, and a tenth of the others as the validation set. A mask has
-        one character per residue: 1 if its target is scored, 0 if it is not read. Without masks, all are scored.
+    id_column : str, optional
+        Name of the column of ids. By default it is the first of `prott5nv.io.delimited.ID_COLUMNS` that the table has;
+        without one, proteins are named ``row 1`` and so on.
+    set_column, mask_column : str
+        Names of the optional columns. Without sets, a tenth of the proteins is drawn at random as the test set, and a
+        tenth of the others as the validation set. A mask has one character per residue: 1 if its target is scored, 0 if
+        it is not read. Without masks, all are scored.
     cleaning : Cleaning
         What to do with gaps and nucleotides; see :mod:`prott5nv.io.cleaning`. Targets and masks of residues are cleaned
         alike.
@@ -265,7 +268,7 @@ class _Columns(NamedTuple):
 
     sequence: str
     target: str
-    id: str
+    id: str | None
     set: str
     mask: str
 
@@ -287,11 +290,17 @@ def _read_rows(path: Path, columns: _Columns, skip_missing: bool) -> tuple[list[
     rows = []
     with open_source(path) as stream:
         table = DelimitedTable(stream, str(path))
-        for column in columns.sequence, columns.target:
-            if column not in table.columns:
-                raise ProtT5nvError(f"{path}: no column {column!r}; the columns are: {', '.join(table.columns)}")
+        for column, remedy in (
+            (columns.sequence, "--sequence-column"),
+            (columns.target, "--target-column"),
+            (columns.id, "task.id_column=NAME"),
+        ):
+            if column is not None and column not in table.columns:
+                listed = ", ".join(table.columns)
+                raise ProtT5nvError(f"{path}: no column {column!r}; choose one of {listed} with {remedy}")
+        id_column = columns.id or _usual_id_column(table.columns, columns)
         for number, (line, cells) in enumerate(table.dictionaries(), 1):
-            id = cells.get(columns.id, "").strip() or f"row {number}"
+            id = cells.get(id_column, "").strip() or f"row {number}"
             sequence, target = cells[columns.sequence].strip(), cells[columns.target].strip()
             set_ = cells.get(columns.set)
             where = f"{path}: line {line}: {id}"
@@ -311,6 +320,13 @@ def _read_rows(path: Path, columns: _Columns, skip_missing: bool) -> tuple[list[
     for name in required:
         refuse_missing(((row.where, getattr(row, name)) for row in rows), name)
     return rows, ""
+
+
+def _usual_id_column(names: Sequence[str], columns: _Columns) -> str:
+    """Return the column of ids, which is none of the other columns; an empty name if there is none."""
+    others = [name for name in names if name not in columns]
+    index = first_usual_column(others, ID_COLUMNS)
+    return "" if index is None else others[index]
 
 
 def _clean_rows(rows: list[_TableRow], level: str, label: str, path: Path, cleaning: Cleaning) -> list[_TableRow]:

@@ -16,8 +16,8 @@ from prott5nv.io.record import Record
 from prott5nv.io.text import shortened
 
 # The first of these columns that the table has is used; upper and lower case are the same. `record_name` is the name in
-# ProtT5nv's pretraining data and `entry` is UniProt's.
-ID_COLUMNS = ("record_name", "id", "accession", "entry", "name")
+# ProtT5nv's pretraining data, `entry` is UniProt's, and `protein` is that of the tables that this package writes.
+ID_COLUMNS = ("record_name", "id", "accession", "entry", "protein", "name")
 SEQUENCE_COLUMNS = ("sequence", "seq")
 
 # The most characters of a quoted cell, so that an unclosed quote does not read a huge file into memory.
@@ -308,7 +308,7 @@ def find_column(columns: Sequence[str], chosen: str | None, usual: tuple[str, ..
     0
     """
     names = [column.strip() for column in columns]
-    lower = [column.lower() for column in names]
+    lower = _lower_names(columns)
     listed = ", ".join(columns) or "none"
     if chosen is not None and names.count(chosen) == 1:
         return names.index(chosen)
@@ -322,3 +322,19 @@ def find_column(columns: Sequence[str], chosen: str | None, usual: tuple[str, ..
         f"{name}: no {what} column named {' or '.join(candidates)}; the columns are: {listed}. "
         f"Choose one with --{what}-column ({what}_column in Python). A FASTA file must begin with '>'"
     )
+
+
+def first_usual_column(columns: Sequence[str], usual: Sequence[str]) -> int | None:
+    """Return the index of the first of the usual names, in lower case, that a table has; None if it has none.
+
+    Examples
+    --------
+    >>> first_usual_column(["Name", "Entry"], ID_COLUMNS), first_usual_column(["sequence"], ID_COLUMNS)
+    (1, None)
+    """
+    lower = _lower_names(columns)
+    return next((lower.index(name) for name in usual if name in lower), None)
+
+
+def _lower_names(columns: Sequence[str]) -> list[str]:
+    return [column.strip().lower() for column in columns]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from prott5nv import ProtT5nvError
-from prott5nv.flip.tasks import load_task
+from prott5nv.flip.tasks import SETS, load_task
 from prott5nv.io.cleaning import Cleaning, InputWarning
 
 
@@ -103,6 +105,39 @@ def test_stops_and_gaps_are_removed_together_with_their_labels(tmp_path):
         "removed '*' from the end of 6 sequences",
         "removed the gaps of 3 sequences",
     ]
+
+
+@pytest.mark.parametrize(
+    ("header", "target_column", "ids"),
+    [
+        ("protein,sequence,target", "target", ["P1", "P2"]),
+        ("Entry,sequence,target", "target", ["P1", "P2"]),
+        ("name,sequence,target", "target", ["P1", "P2"]),
+        ("gene,sequence,target", "target", ["row 1", "row 2"]),
+        ("gene,sequence,id", "id", ["row 1", "row 2"]),
+    ],
+)
+def test_ids_are_found_by_the_usual_names(header, target_column, ids, tmp_path):
+    path = tmp_path / "own.csv"
+    path.write_text(f"{header},set\n" + "".join(f"P1,MKV,H,{part}\nP2,MKL,C,{part}\n" for part in SETS))
+    task = load_task(path, name="own", level="protein", label="class", target_column=target_column)
+    assert task.ids[:2] == ids
+    assert load_task(path, name="own", level="protein", label="class", target_column=target_column,
+                     id_column="sequence").ids[:2] == ["MKV", "MKL"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        ("sequence_column", "own.csv: no column 'x'; choose one of sequence, target, set with --sequence-column"),
+        ("target_column", "own.csv: no column 'x'; choose one of sequence, target, set with --target-column"),
+        ("id_column", "own.csv: no column 'x'; choose one of sequence, target, set with task.id_column=NAME"),
+    ],
+)
+def test_a_missing_column_is_an_error_with_the_option(column, message, tmp_path):
+    (tmp_path / "own.csv").write_text(PLAIN_TABLE)
+    with pytest.raises(ProtT5nvError, match=re.escape(message)):
+        load_task(tmp_path / "own.csv", name="own", level="protein", label="class", **{column: "x"})
 
 
 def test_missing_sets_are_an_error_unless_all_are_missing(tmp_path):

@@ -33,6 +33,7 @@ def write(tmp_path, content: str | bytes):
         "Entry\tSequence\na\tMKV\nb\tLAG\n",
         "id,sequence,GO; terms\na,MKV,x;y\nb,LAG,z\n",
         '"accession","seq"\n"a","MKV"\n"b","LAG"\n',
+        "name,protein,sequence\nHba,a,MKV\nHbb,b,LAG\n",
         gzip.compress(b"name,sequence\na, MKV \n\nb,LAG\n"),
     ],
     ids=[
@@ -42,6 +43,7 @@ def write(tmp_path, content: str | bytes):
         "UniProt TSV",
         "semicolon in a name",
         "quoted",
+        "this package's tables",
         "gzip, blank line, padding",
     ],
 )
