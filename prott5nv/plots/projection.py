@@ -11,6 +11,8 @@ from prott5nv.embedding.store import EmbeddingStore
 from prott5nv.errors import ProtT5nvError
 from prott5nv.extras import require_extra
 
+_LARGEST = 1e12  # squares of distances fit into float32
+
 
 def pooled_embeddings(store: EmbeddingStore) -> tuple[list[tuple[str, str]], np.ndarray]:
     """Read a file of embeddings and average the rows of each protein.
@@ -30,13 +32,19 @@ def pooled_embeddings(store: EmbeddingStore) -> tuple[list[tuple[str, str]], np.
     Raises
     ------
     ProtT5nvError
-        If there are fewer than 3 proteins, or a dataset is not an embedding.
+        If there are fewer than 3 proteins, or a dataset is not an embedding, or its values are too large for a plot.
     """
     if len(store) < 3:
         raise ProtT5nvError(f"{store.path}: {len(store)} proteins; a plot needs at least 3")
     proteins: list[tuple[str, str]] = []
     blocks: list[np.ndarray] = []
     for keys, vectors_ND in store.blocks():
+        largest_N = np.abs(vectors_ND).max(axis=1)
+        if largest_N.max() > _LARGEST:
+            key = keys[int(largest_N.argmax())]
+            raise ProtT5nvError(
+                f"{store.path}: {key} has the value {largest_N.max():.1e}, which is too large for a plot"
+            )
         proteins += [(key, store.original_id(key)) for key in keys]
         blocks.append(vectors_ND)
     return proteins, np.concatenate(blocks)
