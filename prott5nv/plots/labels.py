@@ -131,7 +131,8 @@ def read_labels(path: str | os.PathLike[str], proteins: Sequence[tuple[str, str]
     Warns
     -----
     InputWarning
-        If labels of proteins are unknown. The message counts them.
+        If labels of proteins are unknown, in which case the message counts them. If a few texts among numbers prevent a
+        colour scale.
     """
     name = source_name(path)
     annotations = read_annotations(path, proteins)
@@ -161,6 +162,7 @@ def read_labels(path: str | os.PathLike[str], proteins: Sequence[tuple[str, str]
     ]
     labels = _known_labels(texts[chosen])
     _warn_of_unknown(f"{name}: {headers[chosen]}", labels, texts[chosen], len(first_row))
+    _warn_of_texts_among_numbers(f"{name}: {headers[chosen]}", labels)
     return Labels(headers[chosen], labels, others)
 
 
@@ -193,6 +195,25 @@ def _warn_of_unknown(what: str, labels: list[str], texts: list[str], num_rows: i
             f"{what}: unknown for {missing + infinite:,} of {counted(len(labels), 'protein')} ({'; '.join(reasons)})"
         )
         warn(message, InputWarning)
+
+
+def _warn_of_texts_among_numbers(what: str, labels: list[str]) -> None:
+    """Warn if labels would be on a colour scale without the few that are not numbers, such as ``>90`` or ``65,5``."""
+    known = [label for label in labels if label != UNKNOWN]
+    texts = [label for label in known if parse_number(label) is None]
+    without_comma = {label: label.replace(",", ".") for label in texts}
+    values = [without_comma.get(label, label) for label in known]
+    numbers = [value for value in values if parse_number(value) is not None]
+    if not texts or 2 * len(numbers) <= len(known) or _measured(numbers) is None:
+        return
+    # A text that is no number even without its comma has precedence, because correcting it needs thought.
+    first = next((label for label in texts if parse_number(without_comma[label]) is None), texts[0])
+    remedy = "; write numbers such as 65.5 and 1200, without commas" if any("," in label for label in texts) else ""
+    message = (
+        f"{what}: {len(known) - len(texts):,} of {counted(len(known), 'value')} are numbers; {first!r} is not, so the "
+        f"values are groups and not on a colour scale{remedy}"
+    )
+    warn(message, InputWarning)
 
 
 def _first_with_groups(texts: list[list[str]]) -> int:

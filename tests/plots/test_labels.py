@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 
 import pytest
@@ -103,6 +104,28 @@ def test_unknown_labels_are_counted(tmp_path):
     assert [str(warning.message) for warning in warned] == [
         f"{table}: length: unknown for 6 of 9 proteins (2 not in the table; 2 empty, or a word such as NA; 2 infinite)"
     ]
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        ([">90"], "36 of 37 values are numbers; '>90' is not, so the values are groups and not on a colour scale"),
+        (["65,5", ">90"], "36 of 38 values are numbers; '>90' is not, so .*; write numbers such as 65.5 and 1200, "),
+        (["65,5"] * 50, "36 of 86 values are numbers; '65,5' is not, so .*, without commas$"),
+        (["red"] * 37, None),
+        ([], None),
+    ],
+)
+def test_a_few_texts_among_numbers_give_a_warning(tmp_path, texts, expected):
+    labels = [*map(str, range(36)), *texts]
+    path = tmp_path / "tm.csv"
+    path.write_text("id,Tm\n" + "".join(f'P{number},"{label}"\n' for number, label in enumerate(labels)))
+    proteins = [(f"P{number}", f"P{number}") for number in range(len(labels))]
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        read_labels(path, proteins, "Tm")
+    messages = [str(warning.message) for warning in warned]
+    assert re.search(expected, *messages) if expected else not messages
 
 
 def test_words_that_look_like_infinity_are_labels_among_texts(tmp_path):
