@@ -51,7 +51,8 @@ def merge(
     ------
     ProtT5nvError
         If a shard is missing or given twice, if the list of its skipped proteins is missing or of another length, if
-        the shards differ in input or settings, or if the output exists or is a shard.
+        the shards differ in input or settings, if an embedding has another shape than the others or contains NaN or
+        infinity, or if the output exists or is a shard.
     """
     output = Path(output)
     with reserved_outputs([output], shards, overwrite=overwrite):
@@ -187,9 +188,13 @@ def _in_order(shards: list[_Shard]) -> list[_Shard]:
 def _proteins(shards: list[_Shard]) -> Iterator[StoredProtein]:
     """Yield the proteins of all shards. An accession that occurs twice is an error."""
     register = KeyRegister()
+    hidden_size: int | None = None
     for shard in shards:
         with EmbeddingStore(shard.path) as store:
-            for line, (key, rows) in enumerate(store.items(), 1):
-                if register.claim(key, Owner(str(shard.path), line)) is not None:
-                    raise ProtT5nvError(f"{shard.path}: {key} is in an earlier shard as well; embed this shard again")
-                yield StoredProtein(key, store.original_id(key), store.truncated_from(key), rows)
+            for line, protein in enumerate(store.stored_proteins(shard.attributes["pooling"], hidden_size), 1):
+                hidden_size = protein.rows.shape[-1]
+                if register.claim(protein.key, Owner(str(shard.path), line)) is not None:
+                    raise ProtT5nvError(
+                        f"{shard.path}: {protein.key} is in an earlier shard as well; embed this shard again"
+                    )
+                yield protein

@@ -40,8 +40,8 @@ def merge_folder(
     Raises
     ------
     ProtT5nvError
-        If the folder is not complete, a shard has another checksum than in the manifest, a key is in two shards, or the
-        output exists.
+        If the folder is not complete, a shard has another checksum than in the manifest, a key is in two shards, an
+        embedding has another shape than the others or contains NaN or infinity, or the output exists.
     """
     folder, output = Path(folder), Path(output)
     with reserved_outputs([output], overwrite=overwrite):
@@ -57,6 +57,7 @@ def merge_folder(
 def _proteins(folder: Path, manifest: Manifest) -> Iterator[StoredProtein]:
     """Check the checksum of each shard, and yield its proteins."""
     register = KeyRegister()
+    hidden_size: int | None = None
     for shard in manifest.shards:
         path = folder / shard.name
         with open(path, "rb") as file:
@@ -65,10 +66,11 @@ def _proteins(folder: Path, manifest: Manifest) -> Iterator[StoredProtein]:
         with EmbeddingStore(path) as store:
             if len(store) != shard.proteins:
                 raise ProtT5nvError(f"{path}: the file has not the {shard.proteins:,} proteins of {MANIFEST}")
-            for key, rows in store.items():
-                if register.claim(key, Owner(shard.name, 0)) is not None:
-                    raise ProtT5nvError(f"{path}: {key} is in an earlier shard as well")
-                yield StoredProtein(key, store.original_id(key), store.truncated_from(key), rows)
+            for protein in store.stored_proteins(manifest.attributes.get("pooling"), hidden_size):
+                hidden_size = protein.rows.shape[-1]
+                if register.claim(protein.key, Owner(shard.name, 0)) is not None:
+                    raise ProtT5nvError(f"{path}: {protein.key} is in an earlier shard as well")
+                yield protein
 
 
 def _copy_skipped(folder: Path, manifest: Manifest, listing: Path) -> None:

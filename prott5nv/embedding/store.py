@@ -161,12 +161,36 @@ class EmbeddingStore(Mapping[str, np.ndarray]):
             hidden_size = vectors_ND.shape[1] if hidden_size is None else hidden_size
             if vectors_ND.shape[1] != hidden_size:
                 raise self._wrong_shape(keys[0], vectors_ND.shape[1:])
-            with np.errstate(all="ignore"):
-                may_be_faulty = not np.isfinite(vectors_ND.sum())  # faster than looking at each number
-            if may_be_faulty and not np.isfinite(vectors_ND).all():
-                key = keys[int(np.isfinite(vectors_ND).all(axis=1).argmin())]
-                raise ProtT5nvError(f"{self.path}: {key} contains NaN or infinity")
+            if not _is_finite(vectors_ND):
+                raise self._not_finite(keys[int(np.isfinite(vectors_ND).all(axis=1).argmin())])
             yield keys, vectors_ND
+
+    def stored_proteins(self, pooling: str | None, hidden_size: int | None = None) -> Iterator[StoredProtein]:
+        """Read all proteins, to write them to another file.
+
+        Parameters
+        ----------
+        pooling : str or None
+            Name of the pooling; None or ``"none"`` for one row per residue.
+        hidden_size : int, optional
+            Size that all rows must have, D. The default is that of the first protein.
+
+        Yields
+        ------
+        StoredProtein
+            In the order of the file.
+
+        Raises
+        ------
+        ProtT5nvError
+            If a dataset is not an embedding, has another hidden size, or contains NaN or infinity.
+        """
+        ndim = 2 if pooling in (None, "none") else 1
+        for key, rows in self.items():
+            hidden_size = self._checked_size(key, rows, (ndim,), hidden_size)
+            if not _is_finite(rows):
+                raise self._not_finite(key)
+            yield StoredProtein(key, self.original_id(key), self.truncated_from(key), rows)
 
     def nearest(
         self,
@@ -252,8 +276,7 @@ class EmbeddingStore(Mapping[str, np.ndarray]):
         keys: list[str] = []
         vectors: list[np.ndarray] = []
         for key, rows in self.items():
-            if rows.ndim not in (1, 2) or not rows.size or (vectors and rows.shape[-1] != len(vectors[0])):
-                raise self._wrong_shape(key, rows.shape)
+            self._checked_size(key, rows, (1, 2), len(vectors[0]) if vectors else None)
             keys.append(key)
             vectors.append(_as_float32(rows) if rows.ndim == 1 else mean(rows))
             if len(keys) == _PROTEINS_PER_REQUEST:  # so that the descriptions of a block are still known
@@ -261,6 +284,15 @@ class EmbeddingStore(Mapping[str, np.ndarray]):
                 keys, vectors = [], []
         if keys:
             yield keys, np.stack(vectors)
+
+    def _checked_size(self, key: str, rows: np.ndarray, ndims: tuple[int, ...], expected: int | None) -> int:
+        """Return the hidden size of an embedding, which must be the expected one."""
+        if rows.ndim not in ndims or not rows.size or expected not in (None, rows.shape[-1]):
+            raise self._wrong_shape(key, rows.shape)
+        return rows.shape[-1]
+
+    def _not_finite(self, key: str) -> ProtT5nvError:
+        return ProtT5nvError(f"{self.path}: {key} contains NaN or infinity")
 
     def _wrong_shape(self, key: str, shape: tuple[int, ...]) -> ProtT5nvError:
         return ProtT5nvError(f"{self.path}: {key} has the shape {shape}, which is not that of an embedding")
@@ -297,6 +329,12 @@ class EmbeddingStore(Mapping[str, np.ndarray]):
 def _as_float32(vectors: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore"):  # a number that is too large becomes infinity, which is refused later
         return vectors.astype(np.float32, copy=False)
+
+
+def _is_finite(rows: np.ndarray) -> bool:
+    with np.errstate(all="ignore"):
+        total = rows.sum()  # faster than looking at each number; it can overflow
+    return bool(np.isfinite(total) or np.isfinite(rows).all())
 
 
 def is_store(path: str | os.PathLike[str]) -> bool:

@@ -75,6 +75,32 @@ def test_shards_that_do_not_belong_together_are_an_error(tmp_path, shards, messa
     assert not (tmp_path / "out.h5").exists()
 
 
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (np.float32([1, np.nan, 1, 1]), r"b\.h5: P1 contains NaN or infinity$"),
+        (np.float32([1, 1, 1, np.inf]), r"b\.h5: P1 contains NaN or infinity$"),
+        (np.zeros(5, np.float32), r"b\.h5: P1 has the shape \(5,\)"),
+        (np.zeros((1, 4), np.float32), r"b\.h5: P1 has the shape \(1, 4\)"),
+        (np.zeros((0, 4), np.float32), r"b\.h5: P1 has the shape \(0, 4\)"),
+    ],
+)
+def test_what_is_not_an_embedding_is_an_error(tmp_path, rows, message):
+    shards = [write_shard(tmp_path, "1/2", "a"), write_shard(tmp_path, "2/2", "b")]
+    with h5py.File(shards[1], "r+") as file:
+        file["P1"] = rows
+    with pytest.raises(ProtT5nvError, match=message):
+        merge(shards, tmp_path / "out.h5")
+    assert not (tmp_path / "out.h5").exists()
+
+
+def test_large_values_are_merged(tmp_path):
+    shard = write_shard(tmp_path, "1/1", "a")
+    with h5py.File(shard, "r+") as file:
+        file["P1"] = np.full(4, 3e38, np.float32)  # their sum is infinite
+    assert merge([shard], tmp_path / "out.h5") == (2, 0)
+
+
 def test_shards_of_other_settings_are_an_error(tmp_path):
     shards = [write_shard(tmp_path, "1/2", "a"), write_shard(tmp_path, "2/2", "b", fingerprint="g")]
     with pytest.raises(ProtT5nvError, match="differ in fingerprint"):
