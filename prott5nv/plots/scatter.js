@@ -55,8 +55,10 @@ function find() {
   return Plotly.restyle(plot, {selectedpoints: selected}, traceNumbers);
 }
 
+// Column 1 holds the labels; an unknown one is an empty cell, so that programs read the others as numbers.
+const saved = (text, column) => column === 1 && text === data.layout.meta.unknown ? "" : text;
 saveAs("proteins", () => [[...columns, "x", "y", "model"], ...rows.flatMap((trace, number) => trace.map((row, i) =>
-  [...row, plot._fullData[number].x[i], plot._fullData[number].y[i], data.layout.meta.model]))]);
+  [...row.map(saved), plot._fullData[number].x[i], plot._fullData[number].y[i], data.layout.meta.model]))]);
 window.ready = arrange();
 phone.addEventListener("change", arrange);
 onSearch(find);

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from prott5nv.io.atomic import whole_file
-from prott5nv.plots.labels import GREY, SCALE, Colouring, Group, Labels, choose_colours, one_colour
+from prott5nv.plots.labels import GREY, SCALE, UNKNOWN, Colouring, Group, Labels, choose_colours, one_colour
 from prott5nv.plots.page import escaped, graph_objects, require_library, write_figure
 
 if TYPE_CHECKING:
@@ -130,9 +130,15 @@ def _figure(
     """Build the Plotly figure, with one trace per group of proteins."""
     go = graph_objects()
     colouring = choose_colours(labels) if labels else one_colour(len(proteins))
-    columns = [(labels.title, labels.texts), *labels.columns] if labels else []
+    own_columns = []
     if any(key != original_id for key, original_id in proteins):
-        columns.append(("original_id", [original_id for _, original_id in proteins]))
+        own_columns.append(("original_id", [original_id for _, original_id in proteins]))
+    columns = own_columns
+    if labels:
+        # In the table that the page saves, each name occurs once.
+        own_names = {"protein", "model", *(name for name, _ in own_columns)}
+        others = [column for column in labels.columns if column[0] not in own_names]
+        columns = [(labels.title, labels.texts), *others, *own_columns]
     rows = zip((key for key, _ in proteins), *(texts for _, texts in columns), strict=True)
     hover_NC = np.array([[escaped(text) for text in row] for row in rows], dtype=object)
     template = "<b>%{customdata[0]}</b>" + "".join(
@@ -160,6 +166,11 @@ def _figure(
                 unselected={"marker": {"opacity": 0.1}},
             )
         )
+    meta = {
+        "columns": ["protein", *(header for header, _ in columns)],
+        "model": model,
+        "unknown": UNKNOWN if labels else None,
+    }
     figure.update_layout(
         template="simple_white",
         xaxis={"title": {"text": axes[0]}, "zeroline": False},
@@ -169,7 +180,7 @@ def _figure(
         margin={"t": 30, "l": 60, "b": 60},
         dragmode="pan",
         hovermode="closest",
-        meta={"columns": ["protein", *(header for header, _ in columns)], "model": model},
+        meta=meta,
     )
     if colouring.scale:
         low, high = colouring.scale

@@ -15,7 +15,7 @@ from helpers.browser import CHROMIUM, open_page
 from prott5nv.decoding.masking import AMINO_ACIDS
 from prott5nv.io.record import Record
 from prott5nv.plots.heat_map import write_heat_map
-from prott5nv.plots.labels import Labels
+from prott5nv.plots.labels import UNKNOWN, Labels
 from prott5nv.plots.scatter import write_html
 from prott5nv.plots.track import Track, write_tracks
 
@@ -45,7 +45,7 @@ def measure(path, ready, *scripts):
 
 
 def test_the_whole_legend_is_below_the_points(tmp_path):
-    texts = [f"group number {i % 12} of proteins" for i in range(36)]
+    texts = [UNKNOWN, *(f"group number {i % 11} of proteins" for i in range(35))]
     points_N2 = np.random.default_rng(0).normal(size=(36, 2))
     write_html(tmp_path / "page.html", [(f"P{i}",) * 2 for i in range(36)], points_N2, ["PC1", "PC2"],
                Labels("kind", texts), model="tiny 1")  # fmt: skip
@@ -64,7 +64,7 @@ def test_the_whole_legend_is_below_the_points(tmp_path):
     header, *rows = csv.reader(saved.splitlines())
     assert header == ["protein", "kind", "x", "y", "model"]
     assert {row[0]: (row[1], float(row[2]), row[4]) for row in rows} == {
-        f"P{i}": (text, pytest.approx(x), "tiny 1")
+        f"P{i}": ("" if text == UNKNOWN else text, pytest.approx(x), "tiny 1")
         for i, (text, x) in enumerate(zip(texts, points_N2[:, 0], strict=True))
     }
 

@@ -88,6 +88,15 @@ def test_original_ids_are_beside_the_accessions(tmp_path):
     assert figure["layout"]["meta"]["columns"] == ["protein", "original_id"]
 
 
+def test_columns_of_the_table_do_not_repeat_those_of_the_page(tmp_path):
+    proteins = [("P69905", "sp|P69905|HBA_HUMAN"), ("x", "x"), ("y", "y")]
+    columns = [(name, ["", "", ""]) for name in ("original_id", "model", "length")]
+    labels = Labels("family", ["a", "b", "a"], columns)
+    write_html(tmp_path / "page.html", proteins, np.eye(3)[:, :2], AXES, labels, model="tiny 1")
+    figure = read_figure((tmp_path / "page.html").read_text())
+    assert figure["layout"]["meta"]["columns"] == ["protein", "family", "length", "original_id"]
+
+
 def test_odd_texts_stay_text(tmp_path):
     """Neither HTML, nor the page's template, Plotly's templates and formulas may take a part of a name as their own."""
     _, page, figure = write(
