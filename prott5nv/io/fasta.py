@@ -15,6 +15,12 @@ _BLOCK = 1 << 17  # small enough for the cache of a CPU core
 _LONGEST_RECORD = 100_000_000
 _LIMIT_VARIABLE = "PROTT5NV_LONGEST_RECORD"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_OTHER_FORMATS = {
+    b"ID   ": "UniProt or EMBL text format",
+    b"LOCUS ": "GenBank format",
+    b"CLUSTAL": "Clustal format",
+    b"# STOCKHOLM": "Stockholm format",
+}
 
 
 def read_fasta(
@@ -93,6 +99,8 @@ def parse_fasta(
             raise ProtT5nvError(f"{name}: the file holds no records")
     line += text[: len(text) - len(beginning)].count(b"\n")
     if not beginning.startswith(b">"):
+        if other := other_format(beginning):
+            raise ProtT5nvError(f"{name}: line {line}: this file is in {other}; save or convert it as FASTA")
         found = beginning.split(None, 1)[0][:20].decode("ascii", "backslashreplace")
         raise ProtT5nvError(f"{name}: line {line}: expected a header that begins with '>', found '{found}'")
 
@@ -131,6 +139,17 @@ def parse_fasta(
                 )
         yield Record(record_id, letters.decode("utf-8", "replace"), description, line)
         line += len(newline) + line_ends + 1  # splitting at the next header removed one more line end
+
+
+def other_format(beginning: bytes) -> str | None:
+    """Return the name of the format of proteins, other than FASTA, that a file begins like; None if there is none.
+
+    Examples
+    --------
+    >>> other_format(b"ID   HBA_HUMAN   Reviewed;   142 AA."), other_format(b"ID,sequence")
+    ('UniProt or EMBL text format', None)
+    """
+    return next((name for start, name in _OTHER_FORMATS.items() if beginning.startswith(start)), None)
 
 
 def _longest_record() -> int:

@@ -9,7 +9,7 @@ from itertools import islice
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning, clean_records
 from prott5nv.io.delimited import parse_table
-from prott5nv.io.fasta import parse_fasta
+from prott5nv.io.fasta import other_format, parse_fasta
 from prott5nv.io.inputs import Input, InputFiles, input_name
 from prott5nv.io.parquet import is_parquet, read_parquet
 from prott5nv.io.record import Record, location
@@ -126,7 +126,7 @@ def _read(
         first_line = beginning.partition(b"\n")[0]
         # A line that begins with a semicolon is a comment in old FASTA files, which is refused there.
         is_table = any(separator in first_line[1:] for separator in (b",", b"\t", b";"))
-        if is_table and not first_line.startswith((b">", b";")):
+        if is_table and not first_line.startswith((b">", b";")) and not other_format(first_line):
             records = parse_table(
                 stream,
                 name,

@@ -52,6 +52,24 @@ def test_text_that_is_neither_fasta_nor_a_table_is_refused(tmp_path):
         list(read_records(path))
 
 
+@pytest.mark.parametrize(
+    ("beginning", "format"),
+    [
+        ("ID   HBA_HUMAN               Reviewed;         142 AA.\n", "UniProt or EMBL text"),
+        ("LOCUS       NP_000508 142 aa linear PRI\n", "GenBank"),
+        ("\ufeffCLUSTAL O(1.2.4) multiple sequence alignment\n\n", "Clustal"),
+        ("\n# STOCKHOLM 1.0\n#=GF ID Globin\n", "Stockholm"),
+    ],
+)
+def test_the_error_for_another_format_names_it(tmp_path, beginning, format):
+    path = tmp_path / "proteins.txt"
+    path.write_text(beginning, encoding="utf-8")
+    with pytest.raises(
+        ProtT5nvError, match=rf"line [12]: this file is in {format} format; save or convert it"
+    ):
+        list(read_records(path))
+
+
 @pytest.mark.parametrize("form", [">r{}\n{}\n", "r{},{}\n"])
 def test_truncated_gzip_data_name_the_last_complete_record(tmp_path, form):
     rng = random.Random(0)
