@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 
-from prott5nv.embedding.partial import check_same_settings, open_locked
+from prott5nv.embedding.partial import JOURNAL, check_same_settings, open_locked
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.hdf5_in_place import FIRST_VALUE
 from prott5nv.io.record import Record
@@ -103,7 +103,7 @@ class CommitFile:
     """
 
     def __init__(self, folder: Path, hidden_size: int, dtype: np.dtype) -> None:
-        self._path = folder / "journal.jsonl"
+        self._path = folder / JOURNAL
         self._rows = folder / "rows.bin"
         self._hidden_size = hidden_size
         self._dtype = dtype

@@ -25,6 +25,7 @@ from prott5nv.embedding.proteins import Protein, named_sequences
 from prott5nv.embedding.runner import BatchRunner, Form, started_ahead
 from prott5nv.errors import ProtT5nvError, warn
 from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning
+from prott5nv.io.text import valid_text
 from prott5nv.model.config import ModelConfig
 from prott5nv.model.device import can_compile, choose_hardware, residue_budget
 from prott5nv.model.encoder import Encoder
@@ -185,8 +186,8 @@ class Embedder:
         if self._file is None:
             return type(self._network).__name__
         if self._file.parent.name == "snapshots":  # a copy from the Hugging Face Hub in the cache of its library
-            return self._file.parent.parent.name.removeprefix("models--").replace("--", "/")
-        return self._file.name.removesuffix(".nemo")
+            return valid_text(self._file.parent.parent.name.removeprefix("models--").replace("--", "/"))
+        return valid_text(self._file.name.removesuffix(".nemo"))
 
     @property
     def label(self) -> str:

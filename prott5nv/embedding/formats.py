@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -163,17 +164,18 @@ def _write_parquet(path: Path, proteins: Iterable[StoredProtein], attributes: Ma
     import pyarrow
 
     iterator, writer = iter(proteins), None
-    while group := list(islice(iterator, _PROTEINS_PER_ROW_GROUP)):
-        rows_ND = np.stack([protein.rows for protein in group])
-        columns = {
-            "accession": pyarrow.array([protein.key for protein in group]),
-            "original_id": pyarrow.array([protein.original_id for protein in group]),
-            "truncated_from": pyarrow.array([protein.truncated_from for protein in group], pyarrow.int64()),
-            "embedding": pyarrow.FixedSizeListArray.from_arrays(rows_ND.ravel(), rows_ND.shape[1]),
-        }
-        table = pyarrow.table(columns).replace_schema_metadata(dict(attributes))
-        writer = writer or pyarrow_parquet().ParquetWriter(path, table.schema)
-        writer.write_table(table)
-    if writer is None:
-        raise ProtT5nvError(f"{path.name}: a Parquet file needs at least one protein")
-    writer.close()
+    with ExitStack() as stack:
+        file = stack.enter_context(open(path, "wb"))  # pyarrow itself opens no path that is not UTF-8
+        while group := list(islice(iterator, _PROTEINS_PER_ROW_GROUP)):
+            rows_ND = np.stack([protein.rows for protein in group])
+            columns = {
+                "accession": pyarrow.array([protein.key for protein in group]),
+                "original_id": pyarrow.array([protein.original_id for protein in group]),
+                "truncated_from": pyarrow.array([protein.truncated_from for protein in group], pyarrow.int64()),
+                "embedding": pyarrow.FixedSizeListArray.from_arrays(rows_ND.ravel(), rows_ND.shape[1]),
+            }
+            table = pyarrow.table(columns).replace_schema_metadata(dict(attributes))
+            writer = writer or stack.enter_context(pyarrow_parquet().ParquetWriter(file, table.schema))
+            writer.write_table(table)
+        if writer is None:
+            raise ProtT5nvError(f"{path.name}: a Parquet file needs at least one protein")

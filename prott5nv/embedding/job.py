@@ -19,7 +19,7 @@ from prott5nv.embedding.formats import check_suffix, read_attributes, workers_fo
 from prott5nv.embedding.journal import Journal, fingerprint_of
 from prott5nv.embedding.keys import KEYS
 from prott5nv.embedding.models import Model, as_embedder
-from prott5nv.embedding.partial import discard, partial_folder
+from prott5nv.embedding.partial import OF_WORKERS, discard, partial_folder
 from prott5nv.embedding.run import check_shard
 from prott5nv.embedding.survey import CheckedProteins, CheckedRecord, Survey
 from prott5nv.errors import ProtT5nvError
@@ -271,8 +271,8 @@ class _Job:
                 "name, delete it, or replace it with --overwrite"
             )
         # A run that was killed after it had named the output may not have removed these folders.
-        for folder in partial_folder(self.output), workers_folder(self.output):
-            discard(folder)
+        discard(partial_folder(self.output))
+        discard(workers_folder(self.output), OF_WORKERS)
         return int(existing["skipped"])
 
     def _embedded(self, remaining: Iterator[CheckedRecord]) -> Iterator[tuple[CheckedRecord, np.ndarray | None]]:

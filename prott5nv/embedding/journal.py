@@ -15,7 +15,6 @@ import hashlib
 import json
 import logging
 import math
-import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,7 +26,7 @@ import numpy as np
 
 from prott5nv.embedding.commits import CommitFile, InputDigest, Skipped, damaged_during_the_run, write_skipped
 from prott5nv.embedding.formats import is_hdf5, skipped_listing, write_output
-from prott5nv.embedding.partial import other_input, partial_folder
+from prott5nv.embedding.partial import open_without_links, other_input, partial_folder, remove
 from prott5nv.embedding.rows import RowsFile
 from prott5nv.embedding.store import StoredProtein, protein_attributes
 from prott5nv.errors import ProtT5nvError, warn
@@ -93,12 +92,12 @@ class Journal:
         self._uncommitted_skips: list[Skipped] = []
         self._journal = CommitFile(self.folder, hidden_size, self.dtype)
         try:
-            self._check_output()
+            self._check_outputs()
             part = self._journal.resume(settings)
             self._rows = RowsFile(self.folder / "rows.bin", part.last["bytes"], self._journal.append)
         except BaseException:
             if self._journal.is_empty():  # This run created the folder.
-                shutil.rmtree(self.folder, ignore_errors=True)
+                remove(self.folder)
             self._journal.close()  # This also releases the lock.
             raise
         self._resumed = part.last
@@ -198,12 +197,12 @@ class Journal:
             self._rows.finish()
             fingerprint = fingerprint or fingerprint_of(self.settings, self.digest)
             finished = self._complete({**self.settings, "fingerprint": fingerprint, **attributes})
+            self._check_output(self.output)
             self._list_skipped()
-            self._check_output()
             publish(finished, self.output)
             if sys.platform == "win32":  # It cannot remove an open file.
                 self.close()
-            shutil.rmtree(self.folder)
+            remove(self.folder)
             self.close()  # This releases the lock.
 
     def close(self) -> None:
@@ -213,13 +212,16 @@ class Journal:
         finally:
             self._journal.close()
 
-    def _check_output(self) -> None:
-        """Refuse to replace an output that another run has finished since this run began, unless it is requested."""
-        if not self.overwrite and self.output.exists():
-            raise ProtT5nvError(
-                f"{self.output}: another run has written this file in the meantime; choose another name, or replace it "
-                "with --overwrite"
-            )
+    def _check_outputs(self) -> None:
+        """Refuse to replace the output, or a list of skipped proteins that is not of this run."""
+        self._check_output(self.output)
+        if self._journal.is_empty():
+            self._check_output(skipped_listing(self.output))
+
+    def _check_output(self, path: Path) -> None:
+        """Refuse to replace a file that exists already, unless it is requested."""
+        if not self.overwrite and path.exists():
+            raise ProtT5nvError(f"{path}: exists already; choose another name, or replace it with --overwrite")
 
     def _next(self, record: Record) -> None:
         self.records += 1
@@ -285,7 +287,7 @@ class Journal:
             listing.unlink(missing_ok=True)  # It could belong to an earlier output of the same name.
             return
         unfinished = self.folder / listing.name
-        with open(unfinished, "w", newline="", encoding="utf-8") as file:
+        with open(unfinished, "w", newline="", encoding="utf-8", opener=open_without_links) as file:
             commits = self._journal.commits(self.records)
             write_skipped(file, chain.from_iterable(commit["skipped"] for commit in commits))
         publish(unfinished, listing)

@@ -13,7 +13,7 @@ from prott5nv.embedding.formats import check_suffix, skipped_listing, write_outp
 from prott5nv.embedding.keys import KeyRegister, Owner
 from prott5nv.embedding.store import EmbeddingStore, StoredProtein
 from prott5nv.errors import ProtT5nvError
-from prott5nv.io.atomic import whole_file
+from prott5nv.io.atomic import together, whole_file
 from prott5nv.io.output import check_outputs, reserved_outputs
 from prott5nv.io.text import counted
 
@@ -55,15 +55,16 @@ def merge(
         infinity, or if the output exists or is a shard.
     """
     output = Path(output)
-    with reserved_outputs([output], shards, overwrite=overwrite):
+    outputs = [output, skipped_listing(output)]
+    with reserved_outputs(outputs, shards, overwrite=overwrite):
         ordered = _in_order([_describe(Path(path)) for path in shards])
         check_suffix(output, ordered[0].attributes["pooling"])
         for shard in ordered:
             _check_listing(shard)
         skipped = sum(shard.skipped for shard in ordered)
-        with whole_file(output) as temporary:
+        with together(), whole_file(output) as temporary:
             write_output(temporary, _proteins(ordered), {**ordered[0].attributes, "skipped": str(skipped)})
-            check_outputs([output], overwrite=overwrite)  # another program may have written it in the meantime
+            check_outputs(outputs, overwrite=overwrite)  # another program may have written them in the meantime
             merge_skipped([skipped_listing(shard.path) for shard in ordered], skipped_listing(output))
     return Merged(sum(shard.proteins for shard in ordered), skipped)
 

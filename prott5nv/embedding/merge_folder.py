@@ -12,7 +12,7 @@ from prott5nv.embedding.keys import KeyRegister, Owner
 from prott5nv.embedding.shard_folder import MANIFEST, SKIPPED, Manifest, read_manifest
 from prott5nv.embedding.store import EmbeddingStore, StoredProtein
 from prott5nv.errors import ProtT5nvError
-from prott5nv.io.atomic import whole_file
+from prott5nv.io.atomic import together, whole_file
 from prott5nv.io.checksum import file_checksum
 from prott5nv.io.output import check_outputs, reserved_outputs
 
@@ -44,12 +44,13 @@ def merge_folder(
         embedding has another shape than the others or contains NaN or infinity, or the output exists.
     """
     folder, output = Path(folder), Path(output)
-    with reserved_outputs([output], overwrite=overwrite):
+    outputs = [output, skipped_listing(output)]
+    with reserved_outputs(outputs, overwrite=overwrite):
         manifest = read_manifest(folder)
         check_suffix(output, manifest.attributes.get("pooling"))
-        with whole_file(output) as temporary:
+        with together(), whole_file(output) as temporary:
             write_output(temporary, _proteins(folder, manifest), manifest.attributes)
-            check_outputs([output], overwrite=overwrite)  # another program may have written it in the meantime
+            check_outputs(outputs, overwrite=overwrite)  # another program may have written them in the meantime
             _copy_skipped(folder, manifest, skipped_listing(output))
     return manifest
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import stat
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,19 +14,59 @@ from typing import Any, BinaryIO
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.exclusive import lock_or_refuse
 
+JOURNAL = "journal.jsonl"
+_OWN = re.compile(r"journal\.jsonl|rows\.bin|assembled(\.\w+)?|.+\.skipped\.tsv|\.prott5nv-[0-9a-f]{16}|\.nfs\w+")
+#: What the folder of a run with workers holds.
+OF_WORKERS = re.compile(r"\d+-of-\d+\.h5(\.partial|\.skipped\.tsv)?|\.prott5nv-[0-9a-f]{16}|\.nfs\w+")
+
 
 def partial_folder(output: Path) -> Path:
     """Return the folder in which an unfinished run keeps its results."""
     return output.with_name(output.name + ".partial")
 
 
-def open_locked(path: Path) -> BinaryIO:
+def check_own(folder: Path, own: re.Pattern[str], journal: str | None = None) -> None:
+    """Check that a folder of an unfinished run has only what runs write into it.
+
+    Parameters
+    ----------
+    folder : Path
+        It need not exist.
+    own : Pattern
+        Matches the names of a run's files and folders.
+    journal : str, optional
+        The file that a run writes first.
+
+    Raises
+    ------
+    ProtT5nvError
+        If the folder or something in it is a link, through which a run would write elsewhere, or is another file, which
+        the run would remove at its end.
+    """
+    if folder.is_symlink():
+        raise ProtT5nvError(f"{folder}: this is a link; remove it, or choose another output")
+    names = os.listdir(folder) if folder.is_dir() else []
+    for name in names:
+        path = folder / name
+        if not own.fullmatch(name) or (journal and journal not in names):
+            raise ProtT5nvError(f"{path}: no run has made this; move it to another place, or choose another output")
+        try:
+            status = path.lstat()
+        except FileNotFoundError:  # The run that made it has just removed it.
+            continue
+        if not stat.S_ISDIR(status.st_mode) and not (stat.S_ISREG(status.st_mode) and status.st_nlink <= 1):
+            raise ProtT5nvError(f"{path}: this is a link, or no plain file; remove it")
+
+
+def open_locked(path: Path, own: re.Pattern[str] = _OWN) -> BinaryIO:
     """Open a journal, and its folder if there is none, for this process only.
 
     Parameters
     ----------
     path : Path
         The journal in a partial folder.
+    own : Pattern
+        Matches the names of everything that a run writes into the folder.
 
     Returns
     -------
@@ -34,12 +76,13 @@ def open_locked(path: Path) -> BinaryIO:
     Raises
     ------
     ProtT5nvError
-        If another run has locked the journal.
+        If another run has locked the journal, or the folder has something that no run has made.
     """
     while True:
+        check_own(path.parent, own, path.name)
         path.parent.mkdir(exist_ok=True)
         try:
-            file = open(path, "a+b")  # noqa: SIM115 (closed by the caller)
+            file = open(path, "a+b", opener=open_without_links)  # noqa: SIM115 (closed by the caller)
         except FileNotFoundError:  # Another run has finished and removed the folder.
             continue
         try:
@@ -52,6 +95,21 @@ def open_locked(path: Path) -> BinaryIO:
             file.close()
             raise
         file.close()
+
+
+def open_without_links(path: str, flags: int) -> int:
+    """Refuse a symbolic link in place of a file: for the parameter `opener` of :func:`open`."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder of an unfinished run. The journal, by which other runs know the folder, goes last."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != JOURNAL:
+            path.unlink(missing_ok=True)
+    shutil.rmtree(folder)
 
 
 def check_same_settings(folder: Path, existing: Mapping[str, Any], settings: Mapping[str, str]) -> None:
@@ -87,13 +145,13 @@ def _lock(file: BinaryIO, folder: Path) -> None:
     lock_or_refuse(file.fileno(), folder, refusal)
 
 
-def discard(folder: Path) -> None:
-    """Remove the folder of an unfinished run or of its workers, unless a run is using it."""
+def discard(folder: Path, own: re.Pattern[str] = _OWN) -> None:
+    """Remove the folder of an unfinished run or of its workers, unless a run is using it or it has other files."""
     with ExitStack() as stack:
-        for path in folder.rglob("journal.jsonl"):
-            file = stack.enter_context(open(path, "rb"))
-            try:
-                _lock(file, folder)
-            except ProtT5nvError:
-                return
-        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            check_own(folder, own, JOURNAL if own is _OWN else None)
+            for path in folder.rglob(JOURNAL):
+                _lock(stack.enter_context(open(path, "rb", opener=open_without_links)), folder)
+            remove(folder)
+        except (ProtT5nvError, OSError):
+            return

@@ -26,7 +26,7 @@ import numpy as np
 from prott5nv.embedding.formats import DTYPES
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.hdf5 import Dataset
-from prott5nv.io.parquet import check_footer, check_parquet, pyarrow_parquet
+from prott5nv.io.parquet import check_footer, check_parquet, open_parquet, pyarrow_parquet
 
 _FORMAT = np.lib.format
 _MOST_BYTES = 1 << 30  # of the vectors that are read from a Parquet file at once
@@ -207,11 +207,10 @@ class ParquetFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        reader = pyarrow_parquet()
-
         with _reported(self._path):
             check_footer(path)
-            schema = reader.read_schema(path)
+            with open_parquet(path) as file:
+                schema = file.schema_arrow
             metadata = schema.metadata or {}
             self.attributes = {
                 key.decode(): value.decode() for key, value in metadata.items() if key != b"ARROW:schema"
@@ -221,7 +220,7 @@ class ParquetFile:
         check_parquet(path, [*self._described, "embedding"])
         with _reported(self._path):
             # Bytes that many rows share are held once. Otherwise a small file could fill the memory.
-            self._file = reader.ParquetFile(path, read_dictionary=None if self._is_pooled else ["embedding"])
+            self._file = open_parquet(path, read_dictionary=None if self._is_pooled else ["embedding"])
         layout = self._file.metadata
         groups = [layout.row_group(group) for group in range(layout.num_row_groups)]
         if layout.num_rows > os.path.getsize(path) or any(group.total_byte_size > _MOST_BYTES for group in groups):

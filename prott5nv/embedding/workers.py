@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import shutil
 import signal
 import threading
 import traceback
@@ -22,6 +21,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 
 from prott5nv.embedding.formats import workers_folder
+from prott5nv.embedding.partial import OF_WORKERS, check_own, remove
 from prott5nv.embedding.run import Listener, Request, run
 from prott5nv.errors import ProtT5nvError
 from prott5nv.extras import load_extensions
@@ -122,6 +122,7 @@ def run_with_workers(request: Request, workers: int, listener: Listener) -> Summ
     if request.model is not None and is_hub_name(request.model):
         request = replace(request, model=download(request.model).name)  # All workers open the same version.
     folder = workers_folder(request.output)
+    check_own(folder, OF_WORKERS)
     folder.mkdir(exist_ok=True)
     shards = [folder / f"{number}-of-{workers}.h5" for number in range(1, workers + 1)]
     running: list[_Worker] = []
@@ -138,7 +139,7 @@ def run_with_workers(request: Request, workers: int, listener: Listener) -> Summ
     _raise_failures(running, folder)
     summaries = [worker.result for worker in running if isinstance(worker.result, Summary)]
     merged = merge(shards, request.output, overwrite=request.overwrite)
-    shutil.rmtree(folder)
+    remove(folder)
     return Summary(
         merged.proteins,
         sum(summary.residues for summary in summaries),

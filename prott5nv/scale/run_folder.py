@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,10 +18,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from prott5nv.embedding.commits import Skipped
-from prott5nv.embedding.partial import open_locked, partial_folder
+from prott5nv.embedding.partial import JOURNAL, open_locked, partial_folder
 from prott5nv.embedding.shard_folder import Shard, shard_name
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.atomic import sync_folder, write_text
+
+_OWN = re.compile(r"run\.json|input|shards|done|copies|replaced|\.prott5nv-[0-9a-f]{16}|\.nfs\w+")
 
 
 class Done(NamedTuple):
@@ -114,12 +117,12 @@ class RunFolder:
         ProtT5nvError
             If another process leads a run to this output, or a run without Ray has not finished.
         """
-        if (self.path / "journal.jsonl").exists():
+        if (self.path / JOURNAL).exists():
             raise ProtT5nvError(
                 f"{self.path} holds an unfinished run without --ray: finish it with its own command, or delete that "
                 "folder to start again"
             )
-        with open_locked(self._header):
+        with open_locked(self._header, _OWN):
             shutil.rmtree(self.path / "input", ignore_errors=True)  # Each start writes it again.
             for folder in "input", "shards", "done":
                 (self.path / folder).mkdir(exist_ok=True)

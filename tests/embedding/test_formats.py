@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import random
+import sys
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ import pytest
 from prott5nv import EmbeddingStore, ProtT5nvError
 from prott5nv.embedding.formats import check_suffix, read_attributes, write_output
 from prott5nv.embedding.job import embed_file
-from prott5nv.embedding.store import StoredProtein
+from prott5nv.embedding.store import StoredProtein, is_store
 
 ATTRIBUTES = {"pooling": "mean", "precision": "fp32", "note": "é"}
 
@@ -107,6 +109,18 @@ def test_parquet_files_of_other_programs_are_an_error(tmp_path, column):
     parquet.write_table(parquet.read_table(tmp_path / "out.parquet").drop_columns([column]), tmp_path / "out.parquet")
     with pytest.raises(ProtT5nvError, match=rf"no column {column} of the expected type"):
         EmbeddingStore(tmp_path / "out.parquet")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+@pytest.mark.parametrize("suffix", ["h5", "npz", "parquet"])
+def test_a_name_need_not_be_utf8(tmp_path, suffix):
+    if suffix == "parquet":
+        pytest.importorskip("pyarrow")
+    path = tmp_path / os.fsdecode(b"out\xff." + suffix.encode())
+    write_output(path, proteins(3), ATTRIBUTES)
+    assert is_store(path)
+    with EmbeddingStore(path) as store:
+        assert list(store) == ["P0", "P1", "P2"]
 
 
 def test_hdf5_is_the_format_of_any_other_suffix(tmp_path):

@@ -165,13 +165,63 @@ def test_skipped_records_are_listed_with_those_of_the_interrupted_run(tmp_path):
     assert listing.read_text() == "line\tid\treason\n1\tsp|P0|X\tthere is no sequence\n5\tsp|P2|X\ta tab\n"
 
 
-def test_a_list_of_skipped_records_from_an_earlier_output_is_removed(tmp_path):
+def test_a_list_of_skipped_records_that_exists_is_replaced_only_on_request(tmp_path):
     listing = skipped_listing(tmp_path / "out.h5")
-    listing.write_text("of another run")
-    journal = open_journal(tmp_path)
+    listing.write_text("mine")
+    with pytest.raises(ProtT5nvError, match=r"out\.h5\.skipped\.tsv: exists already"):
+        open_journal(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {listing.name} and listing.read_text() == "mine"
+    journal = Journal(tmp_path / "out.h5", SETTINGS, 4, overwrite=True)
     add(journal, RECORDS)
     journal.finish()
     assert not listing.exists()
+
+
+def damage_by_link(folder, name):
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to(folder.parent / "mine")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda folder: damage_by_link(folder, "rows.bin"), r"rows\.bin: this is a link, or no plain file"),
+        (lambda folder: damage_by_link(folder, "assembled.npz"), r"assembled\.npz: this is a link, or no plain file"),
+        (
+            lambda folder: damage_by_link(folder, "out.h5.skipped.tsv"),
+            r"skipped\.tsv: this is a link, or no plain file",
+        ),
+        (lambda folder: damage_by_link(folder, "journal.jsonl"), r"journal\.jsonl: this is a link, or no plain file"),
+        (lambda folder: os.mkfifo(folder / "assembled.h5"), r"assembled\.h5: this is a link, or no plain file"),
+        (
+            lambda folder: os.link(folder.parent / "mine", folder / "assembled"),
+            r"assembled: this is a link, or no plain",
+        ),
+        (lambda folder: (folder / "notes.txt").touch(), r"notes\.txt: no run has made this; move it to another place"),
+        (lambda folder: (folder / "journal.jsonl").unlink(), r"rows\.bin: no run has made this"),
+    ],
+)
+def test_a_folder_that_a_run_did_not_make_is_refused_and_stays(tmp_path, change, message):
+    (tmp_path / "mine").write_text("mine")
+    journal = open_journal(tmp_path)
+    add(journal, RECORDS[:2])
+    journal.commit()
+    journal.close()
+    change(journal.folder)
+    before = sorted(path.name for path in journal.folder.iterdir())
+    with pytest.raises(ProtT5nvError, match=message):
+        open_journal(tmp_path)
+    partial.discard(journal.folder)
+    assert sorted(path.name for path in journal.folder.iterdir()) == before
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
+def test_a_link_in_place_of_the_folder_is_refused(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    partial_folder(tmp_path / "out.h5").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ProtT5nvError, match=r"out\.h5\.partial: this is a link; remove it"):
+        open_journal(tmp_path)
+    assert not list((tmp_path / "elsewhere").iterdir())
 
 
 def test_truncated_proteins_and_pooled_vectors_are_stored(tmp_path):
@@ -371,17 +421,17 @@ def test_a_finished_output_is_not_replaced_by_a_later_start(tmp_path):
     journal = open_journal(tmp_path)
     add(journal, RECORDS)
     (tmp_path / "out.h5").write_text("of another run")
-    with pytest.raises(ProtT5nvError, match=r"out.h5: another run has written this file in the meantime"):
+    with pytest.raises(ProtT5nvError, match=r"out.h5: exists already"):
         journal.finish()
     journal.close()
-    with pytest.raises(ProtT5nvError, match=r"out.h5: another run has written this file in the meantime"):
+    with pytest.raises(ProtT5nvError, match=r"out.h5: exists already"):
         open_journal(tmp_path)
     assert (tmp_path / "out.h5").read_text() == "of another run"
     second = Journal(tmp_path / "out.h5", SETTINGS, 4, overwrite=True)
     second.resume(iter(RECORDS))
     second.finish()
     check_output(tmp_path)
-    with pytest.raises(ProtT5nvError, match=r"out.h5: another run has written this file in the meantime"):
+    with pytest.raises(ProtT5nvError, match=r"out.h5: exists already"):
         open_journal(tmp_path)
     assert os.listdir(tmp_path) == ["out.h5"]
 
@@ -403,9 +453,9 @@ def test_a_journal_that_another_run_removed_is_opened_again(tmp_path, monkeypatc
 
 
 def test_the_folder_of_a_run_that_goes_on_is_not_discarded(tmp_path):
-    journal = open_journal(tmp_path)
+    journal = Journal(tmp_path / "1-of-2.h5", SETTINGS, 4)
     partial.discard(journal.folder)
-    partial.discard(tmp_path)  # as the folder of workers, which holds those of shards
+    partial.discard(tmp_path, partial.OF_WORKERS)
     assert journal.folder.exists()
     journal.close()
     partial.discard(journal.folder)

@@ -45,10 +45,10 @@ def test_shards_can_be_merged_into_another_format(tmp_path):
 def test_an_output_that_appears_during_the_merge_is_not_replaced(tmp_path, monkeypatch):
     def write_and_interfere(path, *arguments):
         write_output(path, *arguments)
-        (tmp_path / "out.h5").write_text("of another merge")
+        for name in "out.h5", "out.h5.skipped.tsv":
+            (tmp_path / name).write_text("of another merge")
 
     monkeypatch.setattr("prott5nv.embedding.merge.write_output", write_and_interfere)
-    (tmp_path / "out.h5.skipped.tsv").write_text("of another merge")
     with pytest.raises(ProtT5nvError, match=r"out\.h5: exists already"):
         merge([write_shard(tmp_path, "1/1", "a")], tmp_path / "out.h5")
     assert (tmp_path / "out.h5").read_text() == (tmp_path / "out.h5.skipped.tsv").read_text() == "of another merge"
@@ -163,7 +163,10 @@ def test_a_shard_without_the_list_of_its_skipped_proteins_is_an_error(tmp_path, 
 def test_merging_shards_without_lists_removes_only_the_list_of_the_output(tmp_path):
     for name in "out.h5.skipped.tsv", "out.skipped.tsv", "out.npz.skipped.tsv":
         (tmp_path / name).write_text("old")
-    merge([write_shard(tmp_path, "1/1", "a")], tmp_path / "out.h5")
+    shard = write_shard(tmp_path, "1/1", "a")
+    with pytest.raises(ProtT5nvError, match=r"out\.h5\.skipped\.tsv: exists already"):
+        merge([shard], tmp_path / "out.h5")
+    merge([shard], tmp_path / "out.h5", overwrite=True)
     assert sorted(path.name for path in tmp_path.glob("*.tsv")) == ["out.npz.skipped.tsv", "out.skipped.tsv"]
 
 
