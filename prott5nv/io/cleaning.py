@@ -6,6 +6,7 @@ nucleotides alike.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ NO_SEQUENCE = "there is no sequence"
 # Words that programs write for a missing value, in lower case.
 _MISSING_WORDS = frozenset(("", "na", "n/a", "#n/a", "<na>", "nan", "null", "none"))
 _LONGEST_MISSING_WORD = max(map(len, _MISSING_WORDS))
+_THREE_LETTER_CODE = re.compile(
+    "(?:(?:Ala|Arg|Asn|Asp|Asx|Cys|Gln|Glu|Glx|Gly|His|Ile|Leu|Lys|Met|Phe|Pro|Pyl|Sec|Ser|Thr|Trp|Tyr|Val|Xaa)-?){2,}"
+)
 _IGNORED_LETTERS = str.maketrans("", "", "-.*?")
 _NUCLEOTIDES = frozenset("ACGTUN")
 _AMBIGUITY_CODES = frozenset("RYSWKMBDHV")  # IUPAC's letters for several possible nucleotides
@@ -79,7 +83,8 @@ def clean_records(
     """Clean the sequences of records, and find those that cannot be used.
 
     A ``*`` at the end of a sequence, which stands for a stop codon, is removed. A sequence is at fault if it is missing
-    (see :func:`is_missing`), if it consists of gaps only, or if it has gaps and ``cleaning.gaps`` is ``"error"``.
+    (see :func:`is_missing`), if it consists of gaps only, if it is in the three-letter code, or if it has gaps and
+    ``cleaning.gaps`` is ``"error"``.
 
     Parameters
     ----------
@@ -120,7 +125,8 @@ def clean_records(
     with_stop = with_inner_stop = with_gaps = 0
     for record in records if cleaning.allow_nucleotides else _refuse_nucleotides(records, name):
         sequence = record.sequence
-        if sequence.isalpha() and len(sequence) > _LONGEST_MISSING_WORD:  # true of nearly every protein
+        # True of nearly every protein. The three-letter code begins like Me.
+        if sequence.isalpha() and len(sequence) > _LONGEST_MISSING_WORD and not sequence[:2].istitle():
             yield record, None
             continue
         if fault := sequence_fault(sequence, cleaning.gaps):
@@ -155,6 +161,8 @@ def sequence_fault(sequence: str, gaps: str) -> str | None:
         return f"{NO_SEQUENCE}, only '*'"
     if not sequence.strip("-.*"):
         return "the sequence consists of gaps only"
+    if _THREE_LETTER_CODE.fullmatch(sequence):
+        return f"the sequence is in the three-letter code ({sequence[:9]}...); write one letter for each residue"
     if gaps == "error" and (count := count_gaps(sequence)):
         return (
             f"{counted(count, 'gap')} ('-' or '.'), as in an alignment: remove them with --gaps remove, or "

@@ -82,6 +82,16 @@ def test_a_sequence_of_gaps_only_is_at_fault(gaps):
     ]
 
 
+def test_the_three_letter_code_is_at_fault():
+    fault = "the sequence is in the three-letter code (MetAlaGly...); write one letter for each residue"
+    assert clean("MetAlaGlySerLys", "Met-Ala-Gly-Ser") == [
+        ("MetAlaGlySerLys", fault),
+        ("Met-Ala-Gly-Ser", fault.replace("MetAlaGly", "Met-Ala-G")),
+    ]
+    accepted = ["Met", "MetAlaK", "Metagenome", "metalagly"]
+    assert clean(*accepted) == [(sequence, None) for sequence in accepted]
+
+
 def test_kept_positions_index_the_sequence_as_in_the_file():
     assert kept_positions("-M.K*-", "remove") == [1, 3]
     assert kept_positions("-M.K*-", "keep") == [0, 1, 2, 3, 4, 5]
