@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -119,14 +120,16 @@ def command(
 
     # All options and input are checked before the weights are loaded. The model's configuration sets the limits.
     choice_rule(n, beams, temperature, top_p, np.random.default_rng(seed))
+    cleaning = replace(cleaning, gap_hint="; residues to predict are written as ?, or given by --mask")
     skips = Skips(on_error == "skip")
     config = read_decoder_config(model_file(model))
     positions = masked or []
     if isinstance(source, str) and _is_sequence(source):
         if "?" not in source:
+            example = source.replace("-", "?") if "-" in source else "MKT?AYI"
             raise ProtT5nvError(
                 f"{source}: there is no file of this name, and a sequence needs a ? in place of each missing residue, "
-                "such as 'MKT?AYI'"
+                f"such as {example!r}"
             )
         record = Record("sequence", sequence_of(source, "sequence", cleaning), "", 1)
         if fault := gap_fault(record, positions, config):
@@ -153,5 +156,9 @@ def _files(paths: Sequence[str]) -> str | InputFiles:
 
 
 def _is_sequence(text: str) -> bool:
-    """Return whether an argument is a sequence: letters, or also ``*`` and ``-`` if there is a ``?``, and no file."""
-    return re.fullmatch(r"[A-Za-z]+|(?=.*\?)[A-Za-z?*-]+", text) is not None and not Path(text).exists()
+    """Return whether an argument is a sequence and no file.
+
+    It consists of letters, of upper-case letters with gaps, or also of ``*`` and ``-`` if there is a ``?``.
+    """
+    is_sequence = re.fullmatch(r"[A-Za-z]+|[A-Z][A-Z-]*|(?=.*\?)[A-Za-z?*-]+", text) is not None
+    return is_sequence and not Path(text).exists()

@@ -50,10 +50,13 @@ class Cleaning:
         their own, each as ``-``, or are removed.
     allow_nucleotides : bool
         Whether to accept an input that seems to consist of nucleotides.
+    gap_hint : str
+        End of the error for gaps, for a command in which gaps may be meant as something else.
     """
 
     gaps: str = "error"
     allow_nucleotides: bool = False
+    gap_hint: str = ""
 
     def __post_init__(self) -> None:
         if self.gaps not in GAP_MODES:
@@ -129,7 +132,7 @@ def clean_records(
         if sequence.isalpha() and len(sequence) > _LONGEST_MISSING_WORD and not sequence[:2].istitle():
             yield record, None
             continue
-        if fault := sequence_fault(sequence, cleaning.gaps):
+        if fault := sequence_fault(sequence, cleaning):
             yield record, fault
             continue
         kept = kept_positions(sequence, cleaning.gaps)
@@ -140,15 +143,15 @@ def clean_records(
     _warn_of_changes(name, with_stop, with_inner_stop, with_gaps, cleaning.gaps)
 
 
-def sequence_fault(sequence: str, gaps: str) -> str | None:
+def sequence_fault(sequence: str, cleaning: Cleaning = DEFAULT_CLEANING) -> str | None:
     """Return why a sequence cannot be used; None if it can, after the positions to remove are removed.
 
     Parameters
     ----------
     sequence : str
         The sequence as in the file.
-    gaps : {"error", "keep", "remove"}
-        As for :class:`Cleaning`.
+    cleaning : Cleaning
+        What to do with gaps.
 
     Returns
     -------
@@ -163,10 +166,11 @@ def sequence_fault(sequence: str, gaps: str) -> str | None:
         return "the sequence consists of gaps only"
     if _THREE_LETTER_CODE.fullmatch(sequence):
         return f"the sequence is in the three-letter code ({sequence[:9]}...); write one letter for each residue"
-    if gaps == "error" and (count := count_gaps(sequence)):
+    if cleaning.gaps == "error" and (count := count_gaps(sequence)):
         return (
             f"{counted(count, 'gap')} ('-' or '.'), as in an alignment: remove them with --gaps remove, or "
             "keep each as a position with --gaps keep (Cleaning(gaps='remove') in Python)"
+            f"{cleaning.gap_hint}"
         )
     return None
 

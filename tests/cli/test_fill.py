@@ -70,14 +70,20 @@ def test_files_masked_positions_and_samples(filled, label, tmp_path):
 
 
 def test_errors_name_the_cause(filled, tmp_path):
+    (tmp_path / "aligned.fasta").write_text(">P1\nMK-V\n")
     messages = {
         ("whole.fasta",): "P0CG47 has no ?",
         ("whole.fasta", "--mask", "77"): "P0CG47 has no residue 77, only 1 to 76",
         ("whole.fasta", "--mask", "5-3"): "'5-3': write positions from 1",
         ("whole.fasta", "--mask", "0"): "'0': write positions from 1",
         ("MSLKR",): "MSLKR: there is no file of this name, and a sequence needs a ? in place of each missing residue",
+        ("MK--T",): "MK--T: there is no file of this name, and a sequence needs a ? in place of each missing residue, "
+        "such as 'MK??T'",
         ("none.fasta",): "none.fasta: No such file",
         ("MK-T?A",): "sequence: 1 gap ('-' or '.'), as in an alignment: remove them with --gaps remove",
+        (
+            "aligned.fasta",
+        ): "(Cleaning(gaps='remove') in Python); residues to predict are written as ?, or given by --mask",
         ("MS?", "-n", "3", "--beams", "2"): "beams at least n",
         ("MS?", "-o", "no/out.csv"): "the folder no does not exist",
     }
