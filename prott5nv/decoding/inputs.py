@@ -17,7 +17,7 @@ from prott5nv.errors import ProtT5nvError
 from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning, is_missing
 from prott5nv.io.delimited import ID_COLUMNS, DelimitedTable, find_column, first_usual_column
 from prott5nv.io.inputs import Input, input_name
-from prott5nv.io.record import Record, accession, location, protein_names
+from prott5nv.io.record import Record, accession, first_word_hint, location, protein_names
 from prott5nv.io.source import open_source, source_name
 from prott5nv.io.text import did_you_mean
 from prott5nv.model.config import ModelConfig
@@ -86,7 +86,8 @@ def read_proteins(
             error = f"{location(record, name)}: a second protein has the accession {key}"
             first = proteins[key]
             other_file = f" of {first.source}" if first.source != record.source else ""
-            skips.add(ProtT5nvError(f"{error}, as on line {first.line}{other_file}"), record.line, record.id)
+            hint = first_word_hint(record) if first.id == record.id else ""
+            skips.add(ProtT5nvError(f"{error}, as on line {first.line}{other_file}{hint}"), record.line, record.id)
         else:
             proteins[key] = record
     for protein in missing:

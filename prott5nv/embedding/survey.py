@@ -13,7 +13,7 @@ from prott5nv.errors import ProtT5nvError
 from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning
 from prott5nv.io.inputs import Input, input_name
 from prott5nv.io.reader import SKIPPING, read_records_and_faults, with_others_counted
-from prott5nv.io.record import Record, location
+from prott5nv.io.record import Record, first_word_hint, location
 from prott5nv.io.text import shortened
 from prott5nv.model.tokenizer import ProteinTokenizer, ResidueTokenizer
 
@@ -291,7 +291,7 @@ def _conflict(record: Record, key: str, register: KeyRegister, rule: str) -> str
         return None
     where = f"on line {first.line}" + (f" of {first.source}" if first.source != record.source else "")
     if first.id == record.id:
-        return f"this id is already used {where}; give each protein its own id"
+        return f"this id is already used {where}; give each protein its own id{first_word_hint(record)}"
     if rule == "biotrainer":
         return f"its sequence, and so its key, is also that of {first.id} {where}; keep one of them"
     return f"its accession {key} is also that of {first.id} {where}; give one of them another id"

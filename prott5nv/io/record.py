@@ -50,6 +50,17 @@ def location(record: Record, name: str) -> str:
     return f"{record.source or name}: line {record.line}"
 
 
+def first_word_hint(record: Record) -> str:
+    """Return the end of an error for an id that occurs twice: that the rest of a FASTA header is no part of the id.
+
+    Examples
+    --------
+    >>> first_word_hint(Record("Homo", "MK", "Homo sapiens HBA1", 3)), first_word_hint(Record("P1", "MK", "P1", 3))
+    ('; the id is only the first word of the header', '')
+    """
+    return "; the id is only the first word of the header" if record.description != record.id else ""
+
+
 def protein_names(record_id: str) -> tuple[str, str]:
     """Return the accession and the entry name of a protein.
 

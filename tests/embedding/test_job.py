@@ -30,6 +30,7 @@ def embedder(tiny_checkpoint):
 
 BAD_FILES = {
     "duplicate id": (b">a\nMS\n>b\nMS\n>a\nMK\n", "line 5: a: this id is already used on line 1"),
+    "same first word": (b">a x\nMS\n>a y\nMK\n", "its own id; the id is only the first word of the header"),
     "colliding accessions": (
         b">sp|P1|A\nMS\n>tr|P1|B\nMK\n",
         r"line 3: tr\|P1\|B: its accession P1 is also that of sp\|P1\|A on line 1",
