@@ -19,6 +19,9 @@ from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning
 from prott5nv.model.config import ModelConfig
 from prott5nv.model.finite import check_finite
 
+# Each query holds the tokens of its window. More queries than a window has residues do not make the batches better.
+_QUERIES_IN_MEMORY = 1024
+
 
 def masked_log_probabilities(
     sequence: ProteinLike,
@@ -74,14 +77,17 @@ def masked_log_probabilities(
         raise ProtT5nvError(f"{name} has no residues")
     embedder = as_embedder(model)
     (tokens_L, _) = embedder.tokenizer.encode_batch([sequence.upper()], [name])
-    groups = masking_groups(len(sequence), fraction, embedder.decoder_config)
-    queries = [
-        MaskedQuery(mask_residues(tokens_L, indices_K, embedder.decoder_config, name), tokens_L[None, indices_K[:-1]])
-        for indices_K in groups
-    ]
+    config = embedder.decoder_config
+    groups = masking_groups(len(sequence), fraction, config)
     log_probabilities_LA = np.empty((len(sequence), len(AMINO_ACIDS)), dtype=np.float32)
-    for indices_K, result_1KA in zip(groups, run_queries(embedder, queries, on_progress), strict=True):
-        log_probabilities_LA[indices_K] = result_1KA[0]
+    for first in range(0, len(groups), _QUERIES_IN_MEMORY):
+        some = groups[first : first + _QUERIES_IN_MEMORY]
+        queries = [
+            MaskedQuery(mask_residues(tokens_L, indices_K, config, name), tokens_L[None, indices_K[:-1]])
+            for indices_K in some
+        ]
+        for indices_K, result_1KA in zip(some, run_queries(embedder, queries, on_progress), strict=True):
+            log_probabilities_LA[indices_K] = result_1KA[0]
     check_finite(log_probabilities_LA, name, embedder.hardware.precision)
     return log_probabilities_LA
 
