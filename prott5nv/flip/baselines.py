@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -131,8 +132,10 @@ def _linear(task: Task, *, pooled: bool) -> list[np.ndarray]:
     for penalty in _RIDGE_PENALTIES if task.label == "number" else _LOGISTIC_PENALTIES:
         linear = Ridge(penalty) if task.label == "number" else LogisticRegression(C=1 / penalty, max_iter=500)
         model = make_pipeline(StandardScaler(), linear)
-        model.fit(*sets["train"])
-        score = model.score(*sets["val"])  # accuracy, or R2
+        with warnings.catch_warnings():  # load_task has warned of many classes
+            warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)
+            model.fit(*sets["train"])
+            score = model.score(*sets["val"])  # accuracy, or R2
         if score > best_score:
             best_score, best_model = score, model
     rows, _ = sets["test"]

@@ -17,20 +17,28 @@ from typing import NamedTuple
 
 import numpy as np
 
-from prott5nv.errors import ProtT5nvError
+from prott5nv.errors import ProtT5nvError, warn
 from prott5nv.flip.config import LABELS, LEVELS
 from prott5nv.flip.description import read_description
 from prott5nv.flip.targets import IGNORED, cleaned_targets, parse_target, scored_targets
-from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning, clean_labelled, is_missing, refuse_missing
+from prott5nv.io.cleaning import (
+    DEFAULT_CLEANING,
+    Cleaning,
+    InputWarning,
+    clean_labelled,
+    is_missing,
+    refuse_missing,
+)
 from prott5nv.io.delimited import ID_COLUMNS, DelimitedTable, first_usual_column
 from prott5nv.io.source import open_source
-from prott5nv.io.text import counted
+from prott5nv.io.text import counted, parse_number
 
 SETS = ("train", "val", "test")
 LONG = 512  # length of the position table of the published model
 
 _DRAWN_FRACTION = 0.1  # proteins to draw for a set that the table does not define
 _MIN_PROTEINS = 2  # per set
+_MANY_CLASSES = 10  # no warning for as many, even in a small table
 
 
 @dataclass(frozen=True)
@@ -218,6 +226,11 @@ def load_task(
         If a column or a value is missing, a sequence cannot be used, or a target does not fit `level` and `label`; the
         message names file, line and protein.
 
+    Warns
+    -----
+    InputWarning
+        If sequences were changed, or the classes seem to be measurements.
+
     Examples
     --------
     >>> import tempfile
@@ -245,6 +258,7 @@ def load_task(
     if label == "class" and not classes:
         cells = {cell for row, scored_R in zip(rows, scored, strict=True) for cell in compress(row.cells, scored_R)}
         classes = tuple(sorted(cells))
+        _warn_of_many_classes(classes, sum(int(scored_R.sum()) for scored_R in scored), path)
     targets = [
         parse_target(row.cells, scored_R, label, classes, row.where) for row, scored_R in zip(rows, scored, strict=True)
     ]
@@ -337,6 +351,16 @@ def _clean_rows(rows: list[_TableRow], level: str, label: str, path: Path, clean
         cells, mask = cleaned_targets(row.target, row.mask, kept, len(row.sequence), level, label)
         cleaned.append(row._replace(sequence=sequence, cells=cells, mask=mask))
     return cleaned
+
+
+def _warn_of_many_classes(classes: Sequence[str], num_targets: int, path: Path) -> None:
+    """Warn of classes that seem to be measurements, or of which most occur once."""
+    numbers = [number for name in classes if (number := parse_number(name)) is not None]
+    are_numbers = len(numbers) == len(classes)
+    are_fractions = are_numbers and not all(number.is_integer() for number in numbers)
+    if are_fractions or len(classes) > max(_MANY_CLASSES, num_targets / 2):
+        hint = ", all of them numbers; did you mean --label number?" if are_numbers else ""
+        warn(f"{path}: {len(classes):,} classes among {counted(num_targets, 'target')}{hint}", InputWarning)
 
 
 def _complete_sets(sets: list[str | None], path: Path) -> tuple[np.ndarray, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 
 import pytest
 
@@ -138,6 +139,25 @@ def test_a_missing_column_is_an_error_with_the_option(column, message, tmp_path)
     (tmp_path / "own.csv").write_text(PLAIN_TABLE)
     with pytest.raises(ProtT5nvError, match=re.escape(message)):
         load_task(tmp_path / "own.csv", name="own", level="protein", label="class", **{column: "x"})
+
+
+@pytest.mark.parametrize(
+    ("targets", "expected"),
+    [
+        (12 * ["50.5", "61.25"], "2 classes among 24 targets, all of them numbers; did you mean --label number?"),
+        ([str(i) for i in range(13)], "13 classes among 13 targets, all of them numbers; did you mean --label number?"),
+        ([f"class {i}" for i in range(13)], "13 classes among 13 targets"),
+        (12 * ["0.0", "1.0"], None),
+        (12 * ["H", "C"], None),
+    ],
+)
+def test_classes_that_seem_to_be_measurements_give_a_warning(targets, expected, tmp_path):
+    path = tmp_path / "own.csv"
+    path.write_text("sequence,target\n" + "".join(f"MKV,{target}\n" for target in targets))
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        load_task(path, name="own", level="protein", label="class")
+    assert [str(warning.message) for warning in warned] == ([f"{path}: {expected}"] if expected else [])
 
 
 def test_missing_sets_are_an_error_unless_all_are_missing(tmp_path):
