@@ -19,6 +19,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from prott5nv.embedding.partial import open_without_links
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.atomic import publish
 from prott5nv.io.exclusive import exclusive_folder
@@ -102,7 +103,10 @@ def _write_partial(
     """Write ``rows.npy`` completely, starting after the last committed protein."""
     header = _header((sum(lengths), width))
     ends = len(header) + np.cumsum([0, *lengths]) * width * DTYPE.itemsize
-    with open(folder / "rows.npy", "a+b") as rows, open(folder / "journal.txt", "a+b") as journal:
+    with (
+        open(folder / "rows.npy", "a+b", opener=open_without_links) as rows,
+        open(folder / "journal.txt", "a+b", opener=open_without_links) as journal,
+    ):
         finished = _committed(rows, journal, header, ends)
         if finished:
             logger.info("%d of %d embeddings are there from an interrupted run", finished, len(lengths))

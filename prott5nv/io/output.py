@@ -130,6 +130,28 @@ def check_outputs(
             raise ProtT5nvError(f"{output}: exists already; choose another name, or replace it with --overwrite")
 
 
+def check_unlinked(folder: str | os.PathLike[str]) -> None:
+    """Check that no file in the folder of a run is a symbolic link through which the run would write elsewhere.
+
+    Parameters
+    ----------
+    folder : str or PathLike
+        The folder. It need not exist. Links to folders, such as those that users make to a larger disk, are allowed,
+        and so are links within the folder.
+
+    Raises
+    ------
+    ProtT5nvError
+        If a file in the folder or below it is a link to the outside.
+    """
+    inside = os.path.join(os.path.realpath(folder), "")
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            path = os.path.join(parent, name)
+            if os.path.islink(path) and not os.path.realpath(path).startswith(inside):
+                raise ProtT5nvError(f"{path}: this is a link, and the run would write through it; remove it")
+
+
 def check_format(path: str | os.PathLike[str], suffixes: tuple[str, ...]) -> None:
     """Check that the suffix of an output does not mean a format that is not written.
 

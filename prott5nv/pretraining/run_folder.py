@@ -17,6 +17,7 @@ from prott5nv.data.memmap import CSVDataset
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.atomic import write_text
 from prott5nv.io.exclusive import exclusive_folder
+from prott5nv.io.output import check_unlinked
 from prott5nv.io.text import shortened
 from prott5nv.pretraining.checkpoint_files import find_checkpoint
 from prott5nv.pretraining.config import PretrainConfig, as_dict
@@ -75,7 +76,7 @@ def exclusive(folder: Path) -> Iterator[None]:
     Raises
     ------
     ProtT5nvError
-        If another run uses the folder, or it cannot be created.
+        If another run uses the folder, it cannot be created, or a file in it is a link.
     """
     deadline = time.monotonic() + _LOCK_SECONDS
     with ExitStack() as stack:
@@ -90,6 +91,7 @@ def exclusive(folder: Path) -> Iterator[None]:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.2)
+        check_unlinked(folder)
         yield
 
 

@@ -22,6 +22,7 @@ from prott5nv.embedding.partial import JOURNAL, open_locked, partial_folder
 from prott5nv.embedding.shard_folder import Shard, shard_name
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.atomic import sync_folder, write_text
+from prott5nv.io.output import check_unlinked
 
 _OWN = re.compile(r"run\.json|input|shards|done|copies|replaced|\.prott5nv-[0-9a-f]{16}|\.nfs\w+")
 
@@ -122,6 +123,7 @@ class RunFolder:
                 f"{self.path} holds an unfinished run without --ray: finish it with its own command, or delete that "
                 "folder to start again"
             )
+        check_unlinked(self.path)
         with open_locked(self._header, _OWN):
             shutil.rmtree(self.path / "input", ignore_errors=True)  # Each start writes it again.
             for folder in "input", "shards", "done":

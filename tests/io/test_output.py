@@ -12,7 +12,7 @@ import pytest
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io import output as output_module
 from prott5nv.io.atomic import write_text
-from prott5nv.io.output import check_format, check_outputs, is_stream, reserved_outputs
+from prott5nv.io.output import check_format, check_outputs, check_unlinked, is_stream, reserved_outputs
 from prott5nv.io.work_folders import reserved
 
 
@@ -130,3 +130,15 @@ def test_missing_parent_folders_are_removed_if_they_stay_empty(tmp_path):
     with reserved(tmp_path / "a" / "b" / "out"):
         assert (tmp_path / "a" / "b").is_dir()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_link_to_a_file_outside_is_refused_in_the_folder_of_a_run(tmp_path):
+    (run := tmp_path / "run" / "logs").mkdir(parents=True)
+    (tmp_path / "disk").mkdir()
+    (run / "debug.log").write_text("")
+    (run / "latest.log").symlink_to("debug.log")
+    (run / "checkpoints").symlink_to(tmp_path / "disk")
+    check_unlinked(tmp_path / "run")
+    (run / "run.nemo").symlink_to(tmp_path / "new")
+    with pytest.raises(ProtT5nvError, match=r"run\.nemo: this is a link, and the run would write through it"):
+        check_unlinked(tmp_path / "run")
