@@ -9,6 +9,7 @@ import click
 from prott5nv.cli import options
 from prott5nv.errors import ProtT5nvError
 from prott5nv.extras import require_extra
+from prott5nv.io.source import refuse_spreadsheet
 from prott5nv.io.text import did_you_mean
 
 if TYPE_CHECKING:
@@ -107,6 +108,7 @@ def command(
     from prott5nv.cli.overrides import quote, quote_texts, text_settings
     from prott5nv.flip.config import TABLES, FinetuneConfig, own_table_settings, register_configs
 
+    refuse_spreadsheet(task)
     settings = {
         "mode": mode,
         "model.restore_encoder_path": model,

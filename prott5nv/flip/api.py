@@ -10,6 +10,7 @@ from prott5nv.assets import config_folder
 from prott5nv.errors import ProtT5nvError
 from prott5nv.extras import require_extra
 from prott5nv.flip.config import TABLES, finetune_config, own_table_settings, register_configs
+from prott5nv.io.source import refuse_spreadsheet
 
 if TYPE_CHECKING:
     from prott5nv.flip.finetune import FinetuneRun
@@ -68,6 +69,7 @@ def finetune(
     given = {"output_dir": output_dir, "model.restore_encoder_path": model, "task.level": level, "task.label": label}
     values |= {name: os.fspath(value) for name, value in given.items() if value is not None}
     name = os.fspath(task)
+    refuse_spreadsheet(name)
     if is_table := name.endswith(TABLES):
         table_settings = own_table_settings(name, level, label)
         if not table_settings:

@@ -38,6 +38,7 @@ LONG = 512  # length of the position table of the published model
 
 _DRAWN_FRACTION = 0.1  # proteins to draw for a set that the table does not define
 _MIN_PROTEINS = 2  # per set
+_SKIPPING = "--skip-missing leaves out such proteins"
 _MANY_CLASSES = 10  # no warning for as many, even in a small table
 
 
@@ -332,7 +333,7 @@ def _read_rows(path: Path, columns: _Columns, skip_missing: bool) -> tuple[list[
         skipped = len(rows) - len(kept)
         return kept, f"left out {counted(skipped, 'protein')} with missing values" if skipped else ""
     for name in required:
-        refuse_missing(((row.where, getattr(row, name)) for row in rows), name)
+        refuse_missing(((row.where, getattr(row, name)) for row in rows), name, _SKIPPING)
     return rows, ""
 
 

@@ -219,7 +219,7 @@ def _warn_of_changes(name: str, with_stop: int, with_inner_stop: int, with_gaps:
         warn(f"{name}: {message}", InputWarning)
 
 
-def refuse_missing(cells: Iterable[tuple[str, str | None]], what: str) -> None:
+def refuse_missing(cells: Iterable[tuple[str, str | None]], what: str, remedy: str = "") -> None:
     """Raise an error if values of a column are missing; see :func:`is_missing`.
 
     Parameters
@@ -228,6 +228,8 @@ def refuse_missing(cells: Iterable[tuple[str, str | None]], what: str) -> None:
         For each cell its file and line, for error messages, and its text.
     what : str
         Content of the column, such as ``target``.
+    remedy : str, default ""
+        End of the message: what to do.
 
     Raises
     ------
@@ -240,7 +242,7 @@ def refuse_missing(cells: Iterable[tuple[str, str | None]], what: str) -> None:
         value = f" ({cell!r} means a missing value)" if cell else ""
         more = len(missing) - 1
         others = f", as in {counted(more, 'more row')}" if more else ""
-        raise ProtT5nvError(f"{where}: the {what} is missing{value}{others}")
+        raise ProtT5nvError(f"{where}: the {what} is missing{value}{others}{remedy and '; '}{remedy}")
 
 
 def clean_labelled(

@@ -159,6 +159,8 @@ def open_source(
                 raise ProtT5nvError(f"{name}: the file is empty")
             if beginning.startswith(b"PAR1"):
                 raise ProtT5nvError(f"{name}: Parquet can be read only from an uncompressed file, not from a pipe")
+            if _is_spreadsheet(beginning):
+                raise _spreadsheet_error(name)
             if b"\0" in beginning:
                 raise ProtT5nvError(f"{name}: this is a binary file, not FASTA or CSV text")
             yield stream
@@ -168,6 +170,34 @@ def open_source(
         raise ProtT5nvError(f"{name}: the gzip data are damaged ({error}); copy or download the file again") from None
     except OSError as error:
         raise ProtT5nvError(f"{name}: {error.strerror or error}") from None
+
+
+def refuse_spreadsheet(path: str | os.PathLike) -> None:
+    """Raise an error for a name such as ``table.xlsx``, before such a file is taken for something else.
+
+    Parameters
+    ----------
+    path : str or PathLike
+        Name of an input.
+
+    Raises
+    ------
+    ProtT5nvError
+        If the name has the suffix of Excel or LibreOffice.
+    """
+    if os.fspath(path).lower().endswith((".xlsx", ".xls", ".ods")):
+        raise _spreadsheet_error(source_name(path))
+
+
+def _spreadsheet_error(name: str) -> ProtT5nvError:
+    return ProtT5nvError(f"{name}: this is a file of a spreadsheet program; save the table as CSV")
+
+
+def _is_spreadsheet(beginning: bytes) -> bool:
+    """Return whether a file begins like one of Excel (.xlsx, .xls) or LibreOffice (.ods)."""
+    is_zip = beginning.startswith(b"PK\3\4")
+    is_zipped_table = any(part in beginning for part in (b"[Content_Types].xml", b"xl/", b"opendocument.spreadsheet"))
+    return beginning.startswith(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1") or (is_zip and is_zipped_table)
 
 
 def _truncated(name: str, where: str = "") -> ProtT5nvError:

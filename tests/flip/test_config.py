@@ -75,7 +75,7 @@ def test_wrong_setting_is_one_line_that_names_it(override, message, capsys):
             "gb2",
             "no task 'gb2': choose conservation, gb1, meltome, scl, secondary_structure, or a table whose name ends",
         ),
-        ("melting.xlsx", "no task 'melting.xlsx': choose conservation, "),
+        ("melting.xlsx", "melting.xlsx: this is a file of a spreadsheet program; save the table as CSV"),
     ],
 )
 def test_an_unknown_task_is_one_line_that_lists_the_tasks(task, message, capsys):

@@ -163,7 +163,9 @@ def test_classes_that_seem_to_be_measurements_give_a_warning(targets, expected, 
 def test_missing_sets_are_an_error_unless_all_are_missing(tmp_path):
     path = tmp_path / "own.csv"
     path.write_text("sequence,target,set\n" + "MKV,H,train\nMKL,H,test\n" * 3 + "MKL,C,\nMKL,C,NA\n")
-    with pytest.raises(ProtT5nvError, match=r"own\.csv: line 8: row 7: the set is missing, as in 1 more row$"):
+    with pytest.raises(
+        ProtT5nvError, match=r"own\.csv: line 8: row 7: the set is missing, as in 1 more row; --skip-missing"
+    ):
         load_task(path, name="own", level="protein", label="class")
     path.write_text("sequence,target,set\n" + "MKV,H,NA\nMKL,H,\n" * 5)
     assert "test set drawn at random" in load_task(path, name="own", level="protein", label="class").note
