@@ -5,6 +5,7 @@ from __future__ import annotations
 import string
 from typing import TYPE_CHECKING, Any
 
+from prott5nv.io.text import valid_text
 from prott5nv.model.tokenizer import FIRST_SENTINEL, VOCABULARY
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def model_card(file: NemoFile, *, encoder_only: bool, appendix: str) -> str:
     """
     text = _ENCODER_CARD if encoder_only else _WHOLE_MODEL_CARD
     return text.format(
-        name=file.path.stem,
+        name=valid_text(file.path.stem),
         sha256=file.sha256,
         parameters=file.config.num_parameters,
         hidden_size=file.config.hidden_size,

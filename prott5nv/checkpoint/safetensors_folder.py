@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from safetensors import SafetensorError, safe_open
 
 from prott5nv.errors import ProtT5nvError
+from prott5nv.io.text import valid_text
 
 if TYPE_CHECKING:
     import torch
@@ -173,7 +174,8 @@ def open_safetensors(path: Path) -> Iterator[safe_open]:
     Raises
     ------
     ProtT5nvError
-        If the header is too large. Parsing one with a million tensors takes seconds and gigabytes.
+        If the path is not UTF-8, or the header is too large: parsing one with a million tensors takes seconds and
+        gigabytes.
     OSError, SafetensorError
         If the file cannot be read.
     """
@@ -181,6 +183,8 @@ def open_safetensors(path: Path) -> Iterator[safe_open]:
         header = int.from_bytes(opened.read(8), "little")
     if header > _MAX_HEADER:
         raise ProtT5nvError(f"{path}: a header of {header:,} bytes; at most {_MAX_HEADER:,} are read")
+    if str(path) != valid_text(str(path)):
+        raise ProtT5nvError(f"{path}: the path is not UTF-8, as it must be for safetensors; rename the file or folder")
     with safe_open(path, framework="pt") as file:
         yield file
 

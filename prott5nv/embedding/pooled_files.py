@@ -9,7 +9,6 @@ Shapes: N proteins, L residues of a protein, D hidden size.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import zipfile
@@ -27,6 +26,7 @@ from prott5nv.embedding.formats import DTYPES
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.hdf5 import Dataset
 from prott5nv.io.parquet import check_footer, check_parquet, open_parquet, pyarrow_parquet
+from prott5nv.io.text import parse_json
 
 _FORMAT = np.lib.format
 _MOST_BYTES = 1 << 30  # of the vectors that are read from a Parquet file at once
@@ -104,7 +104,7 @@ class NpzFile:
         if not self._archive.comment:
             return {}
         with _reported(self._path):
-            attributes = json.loads(self._archive.comment)
+            attributes = parse_json(self._archive.comment)
         if not isinstance(attributes, dict) or not all(isinstance(value, str) for value in attributes.values()):
             raise ProtT5nvError(f"{self._path}: not a file of embeddings (its attributes are not texts)")
         return attributes

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 from prott5nv.errors import ProtT5nvError
 from prott5nv.extras import load_extensions
 from prott5nv.flip.description import read_description
+from prott5nv.io.text import valid_text
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -199,7 +200,7 @@ def own_table_settings(path: str, level: str | None, label: str | None) -> dict[
         return {}
     return {
         "task.file": path,
-        "task.name": path.replace("\\", "/").rpartition("/")[2].split(".")[0],
+        "task.name": valid_text(path.replace("\\", "/").rpartition("/")[2].split(".")[0]),
         "task.level": level,
         "task.label": label,
         "task.head.name": {"residue": "convnet", "protein": "mlp"}[level],

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.checksum import file_checksum
+from prott5nv.io.text import parse_json
 
 _MAX_DESCRIPTION = 1 << 22  # bytes
 
@@ -51,7 +51,7 @@ def read_description(path: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        values = json.loads(_beginning(file))
+        values = parse_json(_beginning(file))
     except OSError as error:
         raise ProtT5nvError(f"{file}: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:

@@ -35,7 +35,7 @@ from prott5nv.io.cleaning import Cleaning
 from prott5nv.io.exclusive import exclusive_folder
 from prott5nv.io.output import check_outputs
 from prott5nv.io.progress import Progress
-from prott5nv.io.text import counted
+from prott5nv.io.text import counted, valid_text
 from prott5nv.model.device import choose_hardware
 from prott5nv.model.encoder import Encoder
 
@@ -163,7 +163,7 @@ def _finetune(config: FinetuneConfig, encoder_path: Path, folder: Path) -> Finet
         encoder = merge_adapters(best.encoder)
         save_predictor(temporary / MODEL_FILE, encoder, best.head, head, task.output_spec, sha256)
         with open(temporary / MODEL_FILE, "rb") as file:
-            label = f"{folder.name} {file_checksum(file)[:8]}"
+            label = f"{valid_text(folder.name)} {file_checksum(file)[:8]}"
         _write_test_predictions(temporary / PREDICTIONS_FILE, task, best.outputs, label)
         write_text(temporary / RESULT_FILE, json.dumps(result, indent=1) + "\n")
     return FinetuneRun(folder, result, sum(one.validation for one in trained) / len(trained))

@@ -23,6 +23,7 @@ from prott5nv.flip.predictor_hdf5 import is_hdf5, read_hdf5_predictor
 from prott5nv.io.checksum import file_checksum
 from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning, InputWarning
 from prott5nv.io.source import require_file
+from prott5nv.io.text import valid_text
 from prott5nv.model.config import ModelConfig
 from prott5nv.model.encoder import Encoder
 from prott5nv.model.finite import check_finite
@@ -86,10 +87,10 @@ class Predictor:
         try:
             require_file(path)
             with open(path, "rb") as file:
-                self.label = f"{name} {file_checksum(file)[:8]}"
+                self.label = f"{valid_text(name)} {file_checksum(file)[:8]}"
             parts = read_hdf5_predictor(path) if is_hdf5(path) else read_predictor(path)
         except (OSError, ProtT5nvError) as error:
-            reason = getattr(error, "strerror", None) or str(error).splitlines()[0].removeprefix(f"{path}: ")
+            reason = getattr(error, "strerror", None) or str(error).removeprefix(f"{path}: ").splitlines()[0]
             raise ProtT5nvError(f"{path}: cannot be opened as a model of `prott5nv finetune`: {reason}") from None
         self.output_spec = parts.output_spec
         self.head_settings = parts.head_settings

@@ -45,6 +45,7 @@ from prott5nv.flip.head_base import Head
 from prott5nv.flip.heads import make_head
 from prott5nv.flip.tasks import OutputSpec
 from prott5nv.io.atomic import whole_file
+from prott5nv.io.text import parse_json
 from prott5nv.model.config import ModelConfig
 from prott5nv.model.encoder import Encoder
 from prott5nv.model.t5 import T5Config, T5Encoder
@@ -212,7 +213,7 @@ def parse_metadata(text: str, keys: set[str]) -> dict[str, Any]:
     if len(text) > MAX_METADATA:
         raise ProtT5nvError(f"its metadata have {len(text):,} characters; at most {MAX_METADATA:,} are allowed")
     try:
-        values = json.loads(text)
+        values = parse_json(text)
     except (ValueError, RecursionError):
         raise ProtT5nvError("its metadata are not JSON") from None
     _check_keys("its metadata", values, keys)

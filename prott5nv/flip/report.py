@@ -23,6 +23,7 @@ from prott5nv.flip.tasks import SETS
 from prott5nv.flip.zero_shot import ZeroShot, read_zero_shot, zero_shot_table
 from prott5nv.io.atomic import whole_files
 from prott5nv.io.output import reserved_outputs
+from prott5nv.io.text import parse_json, valid_text
 
 #: The content of a ``result.json``; ``folder``, the path of its folder; ``run``, that path below the folder of the
 #: report; and ``head``, the name of the head.
@@ -99,13 +100,13 @@ def read_runs(folder: Path) -> list[Run]:
     runs: list[Run] = []
     for path in sorted(folder.rglob(RESULT_FILE)):
         try:
-            run = json.loads(path.read_text(encoding="utf-8"))
+            run = parse_json(path.read_bytes())
         except ValueError as error:
             raise ProtT5nvError(f"{path}: not a result of prott5nv finetune ({error})") from None
         if not isinstance(run, dict) or (missing := _RESULT_KEYS - run.keys()):
             problem = f"{min(missing)!r} is missing" if isinstance(run, dict) else "expected a JSON object"
             raise ProtT5nvError(f"{path}: not a result of prott5nv finetune ({problem})")
-        runs.append({**run, "folder": path.parent, "run": path.parent.relative_to(folder).as_posix()})
+        runs.append({**run, "folder": path.parent, "run": valid_text(path.parent.relative_to(folder).as_posix())})
         with _checked(runs[-1]):
             runs[-1]["head"] = str(run["configuration"]["task"]["head"]["name"])
             for row in comparison(runs[-1:]):

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.atomic import write_text
+from prott5nv.io.text import parse_json
 
 ZERO_SHOT_FILE = "zero_shot.json"
 _KINDS = ("ours", "baseline", "published")
@@ -84,7 +85,7 @@ def read_zero_shot(folder: Path) -> list[ZeroShot]:
 
 def _read(path: Path) -> ZeroShot:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_bytes())
         benchmark = ZeroShot(
             str(content["title"]), str(content["metric"]), [_checked_score(score) for score in content["scores"]]
         )

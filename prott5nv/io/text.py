@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Callable, Iterable
+from typing import Any
 
 _LONGEST_NAME = 100
 _NUMBER = re.compile(
@@ -123,6 +125,51 @@ def printable(text: object) -> str:
         character if character.isprintable() else character.encode("unicode_escape", "surrogatepass").decode()
         for character in str(text)
     )
+
+
+def valid_text(name: str) -> str:
+    r"""Return a name as text that every file can hold: bytes of a path that are not UTF-8 become question marks.
+
+    Parameters
+    ----------
+    name : str
+        Part of a path as Python decodes it, or a text from JSON.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> valid_text("größer"), valid_text("model\udcff")
+    ('größer', 'model?')
+    """
+    return name.encode(errors="replace").decode()
+
+
+def parse_json(text: str | bytes) -> Any:
+    r"""Parse JSON. Its strings become text that every file can hold; see :func:`valid_text`.
+
+    Parameters
+    ----------
+    text : str or bytes
+        JSON, which can escape what is not a character.
+
+    Returns
+    -------
+    Any
+
+    Raises
+    ------
+    ValueError, RecursionError
+        If the text is not JSON.
+
+    Examples
+    --------
+    >>> parse_json(r'{"name": "a\\udcff"}')
+    {'name': 'a?'}
+    """
+    return json.loads(valid_text(json.dumps(json.loads(text), ensure_ascii=False)))
 
 
 def each_warning_once(show: Callable[[str], object]) -> Callable[..., None]:

@@ -44,6 +44,13 @@ def embedder(network) -> Embedder:
     return Embedder(network, precision="fp32")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_the_name_of_a_model_can_be_written_to_any_file(tiny_checkpoint, tmp_path):
+    path = shutil.copy(tiny_checkpoint, tmp_path / os.fsdecode(b"m\xff.nemo"))
+    embedder = Embedder(path, device="cpu")
+    assert (embedder.name, embedder.label) == ("m?", f"m? {embedder.model_sha256[:8]}")
+
+
 def protein(length: int, seed: int = 0) -> str:
     return "".join(random.Random(seed * 100_003 + length).choices(RESIDUES, k=length))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import h5py
@@ -209,8 +210,24 @@ def test_format_1_predicts_what_it_predicted():
 
 
 def test_format_1_in_the_folder_of_a_run(tmp_path):
-    shutil.copy(FORMAT_1, tmp_path / "model.h5")
-    assert Predictor(tmp_path, device="cpu").output_spec.task == "secondary_structure"
+    run = tmp_path / os.fsdecode(b"run\xff") if sys.platform == "linux" else tmp_path / "run"
+    run.mkdir()
+    shutil.copy(FORMAT_1, run / "model.h5")
+    predictor = Predictor(run, device="cpu")
+    assert (
+        predictor.output_spec.task == "secondary_structure"
+        and predictor.label.isascii()
+        and predictor.label.startswith("run")
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_path_that_safetensors_cannot_open(saved, tmp_path):
+    run = tmp_path / os.fsdecode(b"two\nlines\xff")
+    run.mkdir()
+    shutil.copy(saved[0], run)
+    with pytest.raises(ProtT5nvError, match="the path is not UTF-8, as it must be for safetensors; rename the file"):
+        Predictor(run, device="cpu")
 
 
 def change_attribute(**changes):

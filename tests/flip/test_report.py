@@ -76,13 +76,13 @@ def test_page_needs_no_other_file(runs):
 
 @pytest.fixture
 def odd_run(runs, tmp_path):
-    """A copy of a run whose names contain HTML, Markdown and mathematics."""
+    """A copy of a run whose names contain HTML, Markdown, mathematics and what is not a character."""
     shutil.copytree(runs / "scl-frozen", tmp_path / "scl-frozen")
     path = tmp_path / "scl-frozen" / "result.json"
     result = json.loads(path.read_text())
     result["model"]["path"] = "models/<script>alert(1)&|.nemo"
     result["note"] = "costs $5 and $6"
-    result["classes"][0] = "$a$"
+    result["classes"][:2] = ["$a$", "not UTF-8: \udcff"]
     path.write_text(json.dumps(result))
     return tmp_path
 
@@ -251,6 +251,11 @@ def test_zero_shot_scores_have_a_panel_and_a_table(odd_run):
     assert "<h2>Zero-shot scores</h2>" in (odd_run / "report.html").read_text()
     figure = overview(read_runs(odd_run), read_zero_shot(odd_run))
     assert [axis.get_title() for axis in figure.axes][1] == "ProteinGym, 2 assays"
+
+
+def test_zero_shot_titles_can_be_written_to_any_file(tmp_path):
+    write_zero_shot(tmp_path, ZeroShot("t\udcff", "spearman", [ZeroShotScore("n\udcff", "ours", 0.4, 0.3, 0.5)]))
+    assert read_zero_shot(tmp_path) == [ZeroShot("t?", "spearman", [ZeroShotScore("n?", "ours", 0.4, 0.3, 0.5)])]
 
 
 @pytest.mark.parametrize(
