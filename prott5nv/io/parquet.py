@@ -46,13 +46,13 @@ def read_parquet(
         If pyarrow is not installed, the file is damaged, a column is missing, a row has no id, or a value is not text.
         An integer or bytes in UTF-8 can be an id; a floating-point number cannot, because it may have been rounded.
     """
-    reader = pyarrow_parquet()
+    pyarrow_parquet()
     from pyarrow import ArrowException
 
     row = 0
     try:
         check_footer(path)
-        with reader.ParquetFile(path) as file:
+        with open_parquet(path) as file:
             names = file.schema_arrow.names
         id_name = names[find_column(names, id_column, ID_COLUMNS, "id", str(path))]
         sequence_name = names[find_column(names, sequence_column, SEQUENCE_COLUMNS, "sequence", str(path))]
@@ -83,12 +83,13 @@ def parquet_columns(path: str | os.PathLike) -> list[str]:
     -------
     list of str
     """
-    reader = pyarrow_parquet()
+    pyarrow_parquet()
     from pyarrow import ArrowException
 
     check_footer(path)
     try:
-        return reader.read_schema(path).names
+        with open_parquet(path) as file:
+            return file.schema_arrow.names
     except (ArrowException, OSError):
         return []
 
@@ -149,14 +150,32 @@ def _find_fault(path: str, identity: tuple[int, ...], columns: tuple[str, ...]) 
     return None if answer == "sound" else answer or _DAMAGED
 
 
+def open_parquet(path: str | os.PathLike, **options: Any) -> Any:
+    """Open a file as ``pyarrow.parquet.ParquetFile``, which itself opens no path that is not UTF-8.
+
+    Parameters
+    ----------
+    path : str or PathLike
+        The file.
+    **options : Any
+        Options of ``ParquetFile``.
+
+    Returns
+    -------
+    pyarrow.parquet.ParquetFile
+    """
+    reader = pyarrow_parquet()
+    from pyarrow import OSFile
+
+    return reader.ParquetFile(OSFile(os.fsencode(path)), **options)
+
+
 def batches(path: str | os.PathLike, columns: Sequence[str]) -> Iterator[Any]:
     """Stream columns of a file as ``pyarrow.RecordBatch`` objects."""
-    from pyarrow.parquet import ParquetFile
-
-    with ParquetFile(path) as file:
+    with open_parquet(path) as file:
         shared = [name for name in columns if _is_text(file.schema_arrow.field(name).type)]
     # A text that many rows share is held once. Otherwise a small file could fill the memory.
-    with ParquetFile(path, read_dictionary=shared, page_checksum_verification=True) as file:
+    with open_parquet(path, read_dictionary=shared, page_checksum_verification=True) as file:
         yield from file.iter_batches(_ROWS_PER_BATCH, columns=list(columns), use_threads=False)
 
 

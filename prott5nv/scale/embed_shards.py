@@ -196,7 +196,10 @@ class EmbedShards:
         schema = pyarrow.schema([pyarrow.field("index", pyarrow.int64()), *fields], self._job.attributes)
         proteins = residues = 0
         # Neither compression nor a dictionary makes floating-point numbers smaller.
-        with parquet.ParquetWriter(path, schema, compression="none", use_dictionary=False) as writer:
+        with (
+            open(path, "wb") as file,  # pyarrow itself opens no path that is not UTF-8
+            parquet.ParquetWriter(file, schema, compression="none", use_dictionary=False) as writer,
+        ):
             for group in _grouped(embedded):
                 writer.write_table(_table(group, schema))
                 proteins += len(group)

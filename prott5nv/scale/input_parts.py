@@ -10,7 +10,7 @@ from typing import NamedTuple
 from prott5nv.embedding.commits import InputDigest
 from prott5nv.embedding.survey import CheckedProteins, Survey
 from prott5nv.io.inputs import Input, parts
-from prott5nv.io.parquet import pyarrow_parquet
+from prott5nv.io.parquet import open_parquet, pyarrow_parquet
 from prott5nv.io.record import Record
 
 _GZIP_RATIO = 2
@@ -153,8 +153,8 @@ def cut(
 
 def read_part(path: Path) -> list[PartRow]:
     """Return the records of a shard."""
-    table = pyarrow_parquet().read_table(path)
-    return [PartRow(**row) for row in table.to_pylist()]
+    with open_parquet(path) as file:
+        return [PartRow(**row) for row in file.read().to_pylist()]
 
 
 def _write(path: Path, rows: list[PartRow]) -> None:
@@ -162,4 +162,5 @@ def _write(path: Path, rows: list[PartRow]) -> None:
     import pyarrow
 
     columns = dict(zip(PartRow._fields, zip(*rows, strict=True), strict=True))
-    parquet.write_table(pyarrow.table({name: list(values) for name, values in columns.items()}), path)
+    with open(path, "wb") as file:  # pyarrow itself opens no path that is not UTF-8
+        parquet.write_table(pyarrow.table({name: list(values) for name, values in columns.items()}), file)
