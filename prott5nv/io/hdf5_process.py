@@ -110,6 +110,8 @@ def list_members(number: int, group: str, send: Callable[[Answer], None]) -> Ans
         count += 1
         if info.type != h5l.TYPE_HARD:
             return f"{shown(text)} {_IS_LINK}"
+        if not text.isascii() and text != name.decode("utf-8", "replace"):
+            return f"{shown(text)} is not a name in UTF-8"
         if count * _MIN_LINK_BYTES > file.size:
             return "it lists more names than fit into the file"
         if len(names) == _NAMES_PER_ANSWER:
@@ -213,7 +215,7 @@ def attributes(opened: h5g.GroupID | h5d.DatasetID, name: str) -> dict[str, Any]
     values = {}
     for index in range(count):
         attribute = h5a.open(opened, index=index)
-        key = attribute.name.decode("utf-8", "surrogateescape")
+        key = attribute.name.decode("utf-8", "replace")
         values[key] = attribute_value(attribute, key)
     return values
 
@@ -241,7 +243,7 @@ def plain(value: Any) -> Any:
     """Turn bytes within lists into text."""
     if isinstance(value, list):
         return [plain(item) for item in value]
-    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
 def shown(name: str) -> str:

@@ -71,6 +71,17 @@ def test_attributes_are_plain_values(tmp_path):
     assert attributes == {"text": "é", "bytes": "abc", "number": 3, "list": [1.5, 2.0], "yes": True, "empty": ""}
 
 
+def test_attributes_are_text_and_names_must_be(path):
+    with h5py.File(path, "r+") as file:
+        file.attrs["model"] = np.bytes_(b"m\xff")
+    with HDF5File(path) as file:
+        assert file.attributes == {"model": "m\ufffd"}
+    with h5py.File(path, "r+") as file:
+        file[b"n\xff"] = VALUES
+    with HDF5File(path) as file, pytest.raises(ProtT5nvError, match="is not a name in UTF-8"):
+        file.names()
+
+
 def test_many_names_keep_their_order(tmp_path):
     names = [f"P{number * 7919 % 5000}" for number in range(5000)]
     with h5py.File(tmp_path / "file.h5", "w", track_order=True) as file:
