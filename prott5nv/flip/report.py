@@ -101,7 +101,7 @@ def read_runs(folder: Path) -> list[Run]:
     for path in sorted(folder.rglob(RESULT_FILE)):
         try:
             run = parse_json(path.read_bytes())
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ProtT5nvError(f"{path}: not a result of prott5nv finetune ({error})") from None
         if not isinstance(run, dict) or (missing := _RESULT_KEYS - run.keys()):
             problem = f"{min(missing)!r} is missing" if isinstance(run, dict) else "expected a JSON object"

@@ -89,7 +89,7 @@ def _read(path: Path) -> ZeroShot:
         benchmark = ZeroShot(
             str(content["title"]), str(content["metric"]), [_checked_score(score) for score in content["scores"]]
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise ProtT5nvError(f"{path}: not the result of a zero-shot benchmark ({reason})") from None
     if not benchmark.scores:

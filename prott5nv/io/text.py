@@ -166,7 +166,7 @@ def parse_json(text: str | bytes) -> Any:
 
     Examples
     --------
-    >>> parse_json(r'{"name": "a\\udcff"}')
+    >>> parse_json(r'{"name": "a\udcff"}')
     {'name': 'a?'}
     """
     return json.loads(valid_text(json.dumps(json.loads(text), ensure_ascii=False)))

@@ -158,7 +158,12 @@ def test_dollar_signs_in_figures_are_not_mathematics(odd_run):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("{", "not a result of prott5nv finetune"), ("[]", "expected a JSON object"), ("{}", "'classes' is missing")],
+    [
+        ("{", "not a result of prott5nv finetune"),
+        ("[" * 100_000, "not a result of prott5nv finetune"),
+        ("[]", "expected a JSON object"),
+        ("{}", "'classes' is missing"),
+    ],
 )
 def test_a_file_that_is_no_result(content, message, tmp_path):
     (tmp_path / "result.json").write_text(content)
