@@ -18,7 +18,6 @@ from prott5nv.io.text import shortened
 from prott5nv.model.tokenizer import ProteinTokenizer, ResidueTokenizer
 
 _TOKENIZER = ProteinTokenizer()
-_LONGEST_ID = 64_000  # bytes; HDF5 and zip archives allow little more
 
 
 class CheckedRecord(NamedTuple):
@@ -240,7 +239,7 @@ def check(
         stored_key = make_key(record)
         reason = (
             fault
-            or _key_fault(record.id, stored_key, allow_slash)
+            or _key_fault(stored_key, allow_slash)
             or _fault(record, limit, tokenizer)
             or _conflict(record, stored_key, register, key)
         )
@@ -249,10 +248,8 @@ def check(
         yield CheckedRecord(record, stored_key, error)
 
 
-def _key_fault(record_id: str, key: str, allow_slash: bool) -> str | None:
+def _key_fault(key: str, allow_slash: bool) -> str | None:
     """Return why a protein cannot be stored under its id; None if it can."""
-    if (size := len(record_id.encode())) > _LONGEST_ID:
-        return f"its id has {size:,} bytes, and at most {_LONGEST_ID:,} can be stored; shorten it"
     if not allow_slash and ("/" in key or key == "."):
         remedy = "write '_' in place of '/' with --key safe, or " if "/" in key else ""
         return f"HDF5 cannot use this id as a name; {remedy}rename the protein"

@@ -32,6 +32,7 @@ _SURE_NUCLEOTIDES = 100
 _LIKELY_NUCLEOTIDES = 20
 _SURE_KINDS = 3  # A repeat of one or two residues, such as poly-A, can be a protein.
 _MOST_AMBIGUOUS = 0.1  # Fraction of the letters of one sequence. Each ambiguity code is an amino acid, too.
+_LONGEST_ID = 64_000  # bytes; HDF5 and zip archives allow little more
 _MOST_HELD = 10_000  # Letters, or records, to look at before deciding.
 
 
@@ -87,7 +88,7 @@ def clean_records(
 
     A ``*`` at the end of a sequence, which stands for a stop codon, is removed. A sequence is at fault if it is missing
     (see :func:`is_missing`), if it consists of gaps only, if it is in the three-letter code, or if it has gaps and
-    ``cleaning.gaps`` is ``"error"``.
+    ``cleaning.gaps`` is ``"error"``. So is an id of more than 64,000 bytes.
 
     Parameters
     ----------
@@ -128,6 +129,9 @@ def clean_records(
     with_stop = with_inner_stop = with_gaps = 0
     for record in records if cleaning.allow_nucleotides else _refuse_nucleotides(records, name):
         sequence = record.sequence
+        if fault := _id_fault(record.id):
+            yield record, fault
+            continue
         # True of nearly every protein. The three-letter code begins like Me.
         if sequence.isalpha() and len(sequence) > _LONGEST_MISSING_WORD and not sequence[:2].istitle():
             yield record, None
@@ -141,6 +145,12 @@ def clean_records(
         with_gaps += count_gaps(sequence) > 0
         yield record._replace(sequence="".join(sequence[index] for index in kept).replace(".", "-")), None
     _warn_of_changes(name, with_stop, with_inner_stop, with_gaps, cleaning.gaps)
+
+
+def _id_fault(record_id: str) -> str | None:
+    if 4 * len(record_id) > _LONGEST_ID and (size := len(record_id.encode())) > _LONGEST_ID:
+        return f"its id has {size:,} bytes, and at most {_LONGEST_ID:,} can be stored; shorten it"
+    return None
 
 
 def sequence_fault(sequence: str, cleaning: Cleaning = DEFAULT_CLEANING) -> str | None:

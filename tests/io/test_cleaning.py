@@ -176,3 +176,12 @@ def test_few_letters_that_may_be_nucleotides_give_a_warning():
         warnings.simplefilter("error")
         clean("ATGGCCATGGCCATGGCC")  # a peptide may have them by chance
         clean("ATGGCCATGGCCATGGCCATGGCC", allow_nucleotides=True)
+
+
+def test_an_id_that_no_output_can_store_is_a_fault():
+    long = [Record("i" * size, "MKV", "", 1) for size in (64_000, 64_001)] + [Record("é" * 32_001, "MKV", "", 1)]
+    faults = [fault for _, fault in clean_records(long, "in.fasta")]
+    assert faults[0] is None
+    assert faults[1:] == [
+        f"its id has {size:,} bytes, and at most 64,000 can be stored; shorten it" for size in (64001, 64002)
+    ]
