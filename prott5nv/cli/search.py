@@ -194,7 +194,7 @@ def _queries(
     name = "QUERY"
     records: dict[str, Record]
     if source is None:
-        if accessions := _accessions(store, query.split(",")):
+        if accessions := _accessions(store, re.split(r",\s*", query)):
             return vectors_of(store, accessions), len(accessions)
         if not _INLINE.fullmatch(query):
             raise ProtT5nvError(

@@ -85,6 +85,10 @@ def test_a_table_is_printed_with_annotations(search, tmp_path):
     assert "no row for 1 of the 3 proteins found" in done.stderr
 
 
+def test_names_may_have_spaces_between_them(search):
+    assert search("P1, P2").stdout == search("P1,P2").stdout
+
+
 @pytest.mark.parametrize("name", ["sp|P1|ONE_HUMAN", "ONE_HUMAN"])
 def test_full_ids_and_entry_names_are_accepted(search, name):
     assert search(name, "-k", "3").stdout == search("P1", "-k", "3").stdout
