@@ -17,6 +17,8 @@ def prepare_ray(address: str | None) -> None:
     # Ray prints messages for its developers, and sends statistics to them.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # At SIGTERM, Ray would print a trace of its C++ code instead of ending.
+    os.environ.setdefault("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", "1")
     # Ray gives up on a process that takes 10 or 15 seconds to start, as on a busy machine.
     os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")
     os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")

@@ -153,7 +153,7 @@ def _token_digest(file: Path | None) -> bytes | None:
 
 
 class _Stop:
-    """Waits for SIGTERM or Ctrl-C. Before and after the waiting, Ctrl-C ends the program.
+    """Waits for SIGTERM or Ctrl-C. Before and after the waiting, both end the program.
 
     Attributes
     ----------
@@ -168,17 +168,19 @@ class _Stop:
 
     def __enter__(self) -> _Stop:
         self._former = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        signal.signal(signal.SIGINT, self._on_signal)
+        for number in self._former:
+            signal.signal(number, self._on_signal)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _: object, error: BaseException | None, *__: object) -> None:
         for number, handler in self._former.items():
             signal.signal(number, handler)
+        if isinstance(error, SystemExit) and error.code == signal.SIGTERM:  # Ray's handler, while Ray starts
+            raise SystemExit(0) from None
 
     def wait(self) -> None:
-        """Return after a signal, at once if Ctrl-C came before."""
+        """Return after a signal, at once if one came before."""
         self._is_waiting = True
-        signal.signal(signal.SIGTERM, self._on_signal)  # only now, because Ray sets its own handler when it starts
         self._event.wait()
         self._is_waiting = False
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -53,6 +54,7 @@ def connected(address: str | None, object_store_bytes: int) -> Iterator[None]:
         yield
         return
     address = _address(address)
+    handler = signal.getsignal(signal.SIGTERM)
     local: dict[str, Any] = {"include_dashboard": False, "object_store_memory": object_store_bytes}
     try:
         with _without_log_level():
@@ -60,6 +62,9 @@ def connected(address: str | None, object_store_bytes: int) -> Iterator[None]:
     except Exception as error:  # Ray raises this type itself, for example when the machine is too busy to start it.
         raise ProtT5nvError(f"Ray at {address}: {cause(error)}") from None
     try:
+        # Ray has set a handler that kills its processes first. A handler of the program's own ends it in order.
+        if callable(handler) and signal.getsignal(signal.SIGTERM) is not handler:
+            signal.signal(signal.SIGTERM, handler)
         yield
     finally:
         ray.shutdown()

@@ -1,11 +1,13 @@
 """The connection to Ray."""
 
 import os
+import signal
 import sys
 from types import SimpleNamespace
 
 import pytest
 
+from prott5nv.cli.serve import _Stop
 from prott5nv.scale.cluster import connected, starts_ray
 
 
@@ -27,6 +29,7 @@ def fake_ray(monkeypatch):
 
     ray.init = init
     monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setitem(sys.modules, "ray.exceptions", SimpleNamespace(RayError=RuntimeError))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     return ray
 
@@ -51,6 +54,24 @@ def test_only_the_line_about_the_log_level_is_dropped(level, fake_ray, monkeypat
     with connected("local", 0):
         lines = capfd.readouterr().err.splitlines()
     assert lines[-1] == "another line" and len(lines) == (1 if level else 2)
+
+
+def test_sigterm_ends_a_server_in_order_while_it_starts(fake_ray, monkeypatch):
+    def init(address, **settings):
+        signal.signal(signal.SIGTERM, lambda number, frame: pytest.fail("Ray's handler was called"))
+
+    monkeypatch.setattr(fake_ray, "init", init)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as end, _Stop(), connected("local", 0):
+            signal.raise_signal(signal.SIGTERM)
+        assert end.value.code == 0
+        with pytest.raises(SystemExit) as end, _Stop():
+            sys.exit(signal.SIGTERM)  # as Ray's handler does while Ray starts
+        assert end.value.code == 0
+        assert signal.getsignal(signal.SIGTERM) is before
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.parametrize("cluster", ["option", "RAY_ADDRESS", "connected before", None])
