@@ -111,7 +111,7 @@ def test_pooled_files_of_every_format_are_plotted(run, plot, label, tmp_path, su
     assert done.stdout == f"out.html: 3 proteins, model {label}\n"
     assert "coloured by Organism; --column chooses another: Length" in done.stderr
     figure = read_figure((tmp_path / "out.html").read_text())
-    assert figure["layout"]["meta"]["columns"] == ["protein", "Organism", "Length", "id"]
+    assert figure["layout"]["meta"]["columns"] == ["protein", "Organism", "Length", "original_id"]
     rows = {row[0]: row[1:] for trace in figure["data"] for row in trace["customdata"]}
     assert rows["P01308"] == ["Human", "4", "sp|P01308|INS_HUMAN"]
     plot(f"out.{suffix}", "--color-by", "uniprot.tsv", "--column", "Length", "--overwrite")
