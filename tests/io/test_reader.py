@@ -64,9 +64,7 @@ def test_text_that_is_neither_fasta_nor_a_table_is_refused(tmp_path):
 def test_the_error_for_another_format_names_it(tmp_path, beginning, format):
     path = tmp_path / "proteins.txt"
     path.write_text(beginning, encoding="utf-8")
-    with pytest.raises(
-        ProtT5nvError, match=rf"line [12]: this file is in {format} format; save or convert it"
-    ):
+    with pytest.raises(ProtT5nvError, match=rf"line [12]: this file is in {format} format; save or convert it"):
         list(read_records(path))
 
 
