@@ -98,7 +98,7 @@ def open_locked(path: Path, own: re.Pattern[str] = _OWN) -> BinaryIO:
 
 
 def open_without_links(path: str, flags: int) -> int:
-    """Refuse a symbolic link in place of a file: for the parameter `opener` of :func:`open`."""
+    """Refuse a symbolic link in place of a file: for the parameter `opener` of ``open``."""
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
