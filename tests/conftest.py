@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-from collections import Counter
 from pathlib import Path
 
 import hypothesis
@@ -24,16 +23,6 @@ LOCATIONS = ("Cell.membrane", "Cytoplasm", "Nucleus")
 # The same examples in every run, and no limit on their duration, which depends on the load of the machine.
 hypothesis.settings.register_profile("reproducible", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("reproducible")
-
-
-def pytest_collection_modifyitems(items):
-    """Let several processes start with the modules that take long, so that none of them is left at the end.
-
-    Each module runs in one process, because its tests share servers and runs.
-    """
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
-        items.sort(key=lambda item: -slow[item.path])
 
 
 def pytest_runtest_setup(item):
