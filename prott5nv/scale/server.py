@@ -12,7 +12,7 @@ import logging
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -108,10 +108,12 @@ def serving(options: ServeOptions) -> Iterator[ModelInfo]:
         logging.getLogger("ray.serve").setLevel(logging.ERROR)  # importing `serve` has set it to print its progress
         resources = _resources(options)
         with _errors_of_ray():
-            serve.start(
-                http_options={"host": options.host, "port": options.port, "location": "HeadOnly"},
-                logging_config={"log_level": "ERROR", "enable_access_log": False},
-            )
+            # On a busy machine, the HTTP server can take more than the minute that Ray waits. `run` waits for it again.
+            with suppress(TimeoutError):
+                serve.start(
+                    http_options={"host": options.host, "port": options.port, "location": "HeadOnly"},
+                    logging_config={"log_level": "ERROR", "enable_access_log": False},
+                )
             try:
                 ingress = serve.run(_application(options, resources), name=_APPLICATION, route_prefix="/")
                 yield _described(ingress)

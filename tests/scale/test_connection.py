@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from prott5nv.cli.serve import _Stop
+from prott5nv.errors import ProtT5nvError
 from prott5nv.scale.cluster import connected, starts_ray
 
 
@@ -74,8 +75,9 @@ def test_sigterm_ends_a_server_in_order_while_it_starts(fake_ray, monkeypatch):
         signal.signal(signal.SIGTERM, before)
 
 
-@pytest.mark.parametrize("cluster", ["option", "RAY_ADDRESS", "connected before", None])
-def test_a_server_deletes_its_application_from_a_cluster(cluster, fake_ray, monkeypatch):
+@pytest.fixture
+def server(fake_ray, monkeypatch):
+    """The module of the server, without an application."""
     pytest.importorskip("fastapi", reason="needs the extra serve")
     from prott5nv.scale import server
 
@@ -83,6 +85,28 @@ def test_a_server_deletes_its_application_from_a_cluster(cluster, fake_ray, monk
     monkeypatch.setattr(server, "_resources", lambda options: {})
     monkeypatch.setattr(server, "_application", lambda options, resources: None)
     monkeypatch.setattr(server, "_described", lambda ingress: None)
+    return server
+
+
+def test_a_server_waits_for_ray_on_a_busy_machine(server, fake_ray, monkeypatch):
+    def start(**settings):
+        raise TimeoutError("HTTP proxies not available after 60s.")
+
+    monkeypatch.setattr(fake_ray.serve, "start", start)
+    with pytest.raises(KeyError), server.serving(server.ServeOptions(port=0)):
+        assert fake_ray.serve.applications == {"prott5nv"}
+        raise KeyError
+
+    def run(*arguments, **settings):
+        raise TimeoutError("Proxies not available after 60s.")
+
+    monkeypatch.setattr(fake_ray.serve, "run", run)
+    with pytest.raises(ProtT5nvError, match="^Ray Serve: Proxies not available after 60s"):
+        server.serving(server.ServeOptions(port=0)).__enter__()
+
+
+@pytest.mark.parametrize("cluster", ["option", "RAY_ADDRESS", "connected before", None])
+def test_a_server_deletes_its_application_from_a_cluster(cluster, server, fake_ray, monkeypatch):
     if cluster == "RAY_ADDRESS":
         monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     elif cluster == "connected before":
