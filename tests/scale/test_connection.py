@@ -101,7 +101,7 @@ def test_a_server_waits_for_ray_on_a_busy_machine(server, fake_ray, monkeypatch)
         raise TimeoutError("Proxies not available after 60s.")
 
     monkeypatch.setattr(fake_ray.serve, "run", run)
-    with pytest.raises(ProtT5nvError, match="^Ray Serve: Proxies not available after 60s"):
+    with pytest.raises(ProtT5nvError, match=r"^Ray Serve: Proxies not available after 60s\."):
         server.serving(server.ServeOptions(port=0)).__enter__()
 
 
