@@ -12,7 +12,7 @@ from prott5nv import ProtT5nvError
 from prott5nv.data.prepare import prepare
 from prott5nv.pretraining.callbacks import Checkpoints
 
-IDS = ["plain", "a,b", 'say"hi"', '"', ",", "=1+1", "\u00e4", "x" * 70_000]
+IDS = ["plain", "a,b", 'say"hi"', '"', ",", "=1+1", "\u00e4", "x" * 64_000]
 
 
 @pytest.fixture
