@@ -100,8 +100,8 @@ def run_folder(config: PretrainConfig) -> Path:
     return Path(config.exp_manager.exp_dir) / config.exp_manager.name
 
 
-def checkpoint_to_continue(cfg: DictConfig, config: PretrainConfig) -> Path | None:
-    """Return the checkpoint to resume from or to test, after a check that it belongs to a run with these settings.
+def checkpoint_to_continue(cfg: DictConfig, config: PretrainConfig) -> tuple[Path | None, dict[str, Any]]:
+    """Find the checkpoint to resume from or to test, after a check that it belongs to a run with these settings.
 
     Parameters
     ----------
@@ -112,8 +112,10 @@ def checkpoint_to_continue(cfg: DictConfig, config: PretrainConfig) -> Path | No
 
     Returns
     -------
-    Path or None
+    checkpoint : Path or None
         None for a new run, and for a test of other weights.
+    settings : dict
+        As :func:`deciding_settings` returns them; empty without training.
 
     Raises
     ------
@@ -126,21 +128,21 @@ def checkpoint_to_continue(cfg: DictConfig, config: PretrainConfig) -> Path | No
     if not config.do_training:
         if checkpoint is None and config.restore_from_path is None:
             raise ProtT5nvError(f"do_training=false: {folder} has no checkpoint to test; set restore_from_path=FILE")
-        return checkpoint
+        return checkpoint, {}
     settings = deciding_settings(cfg)
     if checkpoint is None:
         if config.exp_manager.resume_if_exists and not config.exp_manager.resume_ignore_no_checkpoint:
             raise ProtT5nvError(
                 f"{folder}: no checkpoint; start a run with exp_manager.resume_ignore_no_checkpoint=true"
             )
-        return None
+        return None, settings
     if not config.exp_manager.resume_if_exists:
         raise ProtT5nvError(
             f"{folder}: a run with checkpoints exists; choose another name=, or continue it with "
             "exp_manager.resume_if_exists=true"
         )
     check_settings(folder, settings)
-    return checkpoint
+    return checkpoint, settings
 
 
 def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:

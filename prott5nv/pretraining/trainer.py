@@ -45,7 +45,6 @@ from prott5nv.pretraining.parallel import MegatronStrategy
 from prott5nv.pretraining.run_folder import (
     LOGS,
     checkpoint_to_continue,
-    deciding_settings,
     exclusive,
     run_folder,
     write_settings,
@@ -105,9 +104,9 @@ def pretrain(cfg: DictConfig) -> PretrainingRun:
 
 def _run(cfg: DictConfig, config: PretrainConfig, folder: Path) -> PretrainingRun:
     checkpoints = folder / "checkpoints"
-    checkpoint = checkpoint_to_continue(cfg, config)
+    checkpoint, settings = checkpoint_to_continue(cfg, config)
     if config.do_training and checkpoint is None and is_global_rank_zero():
-        write_settings(folder, deciding_settings(cfg))
+        write_settings(folder, settings)
     trainer = build_trainer(cfg)
     if config.model.dwnstr_task_validation.enabled:
         trainer.callbacks.append(DownstreamValidation(config.model.dwnstr_task_validation.dataset))
