@@ -39,8 +39,8 @@ def command(
     The HTML page works without a network. You can search in all columns, zoom, point at a protein to read its name and
     labels, and click on it to list them. Click a label in the legend to hide its proteins. Up to 8 labels differ in
     colour, and up to 24 in colour and shape. Numbers get a colour scale if there are more than 24 different ones, or
-    more than 8 of which most belong to one protein. Of more than 24 texts, the most frequent are shown, and the others
-    are grey.
+    more than 8 and most proteins have a number of their own. Of more than 24 texts, the 24 most frequent are groups,
+    and the others are grey.
 
     \b
     Examples:

@@ -355,7 +355,7 @@ def _clean_rows(rows: list[_TableRow], level: str, label: str, path: Path, clean
 
 
 def _warn_of_many_classes(classes: Sequence[str], num_targets: int, path: Path) -> None:
-    """Warn of classes that seem to be measurements, or of which most occur once."""
+    """Warn if the classes seem to be measurements, or if most of them occur only once."""
     numbers = [number for name in classes if (number := parse_number(name)) is not None]
     are_numbers = len(numbers) == len(classes)
     are_fractions = are_numbers and not all(number.is_integer() for number in numbers)

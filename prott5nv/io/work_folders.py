@@ -28,7 +28,7 @@ _PREFIX = ".prott5nv-"
 REPLACED = "replaced"
 # Subfolder of a work folder for complete files that all belong into the folder around it.
 FINISHED = "finished"
-# Seconds to wait for a lock that this module holds for a moment. Another program could hold it for ever.
+# Seconds to wait for the lock of a folder. This module holds it for a moment, but another program may not release it.
 _PATIENCE = 10.0
 _own_work_folders: set[Path] = set()
 
