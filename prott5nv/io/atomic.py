@@ -137,17 +137,16 @@ class _Group:
 
     def publish(self) -> None:
         """Give all files their names."""
-        complete = []
         for temporary, path in self.files:
             with reported(path):
                 check_replaceable(path)
                 new = temporary.parents[1] / _NEW
                 new.mkdir(exist_ok=True)
                 os.replace(temporary, new / real_path(path).name)
-                complete.append(new.parent)
-        for work_folder in dict.fromkeys(complete):
-            with reported(work_folder.parent):
-                _publish_all(work_folder)
+        for folder, work_folder in self._work_folders.items():
+            if (work_folder / _NEW).exists():  # otherwise no file of the folder is complete
+                with reported(folder):
+                    _publish_all(work_folder)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
