@@ -11,6 +11,7 @@ import asyncio
 import logging
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from prott5nv.checkpoint.models import read_decoder_config
 from prott5nv.errors import ProtT5nvError
 from prott5nv.extras import load_extensions, require_extra
 from prott5nv.scale.cluster import cause, connected, model_everywhere, starts_ray
+from prott5nv.scale.delivery import wait_for_delivery
 from prott5nv.scale.http_requests import Limits
 from prott5nv.scale.model_info import Group, ModelInfo, Refused, ScoreQuery, Scores
 
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
 _APPLICATION, _MODEL = "prott5nv", "model"
 _OBJECT_STORE_BYTES = 500_000_000  # embeddings on their way from a replica; allocated when it is used
+_DELIVERY_SECONDS = 5.0  # for answers that were finished just before the server stops
 _REQUESTS_PER_REPLICA = 16  # More waiting requests start another replica, if there may be more.
 
 
@@ -62,7 +65,7 @@ class ServeOptions:
         Address of a Ray cluster, as for ``ray.init``. The default is the environment variable ``RAY_ADDRESS``; without
         one, Ray is started on this machine. If the program has connected to Ray already, that cluster is used.
     drain_seconds : float
-        Time to answer the requests that are active when the server stops.
+        Time to answer the requests that are active when the server stops, and to send the answers.
     """
 
     model: str | None = None
@@ -117,7 +120,11 @@ def serving(options: ServeOptions) -> Iterator[ModelInfo]:
             try:
                 ingress = serve.run(_application(options, resources), name=_APPLICATION, route_prefix="/")
                 yield _described(ingress)
+                begin = time.monotonic()
                 ingress.drain.remote(options.drain_seconds).result()
+                if is_own_ray:
+                    left = options.drain_seconds - (time.monotonic() - begin)
+                    wait_for_delivery(options.host, options.port, max(left, _DELIVERY_SECONDS))
             finally:
                 if not is_own_ray:  # The cluster may serve other applications.
                     serve.delete(_APPLICATION)

@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import socket
+import subprocess
 import threading
 import time
 import urllib.request
@@ -31,6 +32,7 @@ from prott5nv import (
     seqs_to_embedding,
 )
 from prott5nv.cli import main
+from prott5nv.scale.delivery import has_unsent_bytes
 
 LETTERS = "ACDEFGHIKLMNPQRSTVWY"
 TOKEN = "a-token-for-tests-0123"
@@ -221,6 +223,18 @@ def start_scan(server, residues):
     return connection
 
 
+def start_large_answer(server, residues):
+    """Ask for the rows of a protein, and return the socket, whose buffer is too small for the answer."""
+    slow = socket.socket()
+    slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    slow.settimeout(120)
+    slow.connect(("127.0.0.1", server.port))
+    body = json.dumps({"sequences": ["M" * residues], "long": "window"}).encode()
+    head = f"POST /embed HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nContent-Type: application/json\r\n"
+    slow.sendall(f"{head}Connection: close\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+    return slow
+
+
 def test_clients_that_hang_up_cost_nothing(server, client):
     """Their requests are not computed further, so others are answered at once."""
     scans = [start_scan(server, 700) for _ in range(7)]
@@ -331,10 +345,17 @@ def test_sigterm_answers_active_requests_and_leaves_no_process(server):
     """This is the last test of the shared server."""
     children = psutil.Process(server.process.pid).children(recursive=True)
     assert children
+    slow = start_large_answer(server, 19_999)
+    wait_until(lambda: has_unsent_bytes(server.port), 60)
     scan = start_scan(server, 300)
     wait_until(lambda: active(server) == 1, 60)
     server.process.send_signal(signal.SIGTERM)
     assert len(json.loads(scan.getresponse().read())["scores"]) == 300
+    with pytest.raises(subprocess.TimeoutExpired):  # It waits for the client that has not read its answer yet.
+        server.process.wait(5)
+    with slow.makefile("rb") as answer:
+        assert len(json.loads(answer.read().partition(b"\r\n\r\n")[2])["proteins"][0]["embedding"]) == 19_999
+    slow.close()
     assert server.process.wait(120) == 0
     wait_until(lambda: not any(process.is_running() for process in children), 60)
     assert not (server.log.parent / ".ray").exists()  # Ray has written no token to the home folder.
