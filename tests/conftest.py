@@ -25,6 +25,14 @@ hypothesis.settings.register_profile("reproducible", derandomize=True, deadline=
 hypothesis.settings.load_profile("reproducible")
 
 
+def pytest_collection_modifyitems(config, items):
+    """Measure the coverage of fast tests only, because measuring makes a test take half as long again."""
+    if config.pluginmanager.hasplugin("_cov"):
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker("no_cover")
+
+
 def pytest_runtest_setup(item):
     if item.get_closest_marker("gpu"):
         import torch
