@@ -165,7 +165,8 @@ class FlipSource:
         Raises
         ------
         ProtT5nvError
-            If an archive is damaged or contains the file more than once, or a download fails.
+            If the file is there both gzipped and not, an archive is damaged or contains it more than once, or a
+            download fails.
         """
         if self._downloads is not None:
             return self._download(Path(self._downloads.name), task, stem, suffixes)
@@ -173,9 +174,12 @@ class FlipSource:
         folders = [folder for folder in (root / task, root / "splits" / task, root) if folder.is_dir()]
         for folder in folders:
             for suffix in suffixes:
-                for path in (folder / f"{stem}{suffix}", folder / f"{stem}{suffix}.gz"):
-                    if path.is_file():
+                paths = [folder / f"{stem}{suffix}", folder / f"{stem}{suffix}.gz"]
+                match [path for path in paths if path.is_file()]:
+                    case [path]:
                         return FlipFile(path)
+                    case [path, compressed]:
+                        raise ProtT5nvError(f"{path}: {compressed.name} is beside it; remove one of them")
             if (folder / _ARCHIVE).is_file():
                 member = _find_member(folder / _ARCHIVE, stem, suffixes)
                 if member:

@@ -228,7 +228,9 @@ def _groups(rows: Sequence[Row]) -> list[dict[str, Any]]:
     for row in rows:
         cells = _cells(row)
         task, split, metric = (cells.pop(column) for column in _GROUP_COLUMNS)
-        groups.setdefault(f"{task}, {split}: {metric}", []).append({"kind": row["kind"], "cells": list(cells.values())})
+        groups.setdefault(f"{_name(task, split)}: {metric}", []).append(
+            {"kind": row["kind"], "cells": list(cells.values())}
+        )
     return [{"title": title, "rows": of_group} for title, of_group in groups.items()]
 
 
@@ -245,6 +247,11 @@ def _split(run: Run) -> str:
     return f"{run['split']} ({run['note']})" if run["note"] else str(run["split"])
 
 
+def _name(task: str, split: str) -> str:
+    """Return what a group of runs is called. A table of the user's own gives its name to the task and the split."""
+    return task if task == split else f"{task}, {split}"
+
+
 def _split_summaries(runs: Sequence[Run]) -> list[str]:
     """Return one sentence about each split, however many runs use it."""
     return list(dict.fromkeys(map(_split_summary, runs)))
@@ -252,7 +259,7 @@ def _split_summaries(runs: Sequence[Run]) -> list[str]:
 
 def _split_summary(run: Run) -> str:
     counts = " / ".join(f"{run['proteins'][part]:,}" for part in SETS)
-    summary = f"{run['task']}, {_split(run)}: {counts} training / validation / test proteins."
+    summary = f"{_name(run['task'], _split(run))}: {counts} training / validation / test proteins."
     if long := run["longer_than_512"]["test"]:
         summary += f" {long:,} of the test proteins have more than 512 residues and are embedded by windows."
     return summary

@@ -138,7 +138,8 @@ def _figure(
         # In the table that the page saves, each name occurs once.
         own_names = {"protein", "model", *(name for name, _ in own_columns)}
         others = [column for column in labels.columns if column[0] not in own_names]
-        columns = [(labels.title, labels.texts), *others, *own_columns]
+        title = labels.title if labels.title not in {*own_names, "x", "y"} else f"{labels.title} (label)"
+        columns = [(title, labels.texts), *others, *own_columns]
     rows = zip((key for key, _ in proteins), *(texts for _, texts in columns), strict=True)
     hover_NC = np.array([[escaped(text) for text in row] for row in rows], dtype=object)
     template = "<b>%{customdata[0]}</b>" + "".join(

@@ -146,9 +146,9 @@ def _write_png(path: Path, tracks: Sequence[Track], styles: Sequence[_Class], ti
     # off a run of residues that continues in the row before or after.
     tops = list(accumulate((_ROW_HEIGHT + _NAME_HEIGHT * (start == 0) for _, start in rows), initial=0.0))
     units = max(1.0, tops[-1])
-    width, height = 14.0, units / 4 + 1.2
+    width, height = 14.0, units / 4 + 1.3
     figure = Figure(figsize=(width, height))
-    axis = figure.add_axes((0.25 / width, 0.5 / height, 1 - 0.5 / width, units / 4 / height))
+    axis = figure.add_axes((0.25 / width, 0.2 / height, 1 - 0.5 / width, units / 4 / height))
     axis.set(xlim=(0, _RESIDUES_PER_ROW), ylim=(units, 0))
     axis.set_axis_off()
     patches: list[Patch] = []
@@ -160,7 +160,16 @@ def _write_png(path: Path, tracks: Sequence[Track], styles: Sequence[_Class], ti
         axis.add_collection(_same_letters(figure, axis, letter, points), autolim=False)
     figure.suptitle(f"{title}\nModel: {description}", y=1 - 0.1 / height, va="top", fontsize=11, parse_math=False)
     handles = [Patch(color=style.colour, label=style.name) for style in styles]
-    figure.legend(handles=handles, loc="lower center", ncols=min(9, len(handles)), fontsize="small")
+    below_title = (0.5, 1 - 0.6 / height)
+    columns = min(9, len(handles))
+    figure.legend(
+        handles=handles,
+        loc="upper center",
+        bbox_to_anchor=below_title,
+        borderaxespad=0,
+        ncols=columns,
+        fontsize="small",
+    )
     with whole_file(path) as temporary:
         figure.savefig(temporary, dpi=120, format="png")
 

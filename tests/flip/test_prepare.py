@@ -80,6 +80,9 @@ def test_archive_and_gzip_give_the_same_table(flip_source, flip_data, tmp_path):
     for source in (tmp_path / "FLIP", tmp_path / "packed"):
         prepare("secondary_structure", source, source / "out")
         assert rows_of(source / "out", "secondary_structure", "sampled") == expected
+    (packed / "sampled.fasta").write_bytes((flip_source / "secondary_structure" / "sampled.fasta").read_bytes())
+    with pytest.raises(ProtT5nvError, match=r"sampled\.fasta: sampled\.fasta\.gz is beside it; remove one of them"):
+        prepare("secondary_structure", tmp_path / "packed", tmp_path / "out")
 
 
 def test_tables_are_replaced_only_on_request_and_never_the_source(flip_source, tmp_path):

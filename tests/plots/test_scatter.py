@@ -97,6 +97,15 @@ def test_columns_of_the_table_do_not_repeat_those_of_the_page(tmp_path):
     assert figure["layout"]["meta"]["columns"] == ["protein", "family", "length", "original_id"]
 
 
+@pytest.mark.parametrize("name", ["x", "model", "protein"])
+def test_a_label_named_as_a_column_of_the_page_is_renamed(tmp_path, name):
+    labels = Labels(name, ["a", "b", "a"], [])
+    proteins = [("P1", "P1"), ("P2", "P2"), ("P3", "P3")]
+    write_html(tmp_path / "page.html", proteins, np.eye(3)[:, :2], AXES, labels, model="tiny 1")
+    figure = read_figure((tmp_path / "page.html").read_text())
+    assert figure["layout"]["meta"]["columns"] == ["protein", f"{name} (label)"]
+
+
 def test_odd_texts_stay_text(tmp_path):
     """Neither HTML, nor the page's template, Plotly's templates and formulas may take a part of a name as their own."""
     _, page, figure = write(
