@@ -204,14 +204,14 @@ def whole_folder(path: str | os.PathLike[str], *, replace: bool = False) -> Iter
     """
     path = real_path(path)
     with reported(path):
-        _checkreal_path(path, replace)
+        _check_folder(path, replace)
         path.parent.mkdir(parents=True, exist_ok=True)
         with new_work_folder(path.parent) as work_folder:
             temporary = work_folder / _NEW / path.name
             temporary.mkdir(parents=True)
             yield temporary
             _sync_tree(temporary)
-            _checkreal_path(path, replace)
+            _check_folder(path, replace)
             if path.exists() and any(path.iterdir()):
                 (work_folder / REPLACED).mkdir()
                 os.replace(path, work_folder / REPLACED / path.name)
@@ -312,7 +312,7 @@ def check_replaceable(path: str | os.PathLike[str]) -> None:
         raise ProtT5nvError(f"{path}: this is {kind}; give the name of a file")
 
 
-def _checkreal_path(path: Path, replace: bool) -> None:
+def _check_folder(path: Path, replace: bool) -> None:
     """Refuse to overwrite a file, or a folder with content unless `replace` is true."""
     if path.exists() and not path.is_dir():
         raise ProtT5nvError(f"{path}: exists already and is not a folder; choose another name")
