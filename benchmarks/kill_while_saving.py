@@ -28,7 +28,7 @@ def save_until_killed(folder: Path, step: int, values: int, saved: Connection) -
         step += 1
         write_checkpoint({"step": step, "weights": torch.full((values,), step)}, folder / checkpoint_name(step, 20.0))
         saved.send(step)
-        for old in superseded(folder, keep_best=1):
+        for old in superseded(folder, keep_best=1, step=step):
             old.unlink(missing_ok=True)
 
 

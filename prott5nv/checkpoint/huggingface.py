@@ -24,7 +24,7 @@ from prott5nv.checkpoint.huggingface_names import (
     to_xlm_roberta,
     xlm_roberta_config,
 )
-from prott5nv.checkpoint.reader import read_nemo
+from prott5nv.checkpoint.reader import read_card, read_nemo
 from prott5nv.checkpoint.safetensors_folder import WEIGHTS_FILE, SafetensorsFolder, read_json, write_safetensors
 from prott5nv.checkpoint.writer import save_nemo
 from prott5nv.errors import ProtT5nvError, warn
@@ -72,7 +72,6 @@ def nemo_to_huggingface(
         raise ProtT5nvError(
             f"{source}: layernorm_epsilon={file.config.layernorm_epsilon}; Blenderbot has {BLENDERBOT_EPSILON}"
         )
-    card = Path(source).with_suffix(".md")
     tokenizer = tokenizer_files(file.config.max_position_embeddings, file.config.num_sentinel_tokens)
     texts = {
         "config.json": _json((xlm_roberta_config if encoder_only else blenderbot_config)(file.config)),
@@ -80,7 +79,7 @@ def nemo_to_huggingface(
         "README.md": model_card(
             file,
             encoder_only=encoder_only,
-            appendix=card.read_text(encoding="utf-8", errors="replace") if card.is_file() else "",
+            appendix=read_card(source),
         ),
     }
     with whole_folder(folder, replace=overwrite) as temporary:

@@ -11,6 +11,7 @@ from prott5nv.checkpoint.archive import MAX_OTHER, Archive
 from prott5nv.checkpoint.parameter_names import nemo_names, parameter_shapes, prott5_name
 from prott5nv.checkpoint.weights import Weights
 from prott5nv.errors import ProtT5nvError, warn
+from prott5nv.io.source import read_small
 from prott5nv.model.config import ModelConfig
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ WEIGHTS_MEMBER = "model_weights.ckpt"
 
 # Bytes for names and padding in the weights file.
 _WEIGHTS_OVERHEAD = 1 << 22
+_MOST_CARD = 1 << 20  # bytes
 _FLOATS = ("float32", "float16", "bfloat16")
 _WARM_START_ROWS = 1 << 19  # vocabularies of text models have 30 to 260 thousand tokens
 # In a file for a warm start, these parameters may have another number of rows.
@@ -107,6 +109,28 @@ def read_nemo(path: str | Path, *, weights: bool = True, warm_start: bool = Fals
         if weights:
             file.state_dict = _read_weights(archive, stored, names)
     return file
+
+
+def read_card(path: str | Path) -> str:
+    """Read the model card beside a ``.nemo`` file, which has the same name with the suffix ``.md``.
+
+    Parameters
+    ----------
+    path : str or Path
+        The ``.nemo`` file.
+
+    Returns
+    -------
+    str
+        Empty if there is no card, or if it is a link or larger than 1 MB, so that it is not a card.
+    """
+    card = Path(path).with_suffix(".md")
+    if card.is_symlink() or not card.exists():
+        return ""
+    try:
+        return read_small(card, _MOST_CARD).decode(errors="replace")
+    except (OSError, ProtT5nvError):
+        return ""
 
 
 def load(path: str | Path, dtype: torch.dtype | None = None) -> ProtT5:

@@ -46,8 +46,8 @@ def command(file: str | None, verify: bool) -> None:
       prott5nv info prot_t5_xl_half_uniref50-enc
     """
     from prott5nv.assets import BUILTIN_MODEL
-    from prott5nv.checkpoint import read_nemo
     from prott5nv.checkpoint.models import local_path
+    from prott5nv.checkpoint.reader import read_card, read_nemo
 
     path, _ = local_path(file or BUILTIN_MODEL)
     if path.is_dir():
@@ -59,9 +59,7 @@ def command(file: str | None, verify: bool) -> None:
     checkpoint = read_nemo(path, weights=False)
     for key, value in _properties(checkpoint):
         click.echo(printable(f"{key:<11}{value}"))
-    card = checkpoint.path.with_suffix(".md")
-    if card.is_file():
-        text = card.read_text(encoding="utf-8", errors="replace").rstrip()
+    if text := read_card(path).rstrip():
         click.echo("\n" + "\n".join(map(printable, text.splitlines())))
     if verify:
         click.echo()

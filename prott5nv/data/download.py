@@ -21,9 +21,10 @@ from urllib.request import Request, urlopen
 from tqdm import tqdm
 
 from prott5nv.errors import ProtT5nvError, warn
-from prott5nv.io.atomic import publish, write_text
+from prott5nv.io.atomic import check_no_link, publish, write_text
 from prott5nv.io.checksum import file_checksum
-from prott5nv.io.exclusive import lock_or_refuse
+from prott5nv.io.exclusive import lock_or_refuse, open_own
+from prott5nv.io.source import read_small
 
 _BLOCK = 1 << 20
 _METALINK = "RELEASE.metalink"
@@ -104,6 +105,7 @@ def download(address: str, folder: Path) -> Download:
     if not name or url_path.endswith("/"):
         raise ProtT5nvError(f"{address}: this is the address of a folder; give that of a file")
     path, partial = folder / name, folder / f"{name}.partial"
+    check_no_link(path)
     try:
         published = _read_metalink(address)
         if path.exists():
@@ -125,16 +127,13 @@ def download(address: str, folder: Path) -> Download:
 @contextmanager
 def _locked(partial: Path) -> Iterator[None]:
     """Create the partial file if it is missing, and lock it, so that two processes do not write to it."""
-    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
     try:
-        descriptor = os.open(partial, flags, 0o666)
+        descriptor = open_own(str(partial), os.O_RDWR | os.O_CREAT)
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise ProtT5nvError(f"{partial}: this is a symbolic link; delete it") from None
         raise
     try:
-        if not partial.is_file():
-            raise ProtT5nvError(f"{partial}: this is not a file; delete it")
         lock_or_refuse(descriptor, partial, f"{partial}: another process downloads this file")
         yield
     finally:
@@ -256,8 +255,8 @@ def _write_version(partial: Path, version: _Version) -> None:
 
 def _read_version(partial: Path) -> _Version:
     try:
-        validator, _, size = _version_file(partial).read_text(encoding="utf-8").partition("\n")
-    except (OSError, UnicodeDecodeError):
+        validator, _, size = read_small(_version_file(partial)).decode().partition("\n")
+    except (OSError, UnicodeDecodeError, ProtT5nvError):
         return _Version(None, None)
     return _Version(validator or None, int(size) if size.isdecimal() else None)
 

@@ -24,7 +24,7 @@ import numpy as np
 
 from prott5nv.data import CSV_HEADER
 from prott5nv.errors import ProtT5nvError
-from prott5nv.io.atomic import whole_file
+from prott5nv.io.atomic import check_no_link, whole_file
 from prott5nv.model.tokenizer import ProteinTokenizer
 
 _BLOCK = 1 << 24  # bytes read at a time while indexing and checking
@@ -287,6 +287,8 @@ def open_index(path: Path) -> np.ndarray:
 
 def _read_index(index_path: Path, path: Path) -> np.ndarray | None:
     """Read the offsets, or return None if there is no complete index of the CSV file as it is now."""
+    if not index_path.is_file():  # Opening a pipe would wait for its other end.
+        return None
     try:
         index = np.memmap(index_path, dtype="<i8", mode="r").view(np.ndarray)
     except (FileNotFoundError, ValueError):
@@ -296,6 +298,7 @@ def _read_index(index_path: Path, path: Path) -> np.ndarray | None:
 
 
 def _build_index(path: Path, index_path: Path) -> np.ndarray:
+    check_no_link(index_path)
     with whole_file(index_path) as temporary, open(temporary, "wb") as index, open(path, "rb", buffering=0) as file:
         stat = os.fstat(file.fileno())
         np.array([stat.st_mtime_ns], dtype="<i8").tofile(index)

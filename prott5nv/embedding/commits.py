@@ -19,6 +19,7 @@ from prott5nv.embedding.partial import JOURNAL, check_same_settings, open_locked
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.hdf5_in_place import FIRST_VALUE
 from prott5nv.io.record import Record
+from prott5nv.io.source import MOST_SMALL
 from prott5nv.io.table import tsv_line
 
 Commit = dict[str, Any]
@@ -127,7 +128,7 @@ class CommitFile:
             If the settings differ, or the line with the settings is damaged.
         """
         self._file.seek(0)
-        line = self._file.readline()
+        line = self._file.readline(MOST_SMALL)
         if not line.endswith(b"\n"):  # The file is new, or the run was killed while it wrote the first line.
             self._file.truncate(0)
             self.append({"settings": settings, "hidden_size": self._hidden_size})
@@ -141,7 +142,7 @@ class CommitFile:
         check_same_settings(self._path.parent, header["settings"], settings)
         part = SoundPart(NOTHING_COMMITTED, 0, 0, None)
         sound = len(line)
-        for line in self._file:
+        while line := self._file.readline(MOST_SMALL):
             if not line.endswith(b"\n"):  # The run was killed while it wrote this line.
                 break
             commit, last = _parse(line), part.last
@@ -183,9 +184,9 @@ class CommitFile:
             If the file was damaged since it was opened.
         """
         self._file.seek(0)
-        next(self._file)  # The first line holds the settings.
+        self._file.readline(MOST_SMALL)  # The first line holds the settings.
         last = NOTHING_COMMITTED
-        for line in self._file:
+        while line := self._file.readline(MOST_SMALL):
             commit = _parse(line)
             if commit is None or not self._follows(last, commit):
                 raise damaged_during_the_run(self._path)

@@ -26,11 +26,12 @@ import numpy as np
 
 from prott5nv.embedding.commits import CommitFile, InputDigest, Skipped, damaged_during_the_run, write_skipped
 from prott5nv.embedding.formats import is_hdf5, skipped_listing, write_output
-from prott5nv.embedding.partial import open_without_links, other_input, partial_folder, remove
+from prott5nv.embedding.partial import other_input, partial_folder, remove
 from prott5nv.embedding.rows import RowsFile
 from prott5nv.embedding.store import StoredProtein, protein_attributes
 from prott5nv.errors import ProtT5nvError, warn
-from prott5nv.io.atomic import publish
+from prott5nv.io.atomic import check_no_link, publish
+from prott5nv.io.exclusive import open_own
 from prott5nv.io.hdf5_in_place import FIRST_VALUE, Described, add_structure
 from prott5nv.io.hdf5_writing import LayoutError
 from prott5nv.io.record import Record
@@ -286,8 +287,9 @@ class Journal:
         if not self.skipped:
             listing.unlink(missing_ok=True)  # It could belong to an earlier output of the same name.
             return
+        check_no_link(listing)
         unfinished = self.folder / listing.name
-        with open(unfinished, "w", newline="", encoding="utf-8", opener=open_without_links) as file:
+        with open(unfinished, "w", newline="", encoding="utf-8", opener=open_own) as file:
             commits = self._journal.commits(self.records)
             write_skipped(file, chain.from_iterable(commit["skipped"] for commit in commits))
         publish(unfinished, listing)

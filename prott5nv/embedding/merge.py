@@ -13,8 +13,9 @@ from prott5nv.embedding.formats import check_suffix, skipped_listing, write_outp
 from prott5nv.embedding.keys import KeyRegister, Owner
 from prott5nv.embedding.store import EmbeddingStore, StoredProtein
 from prott5nv.errors import ProtT5nvError
-from prott5nv.io.atomic import together, whole_file
+from prott5nv.io.atomic import check_no_link, remove_file, together, whole_file
 from prott5nv.io.output import check_outputs, reserved_outputs
+from prott5nv.io.source import plain_lines
 from prott5nv.io.text import counted
 
 _SHARDS_NAMED = 10
@@ -87,22 +88,23 @@ def merge_skipped(listings: Iterable[Path], output: Path) -> int:
     Raises
     ------
     ProtT5nvError
-        If the disk is full.
+        If the disk is full, or a table is damaged.
     """
     existing = [listing for listing in listings if listing.exists()]
     if not existing:
-        output.unlink(missing_ok=True)
+        remove_file(output)
         return 0
+    check_no_link(output)
     count = 0
     with whole_file(output) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
         for number, listing in enumerate(existing):
-            with open(listing, encoding="utf-8", newline="") as part:
-                header = next(part)
-                if number == 0:
-                    file.write(header)
-                for line in part:
-                    file.write(line)
-                    count += 1
+            lines = plain_lines(listing)
+            header = next(lines)
+            if number == 0:
+                file.write(header)
+            for line in lines:
+                file.write(line)
+                count += 1
     return count
 
 
@@ -149,8 +151,7 @@ def _check_listing(shard: _Shard) -> None:
     listing = skipped_listing(shard.path)
     listed = 0
     if listing.exists():
-        with open(listing, "rb") as file:
-            listed = sum(1 for _ in file) - 1  # the first line is the header
+        listed = sum(1 for _ in plain_lines(listing)) - 1  # the first line is the header
     if listed != shard.skipped:
         state = f"has {counted(listed, 'protein')}" if listing.exists() else "is missing"
         raise ProtT5nvError(

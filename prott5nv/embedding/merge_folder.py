@@ -12,7 +12,7 @@ from prott5nv.embedding.keys import KeyRegister, Owner
 from prott5nv.embedding.shard_folder import MANIFEST, SKIPPED, Manifest, read_manifest
 from prott5nv.embedding.store import EmbeddingStore, StoredProtein
 from prott5nv.errors import ProtT5nvError
-from prott5nv.io.atomic import together, whole_file
+from prott5nv.io.atomic import check_no_link, remove_file, together, whole_file
 from prott5nv.io.checksum import file_checksum
 from prott5nv.io.output import check_outputs, reserved_outputs
 
@@ -76,9 +76,10 @@ def _proteins(folder: Path, manifest: Manifest) -> Iterator[StoredProtein]:
 
 def _copy_skipped(folder: Path, manifest: Manifest, listing: Path) -> None:
     if not manifest.skipped:
-        listing.unlink(missing_ok=True)
+        remove_file(listing)
         return
     if not (folder / SKIPPED).is_file():
         raise ProtT5nvError(f"{folder / SKIPPED}: the list of skipped proteins is missing")
+    check_no_link(listing)
     with whole_file(listing) as temporary:
         shutil.copyfile(folder / SKIPPED, temporary)

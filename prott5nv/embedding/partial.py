@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import stat
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -12,10 +11,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from prott5nv.errors import ProtT5nvError
-from prott5nv.io.exclusive import lock_or_refuse
+from prott5nv.io.exclusive import lock_or_refuse, open_own
+from prott5nv.io.work_folders import remove_tree
 
 JOURNAL = "journal.jsonl"
-_OWN = re.compile(r"journal\.jsonl|rows\.bin|assembled(\.\w+)?|.+\.skipped\.tsv|\.prott5nv-[0-9a-f]{16}|\.nfs\w+")
+_OWN = re.compile(r"journal\.jsonl|rows\.bin|assembled(\.\w+)?|(?s:.+)\.skipped\.tsv|\.prott5nv-[0-9a-f]{16}|\.nfs\w+")
 #: What the folder of a run with workers holds.
 OF_WORKERS = re.compile(r"\d+-of-\d+\.h5(\.partial|\.skipped\.tsv)?|\.prott5nv-[0-9a-f]{16}|\.nfs\w+")
 
@@ -54,7 +54,12 @@ def check_own(folder: Path, own: re.Pattern[str], journal: str | None = None) ->
             status = path.lstat()
         except FileNotFoundError:  # The run that made it has just removed it.
             continue
-        if not stat.S_ISDIR(status.st_mode) and not (stat.S_ISREG(status.st_mode) and status.st_nlink <= 1):
+        if stat.S_ISDIR(status.st_mode):
+            if name.endswith(".partial"):  # of a worker
+                check_own(path, _OWN)
+            elif not name.startswith(".prott5nv-"):
+                raise ProtT5nvError(f"{path}: no run has made this folder; move it, or choose another output")
+        elif not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
             raise ProtT5nvError(f"{path}: this is a link, or no plain file; remove it")
 
 
@@ -82,7 +87,7 @@ def open_locked(path: Path, own: re.Pattern[str] = _OWN) -> BinaryIO:
         check_own(path.parent, own, path.name)
         path.parent.mkdir(exist_ok=True)
         try:
-            file = open(path, "a+b", opener=open_without_links)  # noqa: SIM115 (closed by the caller)
+            file = open(path, "a+b", opener=open_own)  # noqa: SIM115 (closed by the caller)
         except FileNotFoundError:  # Another run has finished and removed the folder.
             continue
         try:
@@ -97,19 +102,14 @@ def open_locked(path: Path, own: re.Pattern[str] = _OWN) -> BinaryIO:
         file.close()
 
 
-def open_without_links(path: str, flags: int) -> int:
-    """Refuse a symbolic link in place of a file: for the parameter `opener` of ``open``."""
-    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
-
-
 def remove(folder: Path) -> None:
     """Remove a folder of an unfinished run. The journal, by which other runs know the folder, goes last."""
     for path in folder.iterdir():
         if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
+            remove_tree(path)
         elif path.name != JOURNAL:
             path.unlink(missing_ok=True)
-    shutil.rmtree(folder)
+    remove_tree(folder)
 
 
 def check_same_settings(folder: Path, existing: Mapping[str, Any], settings: Mapping[str, str]) -> None:
@@ -151,7 +151,7 @@ def discard(folder: Path, own: re.Pattern[str] = _OWN) -> None:
         try:
             check_own(folder, own, JOURNAL if own is _OWN else None)
             for path in folder.rglob(JOURNAL):
-                _lock(stack.enter_context(open(path, "rb", opener=open_without_links)), folder)
+                _lock(stack.enter_context(open(path, "rb", opener=open_own)), folder)
             remove(folder)
         except (ProtT5nvError, OSError):
             return

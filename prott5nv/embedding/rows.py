@@ -21,8 +21,8 @@ from typing import NamedTuple
 import numpy as np
 
 from prott5nv.embedding.commits import Commit, crc32_of_rows, damaged_during_the_run
-from prott5nv.embedding.partial import open_without_links
 from prott5nv.embedding.stage import Stage
+from prott5nv.io.exclusive import open_own
 from prott5nv.io.hdf5_in_place import FIRST_VALUE
 
 _BUFFER = 1 << 20
@@ -72,7 +72,7 @@ class RowsFile:
         self._writing = Stage(self._write)
         self._saving = Stage(self._save)
         self._checking = ThreadPoolExecutor(_CHECKING_THREADS)
-        self._file = open(path, "ab", buffering=_BUFFER, opener=open_without_links)  # noqa: SIM115 (closed by `close`)
+        self._file = open(path, "ab", buffering=_BUFFER, opener=open_own)  # noqa: SIM115 (closed by `close`)
         try:
             self._file.truncate(FIRST_VALUE + size)
         except BaseException:

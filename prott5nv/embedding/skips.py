@@ -11,7 +11,7 @@ from prott5nv.embedding.commits import Skipped, write_skipped
 from prott5nv.embedding.formats import skipped_listing
 from prott5nv.embedding.survey import residue_fault
 from prott5nv.errors import ProtT5nvError
-from prott5nv.io.atomic import whole_file
+from prott5nv.io.atomic import check_no_link, remove_file, whole_file
 from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning
 from prott5nv.io.inputs import Input, input_name
 from prott5nv.io.reader import SKIPPING, read_records_and_faults, with_others_counted
@@ -98,8 +98,9 @@ class Skips:
         """
         listing = skipped_listing(Path(output))
         if not self.count:
-            listing.unlink(missing_ok=True)
+            remove_file(listing)
             return listing
+        check_no_link(listing)
         with whole_file(listing) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
             write_skipped(file, (map(spreadsheet_safe_cell, each) if spreadsheet_safe else each for each in self))
         return listing

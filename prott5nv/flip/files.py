@@ -201,7 +201,10 @@ class FlipSource:
         if self._downloads is not None:
             return {}
         for folder in (Path(self.location) / task, Path(self.location)):
-            paths_by_set = {name: sorted((folder / name).glob("*.csv*")) for name in ("train", "val", "test")}
+            paths_by_set = {
+                name: sorted(path for path in (folder / name).glob("*.csv*") if path.is_file())
+                for name in ("train", "val", "test")
+            }
             if all(paths_by_set.values()):
                 return {name: [FlipFile(path) for path in paths] for name, paths in paths_by_set.items()}
         return {}

@@ -23,6 +23,7 @@ from prott5nv.flip.tasks import SETS
 from prott5nv.flip.zero_shot import ZeroShot, read_zero_shot, zero_shot_table
 from prott5nv.io.atomic import whole_files
 from prott5nv.io.output import reserved_outputs
+from prott5nv.io.source import read_small
 from prott5nv.io.text import parse_json, valid_text
 
 #: The content of a ``result.json``; ``folder``, the path of its folder; ``run``, that path below the folder of the
@@ -100,7 +101,7 @@ def read_runs(folder: Path) -> list[Run]:
     runs: list[Run] = []
     for path in sorted(folder.rglob(RESULT_FILE)):
         try:
-            run = parse_json(path.read_bytes())
+            run = parse_json(read_small(path))
         except (ValueError, RecursionError) as error:
             raise ProtT5nvError(f"{path}: not a result of prott5nv finetune ({error})") from None
         if not isinstance(run, dict) or (missing := _RESULT_KEYS - run.keys()):

@@ -19,16 +19,16 @@ from typing import BinaryIO
 
 import numpy as np
 
-from prott5nv.embedding.partial import open_without_links
 from prott5nv.errors import ProtT5nvError
-from prott5nv.io.atomic import publish
-from prott5nv.io.exclusive import exclusive_folder
+from prott5nv.io.atomic import check_no_link, publish
+from prott5nv.io.exclusive import exclusive_folder, open_own
 
 logger = logging.getLogger(__name__)
 
 DTYPE = np.dtype(np.float16)
 # A kill loses at most this much work, in addition to the proteins being computed.
 _SECONDS_BETWEEN_COMMITS = 1.0
+_MOST_JOURNAL = 1 << 20  # bytes
 
 
 def open_rows(path: Path, lengths: Sequence[int]) -> np.ndarray:
@@ -82,6 +82,7 @@ def write_rows(path: Path, lengths: Sequence[int], width: int, embed: Callable[[
         If a file cannot be written, for example because the disk is full. What is on the disk is kept.
     """
     folder = path.with_name(f"{path.name}.partial")
+    check_no_link(path)
     try:
         with exclusive_folder(folder, str(path), wait=True):
             if not path.is_file():
@@ -104,8 +105,8 @@ def _write_partial(
     header = _header((sum(lengths), width))
     ends = len(header) + np.cumsum([0, *lengths]) * width * DTYPE.itemsize
     with (
-        open(folder / "rows.npy", "a+b", opener=open_without_links) as rows,
-        open(folder / "journal.txt", "a+b", opener=open_without_links) as journal,
+        open(folder / "rows.npy", "a+b", opener=open_own) as rows,
+        open(folder / "journal.txt", "a+b", opener=open_own) as journal,
     ):
         finished = _committed(rows, journal, header, ends)
         if finished:
@@ -132,7 +133,8 @@ def _committed(rows: BinaryIO, journal: BinaryIO, header: bytes, ends: np.ndarra
     if rows.read(len(header)) != header:
         return 0
     size = rows.seek(0, os.SEEK_END)
-    journal.seek(0)
+    # The last line that fits the rows counts, so the end of the journal is enough.
+    journal.seek(max(0, journal.seek(0, os.SEEK_END) - _MOST_JOURNAL))
     counts = [int(line) for line in journal.read().split(b"\n")[:-1] if line.isdigit()]
     return max((count for count in counts if count < len(ends) and ends[count] <= size), default=0)
 

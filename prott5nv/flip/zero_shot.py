@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.atomic import write_text
+from prott5nv.io.source import read_small
 from prott5nv.io.text import parse_json
 
 ZERO_SHOT_FILE = "zero_shot.json"
@@ -85,7 +86,7 @@ def read_zero_shot(folder: Path) -> list[ZeroShot]:
 
 def _read(path: Path) -> ZeroShot:
     try:
-        content = parse_json(path.read_bytes())
+        content = parse_json(read_small(path))
         benchmark = ZeroShot(
             str(content["title"]), str(content["metric"]), [_checked_score(score) for score in content["scores"]]
         )

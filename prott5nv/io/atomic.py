@@ -16,17 +16,16 @@ from pathlib import Path
 
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.work_folders import (
-    FINISHED,
-    REPLACED,
+    NEW,
+    finished_folder,
     is_in_work_folder,
     move_finished,
     new_work_folder,
     real_path,
+    replaced_folder,
     reported,
-)  # fmt: skip
+)
 
-# Subfolder of a work folder for the new folder.
-_NEW = "new"
 # The files that a block of `together` has written.
 _group: ContextVar[_Group | None] = ContextVar("group", default=None)
 
@@ -122,6 +121,7 @@ class _Group:
 
     def __init__(self, stack: ExitStack) -> None:
         self.files: list[tuple[Path, Path]] = []  # temporary and final name
+        self.obsolete: list[Path] = []  # files to remove
         self._stack = stack
         self._work_folders: dict[Path, Path] = {}
         self._count = 0
@@ -140,13 +140,45 @@ class _Group:
         for temporary, path in self.files:
             with reported(path):
                 check_replaceable(path)
-                new = temporary.parents[1] / _NEW
+                new = temporary.parents[1] / NEW
                 new.mkdir(exist_ok=True)
                 os.replace(temporary, new / real_path(path).name)
         for folder, work_folder in self._work_folders.items():
-            if (work_folder / _NEW).exists():  # otherwise no file of the folder is complete
+            if (work_folder / NEW).exists():  # otherwise no file of the folder is complete
                 with reported(folder):
                     _publish_all(work_folder)
+        for path in self.obsolete:
+            path.unlink(missing_ok=True)
+
+
+def remove_file(path: str | os.PathLike[str]) -> None:
+    """Remove a file if it exists: in a block of :func:`together` when all new files have their names, otherwise now.
+
+    Parameters
+    ----------
+    path : str or PathLike
+    """
+    if (group := _group.get()) is None:
+        Path(path).unlink(missing_ok=True)
+    else:
+        group.obsolete.append(Path(path))
+
+
+def check_no_link(path: str | os.PathLike[str]) -> None:
+    """Check that a name that the user has not given, such as that of a list beside an output, is no link.
+
+    Parameters
+    ----------
+    path : str or PathLike
+        Name of a file to write.
+
+    Raises
+    ------
+    ProtT5nvError
+        If it is a symbolic link, which would lead to another file.
+    """
+    if os.path.islink(path):
+        raise ProtT5nvError(f"{path}: this is a link; remove it, or choose another output")
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -207,14 +239,14 @@ def whole_folder(path: str | os.PathLike[str], *, replace: bool = False) -> Iter
         _check_folder(path, replace)
         path.parent.mkdir(parents=True, exist_ok=True)
         with new_work_folder(path.parent) as work_folder:
-            temporary = work_folder / _NEW / path.name
+            temporary = work_folder / NEW / path.name
             temporary.mkdir(parents=True)
             yield temporary
             _sync_tree(temporary)
             _check_folder(path, replace)
             if path.exists() and any(path.iterdir()):
-                (work_folder / REPLACED).mkdir()
-                os.replace(path, work_folder / REPLACED / path.name)
+                replaced_folder(work_folder).mkdir()
+                os.replace(path, replaced_folder(work_folder) / path.name)
             os.replace(temporary, path)
             sync_folder(path.parent)
 
@@ -258,7 +290,7 @@ def whole_files(folder: str | os.PathLike[str]) -> Iterator[Path]:
             yield temporary
         return
     with reported(folder), new_work_folder(folder) as work_folder:
-        temporary = work_folder / _NEW
+        temporary = work_folder / NEW
         temporary.mkdir()
         yield temporary
         _sync_tree(temporary)
@@ -273,17 +305,17 @@ def _publish_all(work_folder: Path) -> None:
     All of them are on the disk. From the first step on, :mod:`prott5nv.io.work_folders` completes what a kill
     interrupts.
     """
-    new = work_folder / _NEW
+    new = work_folder / NEW
     if len(files := list(new.iterdir())) == 1:
         os.replace(files[0], work_folder.parent / files[0].name)
         sync_folder(work_folder.parent)
         return
-    os.rename(new, work_folder / FINISHED)
+    os.rename(new, finished_folder(work_folder))
     sync_folder(work_folder)
     try:
         move_finished(work_folder)
     except OSError:
-        shutil.rmtree(work_folder / FINISHED, ignore_errors=True)
+        shutil.rmtree(finished_folder(work_folder), ignore_errors=True)
         raise
     sync_folder(work_folder.parent)
 
@@ -299,11 +331,13 @@ def check_replaceable(path: str | os.PathLike[str]) -> None:
     Raises
     ------
     ProtT5nvError
-        If `path` is a folder, a device, a pipe or a socket, or a symbolic link to one of them.
+        If `path` is a folder, a device, a pipe or a socket, or a symbolic link to one of them, or its name is too long.
     """
     try:
         mode = os.stat(path).st_mode
-    except OSError:  # There is no such file, or writing reports the error.
+    except OSError as error:  # There is no such file, or writing reports the error.
+        if error.errno == errno.ENAMETOOLONG:
+            raise ProtT5nvError(f"{path}: this name is too long for the file system; choose a shorter one") from None
         return
     if stat.S_ISDIR(mode):
         raise ProtT5nvError(f"{path}: this is a folder; give the name of a file")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -85,6 +86,25 @@ def open_and_lock(path: Path, *, wait: bool = False) -> int:
     except BaseException:
         os.close(descriptor)
         raise
+    return descriptor
+
+
+def open_own(path: str, flags: int) -> int:
+    """Open a file that a run has made, or make it: for the parameter `opener` of ``open``.
+
+    Raises
+    ------
+    OSError
+        If there is a link, a second name of another file, a pipe or a device in its place.
+    """
+    safe = (flags & ~os.O_TRUNC) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    descriptor = os.open(path, safe, 0o666)
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+        os.close(descriptor)
+        raise OSError(errno.EMLINK, "this is a link, or no plain file; remove it", path)
+    if flags & os.O_TRUNC:
+        os.ftruncate(descriptor, 0)
     return descriptor
 
 

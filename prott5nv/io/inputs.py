@@ -137,4 +137,7 @@ def _files_in(folder: Path) -> list[str]:
     files = [str(folder / name) for name in names if is_protein_file(name)]
     if not files:
         raise ProtT5nvError(f"{folder}: this folder has no file whose name ends in {', '.join(_SUFFIXES)}")
+    for file in files:
+        if not os.path.isfile(file):
+            raise ProtT5nvError(f"{file}: this is no plain file; give its name, if you want to read it")
     return files

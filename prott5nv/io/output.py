@@ -136,20 +136,23 @@ def check_unlinked(folder: str | os.PathLike[str]) -> None:
     Parameters
     ----------
     folder : str or PathLike
-        The folder. It need not exist. Links to folders, such as those that users make to a larger disk, are allowed,
-        and so are links within the folder.
+        The folder. It need not exist, and it may itself be a link, such as one that users make to a larger disk. Links
+        within the folder are allowed.
 
     Raises
     ------
     ProtT5nvError
-        If a file in the folder or below it is a link to the outside.
+        If a file or folder in it is a link to the outside, or if thousands of folders are in each other.
     """
     inside = os.path.join(os.path.realpath(folder), "")
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            path = os.path.join(parent, name)
-            if os.path.islink(path) and not os.path.realpath(path).startswith(inside):
-                raise ProtT5nvError(f"{path}: this is a link, and the run would write through it; remove it")
+    try:
+        for parent, subfolders, names in os.walk(folder):
+            for name in subfolders + names:
+                path = os.path.join(parent, name)
+                if os.path.islink(path) and not os.path.realpath(path).startswith(inside):
+                    raise ProtT5nvError(f"{path}: this is a link, and the run would write through it; remove it")
+    except RecursionError:  # until Python 3.12
+        raise ProtT5nvError(f"{folder}: its folders are nested too deeply; remove them") from None
 
 
 def check_format(path: str | os.PathLike[str], suffixes: tuple[str, ...]) -> None:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from prott5nv.io.record import Record
 
 _BUFFER = 1 << 20
+#: Bytes that a small file, or one line of a text, may have.
+MOST_SMALL = 1 << 26
 
 
 class _FullReads(io.RawIOBase):
@@ -113,6 +115,70 @@ def require_file(path: str | os.PathLike) -> None:
     """
     if is_read_once(path):
         raise ProtT5nvError(f"{source_name(path)}: this format cannot be read from a pipe: give the name of a file")
+
+
+def read_small(path: str | os.PathLike, most: int = MOST_SMALL) -> bytes:
+    """Read a file that is small if a program of this package has written it.
+
+    Parameters
+    ----------
+    path : str or PathLike
+        The file, which may come from a stranger.
+    most : int
+        Largest number of bytes.
+
+    Returns
+    -------
+    bytes
+
+    Raises
+    ------
+    ProtT5nvError
+        If it is a pipe or a device, or larger.
+    OSError
+        If it cannot be opened.
+    """
+    with open(path, "rb", opener=_open_at_once) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ProtT5nvError(f"{path}: this is no plain file")
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise ProtT5nvError(f"{path}: this file has more than {most:,} bytes, so it is damaged or of another program")
+    return content
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a pipe without waiting for its other end: for the parameter `opener` of ``open``."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def plain_lines(path: str | os.PathLike) -> Iterator[str]:
+    """Read the lines of a text file that may come from a stranger.
+
+    Parameters
+    ----------
+    path : str or PathLike
+
+    Yields
+    ------
+    str
+        A line, with its line break.
+
+    Raises
+    ------
+    ProtT5nvError
+        If it is a pipe or a device, is not in UTF-8, or has a line that is larger than a small file.
+    """
+    with open(path, encoding="utf-8", newline="", opener=_open_at_once) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ProtT5nvError(f"{path}: this is no plain file")
+        try:
+            while line := file.readline(MOST_SMALL):
+                if len(line) == MOST_SMALL:
+                    raise ProtT5nvError(f"{path}: a line has more than {MOST_SMALL:,} characters")
+                yield line
+        except UnicodeDecodeError:
+            raise ProtT5nvError(f"{path}: this is not a text file in UTF-8") from None
 
 
 def source_name(path: str | os.PathLike) -> str:

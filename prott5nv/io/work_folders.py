@@ -24,13 +24,26 @@ from prott5nv.io.exclusive import exclusive_folder, open_and_lock
 logger = logging.getLogger(__name__)
 
 _PREFIX = ".prott5nv-"
-# Subfolder of a work folder for the folder that a new one replaces.
-REPLACED = "replaced"
-# Subfolder of a work folder for complete files that all belong into the folder around it.
-FINISHED = "finished"
+# Subfolder of a work folder for the new folder, or for new files.
+NEW = "new"
 # Seconds to wait for the lock of a folder. This module holds it for a moment, but another program may not release it.
 _PATIENCE = 10.0
 _own_work_folders: set[Path] = set()
+_kept_locked: set[Path] = set()  # folders whose lock another program did not release in this time
+
+
+def finished_folder(work_folder: Path) -> Path:
+    """Return the subfolder of a work folder for complete files that all belong into the folder around it.
+
+    Its name has the number that the file system has given to the work folder. In a copy, such as one from an archive of
+    a stranger, that number is another, so its files are not moved.
+    """
+    return work_folder / f"finished-{work_folder.stat().st_ino}"
+
+
+def replaced_folder(work_folder: Path) -> Path:
+    """Return the subfolder of a work folder for the folder that a new one replaces, named by the same rule."""
+    return work_folder / f"replaced-{work_folder.stat().st_ino}"
 
 
 def real_path(path: str | os.PathLike[str]) -> Path:
@@ -72,7 +85,7 @@ def reserved(path: str | os.PathLike[str]) -> Iterator[None]:
             target.parent.mkdir(parents=True, exist_ok=True)
         with reported(Path(path)), _creation_lock(target.parent):
             stack.enter_context(exclusive_folder(folder, str(path), wait=False))
-        stack.callback(_remove_work_folder, folder)
+        stack.callback(_remove_if_empty, folder)  # and nothing else, because another user may have made it
         yield
 
 
@@ -117,7 +130,8 @@ def _creation_lock(folder: Path) -> Iterator[bool]:
     Between its creation and its own lock, a new work folder looks abandoned. This lock keeps other processes from
     removing it in this moment. Nobody else removes folders in a work folder of this process.
     """
-    lock = None if folder in _own_work_folders else _try_lock(folder, patience=_PATIENCE)
+    patience = 0.0 if folder in _kept_locked else _PATIENCE
+    lock = None if folder in _own_work_folders else _try_lock(folder, patience=patience)
     try:
         yield lock is not None
     finally:
@@ -133,6 +147,8 @@ def _try_lock(folder: Path, *, patience: float = 0.0) -> int | None:
             return open_and_lock(folder)
         except BlockingIOError:  # another process holds the lock
             if time.monotonic() >= deadline:
+                if patience:
+                    _kept_locked.add(folder)
                 return None
             time.sleep(0.02)
         except OSError:  # there are no locks, or the folder belongs to another user
@@ -156,7 +172,7 @@ def move_finished(work_folder: Path) -> list[str]:
     OSError
         If a file cannot be moved.
     """
-    finished = sorted(path for path in _entries(work_folder / FINISHED) if stat.S_ISREG(path.lstat().st_mode))
+    finished = sorted(path for path in _entries(finished_folder(work_folder)) if stat.S_ISREG(path.lstat().st_mode))
     for file in finished:
         os.replace(file, work_folder.parent / file.name)
     return [file.name for file in finished]
@@ -199,7 +215,7 @@ def _end_interrupted(folder: Path) -> None:
 def _complete(work_folder: Path) -> None:
     """Move complete files of a killed process to their names, unless these names were given to other files since."""
     killed = work_folder.stat().st_mtime_ns
-    for file in _entries(work_folder / FINISHED):
+    for file in _entries(finished_folder(work_folder)):
         target = work_folder.parent / file.name
         if target.exists() and target.stat().st_ctime_ns > killed:  # `mv` and `cp -p` do not change the other times
             file.unlink()
@@ -208,12 +224,40 @@ def _complete(work_folder: Path) -> None:
 
 
 def _remove_work_folder(work_folder: Path) -> None:
-    """Remove a work folder, but first move a replaced folder back if the new one did not take its place."""
-    for replaced in _entries(work_folder / REPLACED):
-        target = work_folder.parent / replaced.name
-        if not replaced.is_symlink() and not os.path.lexists(target):
-            try:
-                os.replace(replaced, target)
-            except OSError:  # for example, it belongs to another user; the next write tries again
-                return
-    shutil.rmtree(work_folder, ignore_errors=True)
+    """Remove a work folder, but first finish or undo the replacement of a folder."""
+    try:
+        replaced = _entries(replaced_folder(work_folder))
+    except OSError:  # It has gone already.
+        return
+    for old in replaced:
+        target, new = work_folder.parent / old.name, work_folder / NEW / old.name
+        if os.path.lexists(target) or old.is_symlink():
+            if not new.exists():  # The new folder has its name.
+                continue
+            logger.warning("%s: a killed command has left two folders %s in it", work_folder, old.name)
+            return
+        # When the old folder was moved away, the new one was complete.
+        if new.is_dir() and not new.is_symlink() and _is_moved(new, target):
+            logger.warning("completed the output of a command that was killed: %s", old.name)
+        elif not _is_moved(old, target):  # for example, it belongs to another user; the next write tries again
+            return
+    remove_tree(work_folder)
+
+
+def _is_moved(source: Path, target: Path) -> bool:
+    try:
+        os.replace(source, target)
+    except OSError:
+        return False
+    return True
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder and what is in it, as far as possible.
+
+    Parameters
+    ----------
+    folder : Path
+    """
+    with suppress(RecursionError):  # until Python 3.12, from thousands of folders in each other
+        shutil.rmtree(folder, ignore_errors=True)

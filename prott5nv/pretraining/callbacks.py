@@ -223,7 +223,7 @@ class Checkpoints(Callback):
         if self.export_best and trainer.strategy.broadcast(is_best):
             _export(model, path.with_suffix(".nemo"))
         if trainer.is_global_zero:
-            for old in superseded(self.folder, self.keep_best):
+            for old in superseded(self.folder, self.keep_best, trainer.global_step):
                 old.unlink(missing_ok=True)
 
 

@@ -31,7 +31,7 @@ METRIC = "val_residue_perplexity"
 KEEP_NEWEST = 2  # the last one, and the one before it in case the last is damaged
 DTYPES = tuple(getattr(torch, name) for name, _ in STORAGES.values())  # those that the strict reader knows
 
-_NAME = re.compile(r"step(\d+)(?:-perplexity([\d.]+|inf|nan))?\.ckpt")
+_NAME = re.compile(r"step(\d{1,15})(?:-perplexity(\d+\.\d+|inf|nan))?\.ckpt")
 _CHECKSUM = 64  # length in bytes, as hexadecimal digits
 _END_OF_ZIP = b"PK\5\6"  # its record has 22 bytes, and the last two are the length of the comment
 _MAX_DEPTH = 32
@@ -245,7 +245,7 @@ def find_checkpoint(folder: Path) -> Path | None:
     return None
 
 
-def superseded(folder: Path, keep_best: int) -> list[Path]:
+def superseded(folder: Path, keep_best: int, step: int) -> list[Path]:
     """Return the files that are neither among the newest nor among the best checkpoints.
 
     Parameters
@@ -253,6 +253,9 @@ def superseded(folder: Path, keep_best: int) -> list[Path]:
     folder : Path
     keep_best : int
         Number of checkpoints with the lowest validation perplexity to keep; -1 keeps all.
+    step : int
+        Number of optimizer steps taken. Checkpoints of later steps are damaged, because the run would have continued
+        from them. They do not count, and are kept for the user.
 
     Returns
     -------
@@ -261,8 +264,9 @@ def superseded(folder: Path, keep_best: int) -> list[Path]:
     """
     if keep_best == -1:
         return []
-    newest_first = _newest_first(folder)
-    kept = {*newest_first[:KEEP_NEWEST], *best_first(folder)[:keep_best]}
+    newest_first = [path for path in _newest_first(folder) if checkpoint_step(path) <= step]
+    best = [path for path in best_first(folder) if path in newest_first]
+    kept = {*newest_first[:KEEP_NEWEST], *best[:keep_best]}
     old = [path for path in newest_first if path not in kept]
     return old + [path.with_suffix(".nemo") for path in old if path.with_suffix(".nemo").exists()]
 

@@ -34,6 +34,8 @@ def read_scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
     points: dict[str, dict[int, float]] = {}
     for file in sorted(folder.rglob("events.out.tfevents.*"), key=lambda path: path.stat().st_mtime):
+        if not file.is_file():
+            continue
         events = EventAccumulator(str(file), size_guidance={"scalars": 0}).Reload()
         for tag in events.Tags()["scalars"]:
             points.setdefault(tag, {}).update({event.step: event.value for event in events.Scalars(tag)})

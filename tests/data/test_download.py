@@ -205,7 +205,12 @@ def test_a_planted_link_is_not_written_through(server, tmp_path):
     (tmp_path / "uniref50.fasta.gz.partial").symlink_to(tmp_path / "precious")
     with pytest.raises(ProtT5nvError, match="symbolic link; delete it"):
         download(server.address, tmp_path)
+    (tmp_path / "uniref50.fasta.gz.partial").unlink()
+    (tmp_path / "uniref50.fasta.gz").symlink_to(tmp_path / "nothing")
+    with pytest.raises(ProtT5nvError, match="this is a link; remove it"):
+        download(server.address, tmp_path)
     assert (tmp_path / "precious").read_text() == "precious"
+    assert not (tmp_path / "nothing").exists()
 
 
 def test_two_downloads_of_one_file_do_not_mix(server, tmp_path):

@@ -254,3 +254,14 @@ def test_files_without_records_are_an_error(tmp_path):
     write_csv(tmp_path / "train" / "x000.csv", [])
     with pytest.raises(ProtT5nvError, match="hold no record"):
         CSVDataset(tmp_path, "train", "x000")
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_an_index_is_not_written_through_a_link_nor_read_from_a_pipe(tmp_path, kind):
+    (path := tmp_path / "x000.csv").write_text("record_id,record_name,sequence_length,sequence\n0,P1,2,MK\n")
+    index = tmp_path / "x000.csv.idx"
+    (mine := tmp_path / "mine").write_text("mine")
+    index.symlink_to(mine) if kind == "link" else os.mkfifo(index)
+    with pytest.raises(ProtT5nvError, match=r"this is a (link|pipe)"):
+        open_index(path)
+    assert mine.read_text() == "mine"

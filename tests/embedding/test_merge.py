@@ -188,3 +188,36 @@ def test_few_shards_are_open_at_once(tmp_path):
         assert merge(shards, tmp_path / "out.h5") == (40, 0)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_an_older_list_stays_until_the_output_is_there(tmp_path, monkeypatch):
+    """The list of an output belongs to it, so both are replaced together."""
+    shard = write_shard(tmp_path, "1/1", "a")
+    (tmp_path / "out.h5").write_text("old")
+    (tmp_path / "out.h5.skipped.tsv").write_text("old")
+    publish, moments = os.replace, []
+
+    def move(source, target):
+        if str(target).endswith("out.h5"):
+            moments.append((tmp_path / "out.h5.skipped.tsv").exists())
+        publish(source, target)
+
+    monkeypatch.setattr("prott5nv.io.atomic.os.replace", move)
+    merge([shard], tmp_path / "out.h5", overwrite=True)
+    assert moments and all(moments) and not (tmp_path / "out.h5.skipped.tsv").exists()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "not a text", "link to the outside"])
+def test_a_list_of_a_stranger_is_one_error(tmp_path, kind):
+    shard = write_shard(tmp_path, "1/1", "a", skipped="1")
+    listing = tmp_path / "a.h5.skipped.tsv"
+    if kind == "pipe":
+        os.mkfifo(listing)
+    elif kind == "not a text":
+        listing.write_bytes(b"line\tid\treason\n\xff\n")
+    else:
+        listing.write_text("line\tid\treason\n1\tP\tno\n")
+        (tmp_path / "out.h5.skipped.tsv").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ProtT5nvError, match=r"no plain file|not a text file in UTF-8|this is a link"):
+        merge([shard], tmp_path / "out.h5")
+    assert not (tmp_path / "out.h5").exists() and not (tmp_path / "elsewhere").exists()

@@ -27,3 +27,12 @@ def test_skipped_records_are_listed_in_order(tmp_path, monkeypatch, in_memory):
 def test_without_skipped_records_an_old_list_is_removed(tmp_path):
     (tmp_path / "out.csv.skipped.tsv").write_text("old")
     assert not Skips().write(tmp_path / "out.csv").exists()
+
+
+def test_a_list_is_not_written_through_a_link(tmp_path):
+    (tmp_path / "out.csv.skipped.tsv").symlink_to(tmp_path / "elsewhere")
+    skips = Skips(skip_errors=True)
+    skips.add(ProtT5nvError("bad"), 1, "P1")
+    with pytest.raises(ProtT5nvError, match=r"skipped\.tsv: this is a link; remove it, or choose another output"):
+        skips.write(tmp_path / "out.csv")
+    assert not (tmp_path / "elsewhere").exists()

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -178,3 +179,15 @@ def test_values_beyond_float16_are_never_stored(tmp_path):
         with pytest.raises(ProtT5nvError, match=message):
             stored_embeddings(["P1"], ["MSLKR"], path, tmp_path / "cache", pooled=False, precision=precision)
         assert not list((tmp_path / "cache").glob("*.npy"))
+
+
+@pytest.mark.parametrize("name", ["rows.npy", "rows.npy.partial/rows.npy", "rows.npy.partial/journal.txt"])
+@pytest.mark.parametrize("link", ["symlink_to", "hardlink_to"])
+def test_nothing_is_written_through_a_link(tmp_path, name, link):
+    (mine := tmp_path / "mine").write_text("mine")
+    (path := tmp_path / "cache" / "rows.npy").parent.mkdir()
+    (planted := path.parent / name).parent.mkdir(exist_ok=True)
+    getattr(planted, link)(mine)
+    with suppress(ProtT5nvError):  # an existing file is taken for the finished cache, whose content is checked later
+        write_rows(path, LENGTHS, WIDTH, embedding())
+    assert mine.read_text() == "mine"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from helpers.full_disk import limited
 
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io import atomic, work_folders
-from prott5nv.io.atomic import publish, together, whole_file, whole_files, whole_folder, write_text
+from prott5nv.io.atomic import publish, remove_file, together, whole_file, whole_files, whole_folder, write_text
 from prott5nv.io.exclusive import open_and_lock
 from prott5nv.io.output import check_outputs
 
@@ -187,7 +188,7 @@ with atomic.whole_folder({str(old_folder)!r}, replace=True) as temporary:
     assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
     assert not old_folder.exists()
     write_text(tmp_path / "card.md", "new")
-    assert names(tmp_path) == ["card.md", "folder"] and content(old_folder) == {"old.txt": "old"}
+    assert names(tmp_path) == ["card.md", "folder"] and content(old_folder) == {"new.txt": "new"}
 
 
 @pytest.mark.parametrize("block", ["whole_file('{}/target')", "whole_folder('{}/target')"])
@@ -402,8 +403,8 @@ def test_a_file_that_was_changed_after_the_kill_stays(tmp_path, caplog):
 def test_a_folder_that_another_user_prepared_replaces_nothing(tmp_path):
     write_text(tmp_path / "a", "mine")
     (work_folder := tmp_path / ".prott5nv-0123456789abcdef").mkdir()
-    (work_folder / "finished").mkdir()
-    (work_folder / "finished" / "a").write_text("planted")
+    work_folders.finished_folder(work_folder).mkdir()
+    (work_folders.finished_folder(work_folder) / "a").write_text("planted")
     os.chown(work_folder, 12345, 12345)
     write_text(tmp_path / "d", "next")
     assert visible(tmp_path)["a"] == "mine"
@@ -441,15 +442,85 @@ def test_a_file_whose_block_failed_is_left_out(tmp_path):
     assert names(tmp_path) == ["folder"] and content(tmp_path / "folder") == {"written": "written"}
 
 
-@pytest.mark.parametrize("name", ["finished", "replaced"])
-def test_a_link_in_a_work_folder_is_not_followed(tmp_path, name):
+@pytest.mark.parametrize("subfolder", [work_folders.finished_folder, work_folders.replaced_folder])
+def test_a_link_in_a_work_folder_is_not_followed(tmp_path, subfolder):
     (elsewhere := tmp_path / "elsewhere").mkdir()
     (elsewhere / "mine").write_text("mine")
     (folder := tmp_path / "folder").mkdir()
     (work_folder := folder / ".prott5nv-0123456789abcdef").mkdir()
-    (work_folder / name).symlink_to(elsewhere)
+    subfolder(work_folder).symlink_to(elsewhere)
     write_text(folder / "next", "next")
     assert content(elsewhere) == {"mine": "mine"} and content(folder) == {"next": "next"}
+
+
+@pytest.mark.parametrize("subfolder", [work_folders.finished_folder, work_folders.replaced_folder])
+def test_a_copy_of_a_work_folder_gives_nothing_a_name(tmp_path, subfolder):
+    """An archive of a stranger can hold a work folder, but not one of the number that it gets here."""
+    (made := tmp_path / "made").mkdir()
+    subfolder(made).mkdir()
+    (subfolder(made) / "mine").mkdir() if "replaced" in subfolder(made).name else (subfolder(made) / "mine").touch()
+    (folder := tmp_path / "folder").mkdir()
+    shutil.copytree(made, folder / ".prott5nv-0123456789abcdef")
+    write_text(folder / "next", "next")
+    assert content(folder) == {"next": "next"}
+
+
+def test_a_kill_between_the_steps_of_a_replacement_keeps_the_new_folder(tmp_path, old_folder, caplog):
+    work_folder = killed_while_replacing(old_folder)
+    write_text(tmp_path / "next", "next")
+    assert content(old_folder) == {"new.txt": "new"} and not work_folder.exists()
+    assert caplog.messages == ["completed the output of a command that was killed: folder"]
+
+
+def test_both_folders_stay_if_the_name_of_a_replaced_one_is_taken(tmp_path, old_folder, caplog):
+    work_folder = killed_while_replacing(old_folder)
+    old_folder.mkdir()
+    write_text(tmp_path / "next", "next")
+    assert content(work_folder / "new" / "folder") == {"new.txt": "new"}
+    assert content(work_folders.replaced_folder(work_folder) / "folder") == {"old.txt": "old"}
+    assert "a killed command has left two folders folder in it" in caplog.text
+
+
+def killed_while_replacing(folder):
+    """Return the work folder of a process that was killed when the old folder had been moved away."""
+    (work_folder := folder.parent / ".prott5nv-0123456789abcdef").mkdir()
+    (work_folder / "new" / folder.name).mkdir(parents=True)
+    (work_folder / "new" / folder.name / "new.txt").write_text("new")
+    work_folders.replaced_folder(work_folder).mkdir()
+    folder.rename(work_folders.replaced_folder(work_folder) / folder.name)
+    return work_folder
+
+
+def test_a_file_is_removed_only_if_the_others_have_their_names(tmp_path):
+    (tmp_path / "list").write_text("old")
+    with pytest.raises(KeyError), together():
+        write_text(tmp_path / "table", "new")
+        remove_file(tmp_path / "list")
+        raise KeyError
+    assert content(tmp_path) == {"list": "old"}
+    with together():
+        remove_file(tmp_path / "list")
+        write_text(tmp_path / "table", "new")
+        assert (tmp_path / "list").exists()
+    assert content(tmp_path) == {"table": "new"}
+
+
+def test_folders_nested_too_deeply_do_not_stop_a_write(tmp_path):
+    deepest = os.open(tmp_path, os.O_RDONLY)
+    for name in (".prott5nv-0123456789abcdef", *["a"] * 2000):
+        os.mkdir(name, dir_fd=deepest)
+        deeper = os.open(name, os.O_RDONLY, dir_fd=deepest)
+        os.close(deepest)
+        deepest = deeper
+    os.close(deepest)
+    write_text(tmp_path / "next", "next")
+    assert (tmp_path / "next").read_text() == "next"
+    subprocess.run(["rm", "-rf", tmp_path / ".prott5nv-0123456789abcdef"], check=True)
+
+
+def test_a_name_that_is_too_long_is_refused_before_the_work(tmp_path):
+    with pytest.raises(ProtT5nvError, match="this name is too long for the file system; choose a shorter one"):
+        atomic.check_replaceable(tmp_path / ("x" * 256))
 
 
 def test_a_pipe_or_a_lock_of_another_program_does_not_stop_a_write(tmp_path, monkeypatch):

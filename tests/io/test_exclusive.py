@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 
 import pytest
 
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io import exclusive
 from prott5nv.io.atomic import write_text
-from prott5nv.io.exclusive import exclusive_folder, lock_or_refuse
+from prott5nv.io.exclusive import exclusive_folder, lock_or_refuse, open_own
 from prott5nv.io.work_folders import reserved
 
 fcntl = pytest.importorskip("fcntl")
@@ -51,3 +52,24 @@ def test_without_locks_no_work_folder_is_removed(tmp_path, without_locks):
     with reserved(tmp_path / "out.csv"):
         write_text(tmp_path / "out.csv", "id\n")
     assert workspace.is_dir()
+
+
+@pytest.mark.parametrize("mode", ["ab", "wb", "a+b"])
+@pytest.mark.parametrize("kind", ["symbolic link", "hard link", "pipe"])
+def test_only_a_file_of_ones_own_is_opened_for_writing(tmp_path, kind, mode):
+    (mine := tmp_path / "mine").write_text("mine")
+    path = tmp_path / "rows.npy"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "hard link":
+        os.link(mine, path)
+    else:
+        path.symlink_to(mine)
+    with pytest.raises(OSError):
+        os.close(open_own(str(path), os.O_RDWR | (os.O_TRUNC if mode == "wb" else 0)))
+    assert mine.read_text() == "mine"
+    path.unlink()
+    for _ in range(2):
+        with open(path, mode, opener=open_own) as file:
+            file.write(b"own")
+    assert path.read_text() == ("own" if mode == "wb" else "ownown")

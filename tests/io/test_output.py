@@ -132,13 +132,14 @@ def test_missing_parent_folders_are_removed_if_they_stay_empty(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_link_to_a_file_outside_is_refused_in_the_folder_of_a_run(tmp_path):
+def test_a_link_to_the_outside_is_refused_in_the_folder_of_a_run(tmp_path):
     (run := tmp_path / "run" / "logs").mkdir(parents=True)
     (tmp_path / "disk").mkdir()
     (run / "debug.log").write_text("")
     (run / "latest.log").symlink_to("debug.log")
-    (run / "checkpoints").symlink_to(tmp_path / "disk")
     check_unlinked(tmp_path / "run")
-    (run / "run.nemo").symlink_to(tmp_path / "new")
-    with pytest.raises(ProtT5nvError, match=r"run\.nemo: this is a link, and the run would write through it"):
-        check_unlinked(tmp_path / "run")
+    for name in ("new", "disk"):
+        (run / "run.nemo").symlink_to(tmp_path / name)
+        with pytest.raises(ProtT5nvError, match=r"run\.nemo: this is a link, and the run would write through it"):
+            check_unlinked(tmp_path / "run")
+        (run / "run.nemo").unlink()

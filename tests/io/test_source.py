@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import gzip
+import os
 import subprocess
 import sys
 
 import pytest
 
 from prott5nv.errors import ProtT5nvError
+from prott5nv.io import source
 from prott5nv.io.record import Record
-from prott5nv.io.source import name_truncation, open_source, source_name
+from prott5nv.io.source import name_truncation, open_source, plain_lines, read_small, source_name
 
 TEXT = b"id,sequence\nP1,MKV\n" * 1000
 
@@ -91,3 +93,27 @@ def test_truncation_names_the_last_complete_record():
     assert [next(stream).id, next(stream).id] == ["P1", "P2"]
     with pytest.raises(ProtT5nvError, match=r"^proteins\.gz: the gzip data are truncated after line 5, record P2;"):
         next(stream)
+
+
+def test_a_small_file_is_read_whole_or_refused(tmp_path):
+    (path := tmp_path / "result.json").write_bytes(b"{}")
+    assert read_small(path) == b"{}"
+    with pytest.raises(ProtT5nvError, match="more than 1 bytes, so it is damaged or of another program"):
+        read_small(path, 1)
+    os.mkfifo(tmp_path / "pipe")
+    for odd in (tmp_path / "pipe", "/dev/zero"):
+        with pytest.raises(ProtT5nvError, match="no plain file"):
+            read_small(odd)
+        with pytest.raises(ProtT5nvError, match="no plain file"):
+            list(plain_lines(odd))
+
+
+def test_lines_of_a_text_file_are_bounded(tmp_path, monkeypatch):
+    (path := tmp_path / "list.tsv").write_bytes(b"line\tid\r\n1\tP\xc3\xa4\n")
+    assert list(plain_lines(path)) == ["line\tid\r\n", "1\tPä\n"]
+    monkeypatch.setattr(source, "MOST_SMALL", 8)
+    with pytest.raises(ProtT5nvError, match="a line has more than 8 characters"):
+        list(plain_lines(path))
+    path.write_bytes(b"\xff\n")
+    with pytest.raises(ProtT5nvError, match="not a text file in UTF-8"):
+        list(plain_lines(path))

@@ -115,13 +115,22 @@ def test_no_checkpoint(tmp_path, caplog):
 def test_the_newest_two_and_the_best_stay(run):
     (run / "step1-perplexity18.000.nemo").touch()
     assert [path.name[:5] for path in best_first(run)] == ["step2", "step4", "step5", "step3", "step1"]
-    old = sorted(path.name for path in superseded(run, keep_best=1))
+    old = sorted(path.name for path in superseded(run, keep_best=1, step=5))
     assert old == [
         "step1-perplexity18.000.ckpt",
         "step1-perplexity18.000.nemo",
         "step3-perplexity17.000.ckpt",
     ]
-    assert superseded(run, keep_best=-1) == []
+    assert superseded(run, keep_best=-1, step=5) == []
+
+
+def test_damaged_files_of_later_steps_supersede_nothing(run):
+    """The run has continued from step 5, because the checkpoints of steps 100 to 102 are damaged."""
+    before = superseded(run, keep_best=1, step=5)
+    for name in ("step100", "step101", "step102-perplexity1.000", "step99999999999999999999", "step7-perplexity1.2.3"):
+        (run / f"{name}.ckpt").write_text("damaged")
+    assert superseded(run, keep_best=1, step=5) == before
+    assert find_checkpoint(run).name == "step5-perplexity16.000.ckpt"
 
 
 def test_a_full_disk_leaves_the_existing_files(run):
