@@ -349,6 +349,11 @@ class PretrainConfig(Section):
     trainer: TrainerConfig
     exp_manager: ExperimentConfig
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.name.strip(" /"):  # for example, from an environment variable that is not set
+            raise ProtT5nvError("name is empty: it names the folder and the model of the run")
+
 
 # ---------------------------------------------------------------------- Hydra
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
+import multiprocessing
 import signal
 import time
 from collections.abc import Sequence
@@ -218,6 +220,15 @@ def _ignore_signals(worker: int) -> None:
     """Let a worker live on when a signal reaches the whole process group, since the last step needs its samples."""
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(signum, signal.SIG_IGN)
+
+
+@atexit.register
+def _end_workers() -> None:
+    """End the workers that an error has left, for which Python would wait for ever because they ignore SIGTERM."""
+    if workers := multiprocessing.active_children():
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch would report that a worker was killed.
+        for worker in workers:
+            worker.kill()
 
 
 def _unchanged(item: _Item) -> _Item:

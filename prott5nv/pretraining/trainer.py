@@ -119,10 +119,16 @@ def _run(cfg: DictConfig, config: PretrainConfig, folder: Path) -> PretrainingRu
         _take_weights(model, config.restore_from_path)
         checkpoint = None
     exported = None
-    with _interrupts_passed_on(), _lost_process_reported():
+    with _interrupts_passed_on(), _errors_reported():
         if config.do_training:
             if checkpoint:
                 logger.info("resuming from %s", checkpoint)
+                if (step := checkpoint_step(checkpoint)) >= config.trainer.max_steps:
+                    logger.info(
+                        "nothing is left to train after step %d; raise trainer.max_steps=%d to go on",
+                        step,
+                        config.trainer.max_steps,
+                    )
             trainer.fit(model, ckpt_path=checkpoint)
         if config.do_testing:
             trainer.test(model, ckpt_path=None if config.do_training else checkpoint)
@@ -153,6 +159,12 @@ def _check_surroundings(cfg: DictConfig, config: PretrainConfig) -> None:
     on_cpu = accelerator == "cpu" or (accelerator == "auto" and choose_hardware().device.type == "cpu")
     if on_cpu and devices.isdecimal() and int(devices) > cores:
         raise ProtT5nvError(f"trainer.devices={devices}: this machine has no GPU for training and {cores} CPU cores")
+    launchers = ("TORCHELASTIC_RUN_ID", "SLURM_NTASKS", "NODE_RANK")
+    if config.trainer.num_nodes > 1 and not any(name in os.environ for name in launchers):
+        raise ProtT5nvError(
+            f"trainer.num_nodes={config.trainer.num_nodes}: start the command on each node with srun or torchrun; "
+            "docs/guides/clusters.md shows how"
+        )
     if config.exp_manager.create_wandb_logger and is_global_rank_zero():
         _check_wandb(config.exp_manager.wandb_logger_kwargs)
 
@@ -185,10 +197,12 @@ def _interrupts_passed_on() -> Iterator[None]:
 
 
 @contextmanager
-def _lost_process_reported() -> Iterator[None]:
-    """Turn the error of the communication with a process that was killed into one line."""
+def _errors_reported() -> Iterator[None]:
+    """Turn errors of Lightning about settings, and of the communication with a killed process, into one line."""
     try:
         yield
+    except MisconfigurationException as error:  # what Lightning finds out when it has the data
+        raise ProtT5nvError(f"trainer: {' '.join(str(error).split())}") from None
     except RuntimeError as error:  # Gloo has no type of its own.
         if "Connection" not in str(error) or "gloo" not in str(error):
             raise
@@ -215,7 +229,8 @@ def _exp_manager_settings(cfg: DictConfig, checkpoint: Path | None) -> dict[str,
 
 
 def _take_weights(model: ProtT5nvModel, path: str) -> None:
-    """Let training start from the weights of a file, and log what had to be adapted."""
+    """Let training start from the weights of a file, and log its name and what had to be adapted."""
+    logger.info("starting from the weights of %s", path)
     with warnings.catch_warnings(record=True) as changes:  # otherwise NeMo sends them to its own log
         warnings.simplefilter("always")
         model.initial_weights = warm_start_weights(path, model.config)

@@ -116,10 +116,28 @@ def test_a_killed_run_resumes_to_the_same_losses(uninterrupted, training_data, t
         (("model.hidden=3",), "there is no setting model.hidden"),
         (("model.micro_batch_size=0", "model.data.dataset_path=data"), "model.micro_batch_size=0"),
         (("model=huge",), "model=huge: must be one of builtin, prott5nv, small, tiny"),
+        (("name=", "model.data.dataset_path=data"), "name is empty"),
     ],
 )
 def test_an_error_is_one_line(wrong, message, tmp_path):
     done = ForkedCommand([*PRETRAIN, *wrong], tmp_path).wait()
+    assert done.returncode == 2
+    assert done.stderr.startswith("prott5nv: error: ") and done.stderr.count("\n") == 1
+    assert message in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "setting, message",
+    [
+        ("trainer.limit_val_batches=0.001", "Try at least `limit_val_batches="),
+        ("trainer.num_nodes=2", "start the command on each node with srun or torchrun"),
+    ],
+)
+def test_an_error_after_the_start_of_nemo_ends_the_process(training_data, tmp_path, setting, message):
+    """It does not wait for the workers of the loader, which ignore SIGTERM."""
+    arguments = [*overrides(training_data, tmp_path, "refused", 2), setting, "model.data.num_workers=1"]
+    done = subprocess.run([*COMMAND, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert done.returncode == 2
     assert done.stderr.startswith("prott5nv: error: ") and done.stderr.count("\n") == 1
     assert message in done.stderr
