@@ -4,9 +4,9 @@
     python benchmarks/recipe.py measure --data DIR a.nemo b.nemo
 
 DIR is the folder that ``prott5nv prepare uniref50`` wrote. ``try`` pretrains one model per recipe and measures them.
-The first recipe is that of the built-in model with another learning rate and batch size; the others change a few
-settings of it. Arguments that this script does not know, such as ``model.seed=2``, are passed on as settings. Finished
-runs are kept. ``measure`` takes models that exist already.
+The first recipe is that of the built-in model for a smaller model, with another learning rate and batch size; the
+others change a few settings of it. Arguments that this script does not know, such as ``model.seed=2``, are passed on
+as settings. Finished runs are kept. ``measure`` takes models that exist already.
 
 All models predict the same masked residues of the same held-out proteins, 15 % of each, even if they were trained with
 another fraction.
@@ -44,9 +44,19 @@ from prott5nv.model.tokenizer import FIRST_RESIDUE
 
 AMINO_ACIDS = 20
 PROTEINS = 16  # per step; a recipe with more or fewer takes fewer or more steps
-BASE = {"global_batch_size": PROTEINS, "data.num_workers": 0, "optim.lr": 4e-3}
+BASE = {
+    "num_layers": 3,
+    "hidden_size": 256,
+    "ffn_hidden_size": 1024,
+    "num_attention_heads": 8,
+    "init_method_std": 0.06,
+    "global_batch_size": PROTEINS,
+    "data.num_workers": 0,
+    "optim.lr": 4e-3,
+    "optim.sched.warmup_steps": 50,
+}
 RECIPES: dict[str, dict[str, object]] = {
-    "the built-in model's, learning rate 4e-3": {},
+    "the built-in model's, 3 + 1 layers of width 256, learning rate 4e-3": {},
     "normal initialization": {"init_method": "normal"},
     "AdamW, learning rate 2e-3": {"optim.name": "fused_adam", "optim.lr": 2e-3},
     "learning rate 2e-3": {"optim.lr": 2e-3},

@@ -13,7 +13,7 @@ READY_PREDICTORS = {name: _FOLDER / f"{name}.safetensors" for name in ("secondar
 # The figures are those of docs/benchmarks/decoder.md; update both when the model is replaced.
 _BUILTIN_NOTE = (
     "the built-in model is a demonstration: its scores agree with measured effects of mutations less than the BLOSUM62 "
-    "table does (Spearman 0.09 and 0.20, ProteinGym); choose another model with --model for scientific work"
+    "table does (Spearman 0.13 and 0.20, ProteinGym); choose another model with --model for scientific work"
 )
 SENTENCEPIECE_MODEL = _FOLDER / "protein_sequence_sentencepiece.model"
 SENTENCEPIECE_VOCAB = _FOLDER / "protein_sequence_sentencepiece.vocab"

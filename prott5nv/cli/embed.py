@@ -160,7 +160,7 @@ def command(
     Read the result in Python:
       >>> from prott5nv import EmbeddingStore
       >>> EmbeddingStore("proteins.h5")["P69905"].shape
-      (142, 256)
+      (142, 448)
 
     If a run is killed or the disk is full, finished proteins stay in OUT.h5.partial/. Give the same command again to
     continue. OUT appears only when it is complete. If OUT exists with the same input and settings, nothing is computed.

@@ -68,7 +68,7 @@ def command(overrides: tuple[str, ...]) -> None:
         model.optim.lr=1e-3,3e-3 'name=lr-${model.optim.lr}'
     """
     if any(argument.startswith(("--config-name", "-cn")) for argument in overrides):
-        raise ProtT5nvError("there is one configuration, so leave out --config-name; model=small selects a preset")
+        raise ProtT5nvError("leave out --config-name: the default is ProtT5nv, and model=NAME selects a smaller preset")
     values = {argument.lower() for argument in overrides}
     if "do_training=false" in values and "do_testing=true" not in values:
         raise ProtT5nvError(

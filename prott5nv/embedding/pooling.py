@@ -79,7 +79,7 @@ def register_pooling(name: str) -> Callable[[Pooling], Pooling]:
     ...     "Maximum over the residues of the protein."
     ...     return rows_LD.max(axis=0)
     >>> prott5nv.seqs_to_embedding(["MSLKR"], pooling="max").shape
-    (1, 256)
+    (1, 448)
     """
 
     def register(function: Pooling) -> Pooling:

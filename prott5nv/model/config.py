@@ -27,14 +27,14 @@ _PRESETS: dict[str, dict[str, Any]] = {
     ),
     # The model inside the package. It has enough sentinels to mask 37 % of 512 residues.
     "builtin": dict(
-        num_layers=3,
+        num_layers=5,
         decoder_num_layers=1,
-        hidden_size=256,
-        ffn_hidden_size=1024,
-        num_attention_heads=8,
+        hidden_size=448,
+        ffn_hidden_size=1792,
+        num_attention_heads=14,
         num_sentinel_tokens=192,
         seq_length_dec=400,
-        init_method_std=0.06,
+        init_method_std=0.045,
         hidden_dropout=0.0,
         attention_dropout=0.0,
     ),
@@ -167,7 +167,7 @@ class ModelConfig:  # numpydoc ignore=PR02
         Parameters
         ----------
         name : str
-            ``prott5nv`` (199M parameters), ``builtin`` (3.6M, the model inside the package), ``small`` (1.4M) or
+            ``prott5nv`` (199M parameters), ``builtin`` (15.6M, the model inside the package), ``small`` (1.4M) or
             ``tiny`` (for tests).
         **overrides
             Fields to change.

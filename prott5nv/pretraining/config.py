@@ -24,7 +24,7 @@ from prott5nv.pretraining.optimizer_names import OPTIMIZERS
 # steps.
 _PRESET_TRAINING: dict[str, dict[str, Any]] = {
     "builtin": {  # the recipe of the built-in model
-        "global_batch_size": 32,
+        "global_batch_size": 384,
         "init_method": "mimetic",
         "data": {"masked_lm_prob": 0.36},
         "optim": {
@@ -32,7 +32,7 @@ _PRESET_TRAINING: dict[str, dict[str, Any]] = {
             "lr": 2e-3,
             "betas": [0.9, 0.98],
             "weight_decay": 0.1,
-            "sched": {"name": "CosineAnnealing", "warmup_steps": 50},
+            "sched": {"name": "CosineAnnealing", "warmup_steps": 100},
         },
     },
     "small": {"global_batch_size": 64, "optim": {"lr": 1e-3}},

@@ -75,7 +75,7 @@ def plot_curves(folder: Path) -> Path | None:
                 axis.plot(steps, values, "o-" if validation else "-", ms=3, lw=1.5 if validation else 0.8, label=label)
         if "perplexity" in title:
             axis.set_ylim(perplexity_limits([line.get_ydata() for line in axis.lines]))
-            axis.axhline(UNIGRAM_PERPLEXITY, color="grey", ls=":", lw=1, label="composition only")
+            axis.axhline(UNIGRAM_PERPLEXITY, color="grey", ls=":", lw=1, label="composition of UniRef50 alone")
         axis.set(title=title, xlabel="optimizer step")
         axis.legend(frameon=False)
     path = folder / "curves.png"

@@ -53,7 +53,7 @@ class EmbedProteins:
     >>> batch = {"id": np.array(["P1", "P2"]), "sequence": np.array(["MSLKR", "MK1"])}
     >>> result = embed(batch)
     >>> result["embedding"].shape, result["error"].tolist()[1]
-    ((2, 256), "position 3: '1' is not a residue; residues are letters")
+    ((2, 448), "position 3: '1' is not a residue; residues are letters")
     """
 
     def __init__(

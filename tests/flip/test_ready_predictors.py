@@ -66,7 +66,7 @@ def head_file(tmp_path):
         spec = OutputSpec("secondary_structure", "sampled", "residue", "class", ("C", "E", "H"))
         settings = {"name": "linear"}
         torch.manual_seed(0)
-        head = make_head("residue", 256, 3, **settings)
+        head = make_head("residue", 448, 3, **settings)
         save_predictor(path, None, head, settings, spec, sha256)
         return path
 
