@@ -11,6 +11,7 @@ Reading, from the bottom up:
 Writing:
 
 - ``atomic``: every output file and folder is written with it, so it appears under its final name only when complete.
+  ``work_folders`` has its temporary folders, ``exclusive`` the locks, and ``sync`` the way to the disk.
 - ``table``: CSV files and lines of TSV.
 - ``text``: wording of messages.
 """

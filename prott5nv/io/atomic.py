@@ -15,6 +15,7 @@ from contextvars import ContextVar
 from pathlib import Path
 
 from prott5nv.errors import ProtT5nvError
+from prott5nv.io.sync import sync_file, sync_folder, sync_tree
 from prott5nv.io.work_folders import (
     NEW,
     finished_folder,
@@ -74,7 +75,7 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         else:
             temporary = group.temporary(path, folder)
             yield temporary
-            _sync_file(temporary)
+            sync_file(temporary)
             group.files.append((temporary, path))
 
 
@@ -82,8 +83,8 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 def together() -> Iterator[None]:
     """Let all files that the block writes with :func:`whole_file` appear when it ends, or none of them.
 
-    If the process is killed while the files of a folder get their names, the next command that writes to this folder
-    completes them. The files of different folders appear directly after one another.
+    If the process is killed while the files get their names, the next command that writes to a folder completes the
+    files there. The files of different folders appear directly after one another.
 
     Raises
     ------
@@ -143,10 +144,16 @@ class _Group:
                 new = temporary.parents[1] / NEW
                 new.mkdir(exist_ok=True)
                 os.replace(temporary, new / real_path(path).name)
-        for folder, work_folder in self._work_folders.items():
-            if (work_folder / NEW).exists():  # otherwise no file of the folder is complete
+        # Otherwise no file of the folder is complete.
+        written = {folder: new for folder, new in self._work_folders.items() if (new / NEW).exists()}
+        # If the process is killed from here on, the next command in each folder completes the files there.
+        if len(written) > 1:
+            for folder, work_folder in written.items():
                 with reported(folder):
-                    _publish_all(work_folder)
+                    _mark_finished(work_folder)
+        for folder, work_folder in written.items():
+            with reported(folder):
+                _publish_all(work_folder)
         for path in self.obsolete:
             path.unlink(missing_ok=True)
 
@@ -242,7 +249,7 @@ def whole_folder(path: str | os.PathLike[str], *, replace: bool = False) -> Iter
             temporary = work_folder / NEW / path.name
             temporary.mkdir(parents=True)
             yield temporary
-            _sync_tree(temporary)
+            sync_tree(temporary)
             _check_folder(path, replace)
             if path.exists() and any(path.iterdir()):
                 replaced_folder(work_folder).mkdir()
@@ -293,7 +300,7 @@ def whole_files(folder: str | os.PathLike[str]) -> Iterator[Path]:
         temporary = work_folder / NEW
         temporary.mkdir()
         yield temporary
-        _sync_tree(temporary)
+        sync_tree(temporary)
         for file in temporary.iterdir():
             check_replaceable(folder / file.name)
         _publish_all(work_folder)
@@ -306,18 +313,24 @@ def _publish_all(work_folder: Path) -> None:
     interrupts.
     """
     new = work_folder / NEW
-    if len(files := list(new.iterdir())) == 1:
+    if new.exists() and len(files := list(new.iterdir())) == 1:
         os.replace(files[0], work_folder.parent / files[0].name)
         sync_folder(work_folder.parent)
         return
-    os.rename(new, finished_folder(work_folder))
-    sync_folder(work_folder)
+    if new.exists():
+        _mark_finished(work_folder)
     try:
         move_finished(work_folder)
     except OSError:
         shutil.rmtree(finished_folder(work_folder), ignore_errors=True)
         raise
     sync_folder(work_folder.parent)
+
+
+def _mark_finished(work_folder: Path) -> None:
+    """Mark the new files of a work folder as complete."""
+    os.rename(work_folder / NEW, finished_folder(work_folder))
+    sync_folder(work_folder)
 
 
 def check_replaceable(path: str | os.PathLike[str]) -> None:
@@ -374,7 +387,7 @@ def publish(finished: Path, path: Path) -> None:
     """
     check_replaceable(path)
     target = real_path(path)
-    _sync_file(finished)
+    sync_file(finished)
     try:
         os.replace(finished, target)
     except OSError as error:
@@ -384,43 +397,7 @@ def publish(finished: Path, path: Path) -> None:
         with new_work_folder(target.parent) as work_folder:
             copied = work_folder / target.name
             shutil.copyfile(finished, copied)
-            _sync_file(copied)
+            sync_file(copied)
             os.replace(copied, target)
         finished.unlink()
     sync_folder(target.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Write a folder's list of names to the disk, so that a new name in it survives a power failure.
-
-    Parameters
-    ----------
-    folder : Path
-        An existing folder.
-
-    Raises
-    ------
-    OSError
-        If the disk reports an error.
-    """
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except PermissionError:  # Windows cannot open folders
-        return
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _sync_file(path: str | Path) -> None:
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
-
-
-def _sync_tree(folder: Path) -> None:
-    """Write all files of a folder and its subfolders to the disk."""
-    for subfolder, _, names in os.walk(folder):
-        for name in names:
-            _sync_file(os.path.join(subfolder, name))
-        sync_folder(Path(subfolder))

@@ -155,7 +155,8 @@ class ModelConfig:  # numpydoc ignore=PR02
             if kind is bool:
                 expected = "true or false"
             elif kind is float:
-                expected = "a number in its valid range"
+                below_1 = name.endswith(("dropout", "prob"))
+                expected = "a number from 0 to below 1" if below_1 else "a number of at least 0"
             else:
                 expected = "a positive whole number"
             raise ProtT5nvError(f"{name}={str(value)[:80]!r} is not {expected}") from None

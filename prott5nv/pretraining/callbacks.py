@@ -249,6 +249,7 @@ class StopOnSignal(Callback):
         def request(signum: int, frame: FrameType | None) -> None:
             if signum == signal.SIGINT:
                 if model.stop_requested:
+                    logger.info("stopped without saving; the same command continues from the last checkpoint")
                     raise SystemExit(_INTERRUPTED)
                 self._exit_code = _INTERRUPTED
                 logger.info("finishing this step and saving; press Ctrl-C again to stop without saving")

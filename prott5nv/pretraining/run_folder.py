@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -18,12 +19,14 @@ from prott5nv.errors import ProtT5nvError
 from prott5nv.io.atomic import write_text
 from prott5nv.io.exclusive import exclusive_folder
 from prott5nv.io.output import check_unlinked
-from prott5nv.io.text import shortened
+from prott5nv.io.text import counted, shortened
 from prott5nv.pretraining.checkpoint_files import find_checkpoint
 from prott5nv.pretraining.config import PretrainConfig, as_dict
 
 SETTINGS_FILE = "settings.json"
 LOGS = "logs"  # TensorBoard files, and what NeMo's exp_manager writes
+
+logger = logging.getLogger(__name__)
 
 #: Settings that may differ when a run continues, because they do not decide its result: a name stands for all settings
 #: below it. All others must stay the same.
@@ -63,6 +66,7 @@ FREE_SETTINGS = (
 
 _LOCK_SECONDS = 15.0  # data loader workers of a killed run live on for some seconds and hold its lock
 _MAX_SETTINGS = 1 << 24  # bytes
+_TELLING = "model.hidden_size"  # tells best that the architecture is another one
 
 
 @contextmanager
@@ -78,7 +82,7 @@ def exclusive(folder: Path) -> Iterator[None]:
     ProtT5nvError
         If another run uses the folder, it cannot be created, or a file in it is a link.
     """
-    deadline = time.monotonic() + _LOCK_SECONDS
+    deadline, waiting = time.monotonic() + _LOCK_SECONDS, False
     with ExitStack() as stack:
         while True:
             try:
@@ -90,6 +94,9 @@ def exclusive(folder: Path) -> Iterator[None]:
             except ProtT5nvError:
                 if time.monotonic() > deadline:
                     raise
+                if not waiting:
+                    logger.info("another process is writing %s; waiting for up to %.0f seconds", folder, _LOCK_SECONDS)
+                    waiting = True
                 time.sleep(0.2)
         check_unlinked(folder)
         yield
@@ -171,12 +178,14 @@ def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
             raise ValueError
     except (OSError, ValueError, RecursionError):
         raise ProtT5nvError(f"{path}: the settings of the run cannot be read; {remedy}") from None
-    for name in sorted(settings.keys() | saved.keys()):
-        if saved.get(name) == settings.get(name):
-            continue
+    names = sorted(settings.keys() | saved.keys(), key=lambda name: (name != _TELLING, name))
+    if differing := [name for name in names if saved.get(name) != settings.get(name)]:
+        name = differing[0]
+        others = f"; {counted(len(differing) - 1, 'other setting')}, too" if differing[1:] else ""
         raise ProtT5nvError(
-            f"{folder}: the run has {name}={_shown(saved.get(name))}, and this command {_shown(settings.get(name))}; "
-            "set it back, or choose another name= (restore_from_path=FILE.nemo starts from the weights of this run)"
+            f"{folder}: the run has {name}={_shown(saved.get(name))}, and this command {_shown(settings.get(name))}"
+            f"{others}; set it back, or choose another name= (restore_from_path=FILE.nemo starts from the weights of "
+            "this run)"
         )
 
 

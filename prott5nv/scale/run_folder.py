@@ -21,8 +21,9 @@ from prott5nv.embedding.commits import Skipped
 from prott5nv.embedding.partial import JOURNAL, open_locked, partial_folder
 from prott5nv.embedding.shard_folder import Shard, shard_name
 from prott5nv.errors import ProtT5nvError
-from prott5nv.io.atomic import sync_folder, write_text
+from prott5nv.io.atomic import write_text
 from prott5nv.io.output import check_unlinked
+from prott5nv.io.sync import sync_folder
 
 _OWN = re.compile(r"run\.json|input|shards|done|copies|replaced|\.prott5nv-[0-9a-f]{16}|\.nfs\w+")
 

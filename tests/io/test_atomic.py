@@ -385,6 +385,31 @@ with atomic.{block} as temporary:
     assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
 
 
+def test_files_in_other_folders_are_completed_after_a_kill(tmp_path, caplog):
+    x, y = tmp_path / "x", tmp_path / "y"
+    for folder in (x, y):
+        folder.mkdir()
+    code = f"""
+import os, signal
+from pathlib import Path
+from prott5nv.io import atomic
+move = os.replace
+def move_and_die(source, target):
+    move(source, target)
+    if Path(target).parent == Path({str(x)!r}):
+        os.kill(os.getpid(), signal.SIGKILL)
+atomic.os.replace = move_and_die
+with atomic.together():
+    for name in ("x/a", "y/b", "y/c"):
+        atomic.write_text(Path({str(tmp_path)!r}) / name, "new")
+"""
+    assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
+    assert (visible(x), visible(y)) == ({"a": "new"}, {})
+    check_outputs([x / "a", y / "b", y / "c"], overwrite=True)
+    assert visible(y) == {"b": "new", "c": "new"}
+    assert caplog.messages == ["completed the output of a command that was killed: b, c"]
+
+
 def visible(folder) -> dict[str, str]:
     return {path.name: path.read_text() for path in folder.glob("[!.]*")}
 

@@ -133,6 +133,9 @@ def test_a_difference_is_named_with_both_values(tmp_path):
         check_settings(tmp_path, {"model.optim.lr": 1e-2, "model.seed": 1})
     with pytest.raises(ProtT5nvError, match=r"the run has callbacks.x=null, and this command 1"):
         check_settings(tmp_path, {"model.optim.lr": 1e-3, "model.seed": 1, "callbacks.x": 1})
+    several = {"model.attention_dropout": 0, "model.hidden_size": 128, "model.optim.lr": 1e-3, "model.seed": 1}
+    with pytest.raises(ProtT5nvError, match=r"model.hidden_size=null, and this command 128; 1 other setting, too; set"):
+        check_settings(tmp_path, several)
 
 
 def test_a_second_run_in_the_folder_is_refused(tmp_path, monkeypatch):
