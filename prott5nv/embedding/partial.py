@@ -57,7 +57,7 @@ def check_own(folder: Path, own: re.Pattern[str], journal: str | None = None) ->
         if stat.S_ISDIR(status.st_mode):
             if name.endswith(".partial"):  # of a worker
                 check_own(path, _OWN)
-            elif not name.startswith(".prott5nv-"):
+            elif name.startswith(".nfs") or name.endswith((".h5", ".tsv", ".bin", ".jsonl")):  # names of files
                 raise ProtT5nvError(f"{path}: no run has made this folder; move it, or choose another output")
         elif not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
             raise ProtT5nvError(f"{path}: this is a link, or no plain file; remove it")

@@ -37,7 +37,7 @@ def test_an_error_in_the_input_is_printed_once(run, tmp_path):
 @pytest.mark.timeout(900)
 def test_after_control_c_and_kills_no_process_remains_and_the_run_resumes(run, start, tmp_path):
     psutil = pytest.importorskip("psutil")
-    random_fasta(tmp_path / "p.fasta", 1200)
+    random_fasta(tmp_path / "p.fasta", 3000)  # Each run has work left when it is killed.
     run("p.fasta", "-o", "expected.h5")
     journals = [tmp_path / "out.h5.workers" / f"{number}-of-2.h5.partial" / "journal.jsonl" for number in (1, 2)]
 
