@@ -11,6 +11,7 @@ import logging
 import os
 import stat
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,8 @@ if sys.platform != "win32":
     import fcntl
 
 logger = logging.getLogger(__name__)
+
+_PATIENCE = 1.0  # seconds; a process that was killed while it started another one holds its locks a moment longer
 
 
 class NoLocksError(OSError):
@@ -164,7 +167,7 @@ def exclusive_folder(folder: Path, purpose: str, *, wait: bool) -> Iterator[None
 
 def _lock_folder(folder: Path, purpose: str, wait: bool) -> int | None:
     """Return the descriptor of the locked folder; None if there are no locks here."""
-    waiting = False
+    waiting, deadline = False, time.monotonic() + _PATIENCE
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -172,6 +175,9 @@ def _lock_folder(folder: Path, purpose: str, wait: bool) -> int | None:
         except FileNotFoundError:  # The other process removed the folder when it had finished.
             continue
         except BlockingIOError:
+            if not wait and time.monotonic() < deadline:
+                time.sleep(0.05)
+                continue
             if not wait:
                 raise ProtT5nvError(
                     f"another process is writing {purpose}; wait for it or choose another name"
