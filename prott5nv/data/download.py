@@ -21,9 +21,10 @@ from urllib.request import Request, urlopen
 from tqdm import tqdm
 
 from prott5nv.errors import ProtT5nvError, warn
-from prott5nv.io.atomic import check_no_link, publish, write_text
+from prott5nv.io.atomic import publish, write_text
 from prott5nv.io.checksum import file_checksum
 from prott5nv.io.exclusive import lock_or_refuse, open_own
+from prott5nv.io.output import check_no_link
 from prott5nv.io.source import read_small
 
 _BLOCK = 1 << 20

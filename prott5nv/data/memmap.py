@@ -24,7 +24,8 @@ import numpy as np
 
 from prott5nv.data import CSV_HEADER
 from prott5nv.errors import ProtT5nvError
-from prott5nv.io.atomic import check_no_link, whole_file
+from prott5nv.io.atomic import whole_file
+from prott5nv.io.output import check_no_link
 from prott5nv.model.tokenizer import ProteinTokenizer
 
 _BLOCK = 1 << 24  # bytes read at a time while indexing and checking

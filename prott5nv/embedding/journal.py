@@ -30,10 +30,11 @@ from prott5nv.embedding.partial import other_input, partial_folder, remove
 from prott5nv.embedding.rows import RowsFile
 from prott5nv.embedding.store import StoredProtein, protein_attributes
 from prott5nv.errors import ProtT5nvError, warn
-from prott5nv.io.atomic import check_no_link, publish
+from prott5nv.io.atomic import publish
 from prott5nv.io.exclusive import open_own
 from prott5nv.io.hdf5_in_place import FIRST_VALUE, Described, add_structure
 from prott5nv.io.hdf5_writing import LayoutError
+from prott5nv.io.output import check_no_link
 from prott5nv.io.record import Record
 from prott5nv.io.text import counted
 

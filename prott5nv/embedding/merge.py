@@ -13,8 +13,8 @@ from prott5nv.embedding.formats import check_suffix, skipped_listing, write_outp
 from prott5nv.embedding.keys import KeyRegister, Owner
 from prott5nv.embedding.store import EmbeddingStore, StoredProtein
 from prott5nv.errors import ProtT5nvError
-from prott5nv.io.atomic import check_no_link, remove_file, together, whole_file
-from prott5nv.io.output import check_outputs, reserved_outputs
+from prott5nv.io.atomic import remove_file, together, whole_file
+from prott5nv.io.output import check_no_link, check_outputs, reserved_outputs
 from prott5nv.io.source import plain_lines
 from prott5nv.io.text import counted
 

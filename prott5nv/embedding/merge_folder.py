@@ -12,9 +12,9 @@ from prott5nv.embedding.keys import KeyRegister, Owner
 from prott5nv.embedding.shard_folder import MANIFEST, SKIPPED, Manifest, read_manifest
 from prott5nv.embedding.store import EmbeddingStore, StoredProtein
 from prott5nv.errors import ProtT5nvError
-from prott5nv.io.atomic import check_no_link, remove_file, together, whole_file
+from prott5nv.io.atomic import remove_file, together, whole_file
 from prott5nv.io.checksum import file_checksum
-from prott5nv.io.output import check_outputs, reserved_outputs
+from prott5nv.io.output import check_no_link, check_outputs, reserved_outputs
 
 
 def merge_folder(

@@ -11,9 +11,10 @@ from prott5nv.embedding.commits import Skipped, write_skipped
 from prott5nv.embedding.formats import skipped_listing
 from prott5nv.embedding.survey import residue_fault
 from prott5nv.errors import ProtT5nvError
-from prott5nv.io.atomic import check_no_link, remove_file, whole_file
+from prott5nv.io.atomic import remove_file, whole_file
 from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning
 from prott5nv.io.inputs import Input, input_name
+from prott5nv.io.output import check_no_link
 from prott5nv.io.reader import SKIPPING, read_records_and_faults, with_others_counted
 from prott5nv.io.record import Record, location
 from prott5nv.io.table import spreadsheet_safe_cell, tsv_line

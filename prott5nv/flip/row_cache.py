@@ -20,8 +20,9 @@ from typing import BinaryIO
 import numpy as np
 
 from prott5nv.errors import ProtT5nvError
-from prott5nv.io.atomic import check_no_link, publish
+from prott5nv.io.atomic import publish
 from prott5nv.io.exclusive import exclusive_folder, open_own
+from prott5nv.io.output import check_no_link
 
 logger = logging.getLogger(__name__)
 

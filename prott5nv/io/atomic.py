@@ -171,23 +171,6 @@ def remove_file(path: str | os.PathLike[str]) -> None:
         group.obsolete.append(Path(path))
 
 
-def check_no_link(path: str | os.PathLike[str]) -> None:
-    """Check that a name that the user has not given, such as that of a list beside an output, is no link.
-
-    Parameters
-    ----------
-    path : str or PathLike
-        Name of a file to write.
-
-    Raises
-    ------
-    ProtT5nvError
-        If it is a symbolic link, which would lead to another file.
-    """
-    if os.path.islink(path):
-        raise ProtT5nvError(f"{path}: this is a link; remove it, or choose another output")
-
-
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write a text file in UTF-8 completely or not at all.
 
@@ -313,11 +296,11 @@ def _publish_all(work_folder: Path) -> None:
     interrupts.
     """
     new = work_folder / NEW
-    if new.exists() and len(files := list(new.iterdir())) == 1:
-        os.replace(files[0], work_folder.parent / files[0].name)
-        sync_folder(work_folder.parent)
-        return
-    if new.exists():
+    if new.exists():  # otherwise they are marked as complete already
+        if len(files := list(new.iterdir())) == 1:
+            os.replace(files[0], work_folder.parent / files[0].name)
+            sync_folder(work_folder.parent)
+            return
         _mark_finished(work_folder)
     try:
         move_finished(work_folder)

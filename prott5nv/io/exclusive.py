@@ -175,13 +175,13 @@ def _lock_folder(folder: Path, purpose: str, wait: bool) -> int | None:
         except FileNotFoundError:  # The other process removed the folder when it had finished.
             continue
         except BlockingIOError:
-            if not wait and time.monotonic() < deadline:
+            if not wait:
+                if time.monotonic() >= deadline:
+                    raise ProtT5nvError(
+                        f"another process is writing {purpose}; wait for it or choose another name"
+                    ) from None
                 time.sleep(0.05)
                 continue
-            if not wait:
-                raise ProtT5nvError(
-                    f"another process is writing {purpose}; wait for it or choose another name"
-                ) from None
             logger.info("waiting for another process that is writing %s", purpose)
             waiting = True
             continue

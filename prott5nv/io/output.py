@@ -130,6 +130,23 @@ def check_outputs(
             raise ProtT5nvError(f"{output}: exists already; choose another name, or replace it with --overwrite")
 
 
+def check_no_link(path: str | os.PathLike[str]) -> None:
+    """Check that a name that the user has not given, such as that of a list beside an output, is no link.
+
+    Parameters
+    ----------
+    path : str or PathLike
+        Name of a file to write.
+
+    Raises
+    ------
+    ProtT5nvError
+        If it is a symbolic link, which would lead to another file.
+    """
+    if os.path.islink(path):
+        raise ProtT5nvError(f"{path}: this is a link; remove it, or choose another output")
+
+
 def check_unlinked(folder: str | os.PathLike[str]) -> None:
     """Check that no file in the folder of a run is a symbolic link through which the run would write elsewhere.
 

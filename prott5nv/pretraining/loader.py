@@ -224,7 +224,7 @@ def _ignore_signals(worker: int) -> None:
 
 @atexit.register
 def _end_workers() -> None:
-    """End the workers that an error has left, for which Python would wait for ever because they ignore SIGTERM."""
+    """End the workers that are left after an error. They ignore SIGTERM, so Python would wait for them forever."""
     if workers := multiprocessing.active_children():
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch would report that a worker was killed.
         for worker in workers:
