@@ -30,6 +30,7 @@ from prott5nv.checkpoint.writer import save_nemo
 from prott5nv.errors import ProtT5nvError, warn
 from prott5nv.io.atomic import whole_folder
 from prott5nv.io.output import reserved_outputs
+from prott5nv.io.work_folders import reserved
 from prott5nv.model.config import ModelConfig
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def nemo_to_huggingface(
             appendix=read_card(source),
         ),
     }
-    with whole_folder(folder, replace=overwrite) as temporary:
+    with reserved(folder), whole_folder(folder, replace=overwrite) as temporary:
         for name, text in texts.items():
             (temporary / name).write_text(text, encoding="utf-8")
         shutil.copyfile(SENTENCEPIECE_MODEL, temporary / SENTENCEPIECE_MODEL.name)

@@ -29,6 +29,7 @@ from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning, clean_records
 from prott5nv.io.fasta import read_fasta
 from prott5nv.io.source import is_read_once, source_name
 from prott5nv.io.text import counted
+from prott5nv.io.work_folders import reserved
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +104,8 @@ def prepare(
     Raises
     ------
     ProtT5nvError
-        If an option is out of range, `output` exists, or the source cannot be read or is too small for the split.
+        If an option is out of range, `output` exists, the source cannot be read or is too small for the split, or
+        another process is writing `output`.
 
     Examples
     --------
@@ -145,7 +147,7 @@ def prepare(
         fasta, release, md5 = download(address, output.parent)
     table = ClusterTable(groups) if groups else None
     grouping = table or (HeaderGroups(group_by) if group_by else None)
-    with whole_folder(output, replace=overwrite) as folder:
+    with reserved(output), whole_folder(output, replace=overwrite) as folder:
         try:
             splits = _write_splits(fasta, folder, options, grouping, cleaning)
         except EmptySplitError:
@@ -269,13 +271,15 @@ def _check_output(output: Path, overwrite: bool, sources: Iterable[str | os.Path
         return
     if not overwrite:
         raise ProtT5nvError(f"{output}: the folder is not empty; choose another name, or replace it with --overwrite")
-    if not (output / PROVENANCE_FILE).is_file():  # `-o ~ --overwrite` must not delete a home directory
-        raise ProtT5nvError(f"{output}: not made by prepare (it has no {PROVENANCE_FILE}), so it is not replaced")
     for source in sources:
         if source and os.path.exists(source) and Path(source).resolve().is_relative_to(output.resolve()):
             raise ProtT5nvError(
                 f"{source}: this input is inside the folder to replace, {output}; choose another output"
             )
+    if not (output / PROVENANCE_FILE).is_file():  # `-o ~ --overwrite` must not delete a home directory
+        raise ProtT5nvError(f"{output}: not made by prepare (it has no {PROVENANCE_FILE}), so it is not replaced")
+    if others := {path.name for path in output.iterdir()} - {"train", "val", "test", PROVENANCE_FILE}:
+        raise ProtT5nvError(f"{output / min(others)}: not made by prepare; move it, or choose another output")
 
 
 def _stream(

@@ -25,7 +25,7 @@ from prott5nv.embedding.survey import CheckedProteins, CheckedRecord, Survey
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning
 from prott5nv.io.inputs import Input, parts, reads_once
-from prott5nv.io.output import check_outputs
+from prott5nv.io.output import check_outputs, reserved_outputs
 from prott5nv.io.record import Record, location
 
 # Faulty records wait in memory until the batch before them is embedded.
@@ -137,15 +137,15 @@ def embed_file(
     Raises
     ------
     ProtT5nvError
-        If a record cannot be embedded or its key is not unique, if the output exists with other content, or if an
-        unfinished run has other settings or another input.
+        If a record cannot be embedded or its key is not unique, if the output exists with other content, if an
+        unfinished run has other settings or another input, or if another process is writing the output.
     OSError
         If the disk is full. Call the function again when there is room.
     """
     _check_arguments(pooling, long, dtype, shard, key)
     output = Path(output)
     check_suffix(output, pooling, shard=shard is not None)
-    check_outputs([output], parts(source), overwrite=True)  # other content is found below
+    check_outputs([output], parts(source), overwrite=True)
     embedder = as_embedder(model)
     settings = output_settings(embedder, pooling, dtype, long, key)
     proteins = CheckedProteins(
@@ -161,18 +161,19 @@ def embed_file(
         allow_slash=output.suffix == ".parquet",
     )
     job = _Job(output, proteins, embedder, settings, pooling, on_progress, on_survey, overwrite)
-    if reads_once(source):
-        check_outputs([output], overwrite=overwrite)
-        _check_read_once(proteins.name, shard)
+    with reserved_outputs([output], parts(source), overwrite=True):  # other content is found below
+        if reads_once(source):
+            check_outputs([output], overwrite=overwrite)
+            _check_read_once(proteins.name, shard)
+            return job.run()
+        survey = job.survey_input(shard)
+        if output.exists() and not overwrite:
+            skipped = job.check_complete()
+            # More proteins were skipped if the model could not compute some of them.
+            proteins_stored = survey.proteins + survey.skipped - skipped
+            return Summary(proteins_stored, survey.residues, skipped=skipped, complete_already=True)
+        on_survey(survey)
         return job.run()
-    survey = job.survey_input(shard)
-    if output.exists() and not overwrite:
-        skipped = job.check_complete()
-        # More proteins were skipped if the model could not compute some of them.
-        proteins_stored = survey.proteins + survey.skipped - skipped
-        return Summary(proteins_stored, survey.residues, skipped=skipped, complete_already=True)
-    on_survey(survey)
-    return job.run()
 
 
 @dataclass

@@ -200,8 +200,11 @@ class Journal:
             fingerprint = fingerprint or fingerprint_of(self.settings, self.digest)
             finished = self._complete({**self.settings, "fingerprint": fingerprint, **attributes})
             self._check_output(self.output)
-            self._list_skipped()
+            if self.skipped:
+                self._list_skipped()
             publish(finished, self.output)
+            if not self.skipped:  # A list could belong to an earlier output of the same name.
+                skipped_listing(self.output).unlink(missing_ok=True)
             if sys.platform == "win32":  # It cannot remove an open file.
                 self.close()
             remove(self.folder)
@@ -285,9 +288,6 @@ class Journal:
 
     def _list_skipped(self) -> None:
         listing = skipped_listing(self.output)
-        if not self.skipped:
-            listing.unlink(missing_ok=True)  # It could belong to an earlier output of the same name.
-            return
         check_no_link(listing)
         unfinished = self.folder / listing.name
         with open(unfinished, "w", newline="", encoding="utf-8", opener=open_own) as file:

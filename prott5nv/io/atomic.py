@@ -203,7 +203,7 @@ def whole_folder(path: str | os.PathLike[str], *, replace: bool = False) -> Iter
         Final name. Missing parent folders are created.
     replace : bool, default False
         Whether to replace an existing folder with content. An empty folder is always replaced. If the process is killed
-        between the two steps of the replacement, the next write into the same place brings the old folder back.
+        between the two steps of the replacement, the next write into the same place completes it.
 
     Yields
     ------
@@ -213,7 +213,8 @@ def whole_folder(path: str | os.PathLike[str], *, replace: bool = False) -> Iter
     Raises
     ------
     ProtT5nvError
-        If the folder cannot be written, `path` is a file, or `path` has content and `replace` is false.
+        If the folder cannot be written, `path` is a file, `path` has content and `replace` is false, or a file in the
+        folder to replace was changed in the meantime.
 
     Examples
     --------
@@ -228,12 +229,15 @@ def whole_folder(path: str | os.PathLike[str], *, replace: bool = False) -> Iter
     with reported(path):
         _check_folder(path, replace)
         path.parent.mkdir(parents=True, exist_ok=True)
+        content = _content(path)
         with new_work_folder(path.parent) as work_folder:
             temporary = work_folder / NEW / path.name
             temporary.mkdir(parents=True)
             yield temporary
             sync_tree(temporary)
             _check_folder(path, replace)
+            if changed := content ^ _content(path):
+                raise ProtT5nvError(f"{min(changed)[0]} was changed while {path} was to be replaced; try again")
             if path.exists() and any(path.iterdir()):
                 replaced_folder(work_folder).mkdir()
                 os.replace(path, replaced_folder(work_folder) / path.name)
@@ -348,6 +352,12 @@ def _check_folder(path: Path, replace: bool) -> None:
         raise ProtT5nvError(f"{path}: exists already and is not a folder; choose another name")
     if not replace and path.exists() and any(path.iterdir()):
         raise ProtT5nvError(f"{path}: exists already and is not empty; choose another name")
+
+
+def _content(folder: Path) -> set[tuple[str, int]]:
+    """Return names and times of all files in a folder."""
+    names = (os.path.join(parent, name) for parent, _, names in os.walk(folder) for name in names)
+    return {(name, os.lstat(name).st_mtime_ns) for name in names}
 
 
 def publish(finished: Path, path: Path) -> None:

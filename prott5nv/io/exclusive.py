@@ -23,6 +23,7 @@ if sys.platform != "win32":
 
 logger = logging.getLogger(__name__)
 
+_warned: set[str] = set()  # folders without locks that a warning has named
 _PATIENCE = 1.0  # seconds; a process that was killed while it started another one holds its locks a moment longer
 
 
@@ -198,6 +199,9 @@ def _lock_folder(folder: Path, purpose: str, wait: bool) -> int | None:
 
 
 def _warn_without_locks(purpose: str, error: OSError) -> None:
+    if (folder := os.path.dirname(os.path.abspath(purpose))) in _warned:
+        return
+    _warned.add(folder)
     logger.warning(
         "this file system has no locks (%s), so make sure that no other process writes %s", error.strerror, purpose
     )

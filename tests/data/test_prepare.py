@@ -20,6 +20,7 @@ from prott5nv.data.prepare import describe, prepare
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.cleaning import Cleaning, InputWarning
 from prott5nv.io.fasta import read_fasta
+from prott5nv.io.work_folders import reserved
 
 PREPARE = [sys.executable, "-m", "prott5nv", "prepare", "uniref50"]
 
@@ -286,6 +287,12 @@ def test_an_existing_output_is_replaced_only_on_request(source, tmp_path):
     assert names(output, "val") == before
     prepare(source, output, seed=1, overwrite=True)
     assert names(output, "val") != before
+    (output / "notes.txt").touch()
+    with pytest.raises(ProtT5nvError, match=r"notes\.txt: not made by prepare; move it"):
+        prepare(source, output, overwrite=True)
+    (output / "notes.txt").unlink()
+    with reserved(output), pytest.raises(ProtT5nvError, match="another process is writing"):
+        prepare(source, output, overwrite=True)
     (output / "provenance.json").unlink()
     with pytest.raises(ProtT5nvError, match="not made by prepare"):
         prepare(source, output, overwrite=True)

@@ -21,6 +21,7 @@ from prott5nv.embedding.rows import RowsFile
 from prott5nv.io.cleaning import Cleaning
 from prott5nv.io.reader import read_records
 from prott5nv.io.record import accession
+from prott5nv.io.work_folders import reserved
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +168,13 @@ def test_arguments_are_checked_before_the_model_is_loaded(tmp_path, fasta, optio
     with pytest.raises(ProtT5nvError, match=re.escape(message)):
         embed_file(fasta, tmp_path / "out.h5", "no such file", **options)
     assert os.listdir(tmp_path) == ["p.fasta"]
+
+
+def test_a_merge_and_a_run_do_not_write_the_same_output(embedder, tmp_path, fasta):
+    output = tmp_path / "out.h5"
+    with reserved(output), pytest.raises(ProtT5nvError, match="another process is writing"):
+        embed_file(fasta, output, embedder)
+    assert not output.exists()
 
 
 def test_overwrite_computes_the_output_again(embedder, tmp_path, fasta):

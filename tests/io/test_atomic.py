@@ -131,6 +131,20 @@ def test_replace_swaps_a_folder_with_content(tmp_path, old_folder):
     assert names(tmp_path) == ["folder"] and content(old_folder) == {"new.txt": "new"}
 
 
+@pytest.mark.parametrize("change", ["add", "edit", "remove"])
+def test_a_folder_that_changes_during_the_work_is_not_replaced(tmp_path, old_folder, change):
+    refusal = pytest.raises(ProtT5nvError, match=r"was changed while .* was to be replaced")
+    with refusal, whole_folder(old_folder, replace=True) as temporary:
+        (temporary / "new").touch()
+        if change == "remove":
+            (old_folder / "old.txt").unlink()
+        else:
+            (old_folder / ("notes.txt" if change == "add" else "old.txt")).write_text("of the user")
+        before = content(old_folder)
+    assert content(old_folder) == before
+    assert names(tmp_path) == [old_folder.name]
+
+
 def test_a_folder_with_content_is_refused_before_the_work(tmp_path, old_folder):
     with pytest.raises(ProtT5nvError, match="exists already and is not empty"), whole_folder(old_folder):
         pytest.fail("the block must not run")
