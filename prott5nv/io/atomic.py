@@ -331,19 +331,24 @@ def check_replaceable(path: str | os.PathLike[str]) -> None:
     Raises
     ------
     ProtT5nvError
-        If `path` is a folder, a device, a pipe or a socket, or a symbolic link to one of them, or its name is too long.
+        If `path` is a folder, a device, a pipe or a socket, or a symbolic link to one of them, its name is too long, or
+        it belongs to another user in a folder where each file can be replaced by its owner alone, such as ``/tmp``.
     """
     try:
-        mode = os.stat(path).st_mode
+        status = os.stat(path)
+        folder = real_path(path).parent.stat()
     except OSError as error:  # There is no such file, or writing reports the error.
         if error.errno == errno.ENAMETOOLONG:
             raise ProtT5nvError(f"{path}: this name is too long for the file system; choose a shorter one") from None
         return
+    mode = status.st_mode
     if stat.S_ISDIR(mode):
         raise ProtT5nvError(f"{path}: this is a folder; give the name of a file")
     if not stat.S_ISREG(mode):
         kind = "a pipe" if stat.S_ISFIFO(mode) else "a device"
         raise ProtT5nvError(f"{path}: this is {kind}; give the name of a file")
+    if folder.st_mode & stat.S_ISVTX and os.geteuid() not in (0, status.st_uid, folder.st_uid):
+        raise ProtT5nvError(f"{path}: this file belongs to another user; choose another name")
 
 
 def _check_folder(path: Path, replace: bool) -> None:

@@ -14,7 +14,7 @@ import secrets
 import shutil
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -155,12 +155,14 @@ def _try_lock(folder: Path, *, patience: float = 0.0) -> int | None:
             return None
 
 
-def move_finished(work_folder: Path) -> list[str]:
+def move_finished(work_folder: Path, without: Container[str] = ()) -> list[str]:
     """Move the complete files of a work folder to the folder around it.
 
     Parameters
     ----------
     work_folder : Path
+    without : container of str
+        Names of files that stay.
 
     Returns
     -------
@@ -172,7 +174,8 @@ def move_finished(work_folder: Path) -> list[str]:
     OSError
         If a file cannot be moved.
     """
-    finished = sorted(path for path in _entries(finished_folder(work_folder)) if stat.S_ISREG(path.lstat().st_mode))
+    files = (path for path in _entries(finished_folder(work_folder)) if path.name not in without)
+    finished = sorted(path for path in files if stat.S_ISREG(path.lstat().st_mode))
     for file in finished:
         os.replace(file, work_folder.parent / file.name)
     return [file.name for file in finished]
@@ -203,8 +206,8 @@ def _end_interrupted(folder: Path) -> None:
         try:
             status = os.fstat(lock)
             # Another user could have made the folder to move files here, or needs the complete files in it.
-            if stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid():
-                _complete(work_folder)
+            is_own = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
+            if is_own and _complete(work_folder):
                 _remove_work_folder(work_folder)
         except OSError:  # for example, a file is now a folder; the next write tries again
             pass
@@ -212,15 +215,18 @@ def _end_interrupted(folder: Path) -> None:
             os.close(lock)
 
 
-def _complete(work_folder: Path) -> None:
-    """Move complete files of a killed process to their names, unless these names were given to other files since."""
+def _complete(work_folder: Path) -> bool:
+    """Move complete files of a killed process to their names, and return whether none of these names is taken since."""
     killed = work_folder.stat().st_mtime_ns
+    taken = set()
     for file in _entries(finished_folder(work_folder)):
         target = work_folder.parent / file.name
         if target.exists() and target.stat().st_ctime_ns > killed:  # `mv` and `cp -p` do not change the other times
-            file.unlink()
-    if names := move_finished(work_folder):
+            taken.add(file.name)
+            logger.warning("%s was changed after a command that writes it was killed; keep it or %s", target, file)
+    if names := move_finished(work_folder, taken):
         logger.warning("completed the output of a command that was killed: %s", ", ".join(names))
+    return not taken
 
 
 def _remove_work_folder(work_folder: Path) -> None:

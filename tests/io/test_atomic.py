@@ -434,8 +434,30 @@ def test_a_file_that_was_changed_after_the_kill_stays(tmp_path, caplog):
     os.utime(tmp_path / "older", (1, 1))
     (tmp_path / "older").rename(tmp_path / "b")
     write_text(tmp_path / "d", "next")
-    assert content(tmp_path) == {"a": "new", "b": "mine", "c": "new", "d": "next"}
-    assert caplog.messages == ["completed the output of a command that was killed: c"]
+    assert visible(tmp_path) == {"a": "new", "b": "mine", "c": "new", "d": "next"}
+    [kept] = tmp_path.glob(".prott5nv-*/finished-*/*")
+    assert (kept.name, kept.read_text()) == ("b", "new")
+    assert caplog.messages == [
+        f"{tmp_path / 'b'} was changed after a command that writes it was killed; keep it or {kept}",
+        "completed the output of a command that was killed: c",
+    ]
+    kept.rename(tmp_path / "b")
+    write_text(tmp_path / "d", "next")
+    assert content(tmp_path) == {"a": "new", "b": "new", "c": "new", "d": "next"}
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give a file away")
+def test_a_file_that_only_another_user_can_replace_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "a").write_text("of another user")
+    tmp_path.chmod(0o1777)
+    os.chown(tmp_path / "a", 12345, 12345)
+    monkeypatch.setattr(os, "geteuid", lambda: 23456)
+    os.chown(tmp_path, 34567, 34567)
+    with pytest.raises(ProtT5nvError, match=r"a: this file belongs to another user; choose another name"):
+        atomic.check_replaceable(tmp_path / "a")
+    atomic.check_replaceable(tmp_path / "b")
+    tmp_path.chmod(0o777)
+    atomic.check_replaceable(tmp_path / "a")
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give a folder away")
