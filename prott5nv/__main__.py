@@ -1,6 +1,17 @@
-"""Run the ``prott5nv`` command with ``python -m prott5nv``."""
+"""The ``prott5nv`` command, also as ``python -m prott5nv``."""
 
-from prott5nv.cli import main
+import sys
+
+
+def main() -> None:
+    """Run the command. Ctrl-C is one line also while Python imports it."""
+    try:
+        from prott5nv.cli import main as run
+    except KeyboardInterrupt:
+        print("prott5nv: stopped", file=sys.stderr)
+        sys.exit(130)
+    run()
+
 
 if __name__ == "__main__":
     main()

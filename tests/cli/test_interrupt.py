@@ -60,3 +60,19 @@ main({arguments})
         _, stderr = process.communicate()
     assert process.returncode == 130 and stderr.endswith("prott5nv: stopped\n") and "Traceback" not in stderr
     assert [path.name for path in tmp_path.iterdir()] == ["p.fasta"]
+
+
+def test_ctrl_c_during_the_imports(tmp_path):
+    code = """
+import signal, sys
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == "click":
+            signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, Interrupt())
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from prott5nv.__main__ import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "prott5nv: stopped\n")
