@@ -23,8 +23,7 @@ def main() -> None:
 
         let_waiting_threads_sleep()
         limit_onednn_cache()
-        measure = "validation score"
-        hydra_app.run(finetune.run, "finetune", register_configs, FinetuneConfig, "output_dir", measure)
+        hydra_app.run(finetune.run, "finetune", register_configs, FinetuneConfig, "output_dir", finetune.MEASURE)
 
 
 if __name__ == "__main__":

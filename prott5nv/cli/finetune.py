@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from prott5nv.io.cleaning import Cleaning
 
+#: What :func:`run` returns. Errors, such as the mean squared one, are negative.
+MEASURE = "validation score (the higher, the better)"
 _SHOWN_METRICS = ("accuracy", "macro_f1", "mcc", "mse", "spearman", "r2")
 
 
@@ -56,6 +58,13 @@ _SHOWN_METRICS = ("accuracy", "macro_f1", "mcc", "mse", "spearman", "r2")
     is_flag=True,
     help="Leave out proteins whose sequence, target or set is missing. Without this option they are an error.",
 )
+@click.option(
+    "-m",
+    "--multirun",
+    is_flag=True,
+    help="Train one run for each of several values, such as task.training.lr=1e-3,1e-4. The folders are named DIR-0, "
+    "DIR-1 and so on, and a table of the mean validation scores is printed at the end.",
+)
 @options.cleaning
 @options.overwrite
 def command(
@@ -70,6 +79,7 @@ def command(
     target_column: str | None,
     sequence_column: str | None,
     skip_missing: bool,
+    multirun: bool,
     cleaning: Cleaning,
     overwrite: bool,
 ) -> None:
@@ -96,6 +106,7 @@ def command(
       prott5nv finetune secondary_structure --model prott5nv.nemo
       prott5nv finetune gb1 task.split=sampled --mode lora
       prott5nv finetune melting.csv --level protein --label number --target-column Tm
+      prott5nv finetune gb1 --multirun task.training.lr=1e-3,1e-4 task.head.name=mlp,linear
       prott5nv finetune scl task.head.name=light_attention task.training.balanced=true seeds=[1,2,3,4,5]
     """
     require_extra("finetune", "fine-tuning")
@@ -104,7 +115,7 @@ def command(
     from omegaconf.errors import OmegaConfBaseException
 
     from prott5nv.assets import config_folder
-    from prott5nv.cli.hydra_app import configure_logging, describe
+    from prott5nv.cli import hydra_app
     from prott5nv.cli.overrides import quote, quote_texts, text_settings
     from prott5nv.flip.config import TABLES, FinetuneConfig, own_table_settings, register_configs
 
@@ -134,16 +145,20 @@ def command(
             f"no task {task!r}: choose {', '.join(tasks)}, or a table whose name ends in {' or '.join(TABLES)}"
             f"{did_you_mean(task, tasks)}"
         )
-    settings_given = [f"{name}={quote(value)}" for name, value in settings.items() if value is not None]
+    given = [f"task={task}", *(f"{name}={quote(value)}" for name, value in settings.items() if value is not None)]
+    if multirun:
+        arguments = ["--multirun", *given, *overrides]
+        hydra_app.run(run, "finetune", register_configs, FinetuneConfig, "output_dir", MEASURE, arguments)
+        return
     register_configs()
-    configure_logging()
+    hydra_app.configure_logging()
     try:
         with initialize_config_dir(str(config_folder()), version_base="1.3"):
             changed = quote_texts(overrides, text_settings(FinetuneConfig))
-            cfg = compose("finetune", [f"task={task}", *settings_given, *changed])
+            cfg = compose("finetune", [*given, *changed])
         run(cfg)
     except (HydraException, OmegaConfBaseException) as error:
-        raise ProtT5nvError(describe(error, FinetuneConfig)) from None
+        raise ProtT5nvError(hydra_app.describe(error, FinetuneConfig)) from None
 
 
 def run(cfg: DictConfig) -> float:

@@ -69,8 +69,7 @@ def plot_curves(folder: Path) -> Path | None:
     for axis, (title, lines) in zip(axes, panels, strict=True):
         for tag, label in lines.items():
             if tag in scalars:
-                steps = [step + 1 for step, _ in scalars[tag]]  # Lightning counts from 0, log and checkpoints from 1
-                values = [value for _, value in scalars[tag]]
+                steps, values = zip(*scalars[tag], strict=True)
                 validation = label == "validation"
                 axis.plot(steps, values, "o-" if validation else "-", ms=3, lw=1.5 if validation else 0.8, label=label)
         if "perplexity" in title:

@@ -10,13 +10,14 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
 from prott5nv.io.progress import duration
+from prott5nv.pretraining.checkpoint_files import METRIC
 
 logger = logging.getLogger(__name__)
 
 _SECONDS_BETWEEN_LINES = 60.0
 
 # Metrics of a line: name in Lightning, name in the line, format.
-_METRICS = (("loss", "loss", ".3f"), ("val_residue_perplexity", "validation perplexity", ".3f"))
+_METRICS = (("loss", "loss", ".3f"), (METRIC, "validation perplexity", ".3f"))
 
 
 class LogLines(Callback):
@@ -37,7 +38,9 @@ class LogLines(Callback):
         if not trainer.is_global_zero or (now - self._last_line < _SECONDS_BETWEEN_LINES and not is_last):
             return
         parts = [f"step {trainer.global_step:,}/{trainer.max_steps:,}"]
-        metrics = trainer.callback_metrics
+        metrics = dict(trainer.callback_metrics)
+        if is_last:  # its validation comes after this line
+            metrics.pop(METRIC, None)
         parts += [f"{label} {metrics[name].item():{form}}" for name, label, form in _METRICS if name in metrics]
         if "residues_per_s" in metrics:
             parts.append(f"{metrics['residues_per_s'].item():,.0f} residues/s")

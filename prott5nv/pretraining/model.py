@@ -200,6 +200,7 @@ class ProtT5nvModel(NetworkModel):
             self.log("skipped_step", skips.float())
         if self.reads_device:
             self.log("lr", scheduler.get_last_lr()[0])
+            self._log_step(step + 1)
         optimizer.step()
         scheduler.step()
         optimizer.zero_grad()
@@ -212,7 +213,7 @@ class ProtT5nvModel(NetworkModel):
         trainer, loop, step = self.trainer, self.trainer.fit_loop.epoch_loop, self.trainer.global_step
         loop.batch_progress.total.ready = loop.batch_progress.total.completed = step
         # A run that had to stop may have missed the validation of its last step. A loop that is restarting begins with
-        # it, and logs it at the step before. Without this, Lightning would validate each such step again.
+        # it. Without this, Lightning would validate each such step again.
         is_due = trainer.enable_validation and step > 0 and step % trainer.val_check_batch == 0
         is_due = is_due and self._validated_step != step
         loop.restarting = is_due
@@ -249,11 +250,16 @@ class ProtT5nvModel(NetworkModel):
         """Log the metrics of the validation split."""
         self._log_split("val")
         if self.trainer.state.fn == TrainerFn.FITTING:
+            self._log_step(self.trainer.global_step)
             self._validated_step = self.trainer.global_step
 
     def on_test_epoch_end(self) -> None:
         """Log the metrics of the test split."""
         self._log_split("test")
+
+    def _log_step(self, step: int) -> None:
+        """Log other metrics at this step. Lightning would count from 0, and add an epoch that is always 0."""
+        self.log("step", float(step))
 
     def _log_split(self, prefix: str) -> None:
         raise_together(self._validation_error)

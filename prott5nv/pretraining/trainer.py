@@ -133,7 +133,7 @@ def _run(cfg: DictConfig, config: PretrainConfig, folder: Path) -> PretrainingRu
         if config.do_testing:
             trainer.test(model, ckpt_path=None if config.do_training else checkpoint)
     if config.do_training:
-        exported = folder / f"{config.name}.nemo"
+        exported = folder / f"{Path(config.name).name}.nemo"
         model.save_to(exported)
         logger.info("\nmodel:  %s", exported)
     perplexity = last_validation(checkpoints)
@@ -156,6 +156,10 @@ def _check_surroundings(cfg: DictConfig, config: PretrainConfig) -> None:
                 names = [f"{section}.{argument}" for argument in sorted(arguments)]
                 raise ProtT5nvError(f"there is no setting {section}.{name}{did_you_mean(f'{section}.{name}', names)}")
     accelerator, devices, cores = config.trainer.accelerator, str(config.trainer.devices), os.cpu_count() or 1
+    if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
+        raise ProtT5nvError(f"trainer.accelerator={accelerator}: PyTorch finds no GPU here; choose auto or cpu")
+    if devices in ("0", "[]"):
+        raise ProtT5nvError(f"trainer.devices={devices}: choose a number of at least 1, or auto for all devices")
     on_cpu = accelerator == "cpu" or (accelerator == "auto" and choose_hardware().device.type == "cpu")
     if on_cpu and devices.isdecimal() and int(devices) > cores:
         raise ProtT5nvError(f"trainer.devices={devices}: this machine has no GPU for training and {cores} CPU cores")
@@ -224,7 +228,7 @@ def _exp_manager_settings(cfg: DictConfig, checkpoint: Path | None) -> dict[str,
     if checkpoint:
         # TensorBoard then drops what an interrupted run logged after this checkpoint, so the curve is continuous.
         writer = settings.get("summary_writer_kwargs") or {}
-        settings["summary_writer_kwargs"] = {"purge_step": checkpoint_step(checkpoint), **writer}
+        settings["summary_writer_kwargs"] = {"purge_step": checkpoint_step(checkpoint) + 1, **writer}
     return settings
 
 

@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 from hydra.experimental.callback import Callback
 from omegaconf import OmegaConf
 
-from prott5nv.cli import finetune, hydra_app
+from prott5nv.cli import finetune, hydra_app, main
 from prott5nv.cli.overrides import quote_texts, text_settings
 from prott5nv.flip.config import FinetuneConfig, register_configs
 from prott5nv.flip.finetune import FinetuneRun
@@ -121,3 +121,24 @@ def test_fine_tuning_returns_its_validation_score(monkeypatch):
     with initialize_config_dir(str(hydra_app.config_folder()), version_base="1.3"):
         cfg = compose("finetune", ["task=gb1"])
     assert finetune.run(cfg) == -0.25
+
+
+def test_the_command_trains_one_run_for_each_value(monkeypatch, tmp_path, capsys):
+    def finished(config):
+        return FinetuneRun(folder=config.output_dir, result={"results": {}}, validation=-config.task.training.lr)
+
+    monkeypatch.setattr("prott5nv.flip.finetune.finetune", finished)
+    monkeypatch.chdir(tmp_path)
+    package = logging.getLogger("prott5nv")
+    handlers, propagate = package.handlers, package.propagate
+    try:
+        main(["finetune", "gb1", "--multirun", "-o", "a (1)", "--mode", "lora", "task.training.lr=0.5,0.25"])
+    except SystemExit as done:
+        assert not done.code
+    finally:
+        package.handlers, package.propagate = handlers, propagate
+    assert capsys.readouterr().out.splitlines()[-3:] == [
+        "validation score (the higher, the better)  run      settings",
+        "                                   -0.500  a (1)-0  task.training.lr=0.5",
+        "                                   -0.250  a (1)-1  task.training.lr=0.25",
+    ]

@@ -65,8 +65,9 @@ def test_a_run_prints_the_path_of_a_model_that_embeds(uninterrupted):
 def test_a_run_leaves_curves_and_checkpoints(uninterrupted):
     folder, _ = uninterrupted
     assert (folder / "curves.png").stat().st_size > 10_000
-    assert len(losses(folder)) == 30
+    assert [step for step, _ in losses(folder)] == list(range(1, 31))
     scalars = read_scalars(folder)
+    assert [step for step, _ in scalars["val_residue_perplexity"]] == [10, 20, 30]
     perplexities = [[value for _, value in scalars[f"{part}_residue_perplexity"]] for part in ("train", "val")]
     lowest, highest = perplexity_limits(perplexities)
     assert all(lowest < value < highest for values in perplexities for value in values[len(values) // 4 :])
@@ -130,6 +131,7 @@ def test_an_error_is_one_line(wrong, message, tmp_path):
 @pytest.mark.parametrize(
     "setting, message",
     [
+        ("trainer.devices=0", "trainer.devices=0: choose a number of at least 1, or auto"),
         ("trainer.limit_val_batches=0.001", "Try at least `limit_val_batches="),
         ("trainer.num_nodes=2", "start the command on each node with srun or torchrun"),
     ],
@@ -157,17 +159,17 @@ def test_printing_the_settings_does_not_import_nemo():
 
 @pytest.mark.slow
 def test_multirun_trains_one_run_for_each_value(training_data, tmp_path):
-    arguments = overrides(training_data, tmp_path, "lr-${model.optim.lr}", 1)
+    arguments = overrides(training_data, tmp_path, "runs/lr-${model.optim.lr}", 1)
     multirun = ["--multirun", "model.optim.lr=1e-3,2e-3", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
     done = ForkedCommand([*PRETRAIN, *multirun, *arguments], tmp_path).wait()
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("model: ") == 2
     table = done.stdout[done.stdout.rindex("validation perplexity  run") :].splitlines()
     assert [line.split()[1:] for line in table[1:]] == [
-        ["lr-0.001", "model.optim.lr=0.001"],
-        ["lr-0.002", "model.optim.lr=0.002"],
+        ["runs/lr-0.001", "model.optim.lr=0.001"],
+        ["runs/lr-0.002", "model.optim.lr=0.002"],
     ]
-    assert all((tmp_path / name / f"{name}.nemo").is_file() for name in ("lr-0.001", "lr-0.002"))
+    assert all((tmp_path / "runs" / name / f"{name}.nemo").is_file() for name in ("lr-0.001", "lr-0.002"))
 
 
 def test_multirun_on_several_devices_is_refused(tmp_path):
