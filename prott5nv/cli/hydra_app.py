@@ -22,6 +22,7 @@ from prott5nv.cli.overrides import (
     can_be_added,
     differs_between_jobs,
     quote_texts,
+    refuse_unknown_flags,
     refuse_unknown_settings,
     setting_names,
     text_settings,
@@ -75,6 +76,7 @@ def run(
     def guarded(cfg: DictConfig | None = None) -> float | None:
         try:
             if cfg is None:
+                refuse_unknown_flags(given, config)
                 main()
                 if jobs:
                     print(job_table(jobs, measure))

@@ -15,6 +15,11 @@ from prott5nv.io.text import did_you_mean
 _OVERRIDE = re.compile(r"(\+{0,2})([\w.]+)=(.*)", re.DOTALL)
 _SWEEP = re.compile(r"(choice|range|interval|glob|shuffle|sort|tag)\(.*\)", re.DOTALL)
 _HYDRA_FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
+# Flags of Hydra
+_FLAG = re.compile(
+    "-(h|c|p|r|m|sc|cp|cn|cd|i)|--(help|hydra-help|version|cfg|resolve|package|run|multirun|shell-completion|"
+    "config-path|config-name|config-dir|info|experimental-rerun)"
+)
 
 
 def text_settings(config: type) -> set[str]:
@@ -87,6 +92,28 @@ def refuse_unknown_settings(values: Mapping[str, Any], config: type) -> None:
                     sections.append((f"{name}.", value, cast(type, hints[key])))
             elif not getattr(schema, "is_open", False):
                 raise ProtT5nvError(f"there is no setting {name}{did_you_mean(name, names)}")
+
+
+def refuse_unknown_flags(arguments: Sequence[str], config: type) -> None:
+    """Refuse an argument that looks like an option but is none of Hydra's flags.
+
+    Parameters
+    ----------
+    arguments : sequence of str
+        Overrides and flags for Hydra.
+    config : type
+        Dataclass of all settings.
+
+    Raises
+    ------
+    ProtT5nvError
+        Says how a setting is written, and names the most similar one.
+    """
+    for argument in arguments:
+        flag = argument.partition("=")[0]
+        if flag.startswith("-") and not _FLAG.fullmatch(flag):
+            hint = did_you_mean(flag.lstrip("-").replace("-", "_"), setting_names(config))
+            raise ProtT5nvError(f"there is no option {flag}; a setting is written NAME=VALUE{hint}")
 
 
 def quote_texts(arguments: Sequence[str], settings: Collection[str]) -> list[str]:

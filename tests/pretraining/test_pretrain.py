@@ -115,6 +115,10 @@ def test_a_killed_run_resumes_to_the_same_losses(uninterrupted, training_data, t
     [
         ((), "model.data.dataset_path"),
         (("model.hidden=3",), "there is no setting model.hidden"),
+        (
+            ("--max-steps", "3"),
+            "no option --max-steps; a setting is written NAME=VALUE; did you mean trainer.max_steps?",
+        ),
         (("model.micro_batch_size=0", "model.data.dataset_path=data"), "model.micro_batch_size=0"),
         (("model=huge",), "model=huge: must be one of builtin, prott5nv, small, tiny"),
         (("name=", "model.data.dataset_path=data"), "name is empty"),
