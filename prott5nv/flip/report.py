@@ -132,7 +132,7 @@ def comparison(runs: Sequence[Run]) -> list[Row]:
     -------
     list of dict
         One row for each run, baseline and published model. A baseline that several runs share stands with the first of
-        them; ``run`` names that run. If a split is not the official one, ``split`` describes the difference.
+        them, and its ``run`` is empty. If a split is not the official one, ``split`` describes the difference.
     """
     rows: list[Row] = []
     tasks: set[str] = set()
@@ -142,8 +142,18 @@ def comparison(runs: Sequence[Run]) -> list[Row]:
         tasks.add(run["task"])
         model = Path(run["model"]["path"]).name
         rows.append(_row(run, model, run["mode"], "ours", run["results"]["encoder"]))
-        rows += [_row(run, name, "", "baseline", scores) for name, scores in baselines.items()]
+        for name, scores in baselines.items():
+            row = _row(run, name, "", "baseline", scores)
+            is_shared = sum(_has_baseline(other, run, name) for other in runs) > 1
+            rows.append({**row, "run": ""} if is_shared else row)
     return rows
+
+
+def _has_baseline(other: Run, run: Run, name: str) -> bool:
+    """Return whether a run has the same baseline as another, with the same scores."""
+    return all(other[key] == run[key] for key in ("task", "split", "note")) and (
+        other["results"].get(name) == run["results"][name]
+    )
 
 
 def markdown(runs: Sequence[Run], rows: Sequence[Row], zero_shot: Sequence[ZeroShot]) -> str:

@@ -45,15 +45,15 @@ def runs(tiny_checkpoint, flip_data, tmp_path_factory):
 @pytest.mark.slow
 def test_rows_are_runs_baselines_and_published_scores(runs):
     rows = json.loads((runs / "report.json").read_text())
-    conservation = [(row["kind"], row["model"], row["mode"]) for row in rows if row["task"] == "conservation"]
+    conservation = [(row["kind"], row["model"], row["run"]) for row in rows if row["task"] == "conservation"]
     assert conservation == [
         ("published", "ProtT5nv", ""),
         ("published", "one-hot", ""),
-        ("ours", "tiny.nemo", "frozen"),
+        ("ours", "tiny.nemo", "conservation-frozen"),
         ("baseline", "constant", ""),
         ("baseline", "one-hot", ""),
         ("baseline", "one-hot window", ""),
-        ("ours", "tiny.nemo", "lora"),
+        ("ours", "tiny.nemo", "conservation-lora"),
     ]
     splits = {row["split"] for row in rows if row["task"] == "scl"}
     assert splits == {"mixed_soft", "mixed_soft (rebuilt train)"}
