@@ -24,7 +24,7 @@ function saveAs(name, rows) {
     const link = element("a");
     link.href = URL.createObjectURL(new Blob([rows().map(row => row.map(quoted).join(",") + "\n").join("")],
                                              {type: "text/csv"}));
-    link.download = `${name.replace(/[^A-Za-z0-9._-]+/g, "_")}.csv`;
+    link.download = `${fileName(name)}.csv`;
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 60000);
   });
@@ -36,12 +36,31 @@ function onSearch(find) {
   search.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(find, 150); });
 }
 
-function draw(figure, layout, options = {}) {
+// A picture of the plot as it is seen, with the heading and the model of the page.
+function download() {
+  const title = document.querySelector("h1").textContent, html = text => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;");
+  const layout = {...plot.layout, title: {text: `${html(title)}<br><sub>Model: ${html(data.layout.meta.model)}</sub>`, x: .02},
+                  margin: {...plot.layout.margin, t: 60 + (plot.layout.margin.t ?? 0)}};
+  Plotly.downloadImage({data: plot.data, layout}, {format: "png", scale: 2, width: plot.clientWidth, filename: fileName(title),
+                                                   height: plot.clientHeight + 60});
+}
+
+const fileName = text => text.replace(/[^A-Za-z0-9._-]+/g, "_");
+
+function draw(figure, layout) {
+  const picture = {name: "picture", title: "Save as a picture", icon: Plotly.Icons.camera, click: download};
   return Plotly.newPlot(plot, figure.data, layout, {
     responsive: true, scrollZoom: true, displaylogo: false, doubleClick: "reset",
     // These buttons only: some of Plotly's others would send the data to a server.
-    modeBarButtons: [["toImage", "zoomIn2d", "zoomOut2d", "resetScale2d"]], ...options,
+    modeBarButtons: [[picture, "zoomIn2d", "zoomOut2d", "resetScale2d"]],
   });
+}
+
+// Let a swipe over the plot scroll the page instead of moving what the plot shows, on a touch screen and under a condition.
+function scrollPageWhen(condition) {
+  plot.addEventListener("touchstart", event => {
+    if (event.target.closest(".nsewdrag") && event.touches.length === 1 && condition()) event.stopPropagation();
+  }, {capture: true, passive: true});
 }
 
 // The colour axis, with its bar beside the plot, or above it on a phone.

@@ -63,4 +63,5 @@ saveAs(data.layout.meta.protein, () => {
 });
 window.ready = arrange();
 phone.addEventListener("change", arrange);
+scrollPageWhen(() => true);  // The strip below moves the plot.
 onSearch(goTo);

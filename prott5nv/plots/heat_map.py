@@ -146,8 +146,9 @@ def _write_html(
         model=description,
         search="Go to a position",
         instructions=f"{_COLOUR_MEANING}Dots mark the wild type, and the last row is the mean of each position. Point "
-        "at a cell to read its score; one in a hundred is beyond the ends of the colour scale. Drag to move, scroll to "
-        "zoom; the strip below shows the whole protein.",
+        "at a cell to read its score; the strongest hundredth of the scores has the colours of the ends. Drag to move, "
+        "scroll to zoom; the strip below shows the whole protein, and moves the plot on a touch screen."
+        + (" Grey: no score, because the residue is not one of the 20." if np.isnan(scores_LA).any() else ""),
     )
 
 

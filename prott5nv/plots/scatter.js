@@ -40,10 +40,13 @@ function show({curveNumber, pointNumber}) {
   const [name, ...cells] = rows[curveNumber][pointNumber];
   const lines = cells.map((cell, i) => [columns[i + 1], cell]);
   below.replaceChildren(table(name, ["", ""], lines));
+  if (phone.matches) below.scrollIntoView({block: "nearest"});
 }
 
 function find() {
   const wanted = search.value.trim().toLowerCase();
+  below.replaceChildren();  // what it lists could be taken for what was found
+  Plotly.Fx.hover(plot, []);
   if (!wanted) {
     message.textContent = "";
     return Plotly.restyle(plot, {selectedpoints: [null]}, traceNumbers);
@@ -51,7 +54,10 @@ function find() {
   const selected = searched.map(texts => texts.flatMap((text, i) => text.includes(wanted) ? [i] : []));
   const matches = selected.flatMap((indices, trace) => indices.map(i => rows[trace][i][0]));
   const listed = matches.slice(0, 3).join(", ") + (matches.length > 3 ? ", ..." : "");
-  message.textContent = `${matches.length.toLocaleString("en")} found${listed && ": " + listed}`;
+  const hidden = selected.reduce((sum, indices, trace) =>
+    sum + (plot._fullData[trace].visible === true ? 0 : indices.length), 0);
+  message.textContent = `${matches.length.toLocaleString("en")} found${listed && ": " + listed}` +
+    (hidden ? `; ${hidden.toLocaleString("en")} of them hidden: click on the label` : "");
   return Plotly.restyle(plot, {selectedpoints: selected}, traceNumbers);
 }
 
@@ -61,4 +67,5 @@ saveAs("proteins", () => [[...columns, "x", "y", "model"], ...rows.flatMap((trac
   [...row.map(saved), plot._fullData[number].x[i], plot._fullData[number].y[i], data.layout.meta.model]))]);
 window.ready = arrange();
 phone.addEventListener("change", arrange);
+scrollPageWhen(() => plot._fullLayout.xaxis.autorange);  // When it is enlarged, a swipe moves the plot.
 onSearch(find);

@@ -112,15 +112,17 @@ def write_html(
     ProtT5nvError
         If plotly is missing, or the file cannot be written.
     """
+    figure = _figure(proteins, points_N2.astype(np.float32), axes, labels, model)
     write_figure(
         path,
-        _figure(proteins, points_N2.astype(np.float32), axes, labels, model),
+        figure,
         "scatter.js",
         title=f"{len(proteins):,} proteins" + (f" by {labels.title}" if labels else ""),
         model=model,
         search="Find in names and labels",
         instructions="Point at a protein to read its name. Click on it, or tap it, to list all that is known about it. "
-        "Scroll to zoom, drag to move, double-click to see all. Click on a label to hide its proteins.",
+        "Scroll to zoom, drag to move, double-click to see all; on a touch screen, use the buttons of the plot to zoom."
+        + (" Click on a label to hide its proteins." if figure.layout.showlegend else ""),
     )
 
 

@@ -2,7 +2,7 @@
 const SHOWN = 20, NAMESPACE = "http://www.w3.org/2000/svg";
 const styles = Object.fromEntries(data.classes.map(style => [style.letter, style]));
 const searched = data.proteins.map(p => `${p.protein}\n${p.original_id}\n${p.sequence}`.toLowerCase());
-let matches = data.proteins, shown = 0;
+let matches = data.proteins, shown = 0, wanted = "";
 for (const protein of data.proteins) protein.runs = runs(protein);
 
 function svg(name, attributes, text = "") {
@@ -20,6 +20,14 @@ function shape({shape: kind, colour}, x, width) {
   return svg("path", {d: `M${x} 26H${neck}V21L${x + width} 31.5L${neck} 42V37H${x}Z`, fill: colour});
 }
 
+// The residues of all places where the search text is in the sequence.
+function foundIn(sequence) {
+  const found = new Set(), text = sequence.toLowerCase();
+  for (let at = text.indexOf(wanted); wanted.length > 1 && at >= 0; at = text.indexOf(wanted, at + 1))
+    for (let i = at; i < at + wanted.length; i++) found.add(i);
+  return found;
+}
+
 // The first residue, the end and the class of each run of residues of one class.
 function runs({prediction}) {
   const found = [];
@@ -32,11 +40,12 @@ function runs({prediction}) {
 }
 
 // One line of residues: letters, shapes, bars of confidence, and the position of every tenth residue.
-function line(protein, start, end, cell) {
+function line(protein, start, end, cell, found) {
   const drawn = svg("svg", {width: (end - start) * cell, height: 78, overflow: "visible", role: "img", "aria-label":
     `${protein.protein}, residues ${start + 1} to ${end}: ${protein.prediction.slice(start, end)}`});
   for (let i = start; i < end; i++) {
     const x = (i - start + .5) * cell, height = 2 * (Number(protein.confidence[i]) + 1);
+    if (found.has(i)) drawn.append(svg("rect", {x: x - .5 * cell, y: 1, width: cell, height: 17, fill: "#ffd966"}));
     drawn.append(svg("text", {x, y: 14, "text-anchor": "middle", "font-family": "monospace", "font-size": cell},
                      protein.sequence[i]),
                  svg("rect", {x: x - .4 * cell, y: 64 - height, width: .8 * cell, height, fill: "#999"}));
@@ -63,7 +72,7 @@ function line(protein, start, end, cell) {
 const confidence = digit => digit === "9" ? "0.9 or more" : `0.${digit} to 0.${Number(digit) + 1}`;
 
 function section(protein) {
-  const length = protein.sequence.length, cell = phone.matches ? 11 : 13;
+  const length = protein.sequence.length, found = foundIn(protein.sequence), cell = phone.matches ? 11 : 13;
   const perLine = Math.max(10, Math.floor((document.documentElement.clientWidth - 40) / cell / 10) * 10);
   const fractions = data.classes.map(style =>
     [style.name, protein.prediction.split(style.letter).length - 1]).filter(([, count]) => count)
@@ -72,7 +81,7 @@ function section(protein) {
   const drawn = element("section", element("h2", protein.protein + other),
                         `${length.toLocaleString("en")} residues: ${fractions}`, element("br"));
   for (let start = 0; start < length; start += perLine)
-    drawn.append(line(protein, start, Math.min(start + perLine, length), cell), element("br"));
+    drawn.append(line(protein, start, Math.min(start + perLine, length), cell, found), element("br"));
   return drawn;
 }
 
@@ -86,7 +95,7 @@ function more() {
 }
 
 function find() {
-  const wanted = search.value.trim().toLowerCase();
+  wanted = search.value.trim().toLowerCase();
   matches = data.proteins.filter((_, i) => searched[i].includes(wanted));
   message.textContent = wanted && `${matches.length.toLocaleString("en")} found`;
   plot.replaceChildren(legend());

@@ -276,8 +276,17 @@ def test_the_page_in_a_browser(server, embedder, tmp_path):
             await page.run("document.getElementById('download').click()")
             await page.run("document.getElementById('scan').click()")
             await page.wait_for("!document.getElementById('map').hidden")
+            await page.run("document.getElementById('map').scrollIntoView()")  # what is not seen is not drawn
+            await page.wait_for("parseFloat(document.getElementById('map').style.height) > 500")
             fasta = await page.run("document.getElementById('fasta').value")
-            await page.run("document.getElementById('fasta').value = '>P1\\nMK1'")
+            write = "document.getElementById('fasta').value = {!r}; $('fasta').dispatchEvent(new Event('input'))"
+            # The results of other proteins go, and a text that is not FASTA is not sent.
+            await page.run(write.format("id,sequence\nP1,MK"))
+            assert "looks like a table" in await page.run("document.getElementById('count').textContent")
+            for name in ("download", "table", "map"):
+                assert await page.run(f"document.getElementById({name!r}).hidden")
+            assert await page.run("document.getElementById('embed').disabled")
+            await page.run(write.format(f">{'long' * 50}\nMK\n>P1\nMK1"))
             await page.run("document.getElementById('embed').click()")
             await page.wait_for("document.getElementById('embed-error').textContent.includes('P1')")
             for width in 1200, 390:
@@ -288,7 +297,7 @@ def test_the_page_in_a_browser(server, embedder, tmp_path):
     sequences = asyncio.run(use())
     wait_until((tmp_path / "embeddings.npz").exists, 30)
     with EmbeddingStore(tmp_path / "embeddings.npz") as store:
-        assert list(store) == ["sp|P0CG48|UBC_HUMAN", "sp|P01308|INS_HUMAN"]
+        assert list(store) == ["1UBQ", "P01308"]
         expected = seqs_to_embedding(sequences[:2], embedder, pooling="mean")
         np.testing.assert_allclose([store[key] for key in store], expected, atol=1e-5)
 
