@@ -12,8 +12,8 @@ BUILTIN_CARD = _FOLDER / "builtin.md"
 READY_PREDICTORS = {name: _FOLDER / f"{name}.safetensors" for name in ("secondary_structure", "localization")}
 # The figures are those of docs/benchmarks/decoder.md; update both when the model is replaced.
 _BUILTIN_NOTE = (
-    "the built-in model is a demonstration: its scores agree with measured effects of mutations less than the BLOSUM62 "
-    "table does (Spearman 0.13 and 0.20, ProteinGym); choose another model with --model for scientific work"
+    "the built-in model is a demonstration: its scores agree less with measured effects of mutations (ProteinGym, "
+    "Spearman correlation 0.13) than the BLOSUM62 table (0.20); for scientific work, choose another model with --model"
 )
 SENTENCEPIECE_MODEL = _FOLDER / "protein_sequence_sentencepiece.model"
 SENTENCEPIECE_VOCAB = _FOLDER / "protein_sequence_sentencepiece.vocab"

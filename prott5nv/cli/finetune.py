@@ -107,7 +107,7 @@ def command(
       prott5nv finetune gb1 task.split=sampled --mode lora
       prott5nv finetune melting.csv --level protein --label number --target-column Tm
       prott5nv finetune gb1 --multirun task.training.lr=1e-3,1e-4 task.head.name=mlp,linear
-      prott5nv finetune scl task.head.name=light_attention task.training.balanced=true seeds=[1,2,3,4,5]
+      prott5nv finetune scl task.head.name=light_attention task.training.balanced=true 'seeds=[1,2,3,4,5]'
     """
     require_extra("finetune", "fine-tuning")
     from hydra import compose, initialize_config_dir

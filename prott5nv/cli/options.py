@@ -79,7 +79,8 @@ spreadsheet_safe = click.option(
     "--spreadsheet-safe",
     is_flag=True,
     help="Put an apostrophe before texts that a spreadsheet program could compute as formulas: those that begin with "
-    "=, +, -, @, a tab or a carriage return. Numbers stay as they are. Without this option, ids are written unchanged.",
+    "=, +, -, @, a tab or a carriage return, and before more than 15 digits, such as the confidence of many residues. "
+    "Other numbers stay as they are. Without this option, ids are written unchanged.",
 )
 
 
@@ -205,7 +206,7 @@ def report_written(path: Path, summary: str = "") -> None:
 
 def note_decoder(embedder: Embedder) -> None:
     """Print the model of a command that scores or fills, the hardware, and what the built-in model is worth."""
-    note(f"model {embedder.label}; {embedder.hardware}; {embedder.max_tokens} residues at once")
+    note(f"model {embedder.label}; {embedder.hardware}; batches of up to {embedder.max_tokens} residues")
     if text := scores_note(embedder.is_builtin):
         note(text)
 

@@ -123,7 +123,7 @@ def command(
     )
     options.note("starting Ray and loading the model")
     with _Stop() as stop, serving(serve_options) as info:
-        options.note(f"model {info.label}; {info.hardware}; up to {info.batch_residues} residues at once")
+        options.note(f"model {info.label}; {info.hardware}; batches of up to {info.batch_residues} residues")
         if host not in _LOCAL_HOSTS and digest is None:
             options.warn("warning: other machines can use this server without a token; --token-file sets one")
         shown = f"[{host}]" if ":" in host else host

@@ -245,7 +245,8 @@ def check_variants_exist(variants: str | os.PathLike[str]) -> None:
     """
     if str(variants) != "-" and not are_inline(variants) and not os.path.exists(variants):
         raise ProtT5nvError(
-            f"{variants}: No such file or directory; variants can be given as a list, too, such as V39A,D40G:V54L"
+            f"{variants}: neither a file nor a list of variants; write residue, position and new residue, such as "
+            "V39A,D40G:V54L"
         )
 
 

@@ -129,7 +129,7 @@ def run(request: Request, listener: Listener) -> Summary:
                 listener.on_compile()
                 embedder.compile_layers()
 
-        listener.on_start(embedder.label, f"{embedder.hardware}; up to {embedder.max_tokens} residues at once")
+        listener.on_start(embedder.label, f"{embedder.hardware}; batches of up to {embedder.max_tokens} residues")
         return embed_file(
             request.source,
             request.output,

@@ -116,9 +116,10 @@ class Progress:
         speed = (self._done - self._initial) / (now - self._start)
         if self._total is None or not speed:
             return f"{self._done:,} {self._unit}, {speed:,.0f} {self._unit}/s"
+        left = f", {duration((self._total - self._done) / speed)} left" if self._done < self._total else ""
         return (
             f"{self._done:,} of {self._total:,} {self._unit} ({self._done / max(1, self._total):.0%}), "
-            f"{speed:,.0f} {self._unit}/s, {duration((self._total - self._done) / speed)} left"
+            f"{speed:,.0f} {self._unit}/s{left}"
         )
 
 

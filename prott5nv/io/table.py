@@ -22,6 +22,7 @@ _FORMULA = re.compile(r"[=@]|[+-].*[(|!=]")
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 _NUMBERS = re.compile(rf"{_NUMBER}(?:[ :]{_NUMBER})*", re.ASCII)
+_MOST_DIGITS = 15  # that spreadsheet programs keep
 _CRLF = "\r\n"
 _NOT_IN_TSV = str.maketrans("\t\r\n", "   ")
 
@@ -37,18 +38,20 @@ def spreadsheet_safe_cell(cell: object) -> object:
     Returns
     -------
     object
-        The cell. A text that begins with ``=``, ``+``, ``-``, ``@``, a tab or a carriage return gets an apostrophe in
-        front, by which spreadsheet programs know text. Numbers, also several with spaces or colons between them, stay
-        as they are.
+        The cell. A text that begins with ``=``, ``+``, ``-``, ``@``, a tab or a carriage return, or that has more
+        digits than spreadsheet programs keep, gets an apostrophe in front, by which these programs know text. Other
+        numbers, also several with spaces or colons between them, stay as they are.
 
     Examples
     --------
-    >>> [spreadsheet_safe_cell(cell) for cell in ("=1+2", "-HHE", "-0.5", -0.5, "P1")]
-    ["'=1+2", "'-HHE", '-0.5', -0.5, 'P1']
+    >>> [spreadsheet_safe_cell(cell) for cell in ("=1+2", "-HHE", "-0.5", -0.5, "P1", "0123456789012345")]
+    ["'=1+2", "'-HHE", '-0.5', -0.5, 'P1', "'0123456789012345"]
     """
-    if isinstance(cell, str) and cell.startswith(_FORMULA_STARTS) and not _NUMBERS.fullmatch(cell):
-        return f"'{cell}"
-    return cell
+    if not isinstance(cell, str):
+        return cell
+    is_formula = cell.startswith(_FORMULA_STARTS) and not _NUMBERS.fullmatch(cell)
+    is_long_number = len(cell) > _MOST_DIGITS and cell.isdecimal()
+    return f"'{cell}" if is_formula or is_long_number else cell
 
 
 def write_table(

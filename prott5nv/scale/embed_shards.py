@@ -91,7 +91,7 @@ def describe(request: Request) -> LoadedModel:
     return LoadedModel(
         embedder.name,
         embedder.label,
-        f"{embedder.hardware}; up to {embedder.max_tokens} residues at once",
+        f"{embedder.hardware}; batches of up to {embedder.max_tokens} residues",
         settings_of(embedder, request),
         embedder.limit,
         embedder.config.hidden_size,

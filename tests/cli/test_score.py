@@ -171,7 +171,10 @@ def test_variants_are_given_on_the_command_line(score, tmp_path):
     for others in (["--mutations", "v.txt"], ["--mutations", "all"], ["--perplexity"]):
         assert "Missing option '-o'" in score("one.fasta", *others, code=2).stderr
     assert "--mutations: Q9999A: " in score("one.fasta", "--mutations", "Q9999A", "-o", "x.csv", code=2).stderr
-    assert "variants can be given as a list" in score("one.fasta", "--mutations", "none", "-o", "x.csv", code=2).stderr
+    assert (
+        "neither a file nor a list of variants"
+        in score("one.fasta", "--mutations", "none", "-o", "x.csv", code=2).stderr
+    )
 
 
 def test_errors_name_the_cause(score, tmp_path):
