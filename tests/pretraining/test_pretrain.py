@@ -135,7 +135,6 @@ def test_an_error_is_one_line(wrong, message, tmp_path):
 @pytest.mark.parametrize(
     "setting, message",
     [
-        ("trainer.devices=0", "trainer.devices=0: choose a number of at least 1, or auto"),
         ("trainer.limit_val_batches=0.001", "Try at least `limit_val_batches="),
         ("trainer.num_nodes=2", "start the command on each node with srun or torchrun"),
     ],

@@ -198,6 +198,19 @@ def test_without_training_there_must_be_something_to_test(run_cfg):
         pretrain(OmegaConf.merge(run_cfg, {"do_training": False, "do_testing": True}))
 
 
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        ("trainer.devices", 0, "trainer.devices=0: choose a number of at least 1, or auto"),
+        ("trainer.accelerator", "gpu", "trainer.accelerator=gpu: PyTorch finds no GPU here"),
+    ],
+)
+def test_a_missing_device_is_one_line(run_cfg, setting, value, message, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(ProtT5nvError, match=message):
+        pretrain(changed(run_cfg, setting, value))
+
+
 def test_control_c_before_the_first_step_is_passed_on(run_cfg, monkeypatch):
     def interrupt(model):
         raise KeyboardInterrupt
