@@ -94,6 +94,16 @@ COMMANDS = {
     "prepare flip": Command(
         ("prepare", "flip", "meltome", "--from", "{in}/flip", "-o", "{out}/flip"), ("flip/meltome",)
     ),
+    "prepare fasta": Command(
+        (
+            *("prepare", "fasta", "{in}/labelled.fasta", "-o", "{out}/own.csv", "--level", "protein"),
+            *("--label", "number"),
+        ),
+        ("own.csv",),
+    ),
+    "search": Command(
+        ("search", "{in}/p.fasta", "--in", "{in}/1.h5", "--model", "{in}/m.nemo", "-o", "{out}/near.csv"), ("near.csv",)
+    ),
     "pretrain": Command(
         (
             *("pretrain", "model=tiny", "model.data.dataset_path={in}/data", "exp_manager.exp_dir={out}", "name=run"),
@@ -122,7 +132,10 @@ def write_inputs(folder: Path, *, predictor: bool = True) -> None:
     rng = random.Random(0)
     sequences = ["".join(rng.choices(_LETTERS, k=rng.randint(20, 60))) for _ in range(_PROTEINS)]
     (folder / "p.fasta").write_text("".join(f">P{n:05}\n{s}\n" for n, s in enumerate(sequences)))
-    rows = [f"{s},{n},{('train', 'val', 'test')[n % 3]}" for n, s in enumerate(sequences)]
+    sets = ("train", "val", "test")
+    labelled = (f">P{n:05} SET={sets[n % 3]} TARGET={n}\n{s}\n" for n, s in enumerate(sequences))
+    (folder / "labelled.fasta").write_text("".join(labelled))
+    rows = [f"{s},{n},{sets[n % 3]}" for n, s in enumerate(sequences)]
     (folder / "own.csv").write_text("\n".join(["sequence,target,set", *rows]))
     (folder / "flip").mkdir()
     (folder / "flip" / "mixed_split.csv").write_text("\n".join(["sequence,target,set", *rows]))
