@@ -136,6 +136,11 @@ def _distinct_baselines(runs: Sequence[dict[str, Any]], metric: str) -> list[tup
     return [(f"{name} ({run})" if names.count(name) > 1 else name, score) for name, run, score in found]
 
 
+def baseline_key(run: dict[str, Any], name: str) -> tuple[Any, ...]:
+    """Return what decides whether two runs share a baseline: the proteins, its name and its scores."""
+    return run["task"], run["split"], run["note"], name, run["results"].get(name)
+
+
 def own_baselines(runs: Sequence[dict[str, Any]]) -> list[dict[str, dict[str, Any]]]:
     """Return for each run its baselines that no earlier run shares.
 
@@ -154,7 +159,7 @@ def own_baselines(runs: Sequence[dict[str, Any]]) -> list[dict[str, dict[str, An
     for run in runs:
         own.append({})
         for name, scores in run["results"].items():
-            key = (run["task"], run["split"], run["note"], name, scores)
+            key = baseline_key(run, name)
             if name != "encoder" and key not in seen:
                 seen.append(key)
                 own[-1][name] = scores

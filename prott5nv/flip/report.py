@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from prott5nv.errors import ProtT5nvError
 from prott5nv.flip.config import RESULT_FILE
-from prott5nv.flip.plots import overview, overview_panels, own_baselines, run_plots
+from prott5nv.flip.plots import baseline_key, overview, overview_panels, own_baselines, run_plots
 from prott5nv.flip.published import COMPARABLE, PUBLISHED
 from prott5nv.flip.tasks import SETS
 from prott5nv.flip.zero_shot import ZeroShot, read_zero_shot, zero_shot_table
@@ -144,16 +144,9 @@ def comparison(runs: Sequence[Run]) -> list[Row]:
         rows.append(_row(run, model, run["mode"], "ours", run["results"]["encoder"]))
         for name, scores in baselines.items():
             row = _row(run, name, "", "baseline", scores)
-            is_shared = sum(_has_baseline(other, run, name) for other in runs) > 1
+            is_shared = sum(baseline_key(other, name) == baseline_key(run, name) for other in runs) > 1
             rows.append({**row, "run": ""} if is_shared else row)
     return rows
-
-
-def _has_baseline(other: Run, run: Run, name: str) -> bool:
-    """Return whether a run has the same baseline as another, with the same scores."""
-    return all(other[key] == run[key] for key in ("task", "split", "note")) and (
-        other["results"].get(name) == run["results"][name]
-    )
 
 
 def markdown(runs: Sequence[Run], rows: Sequence[Row], zero_shot: Sequence[ZeroShot]) -> str:

@@ -36,10 +36,14 @@ function onSearch(find) {
   search.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(find, 150); });
 }
 
+// Plotly renders names as HTML.
+const escaped = text => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;")
+                            .replaceAll("$", "&#36;");
+
 // A picture of the plot as it is seen, with the heading and the model of the page.
 function download() {
-  const title = document.querySelector("h1").textContent, html = text => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;");
-  const layout = {...plot.layout, title: {text: `${html(title)}<br><sub>Model: ${html(data.layout.meta.model)}</sub>`, x: .02},
+  const title = document.querySelector("h1").textContent;
+  const layout = {...plot.layout, title: {text: `${escaped(title)}<br><sub>Model: ${escaped(data.layout.meta.model)}</sub>`, x: .02},
                   margin: {...plot.layout.margin, t: 60 + (plot.layout.margin.t ?? 0)}};
   Plotly.downloadImage({data: plot.data, layout}, {format: "png", scale: 2, width: plot.clientWidth, filename: fileName(title),
                                                    height: plot.clientHeight + 60});

@@ -4,8 +4,6 @@ const traces = data.data, traceNumbers = traces.map((_, number) => number), colu
 // The figure holds names as HTML, because Plotly renders them as HTML.
 const plain = text => text.replaceAll("&lt;", "<").replaceAll("&gt;", ">").replaceAll("&#36;", "$")
                           .replaceAll("&amp;", "&");
-const escaped = text => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;")
-                            .replaceAll("$", "&#36;");
 const rows = traces.map(trace => trace.customdata.map(row => row.map(plain)));
 const searched = rows.map(trace => trace.map(row => row.join("\n").toLowerCase()));
 for (const [number, trace] of traces.entries())

@@ -156,11 +156,12 @@ def _check_surroundings(cfg: DictConfig, config: PretrainConfig) -> None:
                 names = [f"{section}.{argument}" for argument in sorted(arguments)]
                 raise ProtT5nvError(f"there is no setting {section}.{name}{did_you_mean(f'{section}.{name}', names)}")
     accelerator, devices, cores = config.trainer.accelerator, str(config.trainer.devices), os.cpu_count() or 1
-    if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
+    has_gpu = choose_hardware().device.type != "cpu"
+    if accelerator in ("gpu", "cuda") and not has_gpu:
         raise ProtT5nvError(f"trainer.accelerator={accelerator}: PyTorch finds no GPU here; choose auto or cpu")
     if devices in ("0", "[]"):
         raise ProtT5nvError(f"trainer.devices={devices}: choose a number of at least 1, or auto for all devices")
-    on_cpu = accelerator == "cpu" or (accelerator == "auto" and choose_hardware().device.type == "cpu")
+    on_cpu = accelerator == "cpu" or (accelerator == "auto" and not has_gpu)
     if on_cpu and devices.isdecimal() and int(devices) > cores:
         raise ProtT5nvError(f"trainer.devices={devices}: this machine has no GPU for training and {cores} CPU cores")
     launchers = ("TORCHELASTIC_RUN_ID", "SLURM_NTASKS", "NODE_RANK")

@@ -6,7 +6,7 @@ Ray stops the proxy at once, and it may hold an answer whose client reads slowly
 from __future__ import annotations
 
 import http.client
-import os
+import re
 import select
 import sys
 import time
@@ -15,6 +15,8 @@ from pathlib import Path
 
 _TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
 _LISTEN = "0A"
+# How Linux lists what an event loop waits for: a descriptor and a mask.
+_EVENTS = re.compile(r"^tfd:\s*(\d+)\s+events:\s*([0-9a-f]+)", re.MULTILINE)
 _EVERY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
@@ -64,15 +66,17 @@ def _is_writing(port: int) -> bool:
         for connection in psutil.net_connections("tcp"):
             if connection.pid and connection.laddr and connection.laddr.port == port:
                 sockets.setdefault(connection.pid, set()).add(connection.fd)
-    for process, descriptors in sockets.items():
+    return any(descriptors & _waiting_to_write(process) for process, descriptors in sockets.items())
+
+
+def _waiting_to_write(process: int) -> set[int]:
+    """Return the descriptors that the event loops of a process wait to write."""
+    waiting: set[int] = set()
+    for path in Path(f"/proc/{process}/fdinfo").glob("*"):
         with suppress(OSError):
-            for entry in os.scandir(f"/proc/{process}/fdinfo"):
-                for line in Path(entry.path).read_text().splitlines():
-                    # An event loop lists what it waits for: `tfd: 14 events: 1d data: ...`
-                    name, *values = line.split()
-                    if name == "tfd:" and int(values[0]) in descriptors and int(values[2], 16) & select.EPOLLOUT:
-                        return True
-    return False
+            events = _EVENTS.findall(path.read_text())
+            waiting |= {int(descriptor) for descriptor, mask in events if int(mask, 16) & select.EPOLLOUT}
+    return waiting
 
 
 def _system_has_unsent_bytes(port: int) -> bool:

@@ -6,9 +6,9 @@ import subprocess
 import sys
 
 import pytest
+from helpers.waiting import wait_until
 
 from prott5nv.scale.delivery import has_unsent_bytes
-from tests.helpers.waiting import wait_until
 
 ANSWER = 30_000_000  # bytes, more than the system's queues hold
 SERVER = """
