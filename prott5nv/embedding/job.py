@@ -145,23 +145,22 @@ def embed_file(
     _check_arguments(pooling, long, dtype, shard, key)
     output = Path(output)
     check_suffix(output, pooling, shard=shard is not None)
-    check_outputs([output], parts(source), overwrite=True)
-    embedder = as_embedder(model)
-    settings = output_settings(embedder, pooling, dtype, long, key)
-    proteins = CheckedProteins(
-        source,
-        embedder.limit,
-        long,
-        skip_errors,
-        id_column,
-        sequence_column,
-        cleaning,
-        tokenizer=embedder.tokenizer,
-        key=key,
-        allow_slash=output.suffix == ".parquet",
-    )
-    job = _Job(output, proteins, embedder, settings, pooling, on_progress, on_survey, overwrite)
     with reserved_outputs([output], parts(source), overwrite=True):  # other content is found below
+        embedder = as_embedder(model)
+        settings = output_settings(embedder, pooling, dtype, long, key)
+        proteins = CheckedProteins(
+            source,
+            embedder.limit,
+            long,
+            skip_errors,
+            id_column,
+            sequence_column,
+            cleaning,
+            tokenizer=embedder.tokenizer,
+            key=key,
+            allow_slash=output.suffix == ".parquet",
+        )
+        job = _Job(output, proteins, embedder, settings, pooling, on_progress, on_survey, overwrite)
         if reads_once(source):
             check_outputs([output], overwrite=overwrite)
             _check_read_once(proteins.name, shard)
