@@ -11,6 +11,7 @@ from prott5nv.checkpoint.safetensors_folder import CONFIG_FILE, read_json
 from prott5nv.errors import ProtT5nvError
 
 _ZIP = b"PK\x03\x04"  # torch.save writes zip archives
+_EMBEDDINGS = (".h5", ".hdf5", ".npz", ".parquet")
 
 
 def unsuited_file(path: Path) -> ProtT5nvError:
@@ -21,6 +22,11 @@ def unsuited_file(path: Path) -> ProtT5nvError:
     path : Path
         The file.
     """
+    if path.suffix in _EMBEDDINGS:
+        return ProtT5nvError(
+            f"{path}: expected a .nemo checkpoint; files of this name hold embeddings, and prott5nv.EmbeddingStore "
+            "reads them"
+        )
     with path.open("rb") as file:
         is_zip = file.read(len(_ZIP)) == _ZIP
     if is_zip or path.suffix == ".ckpt":

@@ -126,7 +126,7 @@ def command(
     positions = masked or []
     if isinstance(source, str) and _is_sequence(source):
         if "?" not in source:
-            example = source.replace("-", "?") if "-" in source else "MKT?AYI"
+            example = re.sub("[-_]", "?", source) if re.search("[-_]", source) else "MKT?AYI"
             raise ProtT5nvError(
                 f"{source}: there is no file of this name, and a sequence needs a ? in place of each missing residue, "
                 f"such as {example!r}"
@@ -158,7 +158,7 @@ def _files(paths: Sequence[str]) -> str | InputFiles:
 def _is_sequence(text: str) -> bool:
     """Return whether an argument is a sequence and no file.
 
-    It consists of letters, of upper-case letters with gaps, or also of ``*`` and ``-`` if there is a ``?``.
+    It consists of letters, of upper-case letters with gaps, or also of ``*`` and gaps if there is a ``?``.
     """
-    is_sequence = re.fullmatch(r"[A-Za-z]+|[A-Z][A-Z-]*|(?=.*\?)[A-Za-z?*-]+", text) is not None
+    is_sequence = re.fullmatch(r"[A-Za-z]+|[A-Z][A-Z_-]*|(?=.*\?)[A-Za-z?*_-]+", text) is not None
     return is_sequence and not Path(text).exists()

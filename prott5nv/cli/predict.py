@@ -116,8 +116,8 @@ def _write_tracks(path: str | os.PathLike[str], predictor: Predictor, prediction
             f"each {spec.level}; choose a name that ends in .csv"
         )
     tracks = (
-        Track(accession(prediction.id), prediction.id, prediction.sequence, *class_and_confidence(spec, prediction))
-        for prediction in predictions
+        Track(accession(one.id), one.id, one.sequence, *class_and_confidence(spec, one), one.description)
+        for one in predictions
     )
     return write_tracks(
         Path(path), tracks, spec.classes, task=spec.task, model=predictor.label, encoder=predictor.encoder_label

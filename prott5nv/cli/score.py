@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     "-o",
     "--output",
     type=options.NewFile(".csv", stream=True),
+    default="-",
     metavar="OUT.csv",
-    help="CSV file to write. It is required, except for variants on the command line: their table is printed by "
-    "default.",
+    help="CSV file to write. By default the table is printed.",
 )
 @click.option("--mutations", metavar="VARIANTS|FILE|all", help="Variants such as V39A,D40G:V54L, or a file of them: "
               "one per line, or a CSV or TSV file with a column named variant. 'all' scores every single "
@@ -64,7 +64,7 @@ if TYPE_CHECKING:
 @options.device
 def command(
     source: str | InputFiles,
-    output: Path | None,
+    output: Path,
     mutations: str | None,
     variant_column: str | None,
     perplexity: bool,
@@ -142,7 +142,6 @@ def command(
     Every output file appears only when it is complete. After Ctrl-C, nothing is written and the exit code is 130.
     """
     _check_options(mutations, perplexity, per_residue, fraction, table, plot)
-    output = output or _default_output(mutations)
     if plot:
         from prott5nv.plots.page import require_library
 
@@ -233,17 +232,6 @@ def _check_options(
         raise click.UsageError("--per-residue and --fraction need --perplexity")
     if (table or plot) and mutations != "all":
         raise click.UsageError("--table and --plot need --mutations all")
-
-
-def _default_output(mutations: str | None) -> Path:
-    """Return standard output for variants that are given on the command line; anything else needs a file."""
-    from prott5nv.decoding.inputs import are_inline, check_variants_exist
-
-    if mutations and are_inline(mutations):
-        return Path("-")
-    if mutations and mutations != "all":
-        check_variants_exist(mutations)
-    raise click.UsageError("Missing option '-o' / '--output': name a CSV file, or - for standard output")
 
 
 def _draw(path: Path, proteins: Mapping[str, Record], scores: Mapping[str, np.ndarray], embedder: Embedder) -> None:

@@ -230,32 +230,16 @@ def are_inline(variants: str | os.PathLike[str]) -> bool:
     return _INLINE.fullmatch(str(variants)) is not None and not os.path.exists(variants)
 
 
-def check_variants_exist(variants: str | os.PathLike[str]) -> None:
-    """Refuse a text that is neither a list of variants nor an existing file.
-
-    Parameters
-    ----------
-    variants : str or PathLike
-        The text.
-
-    Raises
-    ------
-    ProtT5nvError
-        Shows how to write a list.
-    """
-    if str(variants) != "-" and not are_inline(variants) and not os.path.exists(variants):
-        raise ProtT5nvError(
-            f"{variants}: neither a file nor a list of variants; write residue, position and new residue, such as "
-            "V39A,D40G:V54L"
-        )
-
-
 def _named_variants(path: str | os.PathLike[str], column: str | None) -> Iterator[tuple[int, str | None, str, str]]:
     """Yield numbers, names of proteins, variants, and where each is; see :func:`_variant_lines`."""
     if are_inline(path):
         yield from ((number, None, text, "--mutations") for number, text in enumerate(re.split(r",\s*", str(path)), 1))
         return
-    check_variants_exist(path)
+    if str(path) != "-" and not os.path.exists(path):
+        raise ProtT5nvError(
+            f"{path}: neither a file nor a list of variants; write residue, position and new residue, such as "
+            "V39A,D40G:V54L"
+        )
     name = source_name(path)
     with open_source(path) as stream:
         for number, protein, text in _variant_lines(stream, column, name):

@@ -27,7 +27,7 @@ from prott5nv.flip.metrics import confusions, scores_by_length, selection_metric
 from prott5nv.flip.predict import write_predictions
 from prott5nv.flip.predictor import MODEL_FILE, Prediction
 from prott5nv.flip.predictor_file import save_predictor
-from prott5nv.flip.tasks import LONG, SETS, Task, load_task, shared_with_training
+from prott5nv.flip.tasks import FEW_TEST_PROTEINS, LONG, SETS, Task, load_task, shared_with_training
 from prott5nv.flip.train import fit, predict
 from prott5nv.io.atomic import whole_files, write_text
 from prott5nv.io.checksum import file_checksum
@@ -42,7 +42,6 @@ from prott5nv.model.encoder import Encoder
 logger = logging.getLogger(__name__)
 
 _FEW_STEPS = 100  # with fewer, the weights of a head stay close to their initial values
-_FEW_TEST_PROTEINS = 10
 
 
 class FinetuneRun(NamedTuple):
@@ -231,7 +230,7 @@ def _warn_of_unreliable_scores(task: Task) -> None:
                 task.ids[shared[0]],
                 used,
             )
-    if (count := len(task.indices("test"))) < _FEW_TEST_PROTEINS:
+    if (count := len(task.indices("test"))) < FEW_TEST_PROTEINS:
         logger.warning("the test set has only %s, so its scores depend on chance", counted(count, "protein"))
 
 

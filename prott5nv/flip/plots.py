@@ -119,10 +119,15 @@ def _task_panel(task: str, runs: Sequence[dict[str, Any]]) -> _Panel:
     if task in PUBLISHED and not (note and first["label"] == "number"):
         published = PUBLISHED[task].scores
         points += [_Point(f"{name}, published", {"mean": published[name]}, "published") for name in COMPARABLE]
-    title = f"{task}, {first['split']}" + (f"\n({note})" if note else "")
+    title = group_name(task, first["split"]) + (f"\n({note})" if note else "")
     if metric == "mse":
         return _Panel(title, "MSE, lower is better", 2, points)
     return _Panel(title, f"{metric}, higher is better", 3, points)
+
+
+def group_name(task: str, split: str) -> str:
+    """Return what a group of runs is called. A table of the user's own gives its name to the task and the split."""
+    return task if task == split else f"{task}, {split}"
 
 
 def _distinct_baselines(runs: Sequence[dict[str, Any]], metric: str) -> list[tuple[str, dict[str, Any]]]:
@@ -286,7 +291,8 @@ def _plot_by_length(axis: Axes, test: _TestPredictions, metric: str) -> None:
     means = [scores[group].mean() for group in groups]
     errors = [1.96 * scores[group].std() / np.sqrt(group.sum()) for group in groups]
     axis.errorbar([np.median(lengths[group]) for group in groups], means, errors, fmt="o-", capsize=3, color=_OURS)
-    axis.axvline(LONG, color="grey", ls=":", lw=1)
+    if lengths.max() > LONG:
+        axis.axvline(LONG, color="grey", ls=":", lw=1)
     axis.set(title="By length, mean over proteins", xlabel="residues", ylabel=_literal(metric))
 
 

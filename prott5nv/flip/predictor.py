@@ -46,12 +46,15 @@ class Prediction(NamedTuple):
         Probabilities of the K classes, or numbers, for each of the L residues or for the protein.
     sequence : str
         The residues, as they were passed.
+    description : str
+        Whole FASTA header, if the protein is an object with one; otherwise empty.
     """
 
     id: str
     length: int
     rows: np.ndarray
     sequence: str
+    description: str = ""
 
 
 class Predictor:
@@ -154,7 +157,8 @@ class Predictor:
                     raise
                 on_error(protein, error)
                 continue
-            yield Prediction(name, len(rows), outputs, _embedded_sequence(protein, name, cleaning))
+            sequence = _embedded_sequence(protein, name, cleaning)
+            yield Prediction(name, len(rows), outputs, sequence, str(getattr(protein, "description", "")))
 
 
 def _embedded_sequence(protein: object, name: str, cleaning: Cleaning | None) -> str:

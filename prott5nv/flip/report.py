@@ -17,9 +17,9 @@ from matplotlib.figure import Figure
 
 from prott5nv.errors import ProtT5nvError
 from prott5nv.flip.config import RESULT_FILE
-from prott5nv.flip.plots import baseline_key, overview, overview_panels, own_baselines, run_plots
+from prott5nv.flip.plots import baseline_key, group_name, overview, overview_panels, own_baselines, run_plots
 from prott5nv.flip.published import COMPARABLE, PUBLISHED
-from prott5nv.flip.tasks import SETS
+from prott5nv.flip.tasks import FEW_TEST_PROTEINS, SETS
 from prott5nv.flip.zero_shot import ZeroShot, read_zero_shot, zero_shot_table
 from prott5nv.io.atomic import whole_files
 from prott5nv.io.output import reserved_outputs
@@ -232,7 +232,7 @@ def _groups(rows: Sequence[Row]) -> list[dict[str, Any]]:
     for row in rows:
         cells = _cells(row)
         task, split, metric = (cells.pop(column) for column in _GROUP_COLUMNS)
-        groups.setdefault(f"{_name(task, split)}: {metric}", []).append(
+        groups.setdefault(f"{group_name(task, split)}: {metric}", []).append(
             {"kind": row["kind"], "cells": list(cells.values())}
         )
     return [{"title": title, "rows": of_group} for title, of_group in groups.items()]
@@ -251,11 +251,6 @@ def _split(run: Run) -> str:
     return f"{run['split']} ({run['note']})" if run["note"] else str(run["split"])
 
 
-def _name(task: str, split: str) -> str:
-    """Return what a group of runs is called. A table of the user's own gives its name to the task and the split."""
-    return task if task == split else f"{task}, {split}"
-
-
 def _split_summaries(runs: Sequence[Run]) -> list[str]:
     """Return one sentence about each split, however many runs use it."""
     return list(dict.fromkeys(map(_split_summary, runs)))
@@ -263,9 +258,11 @@ def _split_summaries(runs: Sequence[Run]) -> list[str]:
 
 def _split_summary(run: Run) -> str:
     counts = " / ".join(f"{run['proteins'][part]:,}" for part in SETS)
-    summary = f"{_name(run['task'], _split(run))}: {counts} training / validation / test proteins."
+    summary = f"{group_name(run['task'], _split(run))}: {counts} training / validation / test proteins."
     if long := run["longer_than_512"]["test"]:
         summary += f" {long:,} of the test proteins have more than 512 residues and are embedded by windows."
+    if run["proteins"]["test"] < FEW_TEST_PROTEINS:
+        summary += " So few test proteins make the scores depend on chance."
     return summary
 
 

@@ -35,6 +35,8 @@ from prott5nv.io.text import counted, parse_number
 
 SETS = ("train", "val", "test")
 LONG = 512  # length of the position table of the published model
+#: A test set with fewer proteins than this is worth a warning.
+FEW_TEST_PROTEINS = 10
 
 _DRAWN_FRACTION = 0.1  # proteins to draw for a set that the table does not define
 _MIN_PROTEINS = 2  # per set

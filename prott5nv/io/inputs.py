@@ -63,7 +63,7 @@ def input_files(paths: Iterable[str | os.PathLike[str]]) -> str | InputFiles:
         elif os.path.isdir(path):
             files += _files_in(Path(path))
         elif str(path) != "-" and not os.path.exists(path):
-            raise ProtT5nvError(f"{path}: No such file or directory")
+            raise ProtT5nvError(f"{path}: No such file or directory{_hint(str(path))}")
         else:
             files.append(str(path))
     seen: dict[str, str] = {}
@@ -127,6 +127,13 @@ def reads_once(source: Input) -> bool:
         The input.
     """
     return any(map(is_read_once, parts(source)))
+
+
+def _hint(name: str) -> str:
+    """Return what to do if the name of a missing file is a sequence."""
+    if not re.fullmatch("[A-Z]{10,}", name):
+        return ""
+    return "; to use a sequence, write it to a FASTA file: a line >name, and the sequence below it"
 
 
 def _files_in(folder: Path) -> list[str]:

@@ -1,7 +1,7 @@
 "use strict";
 const SHOWN = 20, NAMESPACE = "http://www.w3.org/2000/svg";
 const styles = Object.fromEntries(data.classes.map(style => [style.letter, style]));
-const searched = data.proteins.map(p => `${p.protein}\n${p.original_id}\n${p.sequence}`.toLowerCase());
+const searched = data.proteins.map(p => `${p.protein}\n${p.original_id}\n${p.description}\n${p.sequence}`.toLowerCase());
 let matches = data.proteins, shown = 0, wanted = "";
 for (const protein of data.proteins) protein.runs = runs(protein);
 

@@ -42,6 +42,8 @@ class Track:
         One letter for each residue.
     confidence : str
         One digit for each residue: 9 means a probability of 0.9 or more.
+    description : str
+        Whole FASTA header, or empty.
     """
 
     protein: str
@@ -49,6 +51,7 @@ class Track:
     sequence: str
     prediction: str
     confidence: str
+    description: str = ""
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,7 @@ def _write_html(
         "track.js",
         title=title,
         model=description,
-        search="Find name or sequence",
+        search="Find name, header or sequence",
         instructions="The bars below a track are the confidence: a full bar means a probability of 0.9 or more. Point "
         "at a residue, or tap it, to read its prediction.",
     )

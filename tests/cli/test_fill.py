@@ -79,6 +79,7 @@ def test_errors_name_the_cause(filled, tmp_path):
         ("MSLKR",): "MSLKR: there is no file of this name, and a sequence needs a ? in place of each missing residue",
         ("MK--T",): "MK--T: there is no file of this name, and a sequence needs a ? in place of each missing residue, "
         "such as 'MK??T'",
+        ("MK__T",): "such as 'MK??T'",
         ("none.fasta",): "none.fasta: No such file",
         ("MK-T?A",): "sequence: 1 gap ('-' or '.'), as in an alignment: remove them with --gaps remove",
         (

@@ -37,7 +37,7 @@ def test_a_ready_predictor_fits_the_built_in_model(name):
 
 def test_structure_is_drawn_at_once(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "p.fasta").write_text(f">sp|P69905|HBA_HUMAN\n{SEQUENCE}*\n")
+    (tmp_path / "p.fasta").write_text(f">sp|P69905|HBA_HUMAN Hemoglobin subunit alpha\n{SEQUENCE}*\n")
     for name in ("out.html", "out.csv"):
         with pytest.raises(SystemExit) as stopped:
             main(["predict", "secondary_structure", "p.fasta", "-o", name])
@@ -45,6 +45,7 @@ def test_structure_is_drawn_at_once(tmp_path, monkeypatch, capsys):
         printed = capsys.readouterr()
         assert printed.out.startswith(f"{name}: 1 protein, predictor secondary_structure ")
         assert printed.err.count("removed '*' from the end of 1 sequence") == 1
+    assert '"description": "sp|P69905|HBA_HUMAN Hemoglobin subunit alpha"' in (tmp_path / "out.html").read_text()
     header, row = (tmp_path / "out.csv").read_text().splitlines()
     assert ", built-in demonstration model " in (tmp_path / "out.html").read_text()
     assert header == "protein,original_id,length,prediction,confidence,model"

@@ -99,9 +99,13 @@ def test_names_are_escaped_in_page_and_markdown(odd_run):
 @pytest.mark.slow
 def test_a_report_of_other_tasks_has_no_published_scores(odd_run):
     path = odd_run / "scl-frozen" / "result.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"task": "melting", "split": "melting", "note": ""}))
+    result = json.loads(path.read_text())
+    result["proteins"]["test"] = 9
+    path.write_text(json.dumps(result | {"task": "melting", "split": "melting", "note": ""}))
     report(odd_run)
-    assert "<span>melting: accuracy</span>" in (odd_run / "report.html").read_text()
+    page = (odd_run / "report.html").read_text()
+    assert "<span>melting: accuracy</span>" in page and 'alt="melting"' in page
+    assert "So few test proteins make the scores depend on chance." in page
     assert not any("Published scores" in (odd_run / name).read_text() for name in ("report.html", "report.md"))
 
 

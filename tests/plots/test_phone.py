@@ -70,7 +70,7 @@ def test_the_whole_legend_is_below_the_points(tmp_path):
 
 
 def test_a_strand_has_its_arrowhead_where_it_ends(tmp_path):
-    track = Track("P1", "sp|P1|A_HUMAN", 20 * "MVK", 10 * "C" + 40 * "E" + 10 * "H", 60 * "9")
+    track = Track("P1", "sp|P1|A_HUMAN", 20 * "MVK", 10 * "C" + 40 * "E" + 10 * "H", 60 * "9", "a header")
     write_tracks(tmp_path / "page.html", [track], "CEH", task="secondary_structure", model="tiny 1")
     widths, overflow, saved = measure(
         tmp_path / "page.html",

@@ -31,7 +31,7 @@ def test_a_page_holds_every_prediction(tmp_path):
     first, second = read_data(page)["proteins"]
     assert first == {
         "protein": "P69905", "original_id": "sp|P69905|HBA_HUMAN", "sequence": "MVLSPA", "prediction": "CCHHHE",
-        "confidence": "987654",
+        "confidence": "987654", "description": "",
     }  # fmt: skip
     assert second["protein"] == "P2"
 

@@ -286,6 +286,8 @@ def test_the_page_in_a_browser(server, embedder, tmp_path):
             for name in ("download", "table", "map"):
                 assert await page.run(f"document.getElementById({name!r}).hidden")
             assert await page.run("document.getElementById('embed').disabled")
+            await page.run(write.format(">P1\nMK-V*"))
+            assert "1 protein, 3 residues" in await page.run("document.getElementById('count').textContent")
             await page.run(write.format(f">{'long' * 50}\nMK\n>P1\nMK1"))
             await page.run("document.getElementById('embed').click()")
             await page.wait_for("document.getElementById('embed-error').textContent.includes('P1')")
