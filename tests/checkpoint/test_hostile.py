@@ -157,6 +157,10 @@ def test_a_file_next_to_the_right_one_is_refused_with_its_name(tmp_path):
     weights.write_bytes(bytes(1000))
     with pytest.raises(ProtT5nvError, match="'prott5nv predict "):
         read_nemo(weights)
+    embeddings = tmp_path / "proteins.h5"
+    embeddings.touch()
+    with pytest.raises(ProtT5nvError, match="files of this name hold embeddings"):
+        read_nemo(embeddings)
     (tmp_path / "config.json").touch()
     with pytest.raises(ProtT5nvError, match=f"weights alone; give the folder {tmp_path}"):
         read_nemo(weights)
