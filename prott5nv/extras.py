@@ -23,6 +23,7 @@ EXTRAS: dict[str, dict[str, str]] = {
     "finetune": {
         "hydra-core": "hydra",
         "omegaconf": "omegaconf",
+        "platformdirs": "platformdirs",
         "peft": "peft",
         "torchmetrics": "torchmetrics",
         "jinja2": "jinja2",

@@ -41,6 +41,12 @@ def pytest_runtest_setup(item):
             pytest.skip("needs a CUDA device")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory):
+    """Keep the embeddings of fine-tuning out of the user's cache."""
+    os.environ["PROTT5NV_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Folder of genuine checkpoints and corpora beside the repository; without it, tests that need it are skipped."""

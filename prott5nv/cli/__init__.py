@@ -20,6 +20,7 @@ from prott5nv.io.text import did_you_mean, each_warning_once, printable
 from prott5nv.model.onednn import limit_onednn_cache
 
 COMMANDS = {
+    "cache": "Show or delete the embeddings that finetune keeps.",
     "convert": "Convert a checkpoint to a Hugging Face folder, or back.",
     "embed": "Compute embeddings of proteins, per residue or per protein.",
     "fill": "Predict the missing residues of proteins.",

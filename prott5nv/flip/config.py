@@ -204,7 +204,6 @@ def own_table_settings(path: str, level: str | None, label: str | None) -> dict[
         "task.level": level,
         "task.label": label,
         "task.head.name": {"residue": "convnet", "protein": "mlp"}[level],
-        "cache_dir": "${output_dir}/embeddings",
     }
 
 
@@ -310,8 +309,10 @@ class FinetuneConfig:
         Whether to score baselines as well.
     proteins_per_set : int, optional
         Number of proteins to draw from each set for a trial; None takes all of them.
-    data_dir, cache_dir, output_dir : str
-        Folders of the prepared tasks, of the cached embeddings and baselines, and of the run.
+    data_dir, output_dir : str
+        Folders of the prepared tasks and of the run.
+    cache_dir : str, optional
+        Folder of the cached embeddings and baselines. By default it is the one that ``prott5nv cache`` shows.
     overwrite : bool
         Whether to replace results in `output_dir`.
     lora : LoraConfig
@@ -324,7 +325,7 @@ class FinetuneConfig:
     baselines: bool
     proteins_per_set: int | None
     data_dir: str
-    cache_dir: str
+    cache_dir: str | None
     output_dir: str
     overwrite: bool
     lora: LoraConfig

@@ -27,6 +27,7 @@ from prott5nv.flip.metrics import confusions, scores_by_length, selection_metric
 from prott5nv.flip.predict import write_predictions
 from prott5nv.flip.predictor import MODEL_FILE, Prediction
 from prott5nv.flip.predictor_file import save_predictor
+from prott5nv.flip.row_cache import cache_size, default_folder
 from prott5nv.flip.tasks import FEW_TEST_PROTEINS, LONG, SETS, Task, load_task, shared_with_training
 from prott5nv.flip.train import fit, predict
 from prott5nv.io.atomic import whole_files, write_text
@@ -142,8 +143,7 @@ def _finetune(config: FinetuneConfig, encoder_path: Path, folder: Path) -> Finet
     seconds["training"] = time.perf_counter() - start
     results = {"encoder": scores_by_length(task, [one.outputs for one in trained])}
     if config.baselines:
-        cache = Path(config.cache_dir)
-        results |= scored_baselines(task, config.task.head, config.task.training, config.seeds, cache)
+        results |= scored_baselines(task, config.task.head, config.task.training, config.seeds, _cache(config))
 
     if checksum(encoder_path) != sha256:  # each seed reads the file again
         raise ProtT5nvError(f"{encoder_path}: the file has changed since the run began; run the same command again")
@@ -242,7 +242,7 @@ def _describe(task: Task) -> str:
 
 def _embed(task: Task, encoder_path: Path, config: FinetuneConfig) -> Features:
     """Embed all proteins or open their cached embeddings, and show the progress."""
-    cache = Path(config.cache_dir)
+    cache = _cache(config)
     with Progress(int(task.lengths.sum()), advice="you can stop at any time and continue later") as bar:
         features = stored_embeddings(
             task.ids,
@@ -254,9 +254,14 @@ def _embed(task: Task, encoder_path: Path, config: FinetuneConfig) -> Features:
             device=config.model.device,
             on_progress=bar.update,
         )
-    megabytes = sum(file.stat().st_size for file in cache.glob("*") if file.is_file()) / 1e6
-    logger.info("embeddings are kept in %s (%.1f MB); delete this folder to free the space", cache, megabytes)
+    size = cache_size(cache)
+    remedy = "delete this folder" if config.cache_dir else "type 'prott5nv cache --clear'"
+    logger.info("embeddings are kept in %s (%.1f MB); to free the space, %s", cache, size.bytes / 1e6, remedy)
     return features
+
+
+def _cache(config: FinetuneConfig) -> Path:
+    return Path(config.cache_dir) if config.cache_dir else default_folder()
 
 
 def _train(

@@ -3,6 +3,8 @@
 ``NAME.npy`` appears when all rows are in it. Until then, ``NAME.npy.partial/`` holds the rows of the first proteins and
 a journal with their number. A run that finds this folder continues after the last protein of the journal.
 
+Baselines are kept in the same folder, ``baselines-NAME.json``, as they need no model.
+
 Shapes: L rows of a protein, T rows of all proteins, D columns.
 """
 
@@ -11,11 +13,13 @@ from __future__ import annotations
 import io
 import logging
 import os
+import re
+import shutil
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -30,6 +34,88 @@ DTYPE = np.dtype(np.float16)
 # A kill loses at most this much work, in addition to the proteins being computed.
 _SECONDS_BETWEEN_COMMITS = 1.0
 _MOST_JOURNAL = 1 << 20  # bytes
+_CACHED = re.compile(r"[0-9a-f]{32}\.npy(\.partial)?|baselines-[0-9a-f]{32}\.json")
+
+#: Environment variable that names another folder for the cache.
+FOLDER_VARIABLE = "PROTT5NV_CACHE"
+
+
+class CacheSize(NamedTuple):
+    """How much is in a cache.
+
+    Attributes
+    ----------
+    files : int
+        Number of files, and of folders of interrupted runs.
+    bytes : int
+        Their size.
+    """
+
+    files: int
+    bytes: int
+
+
+def default_folder() -> Path:
+    """Return the folder of the cache: that of ``PROTT5NV_CACHE``, or one in the user's folder for caches."""
+    from platformdirs import user_cache_path
+
+    given = os.environ.get(FOLDER_VARIABLE)
+    return Path(given) if given else user_cache_path("prott5nv")
+
+
+def cache_size(folder: Path) -> CacheSize:
+    """Return how much is in a cache.
+
+    Parameters
+    ----------
+    folder : Path
+        Other files in this folder do not count.
+    """
+    sizes = list(map(_size, _cached(folder)))
+    return CacheSize(len(sizes), sum(sizes))
+
+
+def clear_cache(folder: Path) -> CacheSize:
+    """Delete what is in a cache, except for embeddings that a process is computing.
+
+    Parameters
+    ----------
+    folder : Path
+        Other files in this folder stay.
+
+    Returns
+    -------
+    CacheSize
+        What was deleted.
+
+    Raises
+    ------
+    OSError
+        If a file cannot be deleted.
+    """
+    deleted: list[int] = []
+    for path in _cached(folder):
+        size = _size(path)
+        if path.is_symlink() or not path.name.endswith(".partial"):
+            path.unlink(missing_ok=True)
+        else:
+            try:
+                with exclusive_folder(path, str(path), wait=False):
+                    shutil.rmtree(path)
+            except ProtT5nvError:  # in use
+                continue
+        deleted.append(size)
+    return CacheSize(len(deleted), sum(deleted))
+
+
+def _cached(folder: Path) -> list[Path]:
+    """Return the files of a cache, and the folders of interrupted runs."""
+    return sorted(path for path in folder.glob("*") if _CACHED.fullmatch(path.name))
+
+
+def _size(path: Path) -> int:
+    files = [path] if path.is_symlink() or path.is_file() else path.glob("*")
+    return sum(file.lstat().st_size for file in files)
 
 
 def open_rows(path: Path, lengths: Sequence[int]) -> np.ndarray:

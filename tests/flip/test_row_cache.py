@@ -14,9 +14,11 @@ import pytest
 
 from prott5nv import ModelConfig, ProtT5, ProtT5nvError
 from prott5nv.checkpoint import save_nemo
+from prott5nv.cli import main
 from prott5nv.flip import row_cache
 from prott5nv.flip.features import stored_embeddings
-from prott5nv.flip.row_cache import open_rows, write_rows
+from prott5nv.flip.row_cache import CacheSize, open_rows, write_rows
+from prott5nv.io.exclusive import exclusive_folder
 
 LENGTHS = [3, 1, 4, 1, 5]
 WIDTH = 2
@@ -191,3 +193,37 @@ def test_nothing_is_written_through_a_link(tmp_path, name, link):
     with suppress(ProtT5nvError):  # an existing file is taken for the finished cache, whose content is checked later
         write_rows(path, LENGTHS, WIDTH, embedding())
     assert mine.read_text() == "mine"
+
+
+def test_the_command_shows_and_deletes_what_is_cached(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PROTT5NV_CACHE", str(tmp_path / "cache"))
+
+    def cache(*arguments):
+        with pytest.raises(SystemExit) as stopped:
+            main(["cache", *arguments])
+        assert not stopped.value.code
+        return capsys.readouterr().out
+
+    assert cache() == f"{tmp_path}/cache: 0 files, 0.0 MB\n"
+    rows, partial = (tmp_path / "cache" / f"{letter * 32}.npy" for letter in "ab")
+    write_rows(rows, LENGTHS, WIDTH, embedding())
+    with suppress(Stopped):
+        write_rows(partial, LENGTHS, WIDTH, embedding(stop_at=3))
+    (tmp_path / "cache" / f"baselines-{'c' * 32}.json").write_text("{}")
+    (tmp_path / "cache" / "mine.npy").touch()
+    assert cache().startswith(f"{tmp_path}/cache: 3 files, ")
+    with exclusive_folder(partial.with_name(f"{partial.name}.partial"), "", wait=False):
+        assert row_cache.clear_cache(tmp_path / "cache").files == 2  # a process is writing the third one
+    assert cache("--clear").startswith(f"{tmp_path}/cache: deleted 1 file, ")
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["mine.npy"]
+
+
+def test_a_link_is_deleted_and_not_what_it_shows(tmp_path):
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file").touch()
+    (tmp_path / "cache" / f"{'a' * 32}.npy").symlink_to(tmp_path / "other" / "file")
+    (tmp_path / "cache" / f"{'b' * 32}.npy.partial").symlink_to(tmp_path / "other")
+    assert row_cache.clear_cache(tmp_path / "cache").files == 2
+    assert not list((tmp_path / "cache").iterdir()) and (tmp_path / "other" / "file").exists()
+    assert row_cache.cache_size(tmp_path / "absent") == CacheSize(0, 0)
