@@ -45,9 +45,9 @@ if TYPE_CHECKING:
 @click.option("--per-residue", is_flag=True, help="With --perplexity, write one row per residue instead of one per "
               "protein.")  # fmt: skip
 @click.option("--fraction", type=click.FloatRange(0, 0.5), metavar="X", default=0, show_default=True,
-              help="With --perplexity, the fraction of the residues to mask at once. 0 masks one residue at a time, "
-              "which is the definition of pseudo-perplexity. 0.15, the fraction in pretraining, is much faster for "
-              "long proteins.")  # fmt: skip
+              help="With --mutations all or --perplexity, the fraction of the residues to mask at once. 0 masks one "
+              "residue at a time, which is the definition of these scores. 0.15, the fraction in pretraining, is much "
+              "faster for long proteins and gives similar scores.")  # fmt: skip
 @options.proteins
 @options.cleaning
 @click.option("--table", type=options.NewFile(".csv", stream=True), metavar="FILE.csv",
@@ -108,7 +108,7 @@ def command(
     With --perplexity, OUT.csv has one row per protein. A lower perplexity means that the model finds the protein more
     natural. It is 1 if the model predicts every residue with certainty, and 20 if it guesses among the 20 amino acids.
     Every residue is masked in turn, so a protein of L residues takes as long as embedding L proteins of its length;
-    --fraction shortens this. The columns are:
+    --fraction shortens this, as it does for --mutations all. The columns are:
 
     \b
       protein            accession of the protein
@@ -135,7 +135,7 @@ def command(
       prott5nv score protein.fasta --mutations V39A,D40G:V54L
       prott5nv score protein.fasta --mutations variants.txt -o scores.csv
       prott5nv score protein.fasta --mutations all -o scores.csv --table matrix.csv --plot map.html
-      prott5nv score proteins.fasta --protein P42212 --mutations all -o gfp.csv
+      prott5nv score proteins.fasta --protein P42212 --mutations all --fraction 0.15 -o gfp.csv
       prott5nv score proteome.fasta --perplexity -o perplexity.csv --fraction 0.15
       prott5nv score protein.fasta --perplexity --per-residue -o residues.csv
 
@@ -203,9 +203,9 @@ def _write(
     from prott5nv.io.progress import Progress
 
     total = tables.residues_to_encode(proteins, embedder, fraction) if variants is None else None
-    advice = f"--protein chooses some of {counted(len(proteins), 'protein')}" if len(proteins) > 1 else ""
-    if perplexity and not fraction:
-        advice = "--fraction 0.15 is much faster"
+    advice = "" if fraction else "--fraction 0.15 is much faster"
+    if len(proteins) > 1:
+        advice += f"{', and ' * bool(advice)}--protein chooses some of {counted(len(proteins), 'protein')}"
     with Progress(total, "residues in masked copies", advice=advice) as bar:
         if variants is not None:
             count = tables.write_variants(
@@ -217,7 +217,7 @@ def _write(
             count = write(output, proteins, embedder, bar.update, skips, fraction, spreadsheet_safe=spreadsheet_safe)
             return counted(count, "residue" if per_residue else "protein")
         count = tables.write_substitutions(
-            output, proteins, embedder, bar.update, skips, keep, spreadsheet_safe=spreadsheet_safe
+            output, proteins, embedder, bar.update, skips, fraction, keep, spreadsheet_safe=spreadsheet_safe
         )
         return counted(count, "substitution")
 
@@ -228,8 +228,10 @@ def _check_options(
     """Check that the options fit together."""
     if (mutations is None) != perplexity:
         raise click.UsageError("choose what to score: --mutations FILE, --mutations all or --perplexity")
-    if (per_residue or fraction) and not perplexity:
-        raise click.UsageError("--per-residue and --fraction need --perplexity")
+    if per_residue and not perplexity:
+        raise click.UsageError("--per-residue needs --perplexity")
+    if fraction and not (perplexity or mutations == "all"):
+        raise click.UsageError("--fraction needs --mutations all or --perplexity")
     if (table or plot) and mutations != "all":
         raise click.UsageError("--table and --plot need --mutations all")
 

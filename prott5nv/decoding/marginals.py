@@ -139,6 +139,7 @@ def score_substitutions(
     sequence: ProteinLike,
     model: Model = None,
     *,
+    fraction: float = 0.0,
     name: str = "the protein",
     cleaning: Cleaning | None = DEFAULT_CLEANING,
     on_progress: Callable[[int], object] = lambda residues: None,
@@ -149,7 +150,7 @@ def score_substitutions(
 
     Parameters
     ----------
-    sequence, model, name, cleaning, on_progress
+    sequence, model, fraction, name, cleaning, on_progress
         See :func:`prott5nv.decoding.marginals.masked_log_probabilities`.
 
     Returns
@@ -161,7 +162,7 @@ def score_substitutions(
     Raises
     ------
     ProtT5nvError
-        If the protein is empty or has a character that is not a residue.
+        If the protein is empty or has a character that is not a residue, or `fraction` is out of range.
 
     Examples
     --------
@@ -170,7 +171,9 @@ def score_substitutions(
     (5, 20)
     """
     sequence = sequence_of(sequence, name, cleaning)
-    log_probabilities_LA = masked_log_probabilities(sequence, model, name=name, cleaning=None, on_progress=on_progress)
+    log_probabilities_LA = masked_log_probabilities(
+        sequence, model, fraction=fraction, name=name, cleaning=None, on_progress=on_progress
+    )
     return log_probabilities_LA - _of_own_residues(sequence, log_probabilities_LA)[:, None]
 
 

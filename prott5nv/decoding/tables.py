@@ -125,6 +125,7 @@ def write_substitutions(
     embedder: Embedder,
     on_progress: Progress,
     skips: Skips,
+    fraction: float = 0.0,
     on_scores: Callable[[str, np.ndarray], object] = lambda key, scores_LA: None,
     *,
     spreadsheet_safe: bool = False,
@@ -143,6 +144,8 @@ def write_substitutions(
         Called after each batch with the number of residues that the encoder processed in it.
     skips : Skips
         What to do with a protein that cannot be computed.
+    fraction : float, default 0
+        Fraction of the residues to mask at once; 0 for one residue at a time.
     on_scores : callable
         Called with each accession and its scores, ndarray, shape=(L, A), dtype=float32, for tables and plots.
     spreadsheet_safe : bool, default False
@@ -155,7 +158,9 @@ def write_substitutions(
     """
 
     def compute(key: str, record: Record) -> np.ndarray:
-        return score_substitutions(record.sequence, embedder, name=key, cleaning=None, on_progress=on_progress)
+        return score_substitutions(
+            record.sequence, embedder, fraction=fraction, name=key, cleaning=None, on_progress=on_progress
+        )
 
     def rows() -> Iterator[tuple[str, ...]]:
         for key, record, scores_LA in _computed(proteins, skips, compute):

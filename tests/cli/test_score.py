@@ -135,6 +135,10 @@ def test_perplexity_of_proteins_and_residues(score, embedder, label, tmp_path):
     score("one.fasta", "--perplexity", "--fraction", "0.15", "-o", "fraction.csv")
     shared = pseudo_perplexity(UBIQUITIN, embedder, fraction=0.15).perplexity
     assert float(read(tmp_path / "fraction.csv")[0]["perplexity"]) == pytest.approx(shared, rel=1e-4)
+    score("one.fasta", "--mutations", "all", "--fraction", "0.15", "-o", "all.csv")
+    expected_LA = score_substitutions(UBIQUITIN, embedder, fraction=0.15)
+    found = [float(row["score_joint"]) for row in read(tmp_path / "all.csv")]
+    np.testing.assert_allclose(found, expected_LA[expected_LA != 0], atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -189,7 +193,8 @@ def test_errors_name_the_cause(score, tmp_path):
         ("two.fasta", "--mutations", "all", "--plot", "a.pdf"): ".html or .png",
         ("two.fasta",): "choose what to score",
         ("two.fasta", "--mutations", "all", "--perplexity"): "choose what to score",
-        ("two.fasta", "--mutations", "all", "--fraction", "0.1"): "need --perplexity",
+        ("two.fasta", "--mutations", "M1A", "--fraction", "0.1"): "needs --mutations all or --perplexity",
+        ("two.fasta", "--mutations", "all", "--per-residue"): "needs --perplexity",
         ("two.fasta", "--perplexity", "--table", "t.csv"): "need --mutations all",
         ("two.fasta", "--perplexity", "--table", "t.csv", "--mutations", "all"): "choose what to score",
         ("two.fasta", "--mutations", "all", "--table", "no/t.csv"): "the folder no does not exist",

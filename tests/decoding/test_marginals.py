@@ -10,7 +10,7 @@ from helpers.brute_force import AMINO_ACIDS, expected
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prott5nv import ModelConfig, ProtT5nvError, pseudo_perplexity
+from prott5nv import ModelConfig, ProtT5nvError, pseudo_perplexity, score_substitutions
 from prott5nv.data.corruption import corrupt_spans
 from prott5nv.decoding.marginals import masking_groups
 from prott5nv.decoding.masking import decoder_input, mask_residues, max_masked, window_around
@@ -60,6 +60,8 @@ def test_masking_many_residues_at_once_agrees_with_brute_force(model, embedder):
         indices = range(first, len(PROTEIN), 4)
         alone = expected(model, PROTEIN, indices, PROTEIN[first::4])
         np.testing.assert_allclose(result.expected[first::4], alone, rtol=0, atol=2e-5)
+    scores_LA = score_substitutions(PROTEIN, embedder, fraction=0.25)
+    np.testing.assert_array_equal(scores_LA, result.expected - result.log_probabilities[:, None])
 
 
 def test_the_model_sees_a_window_of_a_long_protein(short_window):
