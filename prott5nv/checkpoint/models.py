@@ -12,6 +12,7 @@ from prott5nv.checkpoint import reader
 from prott5nv.checkpoint.hub import download, is_hub_name
 from prott5nv.checkpoint.unsuited import refuse_unsuited_folder
 from prott5nv.errors import ProtT5nvError
+from prott5nv.io.text import valid_text
 
 if TYPE_CHECKING:
     import torch
@@ -108,6 +109,29 @@ def load_with_origin(
         raise ProtT5nvError(f"{name} takes amino acids only; choose ProstT5 with --model, which takes {input}")
     nemo, sha256 = reader.load_with_checksum(path, dtype)
     return nemo, Origin(path, sha256, attributes)
+
+
+def model_name(path: Path) -> str:
+    """Return the name of a model for people: that of its file or folder, or its name on the Hugging Face Hub.
+
+    Parameters
+    ----------
+    path : Path
+        File or folder of the model.
+    """
+    if path.parent.name == "snapshots":  # a copy from the Hub in the cache of its library
+        return valid_text(path.parent.parent.name.removeprefix("models--").replace("--", "/"))
+    return valid_text(path.name.removesuffix(".nemo"))
+
+
+def model_label(name: str, sha256: str) -> str:
+    """Return the name and the first digits of the checksum, as tables, pages and messages show a model.
+
+    Parameters
+    ----------
+    name, sha256 : str
+    """
+    return f"{name} {sha256[:8]}"
 
 
 def checksum(model: str | Path) -> str:

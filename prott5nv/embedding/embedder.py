@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from prott5nv.assets import BUILTIN_MODEL
-from prott5nv.checkpoint.models import load_with_origin, model_file, no_span_decoder
+from prott5nv.checkpoint.models import load_with_origin, model_file, model_label, model_name, no_span_decoder
 from prott5nv.embedding.batching import LongProteins, TokenBudget, Window
 from prott5nv.embedding.chunks import ChunkedRun
 from prott5nv.embedding.formats import DTYPES
@@ -25,7 +25,6 @@ from prott5nv.embedding.proteins import Protein, named_sequences
 from prott5nv.embedding.runner import BatchRunner, Form, started_ahead
 from prott5nv.errors import ProtT5nvError, warn
 from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning
-from prott5nv.io.text import valid_text
 from prott5nv.model.config import ModelConfig
 from prott5nv.model.device import can_compile, choose_hardware, residue_budget
 from prott5nv.model.encoder import Encoder
@@ -183,16 +182,12 @@ class Embedder:
     @property
     def name(self) -> str:
         """Name of the model for people: that of its file or folder, or of its class for a model in memory."""
-        if self._file is None:
-            return type(self._network).__name__
-        if self._file.parent.name == "snapshots":  # a copy from the Hugging Face Hub in the cache of its library
-            return valid_text(self._file.parent.parent.name.removeprefix("models--").replace("--", "/"))
-        return valid_text(self._file.name.removesuffix(".nemo"))
+        return type(self._network).__name__ if self._file is None else model_name(self._file)
 
     @property
     def label(self) -> str:
         """Name of the model and the first digits of its checksum, as tables, pages and messages show them."""
-        return f"{self.name} {self.model_sha256[:8]}"
+        return model_label(self.name, self.model_sha256)
 
     @property
     def is_builtin(self) -> bool:

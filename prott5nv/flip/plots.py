@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from prott5nv.checkpoint.models import model_name
 from prott5nv.errors import ProtT5nvError
 from prott5nv.flip.config import PREDICTIONS_FILE, RESULT_FILE
 from prott5nv.flip.published import COMPARABLE, PUBLISHED
@@ -201,7 +202,7 @@ def _distinct_names(runs: Sequence[dict[str, Any]], with_model: bool) -> list[st
     """Return head and mode of each run, with the model if asked, and its folder where several runs have the same."""
     names = [f"{run['head']}, {run['mode']}" for run in runs]
     if with_model:
-        names = [f"{Path(run['model']['path']).stem}, {name}" for run, name in zip(runs, names, strict=True)]
+        names = [f"{model_name(Path(run['model']['path']))}, {name}" for run, name in zip(runs, names, strict=True)]
     return [
         _wrapped(f"{run['run']}: {name}" if names.count(name) > 1 else name)
         for name, run in zip(names, runs, strict=True)

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 
+from prott5nv.checkpoint.models import model_label, model_name
 from prott5nv.errors import ProtT5nvError
 from prott5nv.flip.config import RESULT_FILE
 from prott5nv.flip.plots import baseline_key, group_name, overview, overview_panels, own_baselines, run_plots
@@ -140,7 +141,7 @@ def comparison(runs: Sequence[Run]) -> list[Row]:
         if run["task"] not in tasks:
             rows += _published_rows(run["task"])
         tasks.add(run["task"])
-        model = Path(run["model"]["path"]).name
+        model = model_label(model_name(Path(run["model"]["path"])), run["model"]["sha256"])
         rows.append(_row(run, model, run["mode"], "ours", run["results"]["encoder"]))
         for name, scores in baselines.items():
             row = _row(run, name, "", "baseline", scores)
