@@ -5,7 +5,8 @@
     python scripts/finetune.py task=gb1 task.split=sampled mode=lora
     python scripts/finetune.py task=custom task.file=own.csv task.level=protein task.label=number task.head.name=mlp
 
-Every setting in conf/finetune.yaml and conf/task/ can be overridden by its dotted name. `--cfg job` prints all of them.
+Every setting in conf/finetune.yaml, conf/task.yaml and conf/task/ can be overridden by its dotted name.
+`--cfg job` prints all of them.
 """
 
 from prott5nv import limit_onednn_cache

@@ -230,7 +230,7 @@ def test_wheel_is_complete(tmp_path):
         "prott5nv/py.typed",
         "prott5nv/conf/pretrain.yaml",
         "prott5nv/conf/model.yaml",
-        "prott5nv/conf/task/base.yaml",
+        "prott5nv/conf/task.yaml",
         "prott5nv/assets/protein_sequence_sentencepiece.model",
         "prott5nv/assets/builtin.nemo",
         "prott5nv/assets/builtin.md",

@@ -195,11 +195,11 @@ def run(cfg: DictConfig) -> float:
 
 
 def _task_names() -> list[str]:
-    """Return the names of the tasks in the configuration, without the base of all tasks and the task of own tables."""
+    """Return the names of the tasks in the configuration, without that of own tables."""
     from prott5nv.assets import config_folder
 
     names = sorted(path.stem for path in (config_folder() / "task").glob("*.yaml"))
-    return [name for name in names if name not in ("base", "custom")]
+    return [name for name in names if name != "custom"]
 
 
 def _format_scores(scores: dict[str, dict[str, Any]]) -> str:

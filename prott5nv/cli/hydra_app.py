@@ -128,8 +128,7 @@ def describe(error: Exception, config: type | None = None) -> str:
     """
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, name = error.missing_cfg_file.rpartition("/")
-        options = [option for option in error.options if option != "base"]
-        return f"{group}={name}: must be one of {', '.join(options)}{did_you_mean(name, options)}"
+        return f"{group}={name}: must be one of {', '.join(error.options)}{did_you_mean(name, error.options)}"
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     if not isinstance(cause, OmegaConfBaseException) or not cause.full_key:
         return " ".join(str(cause).split())

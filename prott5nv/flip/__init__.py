@@ -20,10 +20,10 @@ from all rows). Outside this package, :func:`prott5nv.register_head` adds it. In
 
 1. Add it to ``HEADS``.
 2. Write a dataclass of its settings in ``config.py``, and add it to ``HeadConfig`` under the head's name.
-3. Add default values of the settings to ``conf/task/base.yaml``, and the name to the comment of ``name`` there.
+3. Add default values of the settings to ``conf/task.yaml``, and the name to the comment of ``name`` there.
 
 To add a task:
 
 1. If FLIP has its files, describe them in ``prepare.FLIP``. Any other CSV table works as it is.
-2. Add ``conf/task/NAME.yaml`` with the split, the head and the training settings that differ from ``base.yaml``.
+2. Add ``conf/task/NAME.yaml`` with the split, the head and the training settings that differ from ``conf/task.yaml``.
 """

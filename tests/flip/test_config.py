@@ -10,6 +10,7 @@ import pytest
 
 pytest.importorskip("hydra", reason="needs the finetune extra")
 from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
 
 from prott5nv.assets import config_folder
 from prott5nv.cli import main
@@ -27,6 +28,13 @@ def test_every_task_fits_the_schema(task):
         config = finetune_config(compose("finetune", [f"task={task}"]))
     assert config.task.name == task and config.task.split == next(iter(FLIP[task].splits))
     assert config.task.head.name in HEADS[FLIP[task].level]
+
+
+def test_every_option_of_task_is_a_task():
+    register_configs()
+    with initialize_config_dir(str(config_folder()), version_base="1.3"), pytest.raises(HydraException) as caught:
+        compose("finetune")
+    assert set(str(caught.value).split()) & {"base", "task", *FLIP, "custom"} == {*FLIP, "custom"}
 
 
 def test_every_head_has_settings():

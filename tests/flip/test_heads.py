@@ -16,7 +16,7 @@ from prott5nv.flip.features import LiveEncoder, OneHot, stored_embeddings
 from prott5nv.flip.heads import HEADS, ConvNet, make_head
 
 LENGTHS = [5, 1, 30]
-SETTINGS = yaml.safe_load((Path(__file__).parents[2] / "conf/task/base.yaml").read_text())["head"]
+SETTINGS = yaml.safe_load((Path(__file__).parents[2] / "conf/task.yaml").read_text())["head"]
 KINDS = [(level, name) for level, names in HEADS.items() for name in names]
 SEQUENCES = ["MSLKR", "A", "MKVLAWQXBZ" * 60]  # the last one is longer than the position table
 NAMES = ["P1", "P2", "P3"]
