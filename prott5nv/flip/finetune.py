@@ -37,6 +37,7 @@ from prott5nv.io.exclusive import exclusive_folder
 from prott5nv.io.output import check_outputs
 from prott5nv.io.progress import Progress
 from prott5nv.io.text import counted, valid_text
+from prott5nv.io.work_folders import no_empty_parents
 from prott5nv.model.device import choose_hardware
 from prott5nv.model.encoder import Encoder
 
@@ -111,7 +112,7 @@ def finetune(config: FinetuneConfig) -> FinetuneRun:
     # Two runs side by side would mix their files. The lock is beside the folder, which appears when it is complete.
     lock = folder.with_name(f"{folder.name}.partial")
     try:
-        with exclusive_folder(lock, f"results to {folder}", wait=False):
+        with no_empty_parents(folder), exclusive_folder(lock, f"results to {folder}", wait=False):
             check_outputs(outputs, [encoder_path, config.task.file], overwrite=config.overwrite)
             try:
                 return _finetune(config, encoder_path, folder)

@@ -78,15 +78,30 @@ def reserved(path: str | os.PathLike[str]) -> Iterator[None]:
     # An empty work folder with a name that both processes know. After a kill, it is removed like any other.
     folder = target.parent / f"{_PREFIX}{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]}"
     with ExitStack() as stack:
-        for parent in reversed(target.parents):  # the innermost is removed first
-            if not parent.exists():
-                stack.callback(_remove_if_empty, parent)
+        stack.enter_context(no_empty_parents(target))
         with reported(Path(path)):
             target.parent.mkdir(parents=True, exist_ok=True)
         with reported(Path(path)), _creation_lock(target.parent):
             stack.enter_context(exclusive_folder(folder, str(path), wait=False))
         stack.callback(_remove_if_empty, folder)  # and nothing else, because another user may have made it
         yield
+
+
+@contextmanager
+def no_empty_parents(target: Path) -> Iterator[None]:
+    """Remove those parent folders of a file or folder that the block creates and leaves empty.
+
+    Parameters
+    ----------
+    target : Path
+        An absolute path.
+    """
+    missing = [parent for parent in target.parents if not parent.exists()]
+    try:
+        yield
+    finally:
+        for parent in missing:  # the innermost first
+            _remove_if_empty(parent)
 
 
 def _remove_if_empty(folder: Path) -> None:

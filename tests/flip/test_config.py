@@ -102,6 +102,7 @@ def test_a_missing_table_of_ones_own_is_not_explained_by_flip(table, tmp_path, m
     with pytest.raises(SystemExit):
         main(["finetune", "gb1", "--data", "data"])
     assert "; `prott5nv prepare flip gb1 --from DIR -o data` makes it\n" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())  # nor is there an empty folder for results
 
 
 @pytest.mark.slow
