@@ -64,6 +64,8 @@ FREE_SETTINGS = (
     "exp_manager.checkpoint_callback_params",
 )
 
+# Names that Lightning has for the same precision
+_PRECISIONS = {"32-true": "32"}
 _LOCK_SECONDS = 15.0  # data loader workers of a killed run live on for some seconds and hold its lock
 _MAX_SETTINGS = 1 << 24  # bytes
 _TELLING = "model.hidden_size"  # tells best that the architecture is another one
@@ -179,7 +181,7 @@ def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     except (OSError, ValueError, RecursionError):
         raise ProtT5nvError(f"{path}: the settings of the run cannot be read; {remedy}") from None
     names = sorted(settings.keys() | saved.keys(), key=lambda name: (name != _TELLING, name))
-    if differing := [name for name in names if saved.get(name) != settings.get(name)]:
+    if differing := [name for name in names if _meaning(name, saved) != _meaning(name, settings)]:
         name = differing[0]
         others = f"; {counted(len(differing) - 1, 'other setting')}, too" if differing[1:] else ""
         raise ProtT5nvError(
@@ -187,6 +189,12 @@ def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
             f"{others}; set it back, or choose another name= (restore_from_path=FILE.nemo starts from the weights of "
             "this run)"
         )
+
+
+def _meaning(name: str, settings: Mapping[str, Any]) -> Any:
+    """Return the value of a setting, and one value for all of the same meaning."""
+    value = settings.get(name)
+    return _PRECISIONS.get(value, value) if name == "trainer.precision" and isinstance(value, str) else value
 
 
 def write_settings(folder: Path, settings: Mapping[str, Any]) -> None:

@@ -138,6 +138,14 @@ def test_a_difference_is_named_with_both_values(tmp_path):
         check_settings(tmp_path, several)
 
 
+@pytest.mark.parametrize(("saved", "now"), [("32", "32-true"), ("32-true", "32")])
+def test_names_of_the_same_precision_are_equal(saved, now, tmp_path):
+    write_settings(tmp_path, {"trainer.precision": saved})
+    check_settings(tmp_path, {"trainer.precision": now})
+    with pytest.raises(ProtT5nvError, match=f'trainer.precision="{saved}", and this command "bf16-mixed"'):
+        check_settings(tmp_path, {"trainer.precision": "bf16-mixed"})
+
+
 def test_a_second_run_in_the_folder_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(run_folder, "_LOCK_SECONDS", 0.1)
     folder = tmp_path / "run"
