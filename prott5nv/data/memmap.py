@@ -132,7 +132,7 @@ class CSVDataset:
         start, end = self._offsets[file][record : record + 2].tolist()
         return file, record, self._maps[file][start:end].rstrip(b"\r\n").decode("utf-8", errors="replace")
 
-    def check(self, first: int = 0, last: int | None = None) -> int:
+    def check(self, first: int = 0, last: int | None = None) -> tuple[int, int]:
         """Check that records can be used, so that a bad one is found before training and not in the middle of it.
 
         Parameters
@@ -144,8 +144,10 @@ class CSVDataset:
 
         Returns
         -------
-        int
+        residues : int
             Number of residues of the checked records.
+        longest : int
+            Number of residues of the longest of them.
 
         Raises
         ------
@@ -153,7 +155,7 @@ class CSVDataset:
             If a row does not have four fields, a sequence has a character that is not a residue, or an index does not
             fit its file. The message names file and line.
         """
-        residues = 0
+        residues = longest = 0
         last = len(self) if last is None else last
         for file, start_of_file in enumerate(self._first[:-1]):
             offsets = self._offsets[file]
@@ -162,12 +164,13 @@ class CSVDataset:
                 # As many whole rows as fit into a block, but at least one.
                 fitting = int(np.searchsorted(offsets, offsets[record] + _BLOCK, side="right")) - 1
                 stop = min(max(fitting, record + 1), end)
-                residues += self._check_rows(file, record, stop)
+                lengths = self._check_rows(file, record, stop)
+                residues, longest = residues + int(lengths.sum()), max(longest, int(lengths.max()))
                 record = stop
-        return residues
+        return residues, longest
 
-    def _check_rows(self, file: int, first: int, last: int) -> int:
-        """Check consecutive rows of a file, and return the number of their residues."""
+    def _check_rows(self, file: int, first: int, last: int) -> np.ndarray:
+        """Check consecutive rows of a file, and return the number of residues of each."""
         text, starts = self._rows(file, first, last)
         # Without residues, little remains of a row, and it ends with a comma if the sequence has only residues.
         rest = np.frombuffer(text.translate(None, _RESIDUES), dtype=np.uint8)
@@ -185,7 +188,7 @@ class CSVDataset:
         is_plain &= lengths > 0
         for index in np.flatnonzero(~is_plain).tolist():
             lengths[index] = self._check_record(self._first[file] + first + index)
-        return int(lengths.sum())
+        return lengths
 
     def _rows(self, file: int, first: int, last: int) -> tuple[bytes, np.ndarray]:
         """Return the text of consecutive rows, and where each row starts in it, followed by the end of the last one."""

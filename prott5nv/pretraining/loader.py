@@ -168,15 +168,16 @@ def step_loader(
     )
 
 
-def check_records(records: CSVDataset, split: str) -> None:
+def check_records(samples: PretrainingDataset, split: str) -> None:
     """Check all records of a split before they are used, and log the rate. All ranks call this together.
 
-    Each rank checks a part of the records, and an error of one is raised on every rank.
+    Each rank checks a part of the records, and an error of one is raised on every rank. There is a warning if random
+    windows are asked for, but all records fit the model.
 
     Parameters
     ----------
-    records : CSVDataset
-        The records.
+    samples : PretrainingDataset
+        Samples of the records.
     split : {"train", "val", "test"}
         Name of the split in the log.
 
@@ -187,16 +188,26 @@ def check_records(records: CSVDataset, split: str) -> None:
     """
     rank, size = dist.get_rank(), dist.get_world_size()
     started = time.monotonic()
-    error = None
+    records, error = samples.records, None
+    residues = longest = 0
     try:
-        residues = records.check(len(records) * rank // size, len(records) * (rank + 1) // size)
+        residues, longest = records.check(len(records) * rank // size, len(records) * (rank + 1) // size)
     except ProtT5nvError as caught:
         error = caught
     raise_together(error)
+    longest = max(_from_all_ranks(longest))
     if rank == 0:
         rate = residues / max(time.monotonic() - started, 1e-6)
         number = counted(len(records), "record")
         logger.info("checked %s of %s: %s residues/s on each rank", number, split, f"{rate:,.0f}")
+        if samples.random_crop and longest <= samples.seq_length:
+            logger.warning(
+                "model.data.random_crop=true changes nothing: the longest protein of %s has %d residues, and the model "
+                "takes %d; prott5nv prepare uniref50 --max-length N keeps longer ones",
+                split,
+                longest,
+                samples.seq_length,
+            )
 
 
 def raise_together(error: ProtT5nvError | None) -> None:
@@ -207,13 +218,16 @@ def raise_together(error: ProtT5nvError | None) -> None:
     error : ProtT5nvError, optional
         The error of this rank.
     """
-    errors: list[ProtT5nvError | None] = [error]
-    if dist.get_world_size() > 1:
-        errors = [None] * dist.get_world_size()
-        dist.all_gather_object(errors, error)
-    for each in errors:
+    for each in _from_all_ranks(error):
         if each is not None:
             raise each
+
+
+def _from_all_ranks(value: _Item) -> list[_Item]:
+    values = [value] * dist.get_world_size()
+    if len(values) > 1:
+        dist.all_gather_object(values, value)
+    return values
 
 
 def _ignore_signals(worker: int) -> None:

@@ -98,17 +98,16 @@ class ProtT5nvModel(NetworkModel):
         """Check all training and validation data, so that a bad record cannot stop a run in the middle."""
         super().on_fit_start()
         for split in ("train", "val") if self.trainer.limit_val_batches else ("train",):
-            check_records(self._dataset(split, shuffle=False).records, split)
+            check_records(self._dataset(split, shuffle=False), split)
 
     def on_test_start(self) -> None:
         """Check all test data."""
         super().on_test_start()
-        check_records(self._dataset("test", shuffle=False).records, "test")
+        check_records(self._dataset("test", shuffle=False), "test")
 
     def train_dataloader(self) -> DataLoader[StepInput]:
         """Return an endless stream of optimizer steps that starts at the trainer's current step."""
-        dataset = self._dataset("train", shuffle=True, random_crop=bool(self.cfg.data.get("random_crop", False)))
-        return self._loader(dataset, start_step=self.trainer.global_step)
+        return self._loader(self._dataset("train", shuffle=True), start_step=self.trainer.global_step)
 
     def val_dataloader(self) -> DataLoader | list[DataLoader]:
         """Return the validation split: each protein once, with the same masks in every validation.
@@ -125,7 +124,8 @@ class ProtT5nvModel(NetworkModel):
         dataset = self._dataset("test", shuffle=False)
         return self._loader(dataset, num_samples=len(dataset))
 
-    def _dataset(self, split: str, *, shuffle: bool, random_crop: bool = False) -> PretrainingDataset:
+    def _dataset(self, split: str, *, shuffle: bool) -> PretrainingDataset:
+        random_crop = split == "train" and bool(self.cfg.data.get("random_crop", False))
         return split_dataset(self.cfg, self.config, split, shuffle=shuffle, random_crop=random_crop)
 
     def _loader(self, dataset: PretrainingDataset, **stream: int) -> DataLoader:

@@ -35,6 +35,13 @@ def test_ids_that_prepare_accepts_train_without_validation(cfg, folder, tmp_path
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step2.ckpt", "step3.ckpt"]
 
 
+@pytest.mark.parametrize(("seq_length", "warnings"), [(12, 1), (11, 0)])
+def test_random_windows_without_a_long_protein_give_a_warning(cfg, folder, caplog, seq_length, warnings):
+    cfg.model.data.random_crop, cfg.model.data.seq_length = True, seq_length
+    fit(cfg, max_steps=1)
+    assert caplog.text.count("the longest protein of train has 12 residues, and the model takes 12") == warnings
+
+
 def test_a_bad_record_stops_the_run_before_the_first_step(cfg, folder):
     with open(folder / "train" / "x000.csv", "a") as file:
         file.write("8,late,3,M7K\n")
