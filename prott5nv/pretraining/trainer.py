@@ -111,6 +111,7 @@ def _run(cfg: DictConfig, config: PretrainConfig, folder: Path) -> PretrainingRu
     if config.model.dwnstr_task_validation.enabled:
         trainer.callbacks.append(DownstreamValidation(config.model.dwnstr_task_validation.dataset))
     exp_manager(trainer, _exp_manager_settings(cfg, checkpoint))
+    _remove_empty_logs(folder / LOGS)
     kept = config.exp_manager.checkpoint_callback_params
     interval = None if config.trainer.limit_val_batches else config.trainer.val_check_interval
     trainer.callbacks.append(Checkpoints(checkpoints, kept.save_top_k, kept.always_save_nemo, interval))
@@ -231,6 +232,19 @@ def _exp_manager_settings(cfg: DictConfig, checkpoint: Path | None) -> dict[str,
         writer = settings.get("summary_writer_kwargs") or {}
         settings["summary_writer_kwargs"] = {"purge_step": checkpoint_step(checkpoint) + 1, **writer}
     return settings
+
+
+def _remove_empty_logs(folder: Path) -> None:
+    """Remove the files for messages of NeMo and Lightning; the first message creates its file again.
+
+    Most runs have none of these messages, because NeMo logs errors only here, and Lightning warnings and errors.
+    """
+    empty = {os.path.abspath(path) for path in folder.glob("*.txt") if not path.stat().st_size}
+    for name in ("nemo_logger", "lightning.pytorch"):
+        for handler in logging.getLogger(name).handlers:
+            if isinstance(handler, logging.FileHandler) and handler.baseFilename in empty:
+                handler.close()
+                Path(handler.baseFilename).unlink(missing_ok=True)  # two handlers may share it
 
 
 def _take_weights(model: ProtT5nvModel, path: str) -> None:

@@ -199,6 +199,14 @@ def test_a_run_continues_in_its_folder(run_cfg, tmp_path):
     assert json.loads((again.folder / "settings.json").read_text())["model.seed"] == run_cfg.model.seed
 
 
+def test_logs_of_nemo_and_lightning_exist_only_with_messages(run_cfg, tmp_path):
+    folder = pretrain(changed(run_cfg, "trainer.max_steps", 1)).folder / run_folder.LOGS
+    assert not list(folder.glob("*.txt"))
+    logging.getLogger("lightning.pytorch").warning("a message")
+    for name in ("lightning_logs.txt", "nemo_error_log.txt"):
+        assert (folder / name).read_text() == "a message\n"
+
+
 def test_without_training_there_must_be_something_to_test(run_cfg):
     with pytest.raises(ProtT5nvError, match="there is nothing to do"):
         pretrain(OmegaConf.merge(run_cfg, {"do_training": False}))
