@@ -118,6 +118,7 @@ def command(
     from prott5nv.cli import hydra_app
     from prott5nv.cli.overrides import quote, quote_texts, text_settings
     from prott5nv.flip.config import TABLES, FinetuneConfig, own_table_settings, register_configs
+    from prott5nv.settings import describe
 
     refuse_spreadsheet(task)
     settings = {
@@ -158,7 +159,7 @@ def command(
             cfg = compose("finetune", [*given, *changed])
         run(cfg)
     except (HydraException, OmegaConfBaseException) as error:
-        raise ProtT5nvError(hydra_app.describe(error, FinetuneConfig)) from None
+        raise ProtT5nvError(describe(error, FinetuneConfig)) from None
 
 
 def run(cfg: DictConfig) -> float:

@@ -11,24 +11,23 @@ from typing import Any, NamedTuple, cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException
 
 from prott5nv.assets import config_folder
 from prott5nv.cli.log import is_verbose, log_training
 from prott5nv.cli.overrides import (
-    can_be_added,
     differs_between_jobs,
     quote_texts,
     refuse_unknown_flags,
     refuse_unknown_settings,
-    setting_names,
     text_settings,
 )
 from prott5nv.errors import ProtT5nvError
-from prott5nv.io.text import did_you_mean, printable
+from prott5nv.io.text import printable
+from prott5nv.settings import describe
 
 
 def run(
@@ -114,38 +113,6 @@ def run(
         os.environ["HYDRA_FULL_ERROR"] = full_error
         sys.argv = process_arguments
         HydraConfig.instance().cfg = None  # NeMo would take a later run of this process for one of Hydra's
-
-
-def describe(error: Exception, config: type | None = None) -> str:
-    """Return an error in one line that names the setting, and the most similar one if there is no such setting.
-
-    Parameters
-    ----------
-    error : Exception
-        Error of Hydra or OmegaConf, or of this package.
-    config : type, optional
-        Dataclass of all settings.
-    """
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
-        group, _, name = error.missing_cfg_file.rpartition("/")
-        return f"{group}={name}: must be one of {', '.join(error.options)}{did_you_mean(name, error.options)}"
-    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
-    if not isinstance(cause, OmegaConfBaseException) or not cause.full_key:
-        return " ".join(str(cause).split())
-    if isinstance(cause, (ConfigAttributeError, ConfigKeyError)):
-        name = str(cause.full_key)
-        hint = ""
-        if config is not None:
-            similar = setting_names(config)
-            if is_open := can_be_added(name, config):
-                section = name.rpartition(".")[0]
-                similar = [other for other in similar if other.startswith(f"{section}.")]
-            hint = did_you_mean(name, similar)
-            if is_open:
-                hint += f" To add it, write +{name}=VALUE" if hint else f"; to add it, write +{name}=VALUE"
-        hint = hint or "; docs/reference/settings.md lists all settings"
-        return f"there is no setting {name}{hint}"
-    return f"{cause.full_key}: {str(cause).splitlines()[0]}"
 
 
 class Job(NamedTuple):

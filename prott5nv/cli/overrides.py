@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import types
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import Field, fields, is_dataclass
-from typing import Any, Union, cast, get_args, get_origin, get_type_hints
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import is_dataclass
+from typing import Any, cast, get_type_hints
 
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.text import did_you_mean
+from prott5nv.settings import required_type, setting_fields, setting_names
 
 _OVERRIDE = re.compile(r"(\+{0,2})([\w.]+)=(.*)", re.DOTALL)
 _SWEEP = re.compile(r"(choice|range|interval|glob|shuffle|sort|tag)\(.*\)", re.DOTALL)
@@ -35,34 +35,12 @@ def text_settings(config: type) -> set[str]:
     set of str
         Names such as ``model.data.dataset_path``, and those of Hydra's own folders.
     """
-    texts = {name for name, field, hint in _settings(config) if _is_text(hint) or field.metadata.get("text")}
+    texts = {
+        name
+        for name, field, hint in setting_fields(config)
+        if required_type(hint)[0] is str or field.metadata.get("text")
+    }
     return texts | set(_HYDRA_FOLDERS)
-
-
-def setting_names(config: type) -> list[str]:
-    """Return the names of all settings and sections, such as ``trainer`` and ``trainer.max_steps``.
-
-    Parameters
-    ----------
-    config : type
-        Dataclass of all settings.
-    """
-    return [name for name, _, _ in _settings(config)]
-
-
-def can_be_added(name: str, config: type) -> bool:
-    """Return whether ``+NAME=VALUE`` can add a setting that the configuration does not declare.
-
-    Parameters
-    ----------
-    name : str
-        Full name of the setting.
-    config : type
-        Dataclass of all settings.
-    """
-    hints = {section: hint for section, _, hint in _settings(config)}
-    section = hints.get(name.rpartition(".")[0])
-    return get_origin(section) is dict or getattr(section, "is_open", False)
 
 
 def refuse_unknown_settings(values: Mapping[str, Any], config: type) -> None:
@@ -197,19 +175,3 @@ def _split(value: str) -> list[str]:
     """Split at commas, but not within quotes or brackets."""
     parts = re.findall(r"(?:'[^']*'|\"[^\"]*\"|\[[^\]]*\]|\$\{[^}]*\}|[^,])+", value)
     return parts or [value]
-
-
-def _settings(config: type, prefix: str = "") -> Iterator[tuple[str, Field[Any], Any]]:
-    """Yield the name, the field and the type of each section and each setting."""
-    hints = get_type_hints(config)
-    for field in fields(config):
-        hint = hints[field.name]
-        yield prefix + field.name, field, hint
-        if isinstance(hint, type) and is_dataclass(hint):
-            yield from _settings(hint, f"{prefix}{field.name}.")
-
-
-def _is_text(hint: Any) -> bool:
-    if get_origin(hint) in (Union, types.UnionType):
-        return set(get_args(hint)) == {str, type(None)}
-    return hint is str

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from prott5nv.assets import config_folder
 from prott5nv.errors import ProtT5nvError
 from prott5nv.extras import require_extra
-from prott5nv.flip.config import TABLES, finetune_config, own_table_settings, register_configs
+from prott5nv.flip.config import TABLES, FinetuneConfig, finetune_config, own_table_settings, register_configs
 from prott5nv.io.source import refuse_spreadsheet
 
 if TYPE_CHECKING:
@@ -65,6 +65,8 @@ def finetune(
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
+    from prott5nv.settings import describe
+
     values: dict[str, Any] = {"mode": mode, "overwrite": overwrite}
     given = {"output_dir": output_dir, "model.restore_encoder_path": model, "task.level": level, "task.label": label}
     values |= {name: os.fspath(value) for name, value in given.items() if value is not None}
@@ -83,7 +85,7 @@ def finetune(
             OmegaConf.update(cfg, setting, value, force_add=True)  # an unknown name is refused below
         config = finetune_config(cfg)
     except (HydraException, OmegaConfBaseException) as error:
-        raise ProtT5nvError(f"finetune: {str(error).splitlines()[0]}") from None
+        raise ProtT5nvError(f"finetune: {describe(error, FinetuneConfig)}") from None
     from prott5nv.flip.finetune import finetune as run  # importing PyTorch takes a second
 
     return run(config)

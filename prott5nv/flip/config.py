@@ -1,8 +1,8 @@
 """Configuration of fine-tuning: the type and the limits of every setting.
 
-The values, and a comment about each, are in ``conf/finetune.yaml``, ``conf/task.yaml`` and ``conf/task/``; there are no defaults here.
-Hydra merges the YAML into these classes, so a wrong type or an unknown key is refused with the key's name, and
-:func:`finetune_config` returns them as objects, whose limits are checked on creation.
+The values, and a comment about each, are in ``conf/finetune.yaml``, ``conf/task.yaml`` and ``conf/task/``; there are no
+defaults here. Hydra merges the YAML into these classes, so a wrong type or an unknown key is refused with the key's
+name, and :func:`finetune_config` returns them as objects, whose limits are checked on creation.
 
 This module imports no PyTorch, so that a misspelt setting is reported at once.
 """

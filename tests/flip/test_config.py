@@ -12,11 +12,13 @@ pytest.importorskip("hydra", reason="needs the finetune extra")
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 
+from prott5nv import ProtT5nvError, finetune
 from prott5nv.assets import config_folder
 from prott5nv.cli import main
-from prott5nv.flip.config import finetune_config, head_names, register_configs
+from prott5nv.flip.config import FinetuneConfig, finetune_config, head_names, register_configs
 from prott5nv.flip.heads import HEADS
 from prott5nv.flip.prepare import FLIP
+from prott5nv.settings import describe
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,7 +36,8 @@ def test_every_option_of_task_is_a_task():
     register_configs()
     with initialize_config_dir(str(config_folder()), version_base="1.3"), pytest.raises(HydraException) as caught:
         compose("finetune")
-    assert set(str(caught.value).split()) & {"base", "task", *FLIP, "custom"} == {*FLIP, "custom"}
+    names = ", ".join(sorted([*FLIP, "custom"]))
+    assert describe(caught.value, FinetuneConfig) == f"task has no value: add task=NAME, where NAME is one of {names}"
 
 
 def test_every_head_has_settings():
@@ -44,9 +47,22 @@ def test_every_head_has_settings():
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("task.training.epochs=many", "task.training.epochs: Value 'many' of type 'str' could not be converted"),
-        ("task.training.epochs=2.5", "task.training.epochs: Value '2.5' of type 'float' could not be converted"),
-        ("task.training.lr=true", "task.training.lr: Value 'True' of type 'bool' could not be converted"),
+        ("task.training.epochs=many", "error: task.training.epochs=many: must be an integer\n"),
+        ("task.training.epochs=2.5", "error: task.training.epochs=2.5: must be an integer\n"),
+        ("task.training.epochs=1e1", "error: task.training.epochs=1e1: must be an integer, such as 10\n"),
+        ("task.training.lr=true", "error: task.training.lr=true: must be a number\n"),
+        ("task.training.lr=${mode}", "error: task.training.lr=frozen: must be a number\n"),
+        ("task.training.lr=1,2", "error: task.training.lr=1,2: several values need --multirun, and a text with a c"),
+        ("task.training=3", "task.training is a section of settings; set one of them, such as task.training.epochs=V"),
+        ("task.head.custom=3", "task.head.custom=3: must be a dictionary, such as 'task.head.custom={key: value}'\n"),
+        ("baselines=maybe", "error: baselines=maybe: must be true or false\n"),
+        ("mode=[lora]", "error: mode=[lora]: must be text\n"),
+        ("proteins_per_set=few", "error: proteins_per_set=few: must be an integer or null\n"),
+        ("seeds=1", "error: seeds=1: must be a list of integers: write 'seeds=[1]'\n"),
+        ("seeds=1,2", "error: seeds=1,2: must be a list of integers: write 'seeds=[1,2]'\n"),
+        ("seeds=[1,a]", "error: seeds=[1,a]: must be a list of integers, such as 'seeds=[1,2]'\n"),
+        ("seeds=null", "error: seeds=null: must be a list of integers, such as 'seeds=[1,2]'\n"),
+        ("seeds=[1", "error: seeds=[1: cannot be parsed"),
         ("task.training.epoch=3", "no setting task.training.epoch; did you mean task.training.epochs?"),
         ("task.head.custom.size=3", "no setting task.head.custom.size; to add it, write +task.head.custom.size=VALUE"),
         ("+task.training.epoch=3", "task.training.epoch"),
@@ -74,6 +90,20 @@ def test_wrong_setting_is_one_line_that_names_it(override, message, capsys):
     output = capsys.readouterr()
     assert exit.value.code == 2 and output.out == ""
     assert output.err.count("\n") == 1 and message in output.err
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"seeds": 1}, r"finetune: seeds=1: must be a list of integers: write 'seeds=\[1\]'"),
+        ({"task.training.epochs": 2.0}, "finetune: task.training.epochs=2.0: must be an integer, such as 2"),
+        ({"seeds": {"a": 1}}, "finetune: seeds: must be a list of integers"),
+        ({"task.training.epoch": 1}, "finetune: there is no setting task.training.epoch; did you mean"),
+    ],
+)
+def test_a_wrong_setting_from_python_is_described_in_the_same_way(settings, message):
+    with pytest.raises(ProtT5nvError, match=message):
+        finetune("gb1", settings=settings)
 
 
 @pytest.mark.parametrize(

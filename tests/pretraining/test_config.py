@@ -12,9 +12,9 @@ from omegaconf import OmegaConf
 
 from prott5nv import ModelConfig, ProtT5nvError
 from prott5nv.assets import config_folder
-from prott5nv.cli.hydra_app import describe
 from prott5nv.cli.overrides import refuse_unknown_settings
 from prott5nv.pretraining.config import ModelTrainingConfig, PretrainConfig, checked, register
+from prott5nv.settings import describe
 
 
 def composed(*overrides):
@@ -43,10 +43,12 @@ def test_the_model_section_has_the_fields_of_the_architecture():
 @pytest.mark.parametrize(
     "override, message",
     [
-        ("model.optim.lr=fast", "model.optim.lr: Value 'fast' of type 'str' could not be converted to Float"),
-        ("model.micro_batch_size=1.5", "model.micro_batch_size: Value '1.5'"),
-        ("model.skip_loss_spikes=often", "model.skip_loss_spikes: Value 'often'"),
-        ("trainer.max_steps=null", "trainer.max_steps: "),
+        ("model.optim.lr=fast", "model.optim.lr=fast: must be a number"),
+        ("model.optim.betas=0.9", "model.optim.betas=0.9: must be a list of numbers: write 'model.optim.betas=[0.9]'"),
+        ("model.micro_batch_size=1.5", "model.micro_batch_size=1.5: must be an integer or null"),
+        ("model.skip_loss_spikes=often", "model.skip_loss_spikes=often: must be a number or null"),
+        ("trainer.max_steps=null", "trainer.max_steps=null: must be an integer"),
+        ("trainer.max_steps=1e6", "trainer.max_steps=1e6: must be an integer, such as 1000000"),
         ("model.hidden=3", "there is no setting model.hidden; did you mean model.hidden_size?"),
         ("trainer.max_step=3", "there is no setting trainer.max_step; did you mean trainer.max_steps?"),
         ("max_steps=3", "there is no setting max_steps; did you mean trainer.max_steps?"),
