@@ -28,7 +28,6 @@ _TYPES = {int: "an integer", float: "a number", bool: "true or false", str: "tex
 _LISTS = {int: ("integers", "[1,2]"), float: ("numbers", "[0.1,0.2]"), str: ("texts", "[a,b]")}
 # What Hydra says about an override that it cannot use, and about a part of the configuration that nobody chose
 _OF_OVERRIDE = re.compile(r"(?:Error merging override |Ambiguous value for argument ')\+{0,2}([\w.]+)=([^\n]*)")
-
 _OF_MISSING = re.compile(r"You must specify '(\w+)'.*\nAvailable options:\n(.*)", re.DOTALL)
 
 

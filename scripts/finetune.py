@@ -18,13 +18,12 @@ def main() -> None:
     """Run the command line of this script."""
     with one_line_errors():
         require_extra("finetune", "fine-tuning")
-        from prott5nv.cli import finetune, hydra_app
+        from prott5nv.cli import finetune
         from prott5nv.cli.threads import let_waiting_threads_sleep
-        from prott5nv.flip.config import FinetuneConfig, register_configs
 
         let_waiting_threads_sleep()
         limit_onednn_cache()
-        hydra_app.run(finetune.run, "finetune", register_configs, FinetuneConfig, "output_dir", finetune.MEASURE)
+        finetune.run_program()
 
 
 if __name__ == "__main__":

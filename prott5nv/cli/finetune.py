@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,10 +16,9 @@ from prott5nv.io.text import did_you_mean
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from prott5nv.cli.hydra_app import Score
     from prott5nv.io.cleaning import Cleaning
 
-#: What :func:`run` returns. Errors, such as the mean squared one, are negative.
-MEASURE = "validation score (the higher, the better)"
 _SHOWN_METRICS = ("accuracy", "macro_f1", "mcc", "mse", "spearman", "r2")
 
 
@@ -63,7 +63,7 @@ _SHOWN_METRICS = ("accuracy", "macro_f1", "mcc", "mse", "spearman", "r2")
     "--multirun",
     is_flag=True,
     help="Train one run for each of several values, such as task.training.lr=1e-3,1e-4. The folders are named DIR-0, "
-    "DIR-1 and so on, and a table of the mean validation scores is printed at the end.",
+    "DIR-1 and so on, and a table of the mean validation scores is printed at the end and written to a file.",
 )
 @options.cleaning
 @options.overwrite
@@ -148,8 +148,7 @@ def command(
         )
     given = [f"task={task}", *(f"{name}={quote(value)}" for name, value in settings.items() if value is not None)]
     if multirun:
-        arguments = ["--multirun", *given, *overrides]
-        hydra_app.run(run, "finetune", register_configs, FinetuneConfig, "output_dir", MEASURE, arguments)
+        run_program(["--multirun", *given, *overrides])
         return
     register_configs()
     hydra_app.configure_logging()
@@ -162,8 +161,33 @@ def command(
         raise ProtT5nvError(describe(error, FinetuneConfig)) from None
 
 
-def run(cfg: DictConfig) -> float:
-    """Fine-tune with a composed configuration and print the scores; ``scripts/finetune.py`` does the same.
+def run_program(arguments: Sequence[str] | None = None) -> None:
+    """Fine-tune as a Hydra program, as ``scripts/finetune.py`` and ``--multirun`` do.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        Overrides and flags for Hydra, instead of those in ``sys.argv``.
+    """
+    from prott5nv.cli import hydra_app
+    from prott5nv.flip.config import FinetuneConfig, register_configs
+
+    program = hydra_app.Program(run, _check, "finetune", register_configs, FinetuneConfig, "output_dir")
+    hydra_app.run(program, arguments)
+
+
+def _check(cfg: DictConfig) -> None:
+    from prott5nv.flip.config import finetune_config
+
+    config = finetune_config(cfg)
+    # Importing PyTorch takes a second. An invalid setting has been reported by now.
+    from prott5nv.flip.finetune import check_run
+
+    check_run(config)
+
+
+def run(cfg: DictConfig) -> Score:
+    """Fine-tune with a composed configuration and print the scores.
 
     Parameters
     ----------
@@ -172,15 +196,15 @@ def run(cfg: DictConfig) -> float:
 
     Returns
     -------
-    float
-        Mean score on the validation set; the higher, the better. A sweep maximizes it.
+    Score
+        Mean score on the validation set. A sweep maximizes its objective, which is negative for an error.
 
     Raises
     ------
     ProtT5nvError
         If a setting, the table or the model is not valid.
     """
-    from prott5nv.cli.hydra_app import refuse_missing_values
+    from prott5nv.cli.hydra_app import Score, refuse_missing_values
     from prott5nv.flip.config import finetune_config
 
     refuse_missing_values(cfg)
@@ -192,7 +216,7 @@ def run(cfg: DictConfig) -> float:
     for name, scores in finished.result["results"].items():
         click.echo(f"{name:>16}: {_format_scores(scores['all'])}")
     click.echo(f"results written to {finished.folder}")
-    return finished.validation
+    return Score(f"validation {finished.metric}", abs(finished.validation), finished.validation)
 
 
 def _task_names() -> list[str]:

@@ -7,7 +7,9 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, cast
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple, NoReturn, cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -20,37 +22,40 @@ from prott5nv.assets import config_folder
 from prott5nv.cli.log import is_verbose, log_training
 from prott5nv.cli.overrides import (
     differs_between_jobs,
+    is_multirun,
+    quote,
     quote_texts,
     refuse_unknown_flags,
     refuse_unknown_settings,
     text_settings,
 )
 from prott5nv.errors import ProtT5nvError
+from prott5nv.io.table import write_table
 from prott5nv.io.text import printable
 from prott5nv.settings import describe
 
+#: Name of the table of all jobs in the folder of a sweep.
+SWEEP_TABLE = "runs.csv"
 
-def run(
-    function: Callable[[DictConfig], float | None],
-    config_name: str,
-    register: Callable[[], None],
-    config: type,
-    folder: str,
-    measure: str,
-    arguments: Sequence[str] | None = None,
-) -> None:
-    """Run a function with the configuration that the command line composes.
 
-    Settings of text, such as paths, take any text without quoting for Hydra. Each job of ``--multirun`` writes to its
-    own folder, and a table of all jobs is printed at the end.
+class Score(NamedTuple):
+    """What a job has reached: a metric, its usual value, and the value that Hydra's sweepers optimize."""
 
-    A user's error ends the process with exit code 2 and one line on standard error. ``HYDRA_FULL_ERROR=1`` shows the
-    traceback instead. Ctrl-C ends it with exit code 130 and one line.
+    metric: str
+    value: float
+    objective: float
 
-    Parameters
+
+class Program(NamedTuple):
+    """A program whose settings Hydra composes.
+
+    Attributes
     ----------
-    function : callable
-        Takes the composed configuration. What it returns is the result of a job, which Hydra's sweepers optimize.
+    run : callable
+        Takes the composed configuration and does the work of a job. Returns None if nothing was scored.
+    check : callable
+        Takes the composed configuration and raises a ProtT5nvError if `run` cannot use it. ``--multirun`` checks all
+        jobs before the first one starts.
     config_name : str
         File in :func:`config_folder`, without its suffix.
     register : callable
@@ -59,55 +64,89 @@ def run(
         Dataclass of all settings.
     folder : str
         Name of the setting that decides the folder of the results.
-    measure : str
-        What the function returns, for the table of ``--multirun``.
+    """
+
+    run: Callable[[DictConfig], Score | None]
+    check: Callable[[DictConfig], object]
+    config_name: str
+    register: Callable[[], None]
+    config: type
+    folder: str
+
+
+def run(program: Program, arguments: Sequence[str] | None = None) -> None:
+    """Run a program with the configuration that the command line composes.
+
+    Settings of text, such as paths, take any text without quoting for Hydra. Each job of ``--multirun`` writes to its
+    own folder. A table of all jobs is printed at the end, and written to the folder of the sweep after each job.
+
+    A user's error ends the process with exit code 2 and one line on standard error. ``HYDRA_FULL_ERROR=1`` shows the
+    traceback instead. Ctrl-C ends it with exit code 130 and one line.
+
+    Parameters
+    ----------
+    program : Program
     arguments : sequence of str, optional
         Overrides and flags for Hydra, instead of those in ``sys.argv``.
     """
     quiet()
-    register()
+    program.register()
     full_error = os.environ.get("HYDRA_FULL_ERROR", "0")
     show_traceback = full_error == "1" or is_verbose()
     process_arguments = sys.argv
     given = sys.argv[1:] if arguments is None else list(arguments)
+    hydra_arguments = [sys.argv[0], *quote_texts(given, text_settings(program.config))]
+    only_checks = False
     jobs: list[Job] = []
+
+    def all_jobs() -> None:
+        nonlocal only_checks
+        refuse_unknown_flags(given, program.config)
+        if _are_jobs_known(given):
+            with TemporaryDirectory() as folder:
+                only_checks = True
+                sys.argv = [*_without_callbacks(hydra_arguments), f"hydra.sweep.dir={quote(folder)}"]
+                main()
+                only_checks = False
+        sys.argv = hydra_arguments  # Hydra reads nothing else
+        try:
+            main()
+        finally:  # also if a later job fails
+            if jobs:
+                print(job_table(jobs))
+                print(f"table of the runs: {jobs[0].table}")
+
+    def one_job(cfg: DictConfig) -> float | None:
+        configure_logging()
+        _prepare(cfg, program, given)
+        program.check(cfg)
+        if only_checks:
+            return None
+        # Lightning starts the processes of further devices with the command line of this one.
+        sys.argv = process_arguments
+        score = program.run(cfg)
+        if _in_sweep():
+            jobs.append(_finished_job(cfg, program, score))
+            _write_job_table(jobs)
+        return None if score is None else score.objective
 
     def guarded(cfg: DictConfig | None = None) -> float | None:
         try:
-            if cfg is None:
-                refuse_unknown_flags(given, config)
-                main()
-                if jobs:
-                    print(job_table(jobs, measure))
-                return None
-            # Lightning starts the processes of further devices with the command line of this one.
-            sys.argv = process_arguments
-            configure_logging()
-            refuse_missing_values(cfg)
-            is_multirun = HydraConfig.get().mode == RunMode.MULTIRUN
-            if is_multirun and not differs_between_jobs(given, folder):
-                OmegaConf.update(cfg, folder, f"{OmegaConf.select(cfg, folder)}-{HydraConfig.get().job.num}")
-            refuse_unknown_settings(cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True)), config)
-            result = function(cfg)
-            if is_multirun:
-                overrides = [each for each in HydraConfig.get().overrides.task if not each.startswith(f"{folder}=")]
-                jobs.append(Job(str(OmegaConf.select(cfg, folder)), overrides, result))
-            return result
+            if cfg is not None:
+                return one_job(cfg)
+            all_jobs()
+            return None
         except (ProtT5nvError, HydraException, OmegaConfBaseException) as error:
             if show_traceback:
                 raise
-            if _is_first_process_of_machine():
-                print(f"prott5nv: error: {printable(describe(error, config))}", file=sys.stderr)
-            sys.exit(2)
+            job = "" if cfg is None else _name_of_job(given)
+            _exit(2, f"error: {printable(job + describe(error, program.config))}")
         except KeyboardInterrupt:
-            if _is_first_process_of_machine():
-                print("prott5nv: stopped", file=sys.stderr)
-            sys.exit(130)
+            _exit(130, "stopped")
 
-    main = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=config_name)(guarded)
+    main = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=program.config_name)(guarded)
     try:
         os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints its errors itself, over many lines
-        sys.argv = [sys.argv[0], *quote_texts(given, text_settings(config))]  # Hydra reads nothing else
         guarded()
     finally:
         os.environ["HYDRA_FULL_ERROR"] = full_error
@@ -115,30 +154,110 @@ def run(
         HydraConfig.instance().cfg = None  # NeMo would take a later run of this process for one of Hydra's
 
 
+def _exit(code: int, message: str) -> NoReturn:
+    if _is_first_process_of_machine():
+        print(f"prott5nv: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _are_jobs_known(arguments: Sequence[str]) -> bool:
+    """Return whether the command line is a sweep all of whose jobs are known before the first one.
+
+    Sweepers other than Hydra's own choose values by the results of earlier jobs.
+    """
+    is_plain = all(not each.startswith(("-", "hydra/")) or is_multirun([each]) for each in arguments)
+    return is_plain and is_multirun(arguments)
+
+
+def _without_callbacks(arguments: Sequence[str]) -> list[str]:
+    """Leave out Hydra's callbacks, which would take a check for a job."""
+    return [each for each in arguments if "hydra.callbacks." not in each.partition("=")[0]]
+
+
+def _in_sweep() -> bool:
+    return HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def _prepare(cfg: DictConfig, program: Program, given: Sequence[str]) -> None:
+    """Give a job of a sweep its own folder, and refuse settings without a value and unknown ones."""
+    refuse_missing_values(cfg)
+    if _in_sweep() and not differs_between_jobs(given, program.folder):
+        folder = f"{OmegaConf.select(cfg, program.folder)}-{HydraConfig.get().job.num}"
+        OmegaConf.update(cfg, program.folder, folder)
+    refuse_unknown_settings(cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True)), program.config)
+
+
+def _name_of_job(given: Sequence[str]) -> str:
+    """Return the beginning of an error message, which names the job by the settings that differ between the jobs."""
+    if not _in_sweep():
+        return ""
+    overrides = HydraConfig.get().overrides.task
+    differing = [each for each in overrides if differs_between_jobs(given, each.partition("=")[0].lstrip("+"))]
+    return f"the run with {' '.join(differing)}: " if differing else ""
+
+
 class Job(NamedTuple):
-    """A finished job of ``--multirun``: its folder, its overrides, and what its function returned."""
+    """A finished job of ``--multirun``: its folder, its overrides and their values, its score, and the table of all."""
 
     folder: str
-    overrides: list[str]
-    result: float | None
+    overrides: dict[str, str]
+    score: Score | None
+    table: Path
 
 
-def job_table(jobs: Sequence[Job], measure: str) -> str:
+def _finished_job(cfg: DictConfig, program: Program, score: Score | None) -> Job:
+    values = {}
+    for override in HydraConfig.get().overrides.task:
+        name, _, written = override.lstrip("+").partition("=")
+        value = OmegaConf.select(cfg, name)
+        values[name] = value if isinstance(value, str) else written  # without quotes for Hydra
+    folder = values.pop(program.folder, str(OmegaConf.select(cfg, program.folder)))
+    return Job(folder, values, score, Path(HydraConfig.get().sweep.dir) / SWEEP_TABLE)
+
+
+def _write_job_table(jobs: Sequence[Job]) -> None:
+    """Write the table of a sweep: the folder, the score and the overrides of each job."""
+    metrics, names = _metrics(jobs), list(jobs[0].overrides)
+    columns = ["run", *(metric.replace(" ", "_") for metric in metrics), *names]
+    write_table(
+        jobs[0].table,
+        columns,
+        [
+            [
+                job.folder,
+                *(job.score.value if job.score and job.score.metric == metric else "" for metric in metrics),
+                *(job.overrides.get(name, "") for name in names),
+            ]
+            for job in jobs
+        ],
+    )
+
+
+def job_table(jobs: Sequence[Job]) -> str:
     """Return a table of the jobs, with the overrides in which they differ.
 
-    >>> print(job_table([Job("a", ["lr=1", "seed=3"], 17.25), Job("b", ["lr=2", "seed=3"], None)], "perplexity"))
+    >>> first = Job("a", {"lr": "1", "seed": "3"}, Score("perplexity", 17.25, 17.25), Path("runs.csv"))
+    >>> print(job_table([first, Job("b", {"lr": "2", "seed": "3"}, None, Path("runs.csv"))]))
     perplexity  run  settings
         17.250  a    lr=1
              -  b    lr=2
     """
-    common = set.intersection(*(set(job.overrides) for job in jobs))
+    common = set.intersection(*(set(job.overrides.items()) for job in jobs)) if len(jobs) > 1 else set()
+    metrics = _metrics(jobs)
     width = max(len("run"), *(len(job.folder) for job in jobs))
-    lines = [f"{measure}  {'run':<{width}}  settings"]
+    lines = ["  ".join([*metrics, f"{'run':<{width}}", "settings"])]
     for job in jobs:
-        result = "-" if job.result is None else f"{job.result:.3f}"
-        settings = " ".join(override for override in job.overrides if override not in common)
-        lines.append(f"{result:>{len(measure)}}  {job.folder:<{width}}  {settings}".rstrip())
+        values = [
+            (f"{job.score.value:.3f}" if job.score and job.score.metric == metric else "-").rjust(len(metric))
+            for metric in metrics
+        ]
+        settings = " ".join("=".join(each) for each in job.overrides.items() if each not in common)
+        lines.append("  ".join([*values, f"{job.folder:<{width}}", settings]).rstrip())
     return "\n".join(lines)
+
+
+def _metrics(jobs: Sequence[Job]) -> list[str]:
+    return list(dict.fromkeys(job.score.metric for job in jobs if job.score))
 
 
 def refuse_missing_values(cfg: DictConfig) -> None:

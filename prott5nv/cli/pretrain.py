@@ -14,6 +14,8 @@ from prott5nv.extras import require_extra
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from prott5nv.cli.hydra_app import Score
+
 logger = logging.getLogger(__name__)
 
 
@@ -56,8 +58,9 @@ def command(overrides: tuple[str, ...]) -> None:
     Hydra's flags:
       --cfg job         print the settings and exit
       -m, --multirun    one run for each of several values, one after another on one device; the runs are named
-                        NAME-0, NAME-1, ... unless the name differs by itself, and a table
-                        of their perplexities is printed at the end
+                        NAME-0, NAME-1, ... unless the name differs by itself; a table
+                        of their perplexities is printed at the end and
+                        written to a file
 
     \b
     Examples:
@@ -75,20 +78,20 @@ def command(overrides: tuple[str, ...]) -> None:
             "do_training=false and do_testing=false: there is nothing to do; `prott5nv prepare uniref50` prepares data"
         )
     require_extra("train", "pretraining")
-    from prott5nv.cli.hydra_app import run
+    from prott5nv.cli.hydra_app import Program, run
     from prott5nv.pretraining.config import PretrainConfig, register
 
     # Hydra's parser expects its flags before the overrides; the order within both stays.
     arguments = sorted(overrides, key=_is_override)
-    measure = "validation perplexity"
-    run(_pretrain, "pretrain", register, PretrainConfig, folder="name", measure=measure, arguments=arguments)
+    run(Program(_pretrain, _check, "pretrain", register, PretrainConfig, "name"), arguments)
 
 
 def _is_override(argument: str) -> bool:
     return not argument.startswith("-") and ("=" in argument or argument.startswith("~"))
 
 
-def _pretrain(cfg: DictConfig) -> float | None:
+def _check(cfg: DictConfig) -> None:
+    """Refuse wrong settings and folders. NeMo takes seconds to import, so this comes before."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
@@ -101,9 +104,14 @@ def _pretrain(cfg: DictConfig) -> float | None:
     from prott5nv.pretraining.run_folder import checkpoint_to_continue
 
     checkpoint_to_continue(cfg, checked(cfg))
-    # NeMo takes seconds to import, so a wrong setting or folder is reported before.
+
+
+def _pretrain(cfg: DictConfig) -> Score | None:
+    from prott5nv.cli.hydra_app import Score
+
     if "nemo" not in sys.modules:
         logger.info("loading PyTorch, Lightning, Megatron-Core and NeMo ...")
     from prott5nv.pretraining.trainer import pretrain
 
-    return pretrain(cfg).validation_perplexity
+    perplexity = pretrain(cfg).validation_perplexity
+    return None if perplexity is None else Score("validation perplexity", perplexity, perplexity)

@@ -19,7 +19,8 @@ from prott5nv.checkpoint.models import checksum, local_path, model_file
 from prott5nv.errors import ProtT5nvError
 from prott5nv.flip.adapters import load_trainable_encoder, merge_adapters
 from prott5nv.flip.baselines import scored_baselines
-from prott5nv.flip.config import PREDICTIONS_FILE, RESULT_FILE, FinetuneConfig, TaskConfig, TrainingConfig
+from prott5nv.flip.config import LEVELS, PREDICTIONS_FILE, RESULT_FILE, FinetuneConfig, TaskConfig, TrainingConfig
+from prott5nv.flip.description import read_description
 from prott5nv.flip.features import Features, LiveEncoder, stored_embeddings
 from prott5nv.flip.head_base import Head, MeanHead
 from prott5nv.flip.heads import HEADS, make_head
@@ -59,15 +60,18 @@ class FinetuneRun(NamedTuple):
         ``["results"]`` are also the baselines, and in the place of ``"all"`` proteins of up to 512 residues and longer
         ones. ``result["history"]`` holds the learning curve of each seed.
     validation : float
-        Mean score on the validation set over the seeds; the higher, the better.
+        Mean score on the validation set over the seeds; the higher, the better. An error, such as ``mse``, is negative.
+    metric : str
+        Metric of that score: ``accuracy``, ``macro_f1`` or ``mse``.
     """
 
     folder: Path
     result: dict[str, Any]
     validation: float
+    metric: str
 
     def __repr__(self) -> str:
-        return f"FinetuneRun(folder={str(self.folder)!r}, validation={self.validation:.4f})"
+        return f"FinetuneRun(folder={str(self.folder)!r}, validation_{self.metric}={abs(self.validation):.4f})"
 
 
 class _Trained(NamedTuple):
@@ -79,6 +83,26 @@ class _Trained(NamedTuple):
     history: list[dict[str, float]]
     validation: float
     outputs: list[np.ndarray]  # for the test proteins
+
+
+def check_run(config: FinetuneConfig) -> None:
+    """Check as much of a run as is possible at once, so that a series of runs does not stop in the middle.
+
+    Parameters
+    ----------
+    config : FinetuneConfig
+
+    Raises
+    ------
+    ProtT5nvError
+        If the table or the model is missing, the head does not fit the task, or results exist in the output folder.
+    """
+    encoder_path, table = _encoder_path(config), _table_path(config.task, Path(config.data_dir))
+    folder = Path(os.path.realpath(config.output_dir))
+    check_outputs(_outputs(folder), [encoder_path, table], overwrite=config.overwrite)
+    level = read_description(table).get("level", config.task.level)
+    if level in LEVELS:
+        make_head(level, 1, 1, **config.task.head.settings(config.task.head.name))
 
 
 def finetune(config: FinetuneConfig) -> FinetuneRun:
@@ -101,19 +125,13 @@ def finetune(config: FinetuneConfig) -> FinetuneRun:
         If the table or the model is missing or invalid, the head does not fit the task, results exist in the output
         folder, another process writes to it, NaN or infinity is computed, or the disk is full.
     """
-    encoder_path, _ = local_path(model_file(config.model.restore_encoder_path))
-    if not encoder_path.exists():
-        raise ProtT5nvError(
-            f"{encoder_path}: no such file or folder; model.restore_encoder_path takes a .nemo file, or the folder of "
-            "a T5 model"
-        )
+    encoder_path = _encoder_path(config)
     folder = Path(os.path.realpath(config.output_dir))
-    outputs = [folder / name for name in (MODEL_FILE, PREDICTIONS_FILE, RESULT_FILE)]
     # Two runs side by side would mix their files. The lock is beside the folder, which appears when it is complete.
     lock = folder.with_name(f"{folder.name}.partial")
     try:
         with no_empty_parents(folder), exclusive_folder(lock, f"results to {folder}", wait=False):
-            check_outputs(outputs, [encoder_path, config.task.file], overwrite=config.overwrite)
+            check_outputs(_outputs(folder), [encoder_path, config.task.file], overwrite=config.overwrite)
             try:
                 return _finetune(config, encoder_path, folder)
             finally:
@@ -121,6 +139,29 @@ def finetune(config: FinetuneConfig) -> FinetuneRun:
                     lock.rmdir()
     except OSError as error:
         raise ProtT5nvError(f"{error.filename or folder}: {error.strerror or error}") from None
+
+
+def _encoder_path(config: FinetuneConfig) -> Path:
+    path, _ = local_path(model_file(config.model.restore_encoder_path))
+    if not path.exists():
+        raise ProtT5nvError(
+            f"{path}: no such file or folder; model.restore_encoder_path takes a .nemo file, or the folder of "
+            "a T5 model"
+        )
+    return path
+
+
+def _outputs(folder: Path) -> list[Path]:
+    return [folder / name for name in (MODEL_FILE, PREDICTIONS_FILE, RESULT_FILE)]
+
+
+def _table_path(config: TaskConfig, data: Path) -> Path:
+    path = Path(config.file)
+    if not path.is_file():
+        prepared = path == data / config.name / f"{config.split}.csv"
+        remedy = f"; `prott5nv prepare flip {config.name} --from DIR -o {data}` makes it" if prepared else ""
+        raise ProtT5nvError(f"{path}: no such file{remedy}")
+    return path
 
 
 def _finetune(config: FinetuneConfig, encoder_path: Path, folder: Path) -> FinetuneRun:
@@ -166,17 +207,13 @@ def _finetune(config: FinetuneConfig, encoder_path: Path, folder: Path) -> Finet
             label = f"{valid_text(folder.name)} {file_checksum(file)[:8]}"
         _write_test_predictions(temporary / PREDICTIONS_FILE, task, best.outputs, label)
         write_text(temporary / RESULT_FILE, json.dumps(result, indent=1) + "\n")
-    return FinetuneRun(folder, result, sum(one.validation for one in trained) / len(trained))
+    validation = sum(one.validation for one in trained) / len(trained)
+    return FinetuneRun(folder, result, validation, selection_metric(task, config.task.training.balanced))
 
 
 def _load_table(config: TaskConfig, data: Path) -> Task:
-    path = Path(config.file)
-    if not path.is_file():
-        prepared = path == data / config.name / f"{config.split}.csv"
-        remedy = f"; `prott5nv prepare flip {config.name} --from DIR -o {data}` makes it" if prepared else ""
-        raise ProtT5nvError(f"{path}: no such file{remedy}")
     return load_task(
-        path,
+        _table_path(config, data),
         name=config.name,
         level=config.level,
         label=config.label,

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from contextlib import contextmanager
 from typing import ClassVar
 
 import pytest
@@ -12,9 +13,11 @@ from hydra import compose, initialize_config_dir
 from hydra.experimental.callback import Callback
 from omegaconf import OmegaConf
 
+from prott5nv import ProtT5nvError
 from prott5nv.cli import finetune, hydra_app, main
+from prott5nv.cli.hydra_app import Program, Score
 from prott5nv.cli.overrides import quote_texts, text_settings
-from prott5nv.flip.config import FinetuneConfig, register_configs
+from prott5nv.flip.config import FinetuneConfig, finetune_config, register_configs
 from prott5nv.flip.finetune import FinetuneRun
 from prott5nv.pretraining.config import PretrainConfig, register
 
@@ -65,6 +68,17 @@ def test_the_settings_of_text_include_paths_and_names_but_no_numbers():
     assert not {"seeds", "proteins_per_set", "task.training.lr", "task.head.mlp"} & settings
 
 
+@contextmanager
+def restored_logging():
+    """Programs print what the package logs; undo this for other tests."""
+    package = logging.getLogger("prott5nv")
+    handlers, propagate = package.handlers, package.propagate
+    try:
+        yield
+    finally:
+        package.handlers, package.propagate = handlers, propagate
+
+
 class Results(Callback):
     """Records what the jobs of a sweep return to Hydra's sweepers."""
 
@@ -80,7 +94,7 @@ def sweep(monkeypatch, tmp_path, *arguments):
 
     def job(cfg):
         folders.append(cfg.output_dir)
-        return cfg.task.training.lr
+        return Score("score", cfg.task.training.lr, cfg.task.training.lr)
 
     monkeypatch.setattr(Results, "values", [])
     monkeypatch.setitem(sys.modules, "results_of_jobs", sys.modules[__name__])
@@ -90,12 +104,9 @@ def sweep(monkeypatch, tmp_path, *arguments):
         "+hydra.callbacks.results._target_=results_of_jobs.Results",
     ]
     command = ["--multirun", *fixed, *arguments]
-    package = logging.getLogger("prott5nv")
-    handlers, propagate = package.handlers, package.propagate
-    try:
-        hydra_app.run(job, "finetune", register_configs, FinetuneConfig, "output_dir", "score", arguments=command)
-    finally:
-        package.handlers, package.propagate = handlers, propagate
+    with restored_logging():
+        program = Program(job, finetune_config, "finetune", register_configs, FinetuneConfig, "output_dir")
+        hydra_app.run(program, command)
     return folders, Results.values
 
 
@@ -103,6 +114,45 @@ def test_each_job_has_its_own_folder_and_returns_its_result(monkeypatch, tmp_pat
     folders, values = sweep(monkeypatch, tmp_path, "task.training.lr=0.1,0.2")
     assert folders == ["results/finetune/gb1-two_vs_rest-frozen-0", "results/finetune/gb1-two_vs_rest-frozen-1"]
     assert values == [0.1, 0.2]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ("0.1,0.2,-1", "the run with task.training.lr=-1: task.training.lr=-1.0: must be at least 0 and finite\n"),
+        ("0.1,fast", "task.training.lr=fast: must be a number\n"),
+    ],
+)
+def test_all_values_are_checked_before_the_first_job(values, message, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("prott5nv.flip.finetune.finetune", lambda config: pytest.fail("started"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        sweep(monkeypatch, tmp_path, f"task.training.lr={values}", "seeds=[1]")
+    assert stopped.value.code == 2 and not Results.values
+    assert capsys.readouterr().err == f"prott5nv: error: {message}"
+    assert not (tmp_path / "sweep (1)").exists()
+
+
+def test_the_table_of_a_sweep_has_a_column_for_each_metric_and_keeps_finished_jobs(tmp_path, capsys):
+    def job(cfg):
+        if cfg.seeds == [3]:
+            raise ProtT5nvError("the disk is full")
+        metric = "macro_f1" if cfg.task.training.balanced else "accuracy"
+        return Score(f"validation {metric}", 0.5, 0.5)
+
+    program = Program(job, finetune_config, "finetune", register_configs, FinetuneConfig, "output_dir")
+    arguments = ["--multirun", "task=scl", "seeds=[1],[3]", "task.training.balanced=true,false", "data_dir=a (1)"]
+    with pytest.raises(SystemExit), restored_logging():
+        hydra_app.run(program, [*arguments, f"hydra.sweep.dir={tmp_path}"])
+    output = capsys.readouterr()
+    assert output.err == "prott5nv: error: the run with seeds=[3] task.training.balanced=True: the disk is full\n"
+    assert output.out.splitlines()[-1] == f"table of the runs: {tmp_path}/runs.csv"
+    folder = "results/finetune/scl-mixed_soft-frozen"
+    assert (tmp_path / "runs.csv").read_text().splitlines() == [
+        "run,validation_macro_f1,validation_accuracy,task,seeds,task.training.balanced,data_dir",
+        f"{folder}-0,0.5,,scl,[1],True,a (1)",
+        f"{folder}-1,,0.5,scl,[1],False,a (1)",
+    ]
 
 
 @pytest.mark.slow
@@ -115,30 +165,37 @@ def test_a_folder_that_differs_by_itself_stays(monkeypatch, tmp_path):
 
 
 def test_fine_tuning_returns_its_validation_score(monkeypatch):
-    finished = FinetuneRun(folder="out", result={"results": {}}, validation=-0.25)
+    finished = FinetuneRun(folder="out", result={"results": {}}, validation=-0.25, metric="mse")
     monkeypatch.setattr("prott5nv.flip.finetune.finetune", lambda config: finished)
     register_configs()
     with initialize_config_dir(str(hydra_app.config_folder()), version_base="1.3"):
         cfg = compose("finetune", ["task=gb1"])
-    assert finetune.run(cfg) == -0.25
+    assert finetune.run(cfg) == Score("validation mse", 0.25, objective=-0.25)
+    assert repr(finished) == "FinetuneRun(folder='out', validation_mse=0.2500)"
 
 
 def test_the_command_trains_one_run_for_each_value(monkeypatch, tmp_path, capsys):
     def finished(config):
-        return FinetuneRun(folder=config.output_dir, result={"results": {}}, validation=-config.task.training.lr)
+        score = -config.task.training.lr
+        return FinetuneRun(folder=config.output_dir, result={"results": {}}, validation=score, metric="mse")
 
     monkeypatch.setattr("prott5nv.flip.finetune.finetune", finished)
+    monkeypatch.setattr("prott5nv.flip.finetune.check_run", lambda config: None)
     monkeypatch.chdir(tmp_path)
-    package = logging.getLogger("prott5nv")
-    handlers, propagate = package.handlers, package.propagate
-    try:
+    with restored_logging(), pytest.raises(SystemExit) as done:
         main(["finetune", "gb1", "--multirun", "-o", "a (1)", "--mode", "lora", "task.training.lr=0.5,0.25"])
-    except SystemExit as done:
-        assert not done.code
-    finally:
-        package.handlers, package.propagate = handlers, propagate
-    assert capsys.readouterr().out.splitlines()[-3:] == [
-        "validation score (the higher, the better)  run      settings",
-        "                                   -0.500  a (1)-0  task.training.lr=0.5",
-        "                                   -0.250  a (1)-1  task.training.lr=0.25",
+    assert not done.value.code
+    printed = capsys.readouterr().out.splitlines()[-4:]
+    assert printed[:3] == [
+        "validation mse  run      settings",
+        "         0.500  a (1)-0  task.training.lr=0.5",
+        "         0.250  a (1)-1  task.training.lr=0.25",
     ]
+    (table,) = tmp_path.rglob("runs.csv")
+    assert printed[3] == f"table of the runs: {table.relative_to(tmp_path)}"
+    assert table.read_text().splitlines() == [
+        "run,validation_mse,task,mode,task.gaps,task.training.lr",
+        "a (1)-0,0.5,gb1,lora,error,0.5",
+        "a (1)-1,0.25,gb1,lora,error,0.25",
+    ]
+    assert sorted(path.name for path in table.parent.iterdir()) == ["multirun.yaml", "runs.csv"]

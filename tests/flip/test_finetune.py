@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from prott5nv import ProtT5nvError
 from prott5nv.assets import BUILTIN_MODEL
-from prott5nv.cli import command
+from prott5nv.cli import command, main
 from prott5nv.flip.finetune import _train
 from prott5nv.flip.plots import run_plots
 from prott5nv.flip.predict import predict_file
@@ -196,6 +196,27 @@ def test_results_are_replaced_only_on_request(finetune, tiny_checkpoint, flip_da
     assert sorted(path.name for path in folder.iterdir()) == files
     assert (folder / "notes.txt").read_text() == "mine"
     assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".npy"]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ("task.head.name=mlp,convnet", "the run with task.head.name='convnet': head.name=convnet: heads for a protein"),
+        ("task.split=sampled,missing", "the run with task.split='missing': "),
+        ("task.training.lr=0.1,0.2", "run-1/result.json: exists already; choose another name"),
+    ],
+)
+def test_a_sweep_finds_a_run_that_is_not_possible_before_the_first(values, message, flip_data, tmp_path, capsys):
+    (tmp_path / "run-1").mkdir()
+    (tmp_path / "run-1" / "result.json").touch()
+    options = ["--multirun", "--data", str(flip_data), "-o", str(tmp_path / "run"), "seeds=[1]"]
+    if "lr" not in values:
+        options.append("--overwrite")
+    with pytest.raises(SystemExit) as stopped:
+        main(["finetune", "gb1", *options, values, f"hydra.sweep.dir={tmp_path}/sweep"])
+    output = capsys.readouterr()
+    assert stopped.value.code == 2 and message in output.err and output.err.count("\n") == 1
+    assert not output.out and sorted(path.name for path in tmp_path.iterdir()) == ["run-1"]
 
 
 def test_a_training_that_diverges_is_an_error_and_leaves_no_result(tiny_checkpoint, flip_data, tmp_path):

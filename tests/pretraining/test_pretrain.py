@@ -168,7 +168,8 @@ def test_multirun_trains_one_run_for_each_value(training_data, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("model: ") == 2
     table = done.stdout[done.stdout.rindex("validation perplexity  run") :].splitlines()
-    assert [line.split()[1:] for line in table[1:]] == [
+    assert table[3] == f"table of the runs: {tmp_path / 'sweep' / 'runs.csv'}" and Path(table[3].split()[-1]).is_file()
+    assert [line.split()[1:] for line in table[1:3]] == [
         ["runs/lr-0.001", "model.optim.lr=0.001"],
         ["runs/lr-0.002", "model.optim.lr=0.002"],
     ]
@@ -180,7 +181,8 @@ def test_multirun_on_several_devices_is_refused(tmp_path):
     settings = ["model.data.dataset_path=data", "trainer.devices=2"]
     done = ForkedCommand([*PRETRAIN, *multirun, *settings], tmp_path).wait()
     assert done.returncode == 2
-    assert done.stderr.startswith("prott5nv: error: trainer.devices=2: --multirun") and done.stderr.count("\n") == 1
+    message = "prott5nv: error: the run with model.optim.lr=0.001: trainer.devices=2: --multirun"
+    assert done.stderr.startswith(message) and done.stderr.count("\n") == 1
 
 
 def test_help_names_the_data_and_the_results(tmp_path):
