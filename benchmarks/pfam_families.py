@@ -5,8 +5,8 @@
 
 The headers of the FASTA file name a cluster, such as ``>P69905 c50=P69905``. The first protein of each cluster is
 taken, if it has 60 to 512 residues, so that no two proteins are close relatives. HMMER searches the first
-``--proteins`` of them with all profiles, and each protein belongs to the family of its lowest E-value, which must be below 1e-10.
-Families of at least 3 proteins are kept, with their first 12.
+``--proteins`` of them with all profiles, and each protein belongs to the family of its lowest E-value, which must be
+below 1e-10. Families of at least 3 proteins are kept, with their first 12.
 
 The folder gets ``families.fasta``, and the table ``families.tsv`` with the columns ``accession`` and ``pfam``.
 """
