@@ -243,7 +243,8 @@ def _embed(request: Request, workers: int, embed: Callable[[_Progress], Summary]
         ) from None
     except KeyboardInterrupt:
         progress.close()
-        options.warn(f"stopped; finished proteins are safe in {folder}: give the same command again to continue")
+        kept = f"; finished proteins are safe in {folder}: give the same command again to continue"
+        options.warn(f"stopped{kept if os.path.exists(folder) else ''}")
         sys.exit(options.EXIT_INTERRUPTED)
     finally:
         progress.close()

@@ -120,13 +120,13 @@ def command(
 
     # All options and input are checked before the weights are loaded. The model's configuration sets the limits.
     choice_rule(n, beams, temperature, top_p, np.random.default_rng(seed))
-    cleaning = replace(cleaning, gap_hint="; residues to predict are written as ?, or given by --mask")
+    cleaning = replace(cleaning, gap_hint="write ? in place of each residue to predict, ")
     skips = Skips(on_error == "skip")
     config = read_decoder_config(model_file(model))
     positions = masked or []
     if isinstance(source, str) and _is_sequence(source):
         if "?" not in source:
-            example = re.sub("[-_]", "?", source) if re.search("[-_]", source) else "MKT?AYI"
+            example = re.sub("[-_.]", "?", source) if re.search("[-_.]", source) else "MKT?AYI"
             raise ProtT5nvError(
                 f"{source}: there is no file of this name, and a sequence needs a ? in place of each missing residue, "
                 f"such as {example!r}"
@@ -160,5 +160,5 @@ def _is_sequence(text: str) -> bool:
 
     It consists of letters, of upper-case letters with gaps, or also of ``*`` and gaps if there is a ``?``.
     """
-    is_sequence = re.fullmatch(r"[A-Za-z]+|[A-Z][A-Z_-]*|(?=.*\?)[A-Za-z?*_-]+", text) is not None
+    is_sequence = re.fullmatch(r"[A-Za-z]+|[A-Z](?:[A-Z_-]|\.\.+)*|(?=.*\?)[A-Za-z?*_-]+", text) is not None
     return is_sequence and not Path(text).exists()

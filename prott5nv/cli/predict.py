@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from prott5nv.cli import options
 from prott5nv.errors import ProtT5nvError
 from prott5nv.extras import require_extra
 from prott5nv.io.atomic import together
-from prott5nv.io.inputs import InputFiles, parts
+from prott5nv.io.inputs import InputFiles, input_files, parts
 from prott5nv.io.output import is_stream
 from prott5nv.io.record import accession
 from prott5nv.io.text import counted
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("run", metavar="RUN")
-@options.inputs
+@click.argument("source", metavar="INPUT...", nargs=-1, callback=lambda context, parameter, paths: _inputs(paths))
 @click.option(
     "-o",
     "--output",
@@ -102,6 +102,15 @@ def command(
         options.write_skip_list(output, skips, spreadsheet_safe=spreadsheet_safe)
     options.report_written(output, f"{counted(count, 'protein')}, predictor {labels[0]}")
     options.finish(output, skips)
+
+
+def _inputs(paths: Sequence[str]) -> str | InputFiles:
+    if not paths:
+        raise click.UsageError(
+            "give RUN, such as secondary_structure or localization, and then the files of proteins: prott5nv predict "
+            "secondary_structure proteins.fasta -o structure.html"
+        )
+    return input_files(paths)
 
 
 def _write_tracks(path: str | os.PathLike[str], predictor: Predictor, predictions: Iterable[Prediction]) -> int:

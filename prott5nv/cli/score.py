@@ -103,7 +103,8 @@ def command(
       score_additive   sum of the scores of the single substitutions,
                        each with only its own residue masked
       score_joint      score with all substituted residues masked at once
-      model            name of the model, and the start of its checksum
+      model            name of the model, the start of its checksum,
+                       and the fraction if --fraction is given
 
     With --perplexity, OUT.csv has one row per protein. A lower perplexity means that the model finds the protein more
     natural. It is 1 if the model predicts every residue with certainty, and 20 if it guesses among the 20 amino acids.
@@ -116,7 +117,7 @@ def command(
       residues           number of residues
       residues_counted   number of those that are one of the 20 amino acids
       perplexity         pseudo-perplexity; empty if no residue counts
-      model              name of the model, and the start of its checksum
+      model              as for the scores of variants
 
     With --perplexity --per-residue, OUT.csv has one row per residue. The columns are:
 
@@ -128,7 +129,7 @@ def command(
       probability   probability of the residue, masked
       perplexity    1 / probability
       entropy       entropy of the 20 probabilities, in nats
-      model         name of the model, and the start of its checksum
+      model         as for the scores of variants
 
     \b
     Examples:
@@ -168,21 +169,22 @@ def command(
     options.note_decoder(embedder)
     scores: dict[str, np.ndarray] = {}
     keep = scores.__setitem__ if table or plot else lambda key, scores_LA: None
+    label = tables.method_label(embedder, fraction)
     written: dict[Path, str] = {}  # what each output holds
     with together():
         summary = _write(
             output, proteins, variants, embedder, skips, keep, perplexity, per_residue, fraction, spreadsheet_safe
         )
         if table:
-            count = tables.write_matrices(table, proteins, scores, embedder.label, spreadsheet_safe=spreadsheet_safe)
+            count = tables.write_matrices(table, proteins, scores, label, spreadsheet_safe=spreadsheet_safe)
             written[table] = counted(count, "residue")
         if plot and scores:
-            _draw(plot, proteins, scores, embedder)
+            _draw(plot, proteins, scores, label, scores_note(embedder.is_builtin))
             written[plot] = counted(len(proteins), "protein")
         written[output] = summary
         options.write_skip_list(output, skips, spreadsheet_safe=spreadsheet_safe)
     for path, content in written.items():
-        options.report_written(path, f"{content}, model {embedder.label}")
+        options.report_written(path, f"{content}, model {label}")
     options.finish(output, skips)
 
 
@@ -236,9 +238,9 @@ def _check_options(
         raise click.UsageError("--table and --plot need --mutations all")
 
 
-def _draw(path: Path, proteins: Mapping[str, Record], scores: Mapping[str, np.ndarray], embedder: Embedder) -> None:
+def _draw(path: Path, proteins: Mapping[str, Record], scores: Mapping[str, np.ndarray], model: str, note: str) -> None:
     """Draw the heat map of the only protein."""
     from prott5nv.plots.heat_map import write_heat_map
 
     [(key, scores_LA)] = scores.items()
-    write_heat_map(path, proteins[key], scores_LA, model=embedder.label, note=scores_note(embedder.is_builtin))
+    write_heat_map(path, proteins[key], scores_LA, model=model, note=note)

@@ -96,7 +96,8 @@ def command(
       protein       accession of the protein that was found
       original_id   its id as in the input of embed
       similarity    cosine similarity
-      model         name of the model, and the start of its checksum
+      model         name of the model, and the start of its checksum;
+                    only with -o
       ...           columns of the table of annotations
 
     \b
@@ -184,6 +185,7 @@ def _queries(
     precision: str,
 ) -> tuple[Iterator[tuple[str, np.ndarray]], int]:
     """Return accessions and vectors of the queries, and their number. `stack` closes a store of queries."""
+    from prott5nv.embedding.proteins import sequence_of
     from prott5nv.embedding.search import check_comparable, stored_vectors, vectors_of
     from prott5nv.embedding.store import EmbeddingStore
 
@@ -201,7 +203,7 @@ def _queries(
                 f"{shortened(query)}: no such file, no accession, entry name or full id of a protein of {store.path}, "
                 "and no sequence of at least 10 residues in upper case"
             )
-        records = {"query": Record("query", query, "query", 1)}
+        records = {"query": Record("query", sequence_of(query, name, cleaning), "query", 1)}
     from prott5nv.decoding.inputs import read_proteins
     from prott5nv.embedding.search_queries import embedded_queries, embedder_of
     from prott5nv.embedding.survey import residue_fault

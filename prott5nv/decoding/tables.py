@@ -40,6 +40,19 @@ Progress: TypeAlias = Callable[[int], object]
 Result = TypeVar("Result")
 
 
+def method_label(embedder: Embedder, fraction: float) -> str:
+    """Return the label of the model, and the fraction that is masked at once, unless it is one residue at a time.
+
+    Parameters
+    ----------
+    embedder : Embedder
+        The loaded model.
+    fraction : float
+        Fraction of the residues to mask at once; 0 for one residue at a time.
+    """
+    return f"{embedder.label}, {100 * fraction:g} % masked at once" if fraction else embedder.label
+
+
 def residues_to_encode(proteins: Mapping[str, Record], embedder: Embedder, fraction: float) -> int:
     """Count the residues that the encoder processes when every residue of every protein is masked once.
 
@@ -112,7 +125,7 @@ def write_variants(
     for key, _, results in _computed({key: proteins[key] for key in by_protein}, skips, compute):
         scores.update({(key, score.variant): score for score in results})
     rows = (
-        _score_row(proteins[key], variant, scores[key, variant].additive, scores[key, variant].joint, embedder)
+        _score_row(proteins[key], variant, scores[key, variant].additive, scores[key, variant].joint, embedder.label)
         for key, variant in variants
         if (key, variant) in scores
     )
@@ -162,6 +175,8 @@ def write_substitutions(
             record.sequence, embedder, fraction=fraction, name=key, cleaning=None, on_progress=on_progress
         )
 
+    label = method_label(embedder, fraction)
+
     def rows() -> Iterator[tuple[str, ...]]:
         for key, record, scores_LA in _computed(proteins, skips, compute):
             on_scores(key, scores_LA)
@@ -169,7 +184,7 @@ def write_substitutions(
                 for column, mutant in enumerate(AMINO_ACIDS):
                     if mutant != wild:
                         score = float(scores_LA[index, column])
-                        yield _score_row(record, Variant((index,), wild, mutant), score, score, embedder)
+                        yield _score_row(record, Variant((index,), wild, mutant), score, score, label)
 
     return write_table(path, _SCORE_COLUMNS, rows(), spreadsheet_safe=spreadsheet_safe)
 
@@ -193,7 +208,7 @@ def write_matrices(
     scores : dict of str to ndarray, shape=(L, A), dtype=float32
         Results of :func:`prott5nv.score_substitutions` by accession.
     model : str
-        Label of the model.
+        Label of the model; see :func:`method_label`.
     spreadsheet_safe : bool, default False
         See :func:`prott5nv.io.table.write_table`.
 
@@ -245,10 +260,12 @@ def write_perplexities(
         Number of rows.
     """
 
+    label = method_label(embedder, fraction)
+
     def rows() -> Iterator[tuple[object, ...]]:
         for key, record, result in _perplexities(proteins, embedder, on_progress, skips, fraction):
             counted = int((~np.isnan(result.log_probabilities)).sum())
-            yield key, record.id, len(record.sequence), counted, _number(result.perplexity), embedder.label
+            yield key, record.id, len(record.sequence), counted, _number(result.perplexity), label
 
     return write_table(path, _PERPLEXITY_COLUMNS, rows(), spreadsheet_safe=spreadsheet_safe)
 
@@ -274,13 +291,15 @@ def write_residue_perplexities(
         Number of rows.
     """
 
+    label = method_label(embedder, fraction)
+
     def rows() -> Iterator[tuple[object, ...]]:
         for key, record, result in _perplexities(proteins, embedder, on_progress, skips, fraction):
             entropy_L = -(np.exp(result.expected) * result.expected).sum(1)
             for index, letter in enumerate(record.sequence.upper()):
                 log_probability = float(result.log_probabilities[index])  # 1 / probability can be too large for float32
                 numbers = np.exp(log_probability), np.exp(-log_probability), entropy_L[index]
-                yield key, record.id, index + 1, letter, *map(_number, numbers), embedder.label
+                yield key, record.id, index + 1, letter, *map(_number, numbers), label
 
     return write_table(path, _RESIDUE_COLUMNS, rows(), spreadsheet_safe=spreadsheet_safe)
 
@@ -370,11 +389,11 @@ def _computed(
         yield key, record, result
 
 
-def _score_row(record: Record, variant: Variant, additive: float, joint: float, embedder: Embedder) -> tuple[str, ...]:
+def _score_row(record: Record, variant: Variant, additive: float, joint: float, model: str) -> tuple[str, ...]:
     positions = ":".join(str(index + 1) for index in variant.indices)
     wild_type, mutant = ":".join(variant.wild_type), ":".join(variant.mutant)
     names = accession(record.id), record.id, str(variant)
-    return *names, positions, wild_type, mutant, _number(additive), _number(joint), embedder.label
+    return *names, positions, wild_type, mutant, _number(additive), _number(joint), model
 
 
 def _number(value: float) -> str:

@@ -21,7 +21,7 @@ from prott5nv.errors import ProtT5nvError
 from prott5nv.io.hdf5 import Dataset, HDF5File
 from prott5nv.io.hdf5_writing import new_hdf5_file
 from prott5nv.io.parquet import is_parquet, parquet_columns
-from prott5nv.io.source import require_file
+from prott5nv.io.source import refuse_spreadsheet, require_file
 
 if TYPE_CHECKING:
     from prott5nv.embedding.search import Neighbour
@@ -352,6 +352,7 @@ def _open(path: Path) -> EmbeddingFile:
     if is_shard_folder(path):
         return ShardFolder(path)
     require_file(path)
+    refuse_spreadsheet(path)
     if is_parquet(path):
         return ParquetFile(path)
     if zipfile.is_zipfile(path):

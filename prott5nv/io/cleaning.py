@@ -52,7 +52,7 @@ class Cleaning:
     allow_nucleotides : bool
         Whether to accept an input that seems to consist of nucleotides.
     gap_hint : str
-        End of the error for gaps, for a command in which gaps may be meant as something else.
+        First remedy in the error for gaps, for a command in which gaps may be meant as something else.
     """
 
     gaps: str = "error"
@@ -178,9 +178,8 @@ def sequence_fault(sequence: str, cleaning: Cleaning = DEFAULT_CLEANING) -> str 
         return f"the sequence is in the three-letter code ({sequence[:9]}...); write one letter for each residue"
     if cleaning.gaps == "error" and (count := count_gaps(sequence)):
         return (
-            f"{counted(count, 'gap')} ('-' or '.'), as in an alignment: remove them with --gaps remove, or "
-            "keep each as a position with --gaps keep (Cleaning(gaps='remove') in Python)"
-            f"{cleaning.gap_hint}"
+            f"{counted(count, 'gap')} ('-' or '.'), as in an alignment: {cleaning.gap_hint}remove them with --gaps "
+            "remove, or keep each as a position with --gaps keep (Cleaning(gaps='remove') in Python)"
         )
     return None
 

@@ -175,7 +175,8 @@ def _write_png(path: Path, name: str, sequence: str, scores_LA: np.ndarray, stro
             axis.plot(*zip(*wild_type, strict=True), ".k", markersize=3)
         axis.set_frame_on(False)  # the last row may be shorter
         axis.set_xlim(-0.5, min(len(sequence), _RESIDUES_PER_ROW) - 0.5)
-        numbered = [f"{row[i]}\n{start + i + 1}" if (start + i + 1) % 10 == 0 else row[i] for i in range(len(row))]
+        # All of two lines, so that the letters stand at one height.
+        numbered = [f"{letter}\n{'' if position % 10 else position}" for position, letter in enumerate(row, start + 1)]
         axis.set_xticks(range(len(row)), numbered, fontsize=7)
         axis.set_yticks(range(len(labels)), labels, fontsize=7)
         axis.set_title(f"{start + 1} to {start + len(row)}", fontsize=8, loc="left")

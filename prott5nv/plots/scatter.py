@@ -119,7 +119,7 @@ def write_html(
         "scatter.js",
         title=f"{len(proteins):,} proteins" + (f" by {labels.title}" if labels else ""),
         model=model,
-        search="Find in names and labels",
+        search="Find in ids and labels",
         instructions="Point at a protein to read its name. Click on it, or tap it, to list all that is known about it. "
         "Scroll to zoom, drag to move, double-click to see all; on a touch screen, use the buttons of the plot to zoom."
         + (" Click on a label to hide its proteins." if figure.layout.showlegend else ""),
@@ -212,7 +212,7 @@ def _drawing_order(colouring: Colouring) -> list[int]:
 
 
 def _entry(group: Group) -> str:
-    name = group.name if len(group.name) <= _LONGEST_ENTRY else group.name[: _LONGEST_ENTRY - 3] + "..."
+    name = group.name if len(group.name) <= _LONGEST_ENTRY else f"{group.name[:19]}...{group.name[-18:]}"
     return f"{name} ({group.count:,})"
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _RESIDUES_PER_ROW = 80
 _MOST_ROWS = 150  # of a picture
+_BAR_COLOUR = "#999999"  # of the confidence
 _ROW_HEIGHT, _NAME_HEIGHT = 3.5, 1.3  # of a picture, in units of a quarter of an inch
 #: Names, shapes and colours of the states of secondary structure.
 _STATES = {"H": ("helix", "helix", "#D55E00"), "E": ("strand", "strand", "#0072B2"), "C": ("other", "line", "#666666")}
@@ -126,7 +127,7 @@ def _write_html(
         "track.js",
         title=title,
         model=description,
-        search="Find name, header or sequence",
+        search="Find header or sequence",
         instructions="The bars below a track are the confidence: a full bar means a probability of 0.9 or more. Point "
         "at a residue, or tap it, to read its prediction.",
     )
@@ -163,6 +164,7 @@ def _write_png(path: Path, tracks: Sequence[Track], styles: Sequence[_Class], ti
         axis.add_collection(_same_letters(figure, axis, letter, points), autolim=False)
     figure.suptitle(f"{title}\nModel: {description}", y=1 - 0.1 / height, va="top", fontsize=11, parse_math=False)
     handles = [Patch(color=style.colour, label=style.name) for style in styles]
+    handles.append(Patch(color=_BAR_COLOUR, label="confidence; a full bar means 0.9 or more"))
     below_title = (0.5, 1 - 0.6 / height)
     columns = min(9, len(handles))
     figure.legend(
@@ -204,7 +206,7 @@ def _draw_row(
         if (index + 1) % 10 == 0:
             axis.text(x + 0.5, top + 2.95, str(index + 1), ha="center", va="center", fontsize=7)
         height = (int(track.confidence[index]) + 1) / 10
-        bars.append(Rectangle((x + 0.1, top + 2.65 - height), 0.8, height, color="#999999", linewidth=0))
+        bars.append(Rectangle((x + 0.1, top + 2.65 - height), 0.8, height, color=_BAR_COLOUR, linewidth=0))
     runs = [
         (first - start, last - start, letter) for first, last, letter in _runs(track) if first < end and last > start
     ]

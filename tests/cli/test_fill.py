@@ -81,10 +81,11 @@ def test_errors_name_the_cause(filled, tmp_path):
         "such as 'MK??T'",
         ("MK__T",): "such as 'MK??T'",
         ("none.fasta",): "none.fasta: No such file",
-        ("MK-T?A",): "sequence: 1 gap ('-' or '.'), as in an alignment: remove them with --gaps remove",
-        (
-            "aligned.fasta",
-        ): "(Cleaning(gaps='remove') in Python); residues to predict are written as ?, or given by --mask",
+        ("MK...T",): "such as 'MK???T'",
+        ("MK.T",): "MK.T: No such file",
+        ("MK-T?A",): "sequence: 1 gap ('-' or '.'), as in an alignment: write ? in place of each residue to predict, "
+        "remove them with --gaps remove",
+        ("aligned.fasta",): "as in an alignment: write ? in place of each residue to predict, remove them",
         ("MS?", "-n", "3", "--beams", "2"): "beams at least n",
         ("MS?", "-o", "no/out.csv"): "the folder no does not exist",
     }

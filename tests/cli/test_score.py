@@ -137,7 +137,9 @@ def test_perplexity_of_proteins_and_residues(score, embedder, label, tmp_path):
     assert float(read(tmp_path / "fraction.csv")[0]["perplexity"]) == pytest.approx(shared, rel=1e-4)
     score("one.fasta", "--mutations", "all", "--fraction", "0.15", "-o", "all.csv")
     expected_LA = score_substitutions(UBIQUITIN, embedder, fraction=0.15)
-    found = [float(row["score_joint"]) for row in read(tmp_path / "all.csv")]
+    rows = read(tmp_path / "all.csv")
+    assert {row["model"] for row in rows} == {f"{embedder.label}, 15 % masked at once"}
+    found = [float(row["score_joint"]) for row in rows]
     np.testing.assert_allclose(found, expected_LA[expected_LA != 0], atol=1e-4)
 
 

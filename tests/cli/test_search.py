@@ -55,6 +55,12 @@ def test_names_sequences_files_and_stores_give_the_same_neighbours(run, search, 
     assert {row["query"] for row in rows(search(PROTEINS["Q3"], "-o", "-").stdout)} == {"query"}
 
 
+def test_a_query_on_the_command_line_is_checked_like_one_in_a_file(run, search, tmp_path):
+    assert "nucleotides" in search(40 * "ACGT", code=2).stderr
+    (tmp_path / "table.xlsx").write_bytes(b"PK\3\4")
+    assert "a file of a spreadsheet program" in search("P1", store="table.xlsx", code=2).stderr
+
+
 def test_queries_are_embedded_with_the_layer_of_the_store(run, search, tmp_path):
     run("proteins.fasta", "-o", "first.h5", "--layer", "1")
     found = rows(search("proteins.fasta", "-k", "1", "-o", "-", store="first.h5").stdout)
