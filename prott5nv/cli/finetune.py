@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -94,8 +96,9 @@ def command(
 
     The command trains three times with different seeds and scores the test set with 95 % intervals. It writes three
     files to DIR: model.safetensors (for prott5nv predict), predictions.csv, and result.json (for prott5nv report).
-    A run that was killed keeps its finished embeddings: give the same command again to continue. The embeddings of a
-    task are stored next to its table, in DATA/embeddings, and those of your own table in DIR/embeddings.
+    If DIR has the results of the same settings, nothing is computed. A run that was killed keeps its finished
+    embeddings: give the same command again to continue. The embeddings of a task are kept for other runs, in the
+    folder that prott5nv cache shows.
 
     The head is mlp for proteins, and convnet for residues; task.head.name=NAME chooses another. NAME=VALUE changes any
     setting, such as task.training.epochs=10. The settings are listed at
@@ -131,7 +134,7 @@ def command(
         "task.target_column": target_column,
         "task.sequence_column": sequence_column,
         "task.skip_missing": "true" if skip_missing else None,
-        "task.gaps": cleaning.gaps,
+        "task.gaps": cleaning.gaps if cleaning.gaps != "error" else None,
         "task.allow_nucleotides": "true" if cleaning.allow_nucleotides else None,
         "overwrite": "true" if overwrite else None,
     }
@@ -212,11 +215,22 @@ def run(cfg: DictConfig) -> Score:
     # Importing PyTorch takes a second. An invalid setting has been reported by now.
     from prott5nv.flip.finetune import finetune
 
-    finished = finetune(config)
+    with _sigterm_like_ctrl_c():
+        finished = finetune(config)
     for name, scores in finished.result["results"].items():
         click.echo(f"{name:>16}: {_format_scores(scores['all'])}")
     click.echo(f"results written to {finished.folder}")
     return Score(f"validation {finished.metric}", abs(finished.validation), finished.validation)
+
+
+@contextmanager
+def _sigterm_like_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM, with which Slurm ends a job, print what is kept, as Ctrl-C does."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _task_names() -> list[str]:

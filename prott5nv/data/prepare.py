@@ -255,10 +255,11 @@ def _check_size(name: str, counts: dict[str, Any], splitter: Splitter, options: 
     if not num_kept:
         raise ProtT5nvError(f"{name}: no protein can be used: {_reasons(counts['dropped'])}")
     if splitter.num_offered <= splitter.reservoir_size and splitter.reservoir_size:
+        dropped = f" (not usable: {_reasons(counts['dropped'])})" if any(counts["dropped"].values()) else ""
         raise ProtT5nvError(
             f"{name}: {num_kept:,} usable proteins are too few for an exact split of {options['validation']:,} "
             f"validation and {options['test']:,} test proteins that leaves some for training; give smaller counts or "
-            "fractions"
+            f"fractions{dropped}"
         )
 
 

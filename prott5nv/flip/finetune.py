@@ -37,7 +37,8 @@ from prott5nv.io.cleaning import Cleaning
 from prott5nv.io.exclusive import exclusive_folder
 from prott5nv.io.output import check_outputs
 from prott5nv.io.progress import Progress
-from prott5nv.io.text import counted, valid_text
+from prott5nv.io.source import read_small
+from prott5nv.io.text import counted, parse_json, valid_text
 from prott5nv.io.work_folders import no_empty_parents
 from prott5nv.model.device import choose_hardware
 from prott5nv.model.encoder import Encoder
@@ -95,10 +96,13 @@ def check_run(config: FinetuneConfig) -> None:
     Raises
     ------
     ProtT5nvError
-        If the table or the model is missing, the head does not fit the task, or results exist in the output folder.
+        If the table or the model is missing, the head does not fit the task, or other results exist in the output
+        folder.
     """
     encoder_path, table = _encoder_path(config), _table_path(config.task, Path(config.data_dir))
     folder = Path(os.path.realpath(config.output_dir))
+    if _finished_run(config, encoder_path, folder):
+        return
     check_outputs(_outputs(folder), [encoder_path, table], overwrite=config.overwrite)
     level = read_description(table).get("level", config.task.level)
     if level in LEVELS:
@@ -108,7 +112,8 @@ def check_run(config: FinetuneConfig) -> None:
 def finetune(config: FinetuneConfig) -> FinetuneRun:
     """Train a head, alone or with the encoder, once per seed; score all of them and save the best one.
 
-    The task and each epoch are logged at level ``INFO``.
+    If the output folder has the results of the same settings, table and model, nothing is trained. The task and each
+    epoch are logged at level ``INFO``.
 
     Parameters
     ----------
@@ -122,8 +127,8 @@ def finetune(config: FinetuneConfig) -> FinetuneRun:
     Raises
     ------
     ProtT5nvError
-        If the table or the model is missing or invalid, the head does not fit the task, results exist in the output
-        folder, another process writes to it, NaN or infinity is computed, or the disk is full.
+        If the table or the model is missing or invalid, the head does not fit the task, other results exist in the
+        output folder, another process writes to it, NaN or infinity is computed, or the disk is full.
     """
     encoder_path = _encoder_path(config)
     folder = Path(os.path.realpath(config.output_dir))
@@ -131,8 +136,11 @@ def finetune(config: FinetuneConfig) -> FinetuneRun:
     lock = folder.with_name(f"{folder.name}.partial")
     try:
         with no_empty_parents(folder), exclusive_folder(lock, f"results to {folder}", wait=False):
-            check_outputs(_outputs(folder), [encoder_path, config.task.file], overwrite=config.overwrite)
             try:
+                if finished := _finished_run(config, encoder_path, folder):
+                    logger.info("%s: already complete, with the same settings, table and model", folder)
+                    return finished
+                check_outputs(_outputs(folder), [encoder_path, config.task.file], overwrite=config.overwrite)
                 return _finetune(config, encoder_path, folder)
             finally:
                 with suppress(OSError):  # files of the user are in it
@@ -153,6 +161,32 @@ def _encoder_path(config: FinetuneConfig) -> Path:
 
 def _outputs(folder: Path) -> list[Path]:
     return [folder / name for name in (MODEL_FILE, PREDICTIONS_FILE, RESULT_FILE)]
+
+
+def _finished_run(config: FinetuneConfig, encoder_path: Path, folder: Path) -> FinetuneRun | None:
+    """Return what a run with the same settings, table and model has written to a folder; None if there is none."""
+    if config.overwrite or not all(path.is_file() for path in _outputs(folder)):
+        return None
+    try:
+        result = parse_json(read_small(folder / RESULT_FILE))
+        inputs = result["table"]["sha256"], result["model"]["sha256"]
+        if _decisive(result["configuration"]) != _decisive(json.loads(json.dumps(asdict(config)))):
+            return None
+        if inputs != (_table_checksum(config), checksum(encoder_path)):
+            return None
+        return FinetuneRun(folder, result, float(result["validation"]["score"]), str(result["validation"]["metric"]))
+    except (ValueError, LookupError, TypeError, AttributeError):  # of an older version, or not ours; not replaced
+        return None
+
+
+def _decisive(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings without those that change no result."""
+    return {name: value for name, value in settings.items() if name not in ("output_dir", "cache_dir", "overwrite")}
+
+
+def _table_checksum(config: FinetuneConfig) -> str:
+    with open(_table_path(config.task, Path(config.data_dir)), "rb") as file:
+        return file_checksum(file)
 
 
 def _table_path(config: TaskConfig, data: Path) -> Path:
@@ -176,7 +210,7 @@ def _finetune(config: FinetuneConfig, encoder_path: Path, folder: Path) -> Finet
     _warn_of_few_steps(task, config.task.training)
     _warn_of_unreliable_scores(task)
 
-    sha256 = checksum(encoder_path)
+    sha256, table_sha256 = checksum(encoder_path), _table_checksum(config)
     start = time.perf_counter()
     embedded = _embed(task, encoder_path, config) if config.mode == "frozen" else None
     seconds = {"embedding": time.perf_counter() - start}
@@ -189,10 +223,14 @@ def _finetune(config: FinetuneConfig, encoder_path: Path, folder: Path) -> Finet
 
     if checksum(encoder_path) != sha256:  # each seed reads the file again
         raise ProtT5nvError(f"{encoder_path}: the file has changed since the run began; run the same command again")
+    validation = sum(one.validation for one in trained) / len(trained)
+    metric = selection_metric(task, config.task.training.balanced)
     result = {
         **_task_facts(task),
         "mode": config.mode,
         "model": {"path": str(encoder_path), "sha256": sha256},
+        "table": {"path": config.task.file, "sha256": table_sha256},
+        "validation": {"metric": metric, "score": validation},
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
         "results": results,
         "history": {str(one.seed): one.history for one in trained},
@@ -207,8 +245,7 @@ def _finetune(config: FinetuneConfig, encoder_path: Path, folder: Path) -> Finet
             label = f"{valid_text(folder.name)} {file_checksum(file)[:8]}"
         _write_test_predictions(temporary / PREDICTIONS_FILE, task, best.outputs, label)
         write_text(temporary / RESULT_FILE, json.dumps(result, indent=1) + "\n")
-    validation = sum(one.validation for one in trained) / len(trained)
-    return FinetuneRun(folder, result, validation, selection_metric(task, config.task.training.balanced))
+    return FinetuneRun(folder, result, validation, metric)
 
 
 def _load_table(config: TaskConfig, data: Path) -> Task:

@@ -243,11 +243,11 @@ def make_head(level: str, width: int, num_outputs: int, name: str, **settings: A
         If the level has no head of that name, or the head has other settings.
     """
     if name not in HEADS[level]:
-        raise ProtT5nvError(f"head.name={name}: heads for a {level} are {', '.join(HEADS[level])}")
+        raise ProtT5nvError(f"task.head.name={name}: heads for a {level} are {', '.join(HEADS[level])}")
     try:
         return HEADS[level][name](width, num_outputs, **settings)
     except TypeError as error:
-        raise ProtT5nvError(f"head.name={name}: {error}") from None
+        raise ProtT5nvError(f"task.head.name={name}: {error}") from None
 
 
 def _separate(rows_TD: Tensor, lengths: Sequence[int], layer: nn.Conv1d) -> tuple[Tensor, Tensor]:

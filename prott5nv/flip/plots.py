@@ -73,7 +73,7 @@ def overview(runs: Sequence[dict[str, Any]], zero_shot: Sequence[ZeroShot] = ())
     panels = _panels(runs, zero_shot)
     columns = min(_PANELS_PER_ROW, len(panels))
     rows = [panels[i : i + columns] for i in range(0, len(panels), columns)]
-    heights = [_PANEL_FRAME + _POINT_HEIGHT * max(len(panel.points) for panel in row) for row in rows]
+    heights = [max(map(_height, row)) for row in rows]
     figure = Figure(figsize=(_PANEL_WIDTH * columns, sum(heights)), layout="constrained")
     axes = figure.subplots(len(rows), columns, squeeze=False, gridspec_kw={"height_ratios": heights})
     for axis in axes.flat[len(panels) :]:
@@ -98,10 +98,15 @@ def overview_panels(runs: Sequence[dict[str, Any]], zero_shot: Sequence[ZeroShot
     """
     figures = {}
     for panel in _panels(runs, zero_shot):
-        height = _PANEL_FRAME + _POINT_HEIGHT * len(panel.points)
-        figures[panel.title] = Figure(figsize=(_PANEL_WIDTH, height), layout="constrained")
+        figures[panel.title] = Figure(figsize=(_PANEL_WIDTH, _height(panel)), layout="constrained")
         _plot_panel(figures[panel.title].subplots(), panel)
     return figures
+
+
+def _height(panel: _Panel) -> float:
+    """Return the height of a panel in inches. All points get the space of the longest name."""
+    lines = max((point.name.count("\n") + 1 for point in panel.points), default=1)
+    return _PANEL_FRAME + _POINT_HEIGHT * (1 + 0.6 * (lines - 1)) * len(panel.points)
 
 
 def _panels(runs: Sequence[dict[str, Any]], zero_shot: Sequence[ZeroShot]) -> list[_Panel]:

@@ -1,6 +1,7 @@
 """Settings on the command line: any path without quoting for Hydra, a folder and a result for each job of a sweep."""
 
 import logging
+import signal
 import sys
 from contextlib import contextmanager
 from typing import ClassVar
@@ -174,6 +175,15 @@ def test_fine_tuning_returns_its_validation_score(monkeypatch):
     assert repr(finished) == "FinetuneRun(folder='out', validation_mse=0.2500)"
 
 
+def test_sigterm_ends_fine_tuning_like_ctrl_c(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("prott5nv.flip.finetune.finetune", lambda config: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.chdir(tmp_path)
+    with restored_logging(), pytest.raises(SystemExit) as stopped:
+        main(["finetune", "gb1"])
+    assert stopped.value.code == 130 and "finished embeddings are kept" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
 def test_the_command_trains_one_run_for_each_value(monkeypatch, tmp_path, capsys):
     def finished(config):
         score = -config.task.training.lr
@@ -194,8 +204,8 @@ def test_the_command_trains_one_run_for_each_value(monkeypatch, tmp_path, capsys
     (table,) = tmp_path.rglob("runs.csv")
     assert printed[3] == f"table of the runs: {table.relative_to(tmp_path)}"
     assert table.read_text().splitlines() == [
-        "run,validation_mse,task,mode,task.gaps,task.training.lr",
-        "a (1)-0,0.5,gb1,lora,error,0.5",
-        "a (1)-1,0.25,gb1,lora,error,0.25",
+        "run,validation_mse,task,mode,task.training.lr",
+        "a (1)-0,0.5,gb1,lora,0.5",
+        "a (1)-1,0.25,gb1,lora,0.25",
     ]
     assert sorted(path.name for path in table.parent.iterdir()) == ["multirun.yaml", "runs.csv"]

@@ -155,8 +155,9 @@ def test_a_file_that_is_no_predictor(name, tmp_path):
 
 
 @pytest.mark.slow
-def test_own_tsv_keeps_its_embeddings_in_the_output_folder(tiny_checkpoint, tmp_path, monkeypatch):
+def test_the_embeddings_of_an_own_tsv_are_kept_in_the_cache(tiny_checkpoint, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PROTT5NV_CACHE", str(tmp_path / "cache"))
     rng = np.random.default_rng(0)
     sequences = ["".join(rng.choice(list("ACDEFGHIKLMNPQRSTVWY"), size=20)) for _ in range(30)]
     lines = ["sequence\ttarget", *(f"{sequence}\t{sequence.count('A')}" for sequence in sequences)]
@@ -165,8 +166,18 @@ def test_own_tsv_keeps_its_embeddings_in_the_output_folder(tiny_checkpoint, tmp_
     settings = ["seeds=[1]", "task.training.epochs=1"]
     done = CliRunner().invoke(command, ["finetune", "own.tsv", *options, *settings], catch_exceptions=False)
     assert done.exit_code == 0, done.output
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["own.tsv", "run"]
-    assert any((tmp_path / "run" / "embeddings").iterdir())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "own.tsv", "run"]
+    assert sorted(path.suffix for path in (tmp_path / "cache").iterdir()) == [".json", ".npy"]  # baselines, rows
+    files = {path: path.stat() for path in (tmp_path / "run").iterdir()}
+    again = CliRunner().invoke(command, ["finetune", "own.tsv", *options, *settings], catch_exceptions=False)
+    assert again.exit_code == 0 and again.output.splitlines()[-1] == done.output.splitlines()[-1]
+    assert {path: path.stat() for path in (tmp_path / "run").iterdir()} == files  # nothing was trained
+    with open(tmp_path / "own.tsv", "a") as table:
+        table.write("\nMKAAV\t2")
+    for changed in ([], ["task.training.epochs=2"]):
+        with pytest.raises(ProtT5nvError, match="exists already"):
+            CliRunner().invoke(command, ["finetune", "own.tsv", *options, *settings, *changed], catch_exceptions=False)
+    assert not list(tmp_path.glob("*.partial"))
 
 
 @pytest.mark.slow
@@ -201,7 +212,10 @@ def test_results_are_replaced_only_on_request(finetune, tiny_checkpoint, flip_da
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ("task.head.name=mlp,convnet", "the run with task.head.name='convnet': head.name=convnet: heads for a protein"),
+        (
+            "task.head.name=mlp,convnet",
+            "the run with task.head.name='convnet': task.head.name=convnet: heads for a protein",
+        ),
         ("task.split=sampled,missing", "the run with task.split='missing': "),
         ("task.training.lr=0.1,0.2", "run-1/result.json: exists already; choose another name"),
     ],
