@@ -227,10 +227,11 @@ def _exp_manager_settings(cfg: DictConfig, checkpoint: Path | None) -> dict[str,
     # NeMo's checkpoint callback can leave a run that it cannot resume, so ours replaces it.
     settings["create_checkpoint_callback"] = False
     settings |= {"version": LOGS, "resume_if_exists": True, "resume_ignore_no_checkpoint": True}
+    writer: dict[str, Any] = {"default_hp_metric": False}  # which would be a curve of one meaningless value
     if checkpoint:
         # TensorBoard then drops what an interrupted run logged after this checkpoint, so the curve is continuous.
-        writer = settings.get("summary_writer_kwargs") or {}
-        settings["summary_writer_kwargs"] = {"purge_step": checkpoint_step(checkpoint) + 1, **writer}
+        writer["purge_step"] = checkpoint_step(checkpoint) + 1
+    settings["summary_writer_kwargs"] = {**writer, **(settings.get("summary_writer_kwargs") or {})}
     return settings
 
 

@@ -67,6 +67,7 @@ def test_a_run_leaves_curves_and_checkpoints(uninterrupted):
     assert (folder / "curves.png").stat().st_size > 10_000
     assert [step for step, _ in losses(folder)] == list(range(1, 31))
     scalars = read_scalars(folder)
+    assert "hp_metric" not in scalars
     assert [step for step, _ in scalars["val_residue_perplexity"]] == [10, 20, 30]
     perplexities = [[value for _, value in scalars[f"{part}_residue_perplexity"]] for part in ("train", "val")]
     lowest, highest = perplexity_limits(perplexities)
