@@ -10,9 +10,10 @@ as settings. Finished runs are kept. ``measure`` takes models that exist already
 
 All models predict the same masked residues of the same held-out proteins, 15 % of each, even if they were trained with
 another fraction.
-The table has three figures for each model:
+The table has these figures for each model:
 
 - the perplexity of the masked residues;
+- the same for each quarter of the proteins, of which the first has those that the model predicts best;
 - the same after the visible residues of each protein were shuffled, so that only its composition can help;
 - the accuracy of a linear classifier that predicts each residue from its row of the last encoder layer.
 
@@ -26,6 +27,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -101,15 +103,28 @@ def shuffle_residues(batch: MicroBatch) -> MicroBatch:
 
 
 @torch.no_grad()
-def perplexity(model: ProtT5, batches: list[MicroBatch]) -> float:
-    """Perplexity of the masked residues."""
-    losses = []
+def losses_by_protein(model: ProtT5, batches: list[MicroBatch]) -> list[Tensor]:
+    """Cross entropy of each masked residue, for each protein."""
+    losses: list[Tensor] = []
     for batch in batches:
         hidden_TD = model.encode(batch["enc_tokens"], batch["enc_cu_seqlens"])
         decoded_SD = model.decode(batch["dec_tokens"], batch["dec_cu_seqlens"], hidden_TD, batch["enc_cu_seqlens"])
         losses_S = F.cross_entropy(model.logits(decoded_SD), batch["dec_labels"], reduction="none")
-        losses.append(losses_S[batch["residue_mask"]])
+        parts = (values.split(batch["dec_cu_seqlens"].diff().tolist()) for values in (losses_S, batch["residue_mask"]))
+        losses += [values[is_residue] for values, is_residue in zip(*parts, strict=True)]
+    return losses
+
+
+def perplexity(losses: list[Tensor]) -> float:
+    """Perplexity of the masked residues of some proteins."""
     return math.exp(torch.cat(losses).mean())
+
+
+def perplexity_by_quarter(losses: list[Tensor]) -> str:
+    """Perplexities of the quarters of the proteins, the best predicted ones first."""
+    ordered = sorted((each for each in losses if len(each)), key=lambda each: float(each.mean()))
+    ends = [len(ordered) * quarter // 4 for quarter in range(5)]
+    return ", ".join(f"{perplexity(ordered[start:end]):.1f}" for start, end in pairwise(ends))
 
 
 @torch.no_grad()
@@ -178,15 +193,17 @@ def measure(data: Path, files: dict[str, Path], split: str, proteins: int, avera
 
     def rows() -> Iterator[Sequence[str]]:
         overall, by_protein = composition_perplexities(batches)
-        yield "composition of all proteins", f"{overall:.2f}", "", ""
-        yield "composition of the protein", f"{by_protein:.2f}", "", ""
+        yield "composition of all proteins", f"{overall:.2f}", "", "", ""
+        yield "composition of the protein", f"{by_protein:.2f}", "", "", ""
         shuffled = [shuffle_residues(batch) for batch in batches]
         for name, model in models.items():
-            perplexities = f"{perplexity(model, batches):.2f}", f"{perplexity(model, shuffled):.2f}"
-            yield name, *perplexities, f"{residue_accuracy(model, batches[0]):.0%}"
+            losses, without_order = losses_by_protein(model, batches), losses_by_protein(model, shuffled)
+            figures = f"{perplexity(losses):.2f}", perplexity_by_quarter(losses), f"{perplexity(without_order):.2f}"
+            yield name, *figures, f"{residue_accuracy(model, batches[0]):.0%}"
 
+    columns = ("by quarter of the proteins", "perplexity, residues shuffled", "residue predicted from its row")
     print()
-    print_table(("model", "perplexity", "perplexity, residues shuffled", "residue predicted from its row"), rows())
+    print_table(("model", "perplexity", *columns), rows())
 
 
 def main() -> None:
