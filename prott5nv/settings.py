@@ -108,7 +108,10 @@ def describe(error: Exception, config: type) -> str:
         )
     if missing := _OF_MISSING.match(str(error)):
         return f"{missing[1]} has no value: add {missing[1]}=NAME, where NAME is one of {', '.join(missing[2].split())}"
-    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    # OmegaConf's own errors have a cause under a debugger, whose text is not complete.
+    cause = error
+    if isinstance(error, HydraException) and isinstance(error.__cause__, OmegaConfBaseException):
+        cause = error.__cause__
     given = _OF_OVERRIDE.match(str(error)) if isinstance(error, HydraException) else None
     if given and cause is error:
         name, values = given[1], given[2].removesuffix("'")
