@@ -390,10 +390,9 @@ def _computed(
 
 
 def _score_row(record: Record, variant: Variant, additive: float, joint: float, model: str) -> tuple[str, ...]:
-    positions = ":".join(str(index + 1) for index in variant.indices)
-    wild_type, mutant = ":".join(variant.wild_type), ":".join(variant.mutant)
+    substitutions = ([str(index + 1) for index in variant.indices], variant.wild_type, variant.mutant)
     names = accession(record.id), record.id, str(variant)
-    return *names, positions, wild_type, mutant, _number(additive), _number(joint), model
+    return *names, *map(":".join, substitutions), _number(additive), _number(joint), model
 
 
 def _number(value: float) -> str:

@@ -46,7 +46,6 @@ logger = logging.getLogger(__name__)
 #: The micro-batches of this rank for one optimizer step, or the error that reading them raised.
 StepInput = list[MicroBatch] | ProtT5nvError
 
-
 #: Devices that the host reads from in every step.
 HOST_DEVICES: tuple[str, ...] = ("cpu", "mps")
 
