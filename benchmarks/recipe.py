@@ -4,7 +4,7 @@
     python benchmarks/recipe.py measure --data DIR a.nemo b.nemo
 
 DIR is the folder that ``prott5nv prepare uniref50`` wrote. ``try`` pretrains one model per recipe and measures them.
-The first recipe is that of the built-in model for a smaller model, with another learning rate and batch size; the
+The first recipe is that of an earlier built-in model, with another learning rate and batch size; the
 others change a few settings of it. Arguments that this script does not know, such as ``model.seed=2``, are passed on
 as settings. Finished runs are kept. ``measure`` takes models that exist already.
 
@@ -58,7 +58,7 @@ BASE = {
     "optim.sched.warmup_steps": 50,
 }
 RECIPES: dict[str, dict[str, object]] = {
-    "the built-in model's, 3 + 1 layers of width 256, learning rate 4e-3": {},
+    "the earlier built-in model's, 3 + 1 layers of width 256, learning rate 4e-3": {},
     "normal initialization": {"init_method": "normal"},
     "AdamW, learning rate 2e-3": {"optim.name": "fused_adam", "optim.lr": 2e-3},
     "learning rate 2e-3": {"optim.lr": 2e-3},

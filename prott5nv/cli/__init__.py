@@ -82,8 +82,9 @@ def _interruption(command: str | None) -> str:
 def command(context: click.Context) -> None:
     """Work with protein T5 models: embed proteins, score variants, fill in residues, and train.
 
-    A small demonstration model is included, so embed, score, fill and info work right after installation. Other
-    commands need an extra, which their help names. Use --model to choose a checkpoint of your own, such as ProtT5nv's.
+    A small demonstration model is included, so embed, search, score, fill, predict and info work right after
+    installation. Where a command needs an extra, its help names it. Use --model to choose a checkpoint of your own,
+    such as ProtT5nv's.
 
     \b
     Examples:

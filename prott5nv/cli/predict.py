@@ -107,8 +107,8 @@ def command(
 def _inputs(paths: Sequence[str]) -> str | InputFiles:
     if not paths:
         raise click.UsageError(
-            "give RUN, such as secondary_structure or localization, and then the files of proteins: prott5nv predict "
-            "secondary_structure proteins.fasta -o structure.html"
+            "the files of proteins are missing; they follow RUN, which is secondary_structure, localization or a run "
+            "of finetune: prott5nv predict secondary_structure proteins.fasta -o structure.html"
         )
     return input_files(paths)
 

@@ -284,10 +284,10 @@ def _warn_of_few_steps(task: Task, training: TrainingConfig) -> None:
     steps = training.epochs * training.steps_per_epoch(proteins)
     if steps < _FEW_STEPS:
         logger.warning(
-            "%s for training give only %d steps with task.training.batch_size=%d and task.training.epochs=%d; with "
+            "%s for training give only %s with task.training.batch_size=%d and task.training.epochs=%d; with "
             "smaller batches or more epochs, the head learns more",
             counted(proteins, "protein"),
-            steps,
+            counted(steps, "step"),
             training.batch_size,
             training.epochs,
         )

@@ -56,7 +56,7 @@ def test_structure_is_drawn_at_once(tmp_path, monkeypatch, capsys):
     assert "choose a name that ends in .csv or .html or .png" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["predict", "p.fasta", "-o", "out.html"])
-    assert "give RUN, such as secondary_structure or localization, and then" in capsys.readouterr().err
+    assert "the files of proteins are missing; they follow RUN, which is secondary_structure" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["predict", "signal", "p.fasta", "-o", "signal.csv"])
     assert "signal: there is no such file or folder, and the ready predictors are" in capsys.readouterr().err
