@@ -133,7 +133,7 @@ def _task_panel(task: str, runs: Sequence[dict[str, Any]]) -> _Panel:
 
 def group_name(task: str, split: str) -> str:
     """Return what a group of runs is called. A table of the user's own gives its name to the task and the split."""
-    return task if task == split else f"{task}, {split}"
+    return split if split.partition(" (")[0] == task else f"{task}, {split}"  # a note in brackets may follow
 
 
 def _distinct_baselines(runs: Sequence[dict[str, Any]], metric: str) -> list[tuple[str, dict[str, Any]]]:
