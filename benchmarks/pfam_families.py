@@ -17,6 +17,7 @@ import re
 from argparse import Namespace
 from collections import defaultdict
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from common import argument_parser
@@ -70,11 +71,7 @@ def as_text(name: str | bytes) -> str:
 
 def main(arguments: Namespace) -> None:
     """Write the proteins of the families and their table."""
-    records = []
-    for record in representatives(arguments.proteins_file, arguments.cluster):
-        records.append(record)
-        if len(records) == arguments.proteins:
-            break
+    records = list(islice(representatives(arguments.proteins_file, arguments.cluster), arguments.proteins))
     members: dict[str, list[Record]] = defaultdict(list)
     for record, family in zip(records, best_families(records, arguments.profiles), strict=True):
         if family:

@@ -13,7 +13,7 @@ another fraction.
 The table has these figures for each model:
 
 - the perplexity of the masked residues;
-- the same for each quarter of the proteins, of which the first has those that the model predicts best;
+- the same for each quarter of the proteins, from the best predicted to the worst;
 - the same after the visible residues of each protein were shuffled, so that only its composition can help;
 - the accuracy of a linear classifier that predicts each residue from its row of the last encoder layer.
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import click
 
-from prott5nv.cli import options
 from prott5nv.extras import require_extra
-from prott5nv.io.text import counted
+from prott5nv.io.text import counted, printable
 
 
 @click.command()
@@ -31,9 +30,6 @@ def command(clear: bool) -> None:
     from prott5nv.flip.row_cache import cache_size, clear_cache, default_folder
 
     folder = default_folder()
-    if clear:
-        deleted = clear_cache(folder)
-        click.echo(f"{folder}: deleted {counted(deleted.files, 'file')}, {deleted.bytes / 1e6:.1f} MB")
-    else:
-        size = cache_size(folder)
-        options.report_written(folder, f"{counted(size.files, 'file')}, {size.bytes / 1e6:.1f} MB")
+    size = clear_cache(folder) if clear else cache_size(folder)
+    deleted = "deleted " if clear else ""
+    click.echo(printable(f"{folder}: {deleted}{counted(size.files, 'file')}, {size.bytes / 1e6:.1f} MB"))
