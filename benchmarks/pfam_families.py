@@ -13,7 +13,6 @@ The folder gets ``families.fasta``, and the table ``families.tsv`` with the colu
 
 from __future__ import annotations
 
-import re
 from argparse import Namespace
 from collections import defaultdict
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from pathlib import Path
 
 from common import argument_parser
 
+from prott5nv.data.groups import HeaderGroups
 from prott5nv.io.progress import Progress
 from prott5nv.io.reader import read_records
 from prott5nv.io.record import Record
@@ -32,11 +32,10 @@ FEWEST, MOST = 3, 12  # proteins of a family
 
 def representatives(fasta: str, cluster: str) -> Iterator[Record]:
     """Yield the first protein of each cluster that has a fitting length."""
-    seen: set[str] = set()
+    groups, seen = HeaderGroups(cluster), set[str]()
     for record in read_records(fasta):
-        found = re.search(rf"\b{re.escape(cluster)}=(\S+)", record.description)
-        if found and found[1] not in seen and 60 <= len(record.sequence) <= 512:
-            seen.add(found[1])
+        if 60 <= len(record.sequence) <= 512 and (group := groups.group_of(record)) not in seen:
+            seen.add(group)
             yield record
 
 

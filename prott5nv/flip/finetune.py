@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from prott5nv.checkpoint.models import checksum, local_path, model_file
+from prott5nv.checkpoint.models import checksum, local_path, model_file, model_label
 from prott5nv.errors import ProtT5nvError
 from prott5nv.flip.adapters import load_trainable_encoder, merge_adapters
 from prott5nv.flip.baselines import scored_baselines
 from prott5nv.flip.config import LEVELS, PREDICTIONS_FILE, RESULT_FILE, FinetuneConfig, TaskConfig, TrainingConfig
-from prott5nv.flip.description import read_description
+from prott5nv.flip.description import file_sha256, read_description
 from prott5nv.flip.features import Features, LiveEncoder, stored_embeddings
 from prott5nv.flip.head_base import Head, MeanHead
 from prott5nv.flip.heads import HEADS, make_head
@@ -32,7 +32,6 @@ from prott5nv.flip.row_cache import cache_size, default_folder
 from prott5nv.flip.tasks import FEW_TEST_PROTEINS, LONG, SETS, Task, load_task, shared_with_training
 from prott5nv.flip.train import fit, predict
 from prott5nv.io.atomic import whole_files, write_text
-from prott5nv.io.checksum import file_checksum
 from prott5nv.io.cleaning import Cleaning
 from prott5nv.io.exclusive import exclusive_folder
 from prott5nv.io.output import check_outputs
@@ -185,8 +184,7 @@ def _decisive(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _table_checksum(config: FinetuneConfig) -> str:
-    with open(_table_path(config.task, Path(config.data_dir)), "rb") as file:
-        return file_checksum(file)
+    return file_sha256(_table_path(config.task, Path(config.data_dir)))
 
 
 def _table_path(config: TaskConfig, data: Path) -> Path:
@@ -241,8 +239,7 @@ def _finetune(config: FinetuneConfig, encoder_path: Path, folder: Path) -> Finet
     with whole_files(folder) as temporary:
         encoder = merge_adapters(best.encoder)
         save_predictor(temporary / MODEL_FILE, encoder, best.head, head, task.output_spec, sha256)
-        with open(temporary / MODEL_FILE, "rb") as file:
-            label = f"{valid_text(folder.name)} {file_checksum(file)[:8]}"
+        label = model_label(valid_text(folder.name), file_sha256(temporary / MODEL_FILE))
         _write_test_predictions(temporary / PREDICTIONS_FILE, task, best.outputs, label)
         write_text(temporary / RESULT_FILE, json.dumps(result, indent=1) + "\n")
     return FinetuneRun(folder, result, validation, metric)

@@ -13,14 +13,15 @@ import numpy as np
 import torch
 
 from prott5nv.assets import READY_PREDICTORS
+from prott5nv.checkpoint.models import model_label
 from prott5nv.embedding.embedder import Embedder
 from prott5nv.embedding.proteins import Protein, name_of, sequence_of
 from prott5nv.errors import ProtT5nvError
+from prott5nv.flip.description import file_sha256
 from prott5nv.flip.head_base import Head
 from prott5nv.flip.heads import make_head
 from prott5nv.flip.predictor_file import PredictorParts, read_predictor
 from prott5nv.flip.predictor_hdf5 import is_hdf5, read_hdf5_predictor
-from prott5nv.io.checksum import file_checksum
 from prott5nv.io.cleaning import DEFAULT_CLEANING, Cleaning, InputWarning
 from prott5nv.io.source import require_file
 from prott5nv.io.text import valid_text
@@ -89,8 +90,7 @@ class Predictor:
         name, path = _find_predictor(os.fspath(path))
         try:
             require_file(path)
-            with open(path, "rb") as file:
-                self.label = f"{valid_text(name)} {file_checksum(file)[:8]}"
+            self.label = model_label(valid_text(name), file_sha256(path))
             parts = read_hdf5_predictor(path) if is_hdf5(path) else read_predictor(path)
         except (OSError, ProtT5nvError) as error:
             reason = getattr(error, "strerror", None) or str(error).removeprefix(f"{path}: ").splitlines()[0]
