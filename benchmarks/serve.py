@@ -3,10 +3,10 @@
     python benchmarks/serve.py                                          # 10,000 requests of 64 clients
     python benchmarks/serve.py --requests 1000 --hostile 200 --single 50
 
-The table has the rate of 64 clients that each ask for one protein at a time, relative to :class:`prott5nv.Embedder`
-with all proteins at once; what a request costs besides the model; the largest difference between the numbers; the time
-of one protein of 300 residues; and the answers to hostile requests. The rate without the server is measured before and
-after, because the load of the machine can change.
+The table has the rate of 64 clients that each ask for one protein at a time, or for eight, relative to
+:class:`prott5nv.Embedder` with all proteins at once; what a request costs besides the model; the largest difference
+between the numbers; the time of one protein of 300 residues; and the answers to hostile requests. The rate without the
+server is measured before and after, because the load of the machine can change.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from common import AMINO_ACIDS, argument_parser, print_table
 from prott5nv import Client, Embedder, seqs_to_embedding
 
 SINGLE_RESIDUES = 300
+SEVERAL = 8  # proteins in a request
 
 
 @contextmanager
@@ -77,10 +78,10 @@ def measured(work: Callable[[], Any], residues: int) -> tuple[Any, float]:
     return result, residues / (time.perf_counter() - start)
 
 
-def ask_all(port: int, proteins: Sequence[str], clients: int) -> tuple[np.ndarray, int]:
-    """Ask for each protein in a request of its own; return all rows and the number of errors."""
-    rows: list[np.ndarray | None] = [None] * len(proteins)
-    numbers = iter(range(len(proteins)))
+def ask_all(port: int, proteins: Sequence[str], clients: int, size: int = 1) -> tuple[np.ndarray, int]:
+    """Ask for `size` proteins in each request; return the vectors of all proteins and the number of errors."""
+    vectors: dict[int, np.ndarray] = {}
+    numbers = iter(range(0, len(proteins), size))
     lock = threading.Lock()
     errors = 0
 
@@ -93,12 +94,13 @@ def ask_all(port: int, proteins: Sequence[str], clients: int) -> tuple[np.ndarra
             if number is None:
                 connection.close()
                 return
-            body = {"sequences": [proteins[number]], "pooling": "mean", "format": "float32"}
+            asked = proteins[number : number + size]
+            body = {"sequences": asked, "pooling": "mean", "format": "float32"}
             connection.request("POST", "/embed", json.dumps(body), {"Content-Type": "application/json"})
             answer = connection.getresponse()
             _, _, data = answer.read().partition(b"\n")
             if answer.status == 200:
-                rows[number] = np.frombuffer(data, "<f4")
+                vectors[number] = np.frombuffer(data, "<f4").reshape(len(asked), -1)
             else:
                 errors += 1
 
@@ -107,7 +109,7 @@ def ask_all(port: int, proteins: Sequence[str], clients: int) -> tuple[np.ndarra
         thread.start()
     for thread in threads:
         thread.join()
-    return np.stack([row for row in rows if row is not None]), errors
+    return np.concatenate([vectors[number] for number in sorted(vectors)]), errors
 
 
 def send_hostile(port: int, count: int, seed: int = 0) -> Counter[str]:
@@ -193,6 +195,7 @@ def rows(
         cpu = overhead_seconds(process)
         (actual, errors), rate = measured(lambda: ask_all(port, proteins, options.clients), residues)
         cpu = overhead_seconds(process) - cpu
+        _, several_rate = measured(lambda: ask_all(port, proteins, options.clients, SEVERAL), residues)
         client = Client(f"http://127.0.0.1:{port}")
         client.embed([single], "mean")
         latency = times(lambda: client_seconds(client, single), options.single)
@@ -200,9 +203,10 @@ def rows(
         answers = send_hostile(port, options.hostile)
         has_survived = process_ids(process) == processes and len(client.embed([single])) == 1
     _, after = measured(offline, residues)
-    fraction = rate / ((before + after) / 2)
     yield "embedder without a server, before and after", f"{before:,.0f} and {after:,.0f} residues/s"
-    yield f"server, {options.clients} clients", f"{rate:,.0f} residues/s, {fraction:.0%} of the mean of these"
+    for size, served in ((1, rate), (SEVERAL, several_rate)):
+        name = f"server, {options.clients} clients, {size} {'protein' if size == 1 else 'proteins'} in a request"
+        yield name, f"{served:,.0f} residues/s, {2 * served / (before + after):.0%} of the mean of these"
     yield "CPU time of a request outside of the model", f"{cpu / len(proteins) * 1000:.0f} ms"
     difference = float(np.abs(actual - expected).max()) if not errors else float("nan")
     yield f"{len(proteins):,} requests of random length", f"{errors} errors, largest difference {difference:.1g}"

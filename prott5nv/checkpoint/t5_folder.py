@@ -150,9 +150,12 @@ def load_t5(path: str | Path, dtype: torch.dtype | None = None, *, input: str = 
         folder, weights, sources = _inspect(Path(path), input, stack)
         with torch.device("meta"):  # this allocates no memory for initial weights
             model = T5Encoder(folder.config, folder.vocabulary)
-        state = {}
+        # All memory is allocated before the first tensor is read: what reading frees would leave gaps between them.
+        state = {
+            source.name: _empty(source, model.stored_dtype(source.name, dtype or torch.float32)) for source in sources
+        }
         for source in sources:
-            state[source.name] = _assembled(weights, source, model.stored_dtype(source.name, dtype or torch.float32))
+            _fill(state[source.name], weights, source)
             if not is_finite(state[source.name]):
                 raise ProtT5nvError(f"{path}: {source.parts[0]!r} has values that are too large for {dtype}")
     model.load_state_dict(state, assign=True)
@@ -283,12 +286,15 @@ def _check_decoder(weights: StoredWeights, config: T5Config, values: Any, claime
     return num_layers
 
 
-def _assembled(weights: StoredWeights, source: Source, dtype: torch.dtype) -> torch.Tensor:
-    """Read the tensors of a parameter into new memory, in the given data type."""
+def _empty(source: Source, dtype: torch.dtype) -> torch.Tensor:
+    """Allocate a parameter."""
     import torch
 
-    rows = source.shape[0]
-    parameter = torch.empty((rows * len(source.parts), *source.shape[1:]), dtype=dtype)
-    for index, name in enumerate(source.parts):
-        parameter[index * rows : (index + 1) * rows] = weights.read(name)
-    return parameter
+    rows = source.shape[0] * len(source.parts)
+    return torch.empty((rows, *source.shape[1:]), dtype=dtype)
+
+
+def _fill(parameter: torch.Tensor, weights: StoredWeights, source: Source) -> None:
+    """Read the tensors of a parameter into it, one below the other."""
+    for part, name in zip(parameter.split(source.shape[0]), source.parts, strict=True):
+        part.copy_(weights.read(name))

@@ -6,7 +6,8 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, NoReturn, cast
@@ -92,66 +93,77 @@ def run(program: Program, arguments: Sequence[str] | None = None) -> None:
     quiet()
     program.register()
     full_error = os.environ.get("HYDRA_FULL_ERROR", "0")
-    show_traceback = full_error == "1" or is_verbose()
     process_arguments = sys.argv
     given = sys.argv[1:] if arguments is None else list(arguments)
-    hydra_arguments = [sys.argv[0], *quote_texts(given, text_settings(program.config))]
-    only_checks = False
-    jobs: list[Job] = []
-
-    def all_jobs() -> None:
-        nonlocal only_checks
-        refuse_unknown_flags(given, program.config)
-        if _are_jobs_known(given):
-            with TemporaryDirectory() as folder:
-                only_checks = True
-                sys.argv = [*_without_callbacks(hydra_arguments), f"hydra.sweep.dir={quote(folder)}"]
-                main()
-                only_checks = False
-        sys.argv = hydra_arguments  # Hydra reads nothing else
-        try:
-            main()
-        finally:  # also if a later job fails
-            if jobs:
-                print(job_table(jobs))
-                print(f"table of the runs: {jobs[0].table}")
-
-    def one_job(cfg: DictConfig) -> float | None:
-        configure_logging()
-        _prepare(cfg, program, given)
-        program.check(cfg)
-        if only_checks:
-            return None
-        # Lightning starts the processes of further devices with the command line of this one.
-        sys.argv = process_arguments
-        score = program.run(cfg)
-        if _in_sweep():
-            jobs.append(_finished_job(cfg, program, score))
-            _write_job_table(jobs)
-        return None if score is None else score.objective
-
-    def guarded(cfg: DictConfig | None = None) -> float | None:
-        try:
-            if cfg is not None:
-                return one_job(cfg)
-            all_jobs()
-            return None
-        except (ProtT5nvError, HydraException, OmegaConfBaseException) as error:
-            if show_traceback:
-                raise
-            job = "" if cfg is None else _name_of_job(given)
-            _exit(2, f"error: {printable(job + describe(error, program.config))}")
-        except KeyboardInterrupt:
-            _exit(130, "stopped")
-
-    main = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=program.config_name)(guarded)
+    launch = _Launch(program, given, show_traceback=full_error == "1" or is_verbose())
     try:
         os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints its errors itself, over many lines
-        guarded()
+        launch.run()
     finally:
         os.environ["HYDRA_FULL_ERROR"] = full_error
         sys.argv = process_arguments
         HydraConfig.instance().cfg = None  # NeMo would take a later run of this process for one of Hydra's
+
+
+class _Launch:
+    """The work of :func:`run`: all jobs of one command line."""
+
+    def __init__(self, program: Program, given: Sequence[str], show_traceback: bool) -> None:
+        self.program = program
+        self.given = given
+        self.show_traceback = show_traceback
+        self.process_arguments = sys.argv
+        self.hydra_arguments = [sys.argv[0], *quote_texts(given, text_settings(program.config))]
+        self.only_checks = False
+        self.jobs: list[Job] = []
+
+    def run(self) -> None:
+        with self._errors_in_one_line():
+            refuse_unknown_flags(self.given, self.program.config)
+            if _are_jobs_known(self.given):
+                with TemporaryDirectory() as folder:
+                    self.only_checks = True
+                    self._call_hydra([*_without_callbacks(self.hydra_arguments), f"hydra.sweep.dir={quote(folder)}"])
+                    self.only_checks = False
+            try:
+                self._call_hydra(self.hydra_arguments)
+            finally:  # also if a later job fails
+                if self.jobs:
+                    print(job_table(self.jobs))
+                    print(f"table of the runs: {self.jobs[0].table}")
+
+    def _call_hydra(self, arguments: list[str]) -> None:
+        sys.argv = arguments  # Hydra reads nothing else
+        decorate = hydra.main(
+            version_base="1.3", config_path=str(config_folder()), config_name=self.program.config_name
+        )
+        decorate(self._job)()
+
+    def _job(self, cfg: DictConfig) -> float | None:
+        with self._errors_in_one_line(_name_of_job(self.given)):
+            configure_logging()
+            _prepare(cfg, self.program, self.given)
+            self.program.check(cfg)
+            if self.only_checks:
+                return None
+            # Lightning starts the processes of further devices with the command line of this one.
+            sys.argv = self.process_arguments
+            score = self.program.run(cfg)
+            if _in_sweep():
+                self.jobs.append(_finished_job(cfg, self.program, score))
+                _write_job_table(self.jobs)
+            return None if score is None else score.objective
+
+    @contextmanager
+    def _errors_in_one_line(self, job: str = "") -> Iterator[None]:
+        try:
+            yield
+        except (ProtT5nvError, HydraException, OmegaConfBaseException) as error:
+            if self.show_traceback:
+                raise
+            _exit(2, f"error: {printable(job + describe(error, self.program.config))}")
+        except KeyboardInterrupt:
+            _exit(130, "stopped")
 
 
 def _exit(code: int, message: str) -> NoReturn:

@@ -19,7 +19,15 @@ from prott5nv.checkpoint.models import checksum, local_path, model_file, model_l
 from prott5nv.errors import ProtT5nvError
 from prott5nv.flip.adapters import load_trainable_encoder, merge_adapters
 from prott5nv.flip.baselines import scored_baselines
-from prott5nv.flip.config import LEVELS, PREDICTIONS_FILE, RESULT_FILE, FinetuneConfig, TaskConfig, TrainingConfig
+from prott5nv.flip.config import (
+    LEVELS,
+    PREDICTIONS_FILE,
+    RESULT_FILE,
+    WITHOUT_EFFECT,
+    FinetuneConfig,
+    TaskConfig,
+    TrainingConfig,
+)
 from prott5nv.flip.description import file_sha256, read_description
 from prott5nv.flip.features import Features, LiveEncoder, stored_embeddings
 from prott5nv.flip.head_base import Head, MeanHead
@@ -180,7 +188,7 @@ def _finished_run(config: FinetuneConfig, encoder_path: Path, folder: Path) -> F
 
 def _decisive(settings: dict[str, Any]) -> dict[str, Any]:
     """Return the settings without those that change no result."""
-    return {name: value for name, value in settings.items() if name not in ("output_dir", "cache_dir", "overwrite")}
+    return {name: value for name, value in settings.items() if name not in WITHOUT_EFFECT}
 
 
 def _table_checksum(config: FinetuneConfig) -> str:

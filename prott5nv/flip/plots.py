@@ -204,8 +204,11 @@ def _plot_panel(axis: Axes, panel: _Panel) -> None:
 
 
 def _distinct_names(runs: Sequence[dict[str, Any]], with_model: bool) -> list[str]:
-    """Return head and mode of each run, with the model if asked, and its folder where several runs have the same."""
-    names = [f"{run['head']}, {run['mode']}" for run in runs]
+    """Return head, mode and distinctive settings of each run, and its folder where several runs agree in these.
+
+    The name of the model comes first if asked.
+    """
+    names = [", ".join(filter(None, (run["head"], run["mode"], run["settings"]))) for run in runs]
     if with_model:
         names = [f"{model_name(Path(run['model']['path']))}, {name}" for run, name in zip(runs, names, strict=True)]
     return [

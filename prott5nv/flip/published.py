@@ -98,3 +98,11 @@ PUBLISHED = {
         },
     ),
 }
+
+
+def published_table() -> tuple[list[str], list[list[str]]]:
+    """Return the columns and the rows of a table of all published models."""
+    columns = [f"{task}, {published.split} ({published.metric})" for task, published in PUBLISHED.items()]
+    models = next(iter(PUBLISHED.values())).scores
+    rows = [[model, *(f"{published.scores[model]:g}" for published in PUBLISHED.values())] for model in models]
+    return ["model", *columns], rows

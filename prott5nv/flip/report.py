@@ -17,9 +17,9 @@ from matplotlib.figure import Figure
 
 from prott5nv.checkpoint.models import model_label, model_name
 from prott5nv.errors import ProtT5nvError
-from prott5nv.flip.config import RESULT_FILE
+from prott5nv.flip.config import RESULT_FILE, WITHOUT_EFFECT
 from prott5nv.flip.plots import baseline_key, group_name, overview, overview_panels, own_baselines, run_plots
-from prott5nv.flip.published import COMPARABLE, PUBLISHED
+from prott5nv.flip.published import COMPARABLE, PUBLISHED, published_table
 from prott5nv.flip.tasks import FEW_TEST_PROTEINS, SETS
 from prott5nv.flip.zero_shot import ZeroShot, read_zero_shot, zero_shot_table
 from prott5nv.io.atomic import whole_files
@@ -28,13 +28,14 @@ from prott5nv.io.source import read_small
 from prott5nv.io.text import parse_json, valid_text
 
 #: The content of a ``result.json``; ``folder``, the path of its folder; ``run``, that path below the folder of the
-#: report; and ``head``, the name of the head.
+#: report; ``head``, the name of the head; and ``settings``, what :func:`_differing_settings` returns.
 Run: TypeAlias = dict[str, Any]
 #: One score of the comparison; the keys are those of ``report.json``.
 Row: TypeAlias = dict[str, Any]
 
 _COLUMNS = (
-    "task", "split", "model", "mode", "metric", "score", "95 % interval", "seeds", "head", "run", "further scores",
+    "task", "split", "model", "mode", "metric", "score", "95 % interval", "seeds", "head", "settings", "run",
+    "further scores",
 )  # fmt: skip
 _GROUP_COLUMNS = ("task", "split", "metric")  # rows with the same are one group of the page's table
 _FURTHER = {
@@ -110,13 +111,15 @@ def read_runs(folder: Path) -> list[Run]:
             raise ProtT5nvError(f"{path}: not a result of prott5nv finetune ({problem})")
         runs.append({**run, "folder": path.parent, "run": valid_text(path.parent.relative_to(folder).as_posix())})
         with _checked(runs[-1]):
-            runs[-1]["head"] = str(run["configuration"]["task"]["head"]["name"])
+            runs[-1] |= {"head": str(run["configuration"]["task"]["head"]["name"]), "settings": ""}
             for row in comparison(runs[-1:]):
                 _cells(row)
             _split_summary(runs[-1])
             _duration(runs[-1])
     if not runs:
         raise ProtT5nvError(f"{folder}: no {RESULT_FILE} in it or below; prott5nv finetune writes them")
+    for run, settings in zip(runs, _differing_settings(runs), strict=True):
+        run["settings"] = settings
     known = {task: number for number, task in enumerate(PUBLISHED)}
     return sorted(runs, key=lambda run: (known.get(run["task"], len(known)), run["task"], run["split"]))
 
@@ -178,7 +181,7 @@ def markdown(runs: Sequence[Run], rows: Sequence[Row], zero_shot: Sequence[ZeroS
             *_markdown_table(columns, [map(_markdown_text, row) for _, row in scores]),
         ]
     if _has_published(runs):
-        lines += ["", "Published scores:", "", *_markdown_table(*_published_table())]
+        lines += ["", "Published scores:", "", *_markdown_table(*published_table())]
     return "\n".join(lines) + "\n"
 
 
@@ -199,7 +202,7 @@ def html_page(runs: Sequence[Run], rows: Sequence[Row], zero_shot: Sequence[Zero
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
     )
-    published_columns, published_rows = _published_table() if _has_published(runs) else ([], [])
+    published_columns, published_rows = published_table() if _has_published(runs) else ([], [])
     zero_shot_columns, zero_shot_rows = zero_shot_table(zero_shot)
     return environment.get_template(_TEMPLATE).render(
         overview=_images(overview_panels(runs, zero_shot)),
@@ -219,12 +222,43 @@ def _checked(run: Run) -> Iterator[None]:
     """Convert errors that the content of a ``result.json`` causes to one that names the file."""
     try:
         yield
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError) as error:
         if isinstance(error, ProtT5nvError):
             raise
         path = Path(run["folder"]) / RESULT_FILE
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise ProtT5nvError(f"{path}: not a result of prott5nv finetune ({reason})") from None
+
+
+def _differing_settings(runs: Sequence[Run]) -> list[str]:
+    """Return the settings in which each run differs from others of the same task, model, mode and head."""
+    groups: dict[tuple[str, ...], list[int]] = {}
+    settings = []
+    for number, run in enumerate(runs):
+        with _checked(run):
+            settings.append(dict(_written_settings(run["configuration"])))
+            names = *(run[name] for name in ("task", "split", "mode", "head")), run["model"]["sha256"]
+            groups.setdefault(names, []).append(number)
+    texts = [""] * len(runs)
+    for group in groups.values():
+        written = [settings[number] for number in group]
+        differing = [name for name in written[0] if any(each.get(name) != written[0][name] for each in written)]
+        for number in group:
+            texts[number] = " ".join(f"{name}={settings[number].get(name)}" for name in differing)
+    return texts
+
+
+def _written_settings(configuration: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the name and the value of each setting that can change a result."""
+    sections: list[tuple[str, Any]] = [
+        (name, value) for name, value in configuration.items() if name not in WITHOUT_EFFECT
+    ]
+    while sections:
+        name, value = sections.pop(0)
+        if isinstance(value, dict):
+            sections += [(f"{name}.{key}", inner) for key, inner in value.items()]
+        else:
+            yield name, value if isinstance(value, str) else json.dumps(value)
 
 
 def _groups(rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -245,7 +279,8 @@ def _plots(run: Run) -> list[tuple[str, str]]:
 
 
 def _title(run: Run) -> str:
-    return f"{run['task']}, {run['head']}, {run['mode']} ({run['run']})"
+    settings = f", {run['settings']}" if run["settings"] else ""
+    return f"{run['task']}, {run['head']}, {run['mode']}{settings} ({run['run']})"
 
 
 def _split(run: Run) -> str:
@@ -299,6 +334,7 @@ def _row(run: Run, model: str, mode: str, kind: str, scores: dict[str, Any]) -> 
         "model": model,
         "mode": mode,
         "head": run["head"] if kind == "ours" else "",
+        "settings": run["settings"] if kind == "ours" else "",
         "kind": kind,
         "metric": metric,
         **scores["all"][metric],
@@ -308,14 +344,6 @@ def _row(run: Run, model: str, mode: str, kind: str, scores: dict[str, Any]) -> 
 
 def _has_published(runs: Sequence[Run]) -> bool:
     return any(run["task"] in PUBLISHED for run in runs)
-
-
-def _published_table() -> tuple[list[str], list[list[str]]]:
-    """Return the columns and rows of a table of all published models."""
-    columns = [f"{task}, {published.split} ({published.metric})" for task, published in PUBLISHED.items()]
-    models = next(iter(PUBLISHED.values())).scores
-    rows = [[model, *(f"{published.scores[model]:g}" for published in PUBLISHED.values())] for model in models]
-    return ["model", *columns], rows
 
 
 def _published_rows(task: str) -> list[Row]:
@@ -330,6 +358,7 @@ def _published_rows(task: str) -> list[Row]:
             "model": model,
             "mode": "",
             "head": "",
+            "settings": "",
             "kind": "published",
             "metric": published.metric,
             "mean": score,
@@ -356,6 +385,7 @@ def _cells(row: Row) -> dict[str, str]:
         "" if published else f"{row['low']:.{digits}f} to {row['high']:.{digits}f}",
         "" if published else str(len(row["seeds"])),
         row["head"],
+        row["settings"],
         row["run"],
         "" if published else ", ".join(f"{name} {value:.3f}" for name, value in row["further"].items()),
     )

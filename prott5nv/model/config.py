@@ -159,7 +159,7 @@ class ModelConfig:  # numpydoc ignore=PR02
                 expected = "a number from 0 to below 1" if below_1 else "a number of at least 0"
             else:
                 expected = "a positive whole number"
-            raise ProtT5nvError(f"{name}={str(value)[:80]!r} is not {expected}") from None
+            raise ProtT5nvError(f"{name}={value!r:.80} is not {expected}") from None
 
     @classmethod
     def preset(cls, name: str, **overrides: Any) -> ModelConfig:

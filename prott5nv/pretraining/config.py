@@ -40,12 +40,12 @@ _PRESET_TRAINING: dict[str, dict[str, Any]] = {
 }
 
 
-def at_least(minimum: float) -> Any:
-    """Declare a field whose value must not be smaller than `minimum`.
+def at_least(minimum: float, below: float | None = None) -> Any:
+    """Declare a field whose value must not be smaller than `minimum`, and may have to be smaller than `below`.
 
     None is not checked here, because the field's type decides whether it is allowed.
     """
-    return field(metadata={"minimum": minimum})
+    return field(metadata={"minimum": minimum, "below": below})
 
 
 def one_of(*choices: str | None) -> Any:
@@ -73,12 +73,15 @@ class Section:
     def __post_init__(self) -> None:
         for declared in fields(self):
             value = getattr(self, declared.name)
-            minimum, choices = declared.metadata.get("minimum"), declared.metadata.get("choices")
+            name = f"{self.path}{declared.name}"
+            minimum, below, choices = map(declared.metadata.get, ("minimum", "below", "choices"))
             if minimum is not None and value is not None and not value >= minimum:  # "not >=" also refuses NaN
-                raise ProtT5nvError(f"{self.path}{declared.name}={value}: choose a value of at least {minimum}")
+                raise ProtT5nvError(f"{name}={value}: choose a value of at least {minimum}")
+            if below is not None and value >= below:
+                raise ProtT5nvError(f"{name}={value}: choose a value below {below}")
             if choices is not None and value not in choices:
                 names = ", ".join("null" if choice is None else choice for choice in choices)
-                raise ProtT5nvError(f"{self.path}{declared.name}={value}: choose one of {names}")
+                raise ProtT5nvError(f"{name}={value}: choose one of {names}")
 
 
 # ---------------------------------------------------------------------- model
@@ -106,7 +109,7 @@ class DataConfig(Section):
     data_impl: str = one_of("csv_mmap")
     seq_length: int = at_least(1)
     seq_length_dec: int = at_least(1)
-    masked_lm_prob: float = at_least(0)
+    masked_lm_prob: float = at_least(0, below=1)
     mean_span_length: float = at_least(1)
     random_crop: bool
     tokens_per_micro_batch: int | None = at_least(1)
@@ -240,7 +243,11 @@ class ModelTrainingConfig(_ArchitectureSection):
                     f"model.tensor_model_parallel_size={self.tensor_model_parallel_size} does not divide "
                     f"model.{name}={getattr(self, name)}"
                 )
-        architecture(asdict(self)).check_pretraining(self.data.mean_span_length)
+        try:
+            config = architecture(asdict(self))
+        except ProtT5nvError as error:  # it begins with the name of a field
+            raise ProtT5nvError(f"{self.path}{error}") from None
+        config.check_pretraining(self.data.mean_span_length)
 
 
 def architecture(section: Mapping[str, Any]) -> ModelConfig:

@@ -214,13 +214,32 @@ def test_runs_are_told_apart_by_folder_head_and_mode(runs, tmp_path):
     page, text = ((tmp_path / f"report.{suffix}").read_text() for suffix in ("html", "md"))
     for name in ("first", "second"):
         assert f"<h2>scl, mlp, frozen (a/{name})</h2>" in page
-        assert f"| **mlp** | **a/{name}** |" in text
+        assert f"| **mlp** |  | **a/{name}** |" in text
     figure = overview(read_runs(tmp_path))
     figure.canvas.draw()
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert labels[:2] == ["a/first: mlp, frozen", "a/second: mlp, frozen"]
     title, panel = figure.axes[0].title.get_window_extent(), figure.bbox
     assert title.x0 >= panel.x0 and title.x1 <= panel.x1
+
+
+@pytest.mark.slow
+def test_runs_of_a_sweep_are_told_apart_by_the_settings_that_differ(runs, tmp_path):
+    for name, rate in (("first", 0.001), ("second", 0.01)):
+        shutil.copytree(runs / "scl-frozen", tmp_path / name)
+        path = tmp_path / name / "result.json"
+        result = json.loads(path.read_text())
+        result["configuration"]["task"]["training"]["lr"] = rate
+        result["configuration"]["output_dir"] = name
+        path.write_text(json.dumps(result))
+    shutil.copytree(runs / "gb1-frozen", tmp_path / "other")
+    read = read_runs(tmp_path)
+    assert [run["settings"] for run in read] == ["task.training.lr=0.001", "task.training.lr=0.01", ""]
+    labels = [label.get_text() for label in overview(read).axes[0].get_yticklabels()]
+    assert labels[0].split() == ["mlp,", "frozen,", "task.training.lr=0.001"]
+    report(tmp_path)
+    assert "(first)" in (tmp_path / "report.html").read_text()
+    assert "| **mlp** | **task.training.lr=0.01** | **second** |" in (tmp_path / "report.md").read_text()
 
 
 @pytest.mark.slow
@@ -231,7 +250,7 @@ def test_the_page_and_markdown_describe_a_split_once(runs, tmp_path):
     page, text = ((tmp_path / f"report.{suffix}").read_text() for suffix in ("html", "md"))
     for written in (page, text):
         assert written.count(" training / validation / test proteins.") == 1
-    groups = re.findall(r'<th class="group" colspan="8"><span>(.*?)</span></th>', page)
+    groups = re.findall(r'<th class="group" colspan="9"><span>(.*?)</span></th>', page)
     assert groups == ["scl, mixed_soft: accuracy", "scl, mixed_soft (rebuilt train): accuracy"]
     assert page.count("mixed_soft (rebuilt train)") == 2  # the group and the description
     assert page.count('<tr class="ours"><td>tiny ') == 2
