@@ -267,6 +267,7 @@ def transformer_config(config: ModelConfig, num_layers: int) -> TransformerConfi
         embedding_init_method=init_method_normal(config.init_method_std),
         tensor_model_parallel_size=parallel_state.get_tensor_model_parallel_world_size(),
         use_cpu_initialization=True,  # so that initial weights are the same on every device; Lightning moves them
+        cuda_graph_scope=[],  # not used; Megatron warns of its own default
     )
 
 

@@ -124,6 +124,7 @@ def test_a_file_with_a_shorter_decoder_restores_without_settings(cfg, tmp_path):
     assert (config.num_layers, config.decoder_num_layers, config.num_sentinel_tokens) == (2, 1, 80)
 
 
+@pytest.mark.filterwarnings("error::UserWarning")
 def test_nemo_file_round_trip(cfg, tmp_path):
     model = built(cfg)
     model.save_to(tmp_path / "model.nemo")
