@@ -28,7 +28,7 @@ COMMANDS = {
     "info": "Describe a checkpoint without loading its weights.",
     "merge": "Join the shards of an array job into one file of embeddings.",
     "plot": "Plot proteins as points, coloured by a table.",
-    "predict": "Predict with a file that finetune saved.",
+    "predict": "Predict secondary structure, localization, or what finetune learned.",
     "prepare": "Prepare training data: splits of UniRef50, or FLIP tasks.",
     "pretrain": "Pretrain a model on prepared protein sequences.",
     "report": "Compare fine-tuning runs with each other and with published results.",

@@ -58,7 +58,7 @@ class _Output(options.NewFile):
     required=True,
     metavar="OUT",
     help="File to write, or folder with --ray. With a pooling, the file can be .npz or .parquet (which needs the extra "
-    "parquet); any other suffix means HDF5.",
+    "parquet); any other suffix means HDF5, but one of another format, such as .csv, is refused.",
 )
 @options.model
 @click.option("--pooling", type=click.Choice(["none", *POOLINGS]), default="none", show_default=True,

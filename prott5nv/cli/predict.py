@@ -54,10 +54,11 @@ def command(
 ) -> None:
     """Predict properties of the proteins in INPUT.
 
-    RUN is secondary_structure or localization, which are ready predictors for the built-in model; or the folder of a
-    run of prott5nv finetune, or the file model.safetensors in it. That file holds the encoder and the head, so you can
-    copy it to another machine. INPUT is a FASTA, CSV or TSV file, gzipped or not, or
-    several of these, or a folder of them.
+    RUN is secondary_structure or localization (the compartment of a eukaryotic cell), which are ready predictors for
+    the built-in model; or the folder of a run of prott5nv finetune, or the file model.safetensors in it. That file
+    holds the encoder and the head, so you can copy it to another machine. INPUT is a FASTA, CSV or TSV file, gzipped or
+    not, or several of these, or a folder of them. Proteins longer than the model's limit are embedded in overlapping
+    windows, so that every residue counts.
 
     OUT.csv has one row for each protein, in the order of INPUT. Its columns are protein (the accession), original_id,
     length, prediction and model. If the model predicts classes, a column named confidence holds their probability.

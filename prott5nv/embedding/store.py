@@ -314,7 +314,7 @@ class EmbeddingStore(Mapping[str, np.ndarray]):
             self._described = described = {accession: self._file.describe(accession)[0]}
         dataset = described[accession]
         if dataset is None:
-            raise KeyError(f"{self.path} has no protein {accession!r}; keys are accessions, such as P69905")
+            raise KeyError(f"{self.path} has no protein {accession!r}; list(store) has the keys, such as accessions")
         return dataset
 
     def _attribute(self, accession: str, name: str, expected: type) -> Any:

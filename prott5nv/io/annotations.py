@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -11,6 +12,8 @@ from prott5nv.errors import ProtT5nvError
 from prott5nv.io.delimited import DelimitedTable
 from prott5nv.io.record import accession, protein_names
 from prott5nv.io.source import open_source, source_name
+
+_UNIREF = re.compile(r"UniRef\d+_(\w+)")  # a cluster, named after its representative
 
 
 class AnnotatedRow(NamedTuple):
@@ -66,7 +69,7 @@ def read_annotations(path: str | os.PathLike[str], proteins: Sequence[tuple[str,
     """Read the rows of a TSV or CSV file, gzipped or not, that are about given proteins.
 
     The file has a header line. The names are in the column that names most of the proteins: by accession, by entry name
-    such as ``HBA_HUMAN``, or by full id.
+    such as ``HBA_HUMAN``, by full id, or by the accession in an id of UniRef.
 
     Parameters
     ----------
@@ -109,12 +112,14 @@ def read_annotations(path: str | os.PathLike[str], proteins: Sequence[tuple[str,
 
 
 def _numbers_by_name(proteins: Sequence[tuple[str, str]]) -> dict[str, int]:
-    """Return the number of each protein by accession, full id and UniProt's entry name."""
+    """Return the number of each protein by accession, full id, entry name and the accession in a UniRef id."""
     numbers = {key: number for number, (key, _) in enumerate(proteins)}
     for number, (_, original_id) in enumerate(proteins):
         numbers.setdefault(original_id, number)
         if entry_name := protein_names(original_id)[1]:
             numbers.setdefault(entry_name, number)
+        if cluster := _UNIREF.fullmatch(original_id):
+            numbers.setdefault(cluster[1], number)
     return numbers
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from prott5nv.errors import ProtT5nvError, warn
 from prott5nv.io.record import Record
-from prott5nv.io.text import counted
+from prott5nv.io.text import counted, shortened
 
 GAP_MODES = ("error", "keep", "remove")
 NO_SEQUENCE = "there is no sequence"
@@ -26,6 +26,7 @@ _THREE_LETTER_CODE = re.compile(
 )
 _IGNORED_LETTERS = str.maketrans("", "", "-.*?")
 _NUCLEOTIDES = frozenset("ACGTUN")
+_NUCLEOTIDE_LETTERS = "ACGTUNacgtun"
 _AMBIGUITY_CODES = frozenset("RYSWKMBDHV")  # IUPAC's letters for several possible nucleotides
 # With 100 letters, a chance of less than 1e-50 that a protein of average composition has none of the other letters.
 _SURE_NUCLEOTIDES = 100
@@ -115,8 +116,8 @@ def clean_records(
     Warns
     -----
     InputWarning
-        After the last record, once for stops that were removed, once for stops within sequences, and once for gaps. If
-        20 to 99 letters are all the input and may be nucleotides.
+        After the last record, once for stops that were removed, once for stops within sequences, once for gaps, and
+        once for nucleotides among proteins. If 20 to 99 letters are all the input and may be nucleotides.
 
     Examples
     --------
@@ -127,6 +128,7 @@ def clean_records(
     NaN there is no sequence ('NaN' means a missing value)
     """
     with_stop = with_inner_stop = with_gaps = 0
+    of_nucleotides, first_of_nucleotides = 0, ""
     for record in records if cleaning.allow_nucleotides else _refuse_nucleotides(records, name):
         sequence = record.sequence
         if fault := _id_fault(record.id):
@@ -134,6 +136,9 @@ def clean_records(
             continue
         # True of nearly every protein. The three-letter code begins like Me.
         if sequence.isalpha() and len(sequence) > _LONGEST_MISSING_WORD and not sequence[:2].istitle():
+            if not (sequence.strip(_NUCLEOTIDE_LETTERS) or cleaning.allow_nucleotides) and _are_nucleotides(sequence):
+                of_nucleotides += 1
+                first_of_nucleotides = first_of_nucleotides or record.id
             yield record, None
             continue
         if fault := sequence_fault(sequence, cleaning):
@@ -145,6 +150,12 @@ def clean_records(
         with_gaps += count_gaps(sequence) > 0
         yield record._replace(sequence="".join(sequence[index] for index in kept).replace(".", "-")), None
     _warn_of_changes(name, with_stop, with_inner_stop, with_gaps, cleaning.gaps)
+    if of_nucleotides:
+        warn(
+            f"{name}: {counted(of_nucleotides, 'sequence')} of A, C, G, T, U and N alone, first "
+            f"{shortened(first_of_nucleotides)}; if these are nucleotides, translate them",
+            InputWarning,
+        )
 
 
 def _id_fault(record_id: str) -> str | None:
@@ -331,6 +342,11 @@ def _may_be_nucleotides(letters: Counter[str]) -> bool:
     """Return whether the letters of a sequence are those of nucleotides, apart from a few ambiguity codes."""
     others = letters.keys() - _NUCLEOTIDES
     return others <= _AMBIGUITY_CODES and sum(letters[code] for code in others) <= _MOST_AMBIGUOUS * letters.total()
+
+
+def _are_nucleotides(sequence: str) -> bool:
+    """Return whether a sequence of the letters of nucleotides alone is long and varied enough to be sure of them."""
+    return len(sequence) >= _SURE_NUCLEOTIDES and len(set(sequence.upper().replace("U", "T")) - {"N"}) >= _SURE_KINDS
 
 
 def _check_nucleotides(name: str, letters: Counter[str]) -> None:

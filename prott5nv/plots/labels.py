@@ -105,8 +105,8 @@ def read_labels(path: str | os.PathLike[str], proteins: Sequence[tuple[str, str]
     """Read one label per protein from a TSV or CSV file, gzipped or not, such as one that UniProt offers.
 
     The file has a header line. The ids are in the column that names most of the proteins: by accession, by entry name
-    such as ``HBA_HUMAN``, or by full id. All other columns appear in the hover text. A label that is empty or a word
-    such as ``NA`` is unknown, and so is infinity among numbers.
+    such as ``HBA_HUMAN``, by full id, or by the accession in an id of UniRef. All other columns appear in the hover
+    text. A label that is empty or a word such as ``NA`` is unknown, and so is infinity among numbers.
 
     Parameters
     ----------

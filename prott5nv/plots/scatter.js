@@ -22,7 +22,8 @@ function arrange() {
   plot.style.height = "";
   return draw(data, layout).then(() => isBelow && makeRoom(layout)).then(() => {
     plot.on("plotly_click", event => show(event.points[0]));
-    return find();
+    const listed = [...below.children];  // by a click before the page was turned
+    return find().then(() => below.replaceChildren(...listed));
   });
 }
 
@@ -61,7 +62,7 @@ function find() {
 
 // Column 1 holds the labels; an unknown one is an empty cell, so that programs read the others as numbers.
 const saved = (text, column) => column === 1 && text === data.layout.meta.unknown ? "" : text;
-saveAs("proteins", () => [[...columns, "x", "y", "model"], ...rows.flatMap((trace, number) => trace.map((row, i) =>
+saveAs(document.querySelector("h1").textContent, () => [[...columns, "x", "y", "model"], ...rows.flatMap((trace, number) => trace.map((row, i) =>
   [...row.map(saved), plot._fullData[number].x[i], plot._fullData[number].y[i], data.layout.meta.model]))]);
 window.ready = arrange();
 phone.addEventListener("change", arrange);

@@ -178,6 +178,16 @@ def test_few_letters_that_may_be_nucleotides_give_a_warning():
         clean("ATGGCCATGGCCATGGCCATGGCC", allow_nucleotides=True)
 
 
+def test_nucleotides_among_proteins_give_a_warning():
+    dna = 10 * "ATGGCCATGT"
+    with pytest.warns(InputWarning, match=r"in\.fasta: 2 sequences of A, C, G, T, U and N alone, first P2; if these"):
+        assert [fault for _, fault in clean("MKVLW", dna, 50 * "MSLKR", dna.lower())] == 4 * [None]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        clean("MKVLW", dna, allow_nucleotides=True)
+        clean("MKVLW", dna[:99], 100 * "AG")  # a short peptide, and a repeat of two residues
+
+
 def test_an_id_that_no_output_can_store_is_a_fault():
     long = [Record("i" * size, "MKV", "", 1) for size in (64_000, 64_001)] + [Record("é" * 32_001, "MKV", "", 1)]
     faults = [fault for _, fault in clean_records(long, "in.fasta")]

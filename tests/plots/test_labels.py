@@ -54,6 +54,7 @@ P99999\treviewed\tCYC_HUMAN\tCytochrome c\tHomo sapiens (Human)\t105
         [("P69905", "sp|P69905|HBA_HUMAN"), ("P0A9X9", "sp|P0A9X9|CSPA_ECOLI"), ("P01308", "sp|P01308|INS_HUMAN")],
         [("P69905", "P69905"), ("P0A9X9", "P0A9X9"), ("P01308", "P01308")],
         [("HBA_HUMAN", "HBA_HUMAN"), ("CSPA_ECOLI", "CSPA_ECOLI"), ("INS_HUMAN", "INS_HUMAN")],
+        [(name, name) for name in ("UniRef50_P69905", "UniRef90_P0A9X9", "UniRef100_P01308")],
     ],
 )
 def test_a_download_from_uniprot_is_a_table_of_labels(tmp_path, proteins):

@@ -69,6 +69,23 @@ def test_the_whole_legend_is_below_the_points(tmp_path):
     }
 
 
+def test_the_columns_of_a_protein_stay_when_the_phone_is_turned(tmp_path):
+    write_html(tmp_path / "page.html", [("P1", "P1"), ("P2", "P2")], np.eye(2), ["PC1", "PC2"],
+               Labels("kind", ["a", "b"]), model="tiny 1")  # fmt: skip
+
+    async def run():
+        listed = "document.querySelector('#below h2')?.textContent"
+        async with open_page((tmp_path / "page.html").as_uri(), tmp_path) as page:
+            for width, height in ((WIDTH, 844), (844, WIDTH)):
+                await page.resize(width, height)
+                await page.wait_for(f"phone.matches === {str(width < 600).lower()} && window.ready.then(() => true)")
+                if width == WIDTH:
+                    await page.run("show({curveNumber: 0, pointNumber: 0})")
+                assert await page.run(f"new Promise(done => setTimeout(() => done({listed}), 500))") == "P1"
+
+    asyncio.run(run())
+
+
 def test_a_strand_has_its_arrowhead_where_it_ends(tmp_path):
     track = Track("P1", "sp|P1|A_HUMAN", 20 * "MVK", 10 * "C" + 40 * "E" + 10 * "H", 60 * "9", "a header")
     write_tracks(tmp_path / "page.html", [track], "CEH", task="secondary_structure", model="tiny 1")
