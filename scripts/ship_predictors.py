@@ -22,9 +22,7 @@ from prott5nv.flip.heads import make_head
 from prott5nv.flip.predictor_file import read_predictor, save_predictor
 
 TASKS = {"secondary_structure": "secondary_structure", "localization": "scl"}
-NOTES = {
-    "localization": " Its compartments are those of eukaryotic cells, and it names one for any other protein, too."
-}
+NOTES = {"localization": " Its compartments are those of eukaryotic cells; it names one for any other protein, too."}
 FOLDER = Path("results/predictors")
 CARD = """# {name}: a ready predictor for the built-in model
 
