@@ -102,7 +102,8 @@ def command(
 
     The head is mlp for proteins, and convnet for residues; task.head.name=NAME chooses another. NAME=VALUE changes any
     setting, such as task.training.epochs=10. The settings are listed at
-    https://github.com/prott5nv/prott5nv/blob/main/docs/reference/settings.md. The command needs the extra finetune.
+    https://github.com/prott5nv/prott5nv/blob/main/docs/reference/settings.md; in a clone, python scripts/finetune.py
+    task=gb1 --cfg job prints them. The command needs the extra finetune.
 
     \b
     Examples:

@@ -35,6 +35,8 @@ from prott5nv.io.table import write_table
 from prott5nv.io.text import printable
 from prott5nv.settings import describe
 
+logger = logging.getLogger(__name__)
+
 #: Name of the table of all jobs in the folder of a sweep.
 SWEEP_TABLE = "runs.csv"
 
@@ -146,6 +148,9 @@ class _Launch:
             self.program.check(cfg)
             if self.only_checks:
                 return None
+            if _in_sweep():
+                folder, settings = OmegaConf.select(cfg, self.program.folder), " ".join(_differing(self.given))
+                logger.info("\nrun %d: %s  %s", HydraConfig.get().job.num + 1, folder, settings)
             # Lightning starts the processes of further devices with the command line of this one.
             sys.argv = self.process_arguments
             score = self.program.run(cfg)
@@ -201,11 +206,14 @@ def _prepare(cfg: DictConfig, program: Program, given: Sequence[str]) -> None:
 
 def _name_of_job(given: Sequence[str]) -> str:
     """Return the beginning of an error message, which names the job by the settings that differ between the jobs."""
-    if not _in_sweep():
-        return ""
-    overrides = HydraConfig.get().overrides.task
-    differing = [each for each in overrides if differs_between_jobs(given, each.partition("=")[0].lstrip("+"))]
+    differing = _differing(given) if _in_sweep() else []
     return f"the run with {' '.join(differing)}: " if differing else ""
+
+
+def _differing(given: Sequence[str]) -> list[str]:
+    """Return the overrides of this job whose values differ between the jobs of a sweep."""
+    overrides = HydraConfig.get().overrides.task
+    return [each for each in overrides if differs_between_jobs(given, each.partition("=")[0].lstrip("+"))]
 
 
 class Job(NamedTuple):

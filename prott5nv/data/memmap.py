@@ -340,6 +340,9 @@ def _find(folder: Path, patterns: list[str]) -> list[Path]:
     names = [name for pattern in patterns for name in sorted(path.name for path in folder.glob(pattern)) or [pattern]]
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
+        if not folder.parent.is_dir():
+            makes = f"`prott5nv prepare uniref50 FASTA -o {folder.parent}` makes it"
+            raise ProtT5nvError(f"{folder.parent}: no such folder; {makes}")
         if packed := sorted(folder.glob(f"{missing[0]}.gz")):
             raise ProtT5nvError(f"{packed[0]}: pretraining reads uncompressed files only; unpack a copy of this folder")
         raise ProtT5nvError(

@@ -36,8 +36,6 @@ REGISTERED_HEADS: set[str] = set()
 # Files in the folder of a run
 RESULT_FILE = "result.json"
 PREDICTIONS_FILE = "predictions.csv"
-#: Settings that change no result.
-WITHOUT_EFFECT = ("output_dir", "cache_dir", "overwrite")
 
 
 @dataclass

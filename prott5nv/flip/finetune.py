@@ -23,7 +23,6 @@ from prott5nv.flip.config import (
     LEVELS,
     PREDICTIONS_FILE,
     RESULT_FILE,
-    WITHOUT_EFFECT,
     FinetuneConfig,
     TaskConfig,
     TrainingConfig,
@@ -37,6 +36,7 @@ from prott5nv.flip.predict import write_predictions
 from prott5nv.flip.predictor import MODEL_FILE, Prediction
 from prott5nv.flip.predictor_file import save_predictor
 from prott5nv.flip.row_cache import cache_size, default_folder
+from prott5nv.flip.run_settings import written_settings
 from prott5nv.flip.tasks import FEW_TEST_PROTEINS, LONG, SETS, Task, load_task, shared_with_training
 from prott5nv.flip.train import fit, predict
 from prott5nv.io.atomic import whole_files, write_text
@@ -45,7 +45,7 @@ from prott5nv.io.exclusive import exclusive_folder
 from prott5nv.io.output import check_outputs
 from prott5nv.io.progress import Progress
 from prott5nv.io.source import read_small
-from prott5nv.io.text import counted, parse_json, valid_text
+from prott5nv.io.text import counted, parse_json, shortened, valid_text
 from prott5nv.io.work_folders import no_empty_parents
 from prott5nv.model.device import choose_hardware
 from prott5nv.model.encoder import Encoder
@@ -171,24 +171,30 @@ def _outputs(folder: Path) -> list[Path]:
 
 
 def _finished_run(config: FinetuneConfig, encoder_path: Path, folder: Path) -> FinetuneRun | None:
-    """Return what a run with the same settings, table and model has written to a folder; None if there is none."""
+    """Return what a run with the same settings, table and model has written to a folder; None if there is none.
+
+    Results of another run are an error, which names what differs.
+    """
     if config.overwrite or not all(path.is_file() for path in _outputs(folder)):
         return None
     try:
         result = parse_json(read_small(folder / RESULT_FILE))
-        inputs = result["table"]["sha256"], result["model"]["sha256"]
-        if _decisive(result["configuration"]) != _decisive(json.loads(json.dumps(asdict(config)))):
-            return None
-        if inputs != (_table_checksum(config), checksum(encoder_path)):
-            return None
-        return FinetuneRun(folder, result, float(result["validation"]["score"]), str(result["validation"]["metric"]))
-    except (ValueError, LookupError, TypeError, AttributeError):  # of an older version, or not ours; not replaced
+        before, now = written_settings(result["configuration"]), written_settings(asdict(config))
+        differing = [f"{name}={before.get(name)}" for name in before | now if before.get(name) != now.get(name)]
+        if result["table"]["sha256"] != _table_checksum(config):
+            differing.append("another table")
+        if result["model"]["sha256"] != checksum(encoder_path):
+            differing.append("another model")
+        score = float(result["validation"]["score"])
+        finished = FinetuneRun(folder, result, score, str(result["validation"]["metric"]))
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):  # of an older version, or not ours
         return None
-
-
-def _decisive(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings without those that change no result."""
-    return {name: value for name, value in settings.items() if name not in WITHOUT_EFFECT}
+    if differing:
+        raise ProtT5nvError(
+            f"{folder} has the results of a run with {shortened(', '.join(differing))}; choose another folder with "
+            "-o DIR, or replace them with --overwrite"
+        )
+    return finished
 
 
 def _table_checksum(config: FinetuneConfig) -> str:

@@ -208,11 +208,11 @@ def unique_sequences(records: Iterable[Record], name: str) -> dict[str, str]:
 
 
 def check_unique(rows: Iterable[LabelledRow]) -> None:
-    """Raise an error if two rows with an id of their own have the same id, because it has two labels then."""
+    """Raise an error if two rows with an id of their own have the same id: it is in two sets, or has two labels."""
     first: dict[str, str] = {}
     for row in rows:
         if row.has_id and (earlier := first.setdefault(row.id, row.where)) != row.where:
-            raise ProtT5nvError(f"{row.where}: {row.id} has another label in {earlier}; keep one of the two")
+            raise ProtT5nvError(f"{row.where}: {row.id} is also in {earlier}; keep one of the two")
 
 
 def _mask_digits(cell: str) -> str:

@@ -17,9 +17,10 @@ from matplotlib.figure import Figure
 
 from prott5nv.checkpoint.models import model_label, model_name
 from prott5nv.errors import ProtT5nvError
-from prott5nv.flip.config import RESULT_FILE, WITHOUT_EFFECT
+from prott5nv.flip.config import RESULT_FILE
 from prott5nv.flip.plots import baseline_key, group_name, overview, overview_panels, own_baselines, run_plots
 from prott5nv.flip.published import COMPARABLE, PUBLISHED, published_table
+from prott5nv.flip.run_settings import written_settings
 from prott5nv.flip.tasks import FEW_TEST_PROTEINS, SETS
 from prott5nv.flip.zero_shot import ZeroShot, read_zero_shot, zero_shot_table
 from prott5nv.io.atomic import whole_files
@@ -236,7 +237,7 @@ def _differing_settings(runs: Sequence[Run]) -> list[str]:
     settings = []
     for number, run in enumerate(runs):
         with _checked(run):
-            settings.append(dict(_written_settings(run["configuration"])))
+            settings.append(written_settings(run["configuration"]))
             names = *(run[name] for name in ("task", "split", "mode", "head")), run["model"]["sha256"]
             groups.setdefault(names, []).append(number)
     texts = [""] * len(runs)
@@ -246,19 +247,6 @@ def _differing_settings(runs: Sequence[Run]) -> list[str]:
         for number in group:
             texts[number] = " ".join(f"{name}={settings[number].get(name)}" for name in differing)
     return texts
-
-
-def _written_settings(configuration: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the name and the value of each setting that can change a result."""
-    sections: list[tuple[str, Any]] = [
-        (name, value) for name, value in configuration.items() if name not in WITHOUT_EFFECT
-    ]
-    while sections:
-        name, value = sections.pop(0)
-        if isinstance(value, dict):
-            sections += [(f"{name}.{key}", inner) for key, inner in value.items()]
-        else:
-            yield name, value if isinstance(value, str) else json.dumps(value)
 
 
 def _groups(rows: Sequence[Row]) -> list[dict[str, Any]]:

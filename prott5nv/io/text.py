@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 _LONGEST_NAME = 100
+_SIMILAR = 0.6  # the ratio that difflib takes for similar, too
 _NUMBER = re.compile(
     r"[+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?|inf(?:inity)?|nan)", re.IGNORECASE | re.ASCII
 )
@@ -67,16 +68,25 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
     '; did you mean trainer.max_steps?'
     >>> did_you_mean("lr", ["lora", "model.optim.lr"])
     '; did you mean model.optim.lr?'
-    >>> did_you_mean("colour", ["trainer.max_steps"])
+    >>> did_you_mean("trainer.logger", ["trainer.compile"])
     ''
     """
     by_lower = {choice.lower(): choice for choice in choices}
     lower = name.lower()
-    same_end = [choice for choice in by_lower if choice.rpartition(".")[2] == lower.rpartition(".")[2]]
+    same_end = [choice for choice in by_lower if _end(choice) == _end(lower)]
+    similar_end = [choice for choice in by_lower if _similarity(_end(choice), _end(lower)) >= _SIMILAR]
     similar = difflib.get_close_matches(lower, same_end, n=1, cutoff=0.0) or difflib.get_close_matches(
-        lower, by_lower, n=1
+        lower, similar_end, n=1
     )
     return f"; did you mean {by_lower[similar[0]]}?" if similar else ""
+
+
+def _end(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def _similarity(first: str, second: str) -> float:
+    return difflib.SequenceMatcher(None, first, second).ratio()
 
 
 def parse_number(text: str) -> float | None:

@@ -56,17 +56,17 @@ def plot_curves(folder: Path) -> Path | None:
         ``curves.png`` in that folder, or None if nothing was logged.
     """
     scalars = read_scalars(folder)
-    if not scalars.get("loss"):
+    downstream = [(tag.replace("_", " ").replace("/", ": "), {tag: "validation"}) for tag in scalars if "/" in tag]
+    panels = [(title, lines) for title, lines in [*PANELS, *downstream] if lines.keys() & scalars.keys()]
+    if not panels:
         return None
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    downstream = [(tag.replace("_", " ").replace("/", ": "), {tag: "validation"}) for tag in scalars if "/" in tag]
-    panels = [*PANELS, *downstream]
-    figure, axes = plt.subplots(1, len(panels), figsize=(5 * len(panels), 4.2), constrained_layout=True)
-    for axis, (title, lines) in zip(axes, panels, strict=True):
+    figure, axes = plt.subplots(1, len(panels), figsize=(5 * len(panels), 4.2), constrained_layout=True, squeeze=False)
+    for axis, (title, lines) in zip(axes[0], panels, strict=True):
         for tag, label in lines.items():
             if tag in scalars:
                 steps, values = zip(*scalars[tag], strict=True)

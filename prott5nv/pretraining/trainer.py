@@ -126,7 +126,7 @@ def _run(cfg: DictConfig, config: PretrainConfig, folder: Path) -> PretrainingRu
                 logger.info("resuming from %s", checkpoint)
                 if (step := checkpoint_step(checkpoint)) >= config.trainer.max_steps:
                     logger.info(
-                        "nothing is left to train after step %d; raise trainer.max_steps=%d above it to go on",
+                        "step %d is reached already; a larger trainer.max_steps than %d continues the run",
                         step,
                         config.trainer.max_steps,
                     )

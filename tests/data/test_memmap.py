@@ -162,6 +162,8 @@ def test_missing_files_are_reported_with_the_remedy(tmp_path):
         CSVDataset(tmp_path, "train", "x[000..049]")
     with pytest.raises(ProtT5nvError, match=r"val: 1 of 1 files missing, x000.csv first"):
         CSVDataset(tmp_path, "val", "x000")
+    with pytest.raises(ProtT5nvError, match=r"other: no such folder; .*prott5nv prepare uniref50"):
+        CSVDataset(tmp_path / "other", "val", "x000")
 
 
 def test_names_are_unquoted_as_in_any_csv_file(tmp_path):

@@ -174,8 +174,11 @@ def test_the_embeddings_of_an_own_tsv_are_kept_in_the_cache(tiny_checkpoint, tmp
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").iterdir()} == files  # nothing was trained
     with open(tmp_path / "own.tsv", "a") as table:
         table.write("\nMKAAV\t2")
-    for changed in ([], ["task.training.epochs=2"]):
-        with pytest.raises(ProtT5nvError, match="exists already"):
+    for changed, other in (
+        ([], "another table"),
+        (["task.training.epochs=9"], r"task\.training\.epochs=\d, another table"),
+    ):
+        with pytest.raises(ProtT5nvError, match=f"run has the results of a run with {other}; choose another folder"):
             CliRunner().invoke(command, ["finetune", "own.tsv", *options, *settings, *changed], catch_exceptions=False)
     assert not list(tmp_path.glob("*.partial"))
 

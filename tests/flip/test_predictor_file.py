@@ -133,7 +133,7 @@ def test_metadata_document_the_file(saved):
         (lambda tensors, metadata: metadata["head"].update(dropout=float("nan")), "dropout=nan: must be at least 0"),
         (lambda tensors, metadata: metadata["architecture"].pop("num_layers"), "architecture: 'num_layers' is missing"),
         (lambda tensors, metadata: metadata["architecture"].update(x=1), "architecture: 'x' is unknown"),
-        (lambda tensors, metadata: metadata["architecture"].update(num_layers=-1), "num_layers='-1' is not"),
+        (lambda tensors, metadata: metadata["architecture"].update(num_layers=-1), "num_layers=-1 is not"),
         (lambda tensors, metadata: metadata["architecture"].update(num_layers=2**20), "encoder.encoder.layers.1."),
         (lambda tensors, metadata: metadata["architecture"].update(hidden_size=16), "expected float32 with shape"),
         (lambda tensors, metadata: metadata["output"].update(level="atom"), "output.level must be residue or protein"),

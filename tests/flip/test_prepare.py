@@ -159,9 +159,9 @@ def test_tables_of_bionemo(flip_source, flip_data, tmp_path):
         (
             "mixed_soft.fasta",
             ">P1 TARGET=N SET=train\nMKV\n>P1 TARGET=M SET=train\nMKV\n",
-            r"line 3: P1 has another label in .*mixed_soft\.fasta: line 1",
+            r"line 3: P1 is also in .*mixed_soft\.fasta: line 1",
         ),
-        ("mixed_soft.csv", "id,sequence,target,set\na,MK,N,test\na,MK,N,test\n", "line 3: a has another label in"),
+        ("mixed_soft.csv", "id,sequence,target,set\na,MK,N,test\na,MK,N,test\n", "line 3: a is also in"),
         ("splits.zip", "no archive", "not a readable zip archive"),
         ("other.txt", "", "nothing of scl is there"),
     ],
