@@ -14,10 +14,12 @@ pytest.importorskip("nemo", reason="needs the train extra")
 
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.tensorboard import SummaryWriter
 
 from prott5nv import ProtT5nvError
 from prott5nv.pretraining import run_folder
 from prott5nv.pretraining.checkpoint_files import checkpoint_name
+from prott5nv.pretraining.curves import plot_curves
 from prott5nv.pretraining.model import ProtT5nvModel
 from prott5nv.pretraining.run_folder import check_settings, deciding_settings, exclusive, write_settings
 from prott5nv.pretraining.trainer import pretrain
@@ -197,6 +199,13 @@ def test_a_run_continues_in_its_folder(run_cfg, tmp_path):
     assert losses(again.folder) == losses(straight.folder)
     assert sorted(os.listdir(again.folder)) == ["checkpoints", "curves.png", "logs", "run.nemo", "settings.json"]
     assert json.loads((again.folder / "settings.json").read_text())["model.seed"] == run_cfg.model.seed
+
+
+def test_curves_are_drawn_with_scores_of_validation_alone(tmp_path):
+    assert plot_curves(tmp_path) is None
+    with SummaryWriter(tmp_path / run_folder.LOGS) as writer:
+        writer.add_scalar("val_residue_perplexity", 20.0, 2)
+    assert plot_curves(tmp_path) == tmp_path / "curves.png" and (tmp_path / "curves.png").stat().st_size > 5000
 
 
 def test_logs_of_nemo_and_lightning_exist_only_with_messages(run_cfg, tmp_path):
