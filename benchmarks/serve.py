@@ -33,6 +33,7 @@ import psutil
 from common import AMINO_ACIDS, argument_parser, print_table
 
 from prott5nv import Client, Embedder, seqs_to_embedding
+from prott5nv.io.text import counted
 
 SINGLE_RESIDUES = 300
 SEVERAL = 8  # proteins in a request
@@ -205,7 +206,7 @@ def rows(
     _, after = measured(offline, residues)
     yield "embedder without a server, before and after", f"{before:,.0f} and {after:,.0f} residues/s"
     for size, served in ((1, rate), (SEVERAL, several_rate)):
-        name = f"server, {options.clients} clients, {size} {'protein' if size == 1 else 'proteins'} in a request"
+        name = f"server, {options.clients} clients, {counted(size, 'protein')} in a request"
         yield name, f"{served:,.0f} residues/s, {2 * served / (before + after):.0%} of the mean of these"
     yield "CPU time of a request outside of the model", f"{cpu / len(proteins) * 1000:.0f} ms"
     difference = float(np.abs(actual - expected).max()) if not errors else float("nan")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import types
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import Field, fields, is_dataclass
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -58,6 +58,38 @@ def setting_names(config: type) -> list[str]:
         Dataclass of all settings.
     """
     return [name for name, _, _ in setting_fields(config)]
+
+
+def flat(section: dict[str, Any], without: Collection[str] = ()) -> dict[str, Any]:
+    """Return the values of nested sections by their full names.
+
+    Parameters
+    ----------
+    section : dict
+        A configuration as a dictionary. It may be nested deeply, for example in a stranger's file.
+    without : collection of str
+        Full names of values and sections to leave out.
+
+    Returns
+    -------
+    dict of str to Any
+
+    Examples
+    --------
+    >>> flat({"name": "x", "trainer": {"devices": 1, "max_steps": 5}}, without=["trainer.devices"])
+    {'name': 'x', 'trainer.max_steps': 5}
+    """
+    values = {}
+    remaining: list[tuple[str, Any]] = [("", section)]
+    while remaining:
+        name, value = remaining.pop()
+        if name in without:
+            continue
+        if isinstance(value, dict):
+            remaining += [(f"{name}.{key}" if name else key, inner) for key, inner in reversed(value.items())]
+        else:
+            values[name] = value
+    return values
 
 
 def can_be_added(name: str, config: type) -> bool:

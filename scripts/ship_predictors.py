@@ -22,11 +22,11 @@ from prott5nv.flip.heads import make_head
 from prott5nv.flip.predictor_file import read_predictor, save_predictor
 
 TASKS = {"secondary_structure": "secondary_structure", "localization": "scl"}
-NOTES = {"localization": " Its compartments are those of eukaryotic cells; it names one for any other protein, too."}
+CAVEATS = {"localization": " Its compartments are those of eukaryotic cells; it names one for any other protein, too."}
 FOLDER = Path("results/predictors")
 CARD = """# {name}: a ready predictor for the built-in model
 
-`prott5nv predict {name} proteins.fasta -o out.csv` uses it. It is a demonstration, as the built-in model is.{note}
+`prott5nv predict {name} proteins.fasta -o out.csv` uses it. It is a demonstration, as the built-in model is.{caveat}
 
 | | |
 |---|---|
@@ -74,7 +74,7 @@ def _ship(name: str, task: str, run: Path, sha256: str) -> None:
     save_predictor(path, None, head, parts.head_settings, spec, sha256)
     result: dict[str, Any] = json.loads((run / "result.json").read_text())
     facts = {**result, **result["results"]["encoder"]["all"]["accuracy"], "task": task, "name": name, "sha256": sha256}
-    facts["note"] = NOTES.get(name, "")
+    facts["caveat"] = CAVEATS.get(name, "")
     facts["classes"] = ", ".join(spec.classes)
     facts["proteins"] = " / ".join(f"{count:,}" for count in result["proteins"].values())
     facts["split"] += f" ({result['note']})" if result["note"] else ""

@@ -33,7 +33,7 @@ from prott5nv.cli.overrides import (
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.table import write_table
 from prott5nv.io.text import printable
-from prott5nv.settings import describe
+from prott5nv.settings import describe, flat
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +116,6 @@ class _Launch:
         self.show_traceback = show_traceback
         self.process_arguments = sys.argv
         self.hydra_arguments = [sys.argv[0], *quote_texts(given, text_settings(program.config))]
-        self.only_checks = False
         self.jobs: list[Job] = []
 
     def run(self) -> None:
@@ -124,30 +123,31 @@ class _Launch:
             refuse_unknown_flags(self.given, self.program.config)
             if _are_jobs_known(self.given):
                 with TemporaryDirectory() as folder:
-                    self.only_checks = True
-                    self._call_hydra([*_without_callbacks(self.hydra_arguments), f"hydra.sweep.dir={quote(folder)}"])
-                    self.only_checks = False
+                    checks = [*_without_callbacks(self.hydra_arguments), f"hydra.sweep.dir={quote(folder)}"]
+                    self._call_hydra(self._check, checks)
             try:
-                self._call_hydra(self.hydra_arguments)
+                self._call_hydra(self._run_job, self.hydra_arguments)
             finally:  # also if a later job fails
                 if self.jobs:
                     print(job_table(self.jobs))
                     print(f"table of the runs: {self.jobs[0].table}")
 
-    def _call_hydra(self, arguments: list[str]) -> None:
+    def _call_hydra(self, task: Callable[[DictConfig], float | None], arguments: list[str]) -> None:
         sys.argv = arguments  # Hydra reads nothing else
         decorate = hydra.main(
             version_base="1.3", config_path=str(config_folder()), config_name=self.program.config_name
         )
-        decorate(self._job)()
+        decorate(task)()
 
-    def _job(self, cfg: DictConfig) -> float | None:
+    def _check(self, cfg: DictConfig) -> None:
         with self._errors_in_one_line(_name_of_job(self.given)):
             configure_logging()
             _prepare(cfg, self.program, self.given)
             self.program.check(cfg)
-            if self.only_checks:
-                return None
+
+    def _run_job(self, cfg: DictConfig) -> float | None:
+        self._check(cfg)
+        with self._errors_in_one_line(_name_of_job(self.given)):
             if _in_sweep():
                 folder, settings = OmegaConf.select(cfg, self.program.folder), " ".join(_differing(self.given))
                 logger.info("\nrun %d: %s  %s", HydraConfig.get().job.num + 1, folder, settings)
@@ -294,13 +294,9 @@ def refuse_missing_values(cfg: DictConfig) -> None:
         Names the first of these settings.
     """
     # OmegaConf's own error lacks the name of the setting while a debugger or coverage traces the program.
-    sections: list[tuple[str, object]] = [("", OmegaConf.to_container(cfg, resolve=False))]
-    while sections:
-        name, value = sections.pop()
+    for name, value in flat(cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=False))).items():
         if value == "???":
             raise ProtT5nvError(f"{name} has no value: add {name}=VALUE")
-        if isinstance(value, dict):
-            sections += [(f"{name}.{key}" if name else key, inner) for key, inner in reversed(value.items())]
 
 
 def configure_logging() -> None:

@@ -19,14 +19,7 @@ from prott5nv.checkpoint.models import checksum, local_path, model_file, model_l
 from prott5nv.errors import ProtT5nvError
 from prott5nv.flip.adapters import load_trainable_encoder, merge_adapters
 from prott5nv.flip.baselines import scored_baselines
-from prott5nv.flip.config import (
-    LEVELS,
-    PREDICTIONS_FILE,
-    RESULT_FILE,
-    FinetuneConfig,
-    TaskConfig,
-    TrainingConfig,
-)
+from prott5nv.flip.config import LEVELS, PREDICTIONS_FILE, RESULT_FILE, FinetuneConfig, TaskConfig, TrainingConfig
 from prott5nv.flip.description import file_sha256, read_description
 from prott5nv.flip.features import Features, LiveEncoder, stored_embeddings
 from prott5nv.flip.head_base import Head, MeanHead
@@ -36,7 +29,7 @@ from prott5nv.flip.predict import write_predictions
 from prott5nv.flip.predictor import MODEL_FILE, Prediction
 from prott5nv.flip.predictor_file import save_predictor
 from prott5nv.flip.row_cache import cache_size, default_folder
-from prott5nv.flip.run_settings import written_settings
+from prott5nv.flip.run_settings import differing_names, written_settings
 from prott5nv.flip.tasks import FEW_TEST_PROTEINS, LONG, SETS, Task, load_task, shared_with_training
 from prott5nv.flip.train import fit, predict
 from prott5nv.io.atomic import whole_files, write_text
@@ -180,7 +173,7 @@ def _finished_run(config: FinetuneConfig, encoder_path: Path, folder: Path) -> F
     try:
         result = parse_json(read_small(folder / RESULT_FILE))
         before, now = written_settings(result["configuration"]), written_settings(asdict(config))
-        differing = [f"{name}={before.get(name)}" for name in before | now if before.get(name) != now.get(name)]
+        differing = [f"{name}={before.get(name)}" for name in differing_names([before, now])]
         if result["table"]["sha256"] != _table_checksum(config):
             differing.append("another table")
         if result["model"]["sha256"] != checksum(encoder_path):

@@ -20,7 +20,7 @@ from prott5nv.errors import ProtT5nvError
 from prott5nv.flip.config import RESULT_FILE
 from prott5nv.flip.plots import baseline_key, group_name, overview, overview_panels, own_baselines, run_plots
 from prott5nv.flip.published import COMPARABLE, PUBLISHED, published_table
-from prott5nv.flip.run_settings import written_settings
+from prott5nv.flip.run_settings import differing_names, written_settings
 from prott5nv.flip.tasks import FEW_TEST_PROTEINS, SETS
 from prott5nv.flip.zero_shot import ZeroShot, read_zero_shot, zero_shot_table
 from prott5nv.io.atomic import whole_files
@@ -242,8 +242,7 @@ def _differing_settings(runs: Sequence[Run]) -> list[str]:
             groups.setdefault(names, []).append(number)
     texts = [""] * len(runs)
     for group in groups.values():
-        written = [settings[number] for number in group]
-        differing = [name for name in written[0] if any(each.get(name) != written[0][name] for each in written)]
+        differing = differing_names([settings[number] for number in group])
         for number in group:
             texts[number] = " ".join(f"{name}={settings[number].get(name)}" for name in differing)
     return texts

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from itertools import chain
 from typing import Any
+
+from prott5nv.settings import flat
 
 #: Settings that change no result.
 WITHOUT_EFFECT = ("output_dir", "cache_dir", "overwrite")
@@ -26,14 +30,22 @@ def written_settings(configuration: dict[str, Any]) -> dict[str, str]:
     >>> written_settings({"mode": "lora", "lora": {"rank": 8, "target_modules": ["dense"]}, "output_dir": "results"})
     {'mode': 'lora', 'lora.rank': '8', 'lora.target_modules': '["dense"]'}
     """
-    written = {}
-    sections: list[tuple[str, Any]] = [
-        (name, value) for name, value in configuration.items() if name not in WITHOUT_EFFECT
-    ]
-    while sections:  # not by recursion: a stranger's file may be nested deeply
-        name, value = sections.pop(0)
-        if isinstance(value, dict):
-            sections += [(f"{name}.{key}", inner) for key, inner in value.items()]
-        else:
-            written[name] = value if isinstance(value, str) else json.dumps(value)
-    return written
+    values = flat(configuration, WITHOUT_EFFECT)
+    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
+
+
+def differing_names(written: Sequence[dict[str, str]]) -> list[str]:
+    """Return the names of the settings that not all runs have alike.
+
+    Parameters
+    ----------
+    written : sequence of dict
+        What :func:`written_settings` returns for each run.
+
+    Examples
+    --------
+    >>> differing_names([{"mode": "lora", "seeds": "[1]"}, {"mode": "full", "seeds": "[1]"}])
+    ['mode']
+    """
+    names = dict.fromkeys(chain.from_iterable(written))
+    return [name for name in names if len({settings.get(name) for settings in written}) > 1]

@@ -26,7 +26,7 @@ _THREE_LETTER_CODE = re.compile(
 )
 _IGNORED_LETTERS = str.maketrans("", "", "-.*?")
 _NUCLEOTIDES = frozenset("ACGTUN")
-_NUCLEOTIDE_LETTERS = "ACGTUNacgtun"
+_NUCLEOTIDE_LETTERS = "".join(_NUCLEOTIDES) + "".join(_NUCLEOTIDES).lower()
 _AMBIGUITY_CODES = frozenset("RYSWKMBDHV")  # IUPAC's letters for several possible nucleotides
 # With 100 letters, a chance of less than 1e-50 that a protein of average composition has none of the other letters.
 _SURE_NUCLEOTIDES = 100
@@ -136,7 +136,7 @@ def clean_records(
             continue
         # True of nearly every protein. The three-letter code begins like Me.
         if sequence.isalpha() and len(sequence) > _LONGEST_MISSING_WORD and not sequence[:2].istitle():
-            if not (sequence.strip(_NUCLEOTIDE_LETTERS) or cleaning.allow_nucleotides) and _are_nucleotides(sequence):
+            if not cleaning.allow_nucleotides and _are_nucleotides(sequence):
                 of_nucleotides += 1
                 first_of_nucleotides = first_of_nucleotides or record.id
             yield record, None
@@ -345,15 +345,21 @@ def _may_be_nucleotides(letters: Counter[str]) -> bool:
 
 
 def _are_nucleotides(sequence: str) -> bool:
-    """Return whether a sequence of the letters of nucleotides alone is long and varied enough to be sure of them."""
-    return len(sequence) >= _SURE_NUCLEOTIDES and len(set(sequence.upper().replace("U", "T")) - {"N"}) >= _SURE_KINDS
+    """Return whether a sequence consists of nucleotides alone, and is long and varied enough to be sure of it."""
+    if sequence.strip(_NUCLEOTIDE_LETTERS):  # the quickest test, and true of nearly every protein
+        return False
+    return len(sequence) >= _SURE_NUCLEOTIDES and _kinds(sequence.upper()) >= _SURE_KINDS
+
+
+def _kinds(letters: Iterable[str]) -> int:
+    """Return the number of different nucleotides among letters. T and U are one, and N is none."""
+    return len({"T" if letter == "U" else letter for letter in set(letters) & _NUCLEOTIDES - {"N"}})
 
 
 def _check_nucleotides(name: str, letters: Counter[str]) -> None:
     """Raise an error if the letters are surely those of nucleotides, and warn if they may be."""
     codes = sorted(letters.keys() & _AMBIGUITY_CODES)
-    kinds = len({"T" if letter == "U" else letter for letter in letters.keys() & _NUCLEOTIDES - {"N"}})
-    if letters.total() < _LIKELY_NUCLEOTIDES or kinds < _SURE_KINDS + bool(codes):
+    if letters.total() < _LIKELY_NUCLEOTIDES or _kinds(letters) < _SURE_KINDS + bool(codes):
         return
     or_codes = f", or ambiguity codes of nucleotides ({', '.join(codes)})" if codes else ""
     found = f"{letters.total():,} letters are all A, C, G, T, U or N{or_codes}"

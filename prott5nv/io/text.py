@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 _LONGEST_NAME = 100
-_SIMILAR = 0.6  # the ratio that difflib takes for similar, too
 _NUMBER = re.compile(
     r"[+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?|inf(?:inity)?|nan)", re.IGNORECASE | re.ASCII
 )
@@ -74,7 +73,8 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
     by_lower = {choice.lower(): choice for choice in choices}
     lower = name.lower()
     same_end = [choice for choice in by_lower if _end(choice) == _end(lower)]
-    similar_end = [choice for choice in by_lower if _similarity(_end(choice), _end(lower)) >= _SIMILAR]
+    ends = difflib.get_close_matches(_end(lower), {_end(choice) for choice in by_lower}, n=len(by_lower) or 1)
+    similar_end = [choice for choice in by_lower if _end(choice) in ends]
     similar = difflib.get_close_matches(lower, same_end, n=1, cutoff=0.0) or difflib.get_close_matches(
         lower, similar_end, n=1
     )
@@ -83,10 +83,6 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
 
 def _end(name: str) -> str:
     return name.rpartition(".")[2]
-
-
-def _similarity(first: str, second: str) -> float:
-    return difflib.SequenceMatcher(None, first, second).ratio()
 
 
 def parse_number(text: str) -> float | None:

@@ -62,8 +62,10 @@ function find() {
 
 // Column 1 holds the labels; an unknown one is an empty cell, so that programs read the others as numbers.
 const saved = (text, column) => column === 1 && text === data.layout.meta.unknown ? "" : text;
-saveAs(document.querySelector("h1").textContent, () => [[...columns, "x", "y", "model"], ...rows.flatMap((trace, number) => trace.map((row, i) =>
-  [...row.map(saved), plot._fullData[number].x[i], plot._fullData[number].y[i], data.layout.meta.model]))]);
+saveAs(document.querySelector("h1").textContent, () => [
+  [...columns, "x", "y", "model"],
+  ...rows.flatMap((trace, number) => trace.map((row, i) =>
+    [...row.map(saved), plot._fullData[number].x[i], plot._fullData[number].y[i], data.layout.meta.model]))]);
 window.ready = arrange();
 phone.addEventListener("change", arrange);
 scrollPageWhen(() => plot._fullLayout.xaxis.autorange);  // When it is enlarged, a swipe moves the plot.

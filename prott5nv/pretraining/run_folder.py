@@ -22,6 +22,7 @@ from prott5nv.io.output import check_unlinked
 from prott5nv.io.text import counted, shortened
 from prott5nv.pretraining.checkpoint_files import find_checkpoint
 from prott5nv.pretraining.config import PretrainConfig, as_dict
+from prott5nv.settings import flat
 
 SETTINGS_FILE = "settings.json"
 LOGS = "logs"  # TensorBoard files, and what NeMo's exp_manager writes
@@ -233,7 +234,7 @@ def deciding_settings(cfg: DictConfig) -> dict[str, Any]:
     ProtT5nvError
         If the data or the file of initial weights are missing.
     """
-    settings = dict(_flat(as_dict(cfg), ""))
+    settings = flat(as_dict(cfg), FREE_SETTINGS)
     splits = ["train", "val"] if cfg.trainer.limit_val_batches else ["train"]
     settings["model.data.dataset_path"] = _data_checksum(cfg.model.data, splits)
     if cfg.restore_from_path is not None:
@@ -241,17 +242,6 @@ def deciding_settings(cfg: DictConfig) -> dict[str, Any]:
     # JSON has no tuples, so the values are compared as they are read back.
     comparable: dict[str, Any] = json.loads(json.dumps(settings, default=str))
     return comparable
-
-
-def _flat(section: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for key, value in section.items():
-        name = f"{prefix}{key}"
-        if name in FREE_SETTINGS:
-            continue
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{name}.")
-        else:
-            yield name, value
 
 
 def _data_checksum(data: DictConfig, splits: list[str]) -> str:
