@@ -41,11 +41,12 @@ from prott5nv.cli.hydra_app import quiet
 from prott5nv.data.micro_batch import MicroBatch
 from prott5nv.model.device import choose_hardware
 from prott5nv.model.tokenizer import BOS, EOS, PAD
-from prott5nv.pretraining.config import architecture, as_dict, register
+from prott5nv.pretraining.config import architecture, as_dict
 from prott5nv.pretraining.flops import matmul_peak, training_flops
 from prott5nv.pretraining.loader import split_dataset, step_loader
 from prott5nv.pretraining.megatron import initialize_parallel
 from prott5nv.pretraining.model import ProtT5nvModel
+from prott5nv.pretraining.presets import register
 from prott5nv.pretraining.trainer import build_trainer
 
 ENCODER_LENGTH, DECODER_LENGTH = 512, 256  # what BioNeMo v1 padded to

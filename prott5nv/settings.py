@@ -153,7 +153,7 @@ def describe(error: Exception, config: type) -> str:
     if not isinstance(cause, OmegaConfBaseException) or not cause.full_key:
         return " ".join(str(cause).split())
     if isinstance(cause, (ConfigAttributeError, ConfigKeyError)):
-        return _unknown(str(cause.full_key), config)
+        return unknown_setting(str(cause.full_key), config)
     name = re.sub(r"\[\d+\]$", "", str(cause.full_key))  # an item of a list
     if isinstance(cause, (ValidationError, ConfigTypeError)):
         if given and given[1] == name:
@@ -169,11 +169,21 @@ def _types(config: type) -> dict[str, Any]:
     return {name: hint for name, _, hint in setting_fields(config)}
 
 
-def _unknown(name: str, config: type) -> str:
-    """Return the error for a name that is no setting."""
+def unknown_setting(name: str, config: type) -> str:
+    """Return the error for a name that is no setting, or one whose value the package chooses.
+
+    Parameters
+    ----------
+    name : str
+        Full name.
+    config : type
+        Dataclass of all settings. A section names settings that nobody else can choose in an attribute ``fixed``.
+    """
+    section, _, last = name.rpartition(".")
+    if last in getattr(_types(config).get(section), "fixed", ()):
+        return f"{name} cannot be set, because this package chooses its value; leave it out"
     similar = setting_names(config)
     if is_open := can_be_added(name, config):
-        section = name.rpartition(".")[0]
         similar = [other for other in similar if other.startswith(f"{section}.")]
     hint = did_you_mean(name, similar)
     if is_open:

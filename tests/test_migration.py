@@ -35,6 +35,40 @@ def test_settings_need_no_quotes(data, files, capsys):
     assert f"train: {files}\n" in capsys.readouterr().out
 
 
+CPU = ["model=tiny", "trainer.accelerator=cpu"]
+
+
+def test_short_names_of_precisions(data, capsys):
+    main_ok(["pretrain", "--cfg", "job", "trainer.precision=16"])
+    assert "precision: '16'\n" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["pretrain", "model.data.dataset_path=data", *CPU, "trainer.precision=16"])
+    assert "trainer.precision=16-mixed needs a CUDA device" in capsys.readouterr().err
+
+
+WITHOUT_COUNTERPART = """
+exp_manager.create_checkpoint_callback exp_manager.explicit_log_dir exp_manager.checkpoint_callback_params.monitor
+exp_manager.checkpoint_callback_params.mode exp_manager.checkpoint_callback_params.filename
+exp_manager.checkpoint_callback_params.model_parallel_size trainer.logger trainer.enable_checkpointing
+trainer.replace_sampler_ddp trainer.use_distributed_sampler model.tokenizer model.precision model.megatron_amp_O2
+model.optim.sched.last_epoch
+"""
+OF_THE_TASK = """
+class task_type train val test sequence_column target_column target_sizes mask_column num_classes infer_target
+max_seq_length emb_batch_size num_workers shuffle optim.name
+"""
+NAMES = WITHOUT_COUNTERPART.split() + [f"model.dwnstr_task_validation.dataset.{name}" for name in OF_THE_TASK.split()]
+
+
+@pytest.mark.parametrize("plus", ["", "+"])
+@pytest.mark.parametrize("name", NAMES)
+def test_settings_without_counterpart_are_refused_by_name(data, capsys, name, plus):
+    with pytest.raises(SystemExit) as exit:
+        main(["pretrain", "model.data.dataset_path=data", "model=tiny", f"{plus}{name}=1"])
+    error = capsys.readouterr().err
+    assert exit.value.code == 2 and error.count("\n") == 1 and name in error and f"+{name}" not in error
+
+
 @pytest.mark.parametrize("arguments", [["do_training=False"], ["do_training=False", "model.data.dataset_path=data"]])
 def test_preprocessing_points_to_prepare(data, arguments, capsys):
     with pytest.raises(SystemExit) as exit:

@@ -43,8 +43,8 @@ from prott5nv.pretraining.checkpoint_files import (
     find_checkpoint,
     read_checkpoint,
 )
-from prott5nv.pretraining.config import register
 from prott5nv.pretraining.model import ProtT5nvModel
+from prott5nv.pretraining.presets import register
 
 KINDS = ("damaged", "sealed", "crafted")
 _SETTINGS = (

@@ -10,7 +10,7 @@ from typing import Any, cast, get_type_hints
 
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.text import did_you_mean
-from prott5nv.settings import required_type, setting_fields, setting_names
+from prott5nv.settings import required_type, setting_fields, setting_names, unknown_setting
 
 _OVERRIDE = re.compile(r"(\+{0,2})([\w.]+)=(.*)", re.DOTALL)
 _SWEEP = re.compile(r"(choice|range|interval|glob|shuffle|sort|tag)\(.*\)", re.DOTALL)
@@ -68,8 +68,8 @@ def refuse_unknown_settings(values: Mapping[str, Any], config: type) -> None:
             if name in names:
                 if is_dataclass(hints[key]) and isinstance(value, Mapping):
                     sections.append((f"{name}.", value, cast(type, hints[key])))
-            elif not getattr(schema, "is_open", False):
-                raise ProtT5nvError(f"there is no setting {name}{did_you_mean(name, names)}")
+            elif key in getattr(schema, "fixed", ()) or not getattr(schema, "is_open", False):
+                raise ProtT5nvError(unknown_setting(name, config))
 
 
 def refuse_unknown_flags(arguments: Sequence[str], config: type) -> None:

@@ -22,7 +22,7 @@ from prott5nv.io.text import counted
               "columns.")  # fmt: skip
 @click.option("--column", metavar="NAME",
               help="Column of TABLE that holds the labels or numbers. The default is the first with 2 to 20 different "
-              "values, or else the first.")  # fmt: skip
+              "values in which several proteins share a value, or else the first.")  # fmt: skip
 @click.option("--method", type=click.Choice(["pca", "umap"]), default="pca", show_default=True,
               help="Projection to two dimensions. pca shows the two directions of largest variance. umap keeps similar "
               "proteins together, and distances between groups have no meaning; it also needs the extra "

@@ -79,7 +79,8 @@ def command(overrides: tuple[str, ...]) -> None:
         )
     require_extra("train", "pretraining")
     from prott5nv.cli.hydra_app import Program, run
-    from prott5nv.pretraining.config import PretrainConfig, register
+    from prott5nv.pretraining.config import PretrainConfig
+    from prott5nv.pretraining.presets import register
 
     # Hydra's parser expects its flags before the overrides; the order within both stays.
     arguments = sorted(overrides, key=_is_override)

@@ -2,7 +2,7 @@
 
 Where to find what, in the order of a run:
 
-- ``config``: the settings, their types and ranges, and the presets.
+- ``config``: the settings, their types and ranges; ``presets``: training values of the presets.
 - ``trainer``: :func:`~prott5nv.pretraining.trainer.pretrain`, which runs everything; start reading here.
 - ``run_folder``: the folder of a run, its lock and its settings.
 - ``loader``: optimizer steps of one rank, made of the samples of :mod:`prott5nv.data.dataset`.

@@ -13,31 +13,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, make_dataclass
 from typing import Any, ClassVar, cast, get_type_hints
 
-from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from prott5nv.errors import ProtT5nvError
 from prott5nv.model.config import ModelConfig
 from prott5nv.pretraining.optimizer_names import OPTIMIZERS
-
-# Training values of the presets. With the 2,688 proteins per step of BioNeMo v1, a small model would take few, slow
-# steps.
-_PRESET_TRAINING: dict[str, dict[str, Any]] = {
-    "builtin": {  # the recipe of the built-in model
-        "global_batch_size": 384,
-        "init_method": "mimetic",
-        "data": {"masked_lm_prob": 0.36},
-        "optim": {
-            "name": "muon",
-            "lr": 2e-3,
-            "betas": [0.9, 0.98],
-            "weight_decay": 0.1,
-            "sched": {"name": "CosineAnnealing", "warmup_steps": 100},
-        },
-    },
-    "small": {"global_batch_size": 64, "optim": {"lr": 1e-3}},
-    "tiny": {"global_batch_size": 32, "optim": {"lr": 1e-3}},
-}
 
 
 def at_least(minimum: float, below: float | None = None) -> Any:
@@ -52,6 +32,9 @@ def one_of(*choices: str | None) -> Any:
     """Declare a field whose value must be one of `choices`."""
     return field(metadata={"choices": choices})
 
+
+#: Other names of precisions that Lightning has, or had at the time of BioNeMo v1.
+PRECISIONS = {"32-true": "32", "16": "16-mixed", "bf16": "bf16-mixed"}
 
 #: Metadata of a field that takes a text, which the command line passes on literally, or a list of texts.
 TEXT_OR_LIST = {"text": True}
@@ -69,6 +52,7 @@ class Section:
 
     path: ClassVar[str] = ""  # prefix of this section's settings on the command line
     is_open: ClassVar[bool] = False  # whether +NAME=VALUE can add a setting that the class does not declare
+    fixed: ClassVar[frozenset[str]] = frozenset()  # settings that cannot be added, because the package chooses them
 
     def __post_init__(self) -> None:
         for declared in fields(self):
@@ -126,6 +110,7 @@ class ScheduleConfig(Section):
 
     path: ClassVar[str] = "model.optim.sched."
     is_open: ClassVar[bool] = True
+    fixed: ClassVar[frozenset[str]] = frozenset({"last_epoch"})
 
     name: str
     min_lr: float = at_least(0)
@@ -282,12 +267,25 @@ class TrainerConfig(Section):
 
     path: ClassVar[str] = "trainer."
     is_open: ClassVar[bool] = True
+    fixed: ClassVar[frozenset[str]] = frozenset(
+        [
+            "logger",
+            "plugins",
+            "callbacks",
+            "enable_checkpointing",
+            "use_distributed_sampler",
+            "replace_sampler_ddp",
+            "check_val_every_n_epoch",
+            "num_sanity_val_steps",
+            "enable_model_summary",
+        ]
+    )
 
     devices: Any
     num_nodes: int = at_least(1)
     accelerator: str
     strategy: str
-    precision: str = one_of("auto", "32", "32-true", "bf16-mixed", "16-mixed")
+    precision: str = one_of("auto", "32", "bf16-mixed", "16-mixed", *PRECISIONS)
     compile: Any  # true, false or auto; Hydra cannot merge a union
     max_steps: int = at_least(1)
     val_check_interval: int = at_least(1)
@@ -329,6 +327,9 @@ class ExperimentConfig(Section):
 
     path: ClassVar[str] = "exp_manager."
     is_open: ClassVar[bool] = True
+    fixed: ClassVar[frozenset[str]] = frozenset(
+        ["create_checkpoint_callback", "explicit_log_dir", "version", "use_datetime_version", "resume_from_checkpoint"]
+    )
 
     exp_dir: str
     name: str
@@ -362,27 +363,13 @@ class PretrainConfig(Section):
             raise ProtT5nvError("name is empty: it names the folder and the model of the run")
 
 
-# ---------------------------------------------------------------------- Hydra
-
-
-def register() -> None:
-    """Register the types, and each preset with its training values, in Hydra's ``ConfigStore``."""
-    store = ConfigStore.instance()
-    store.store(name="pretrain_schema", node=PretrainConfig)
-    for name in ModelConfig.preset_names():
-        values = asdict(ModelConfig.preset(name))
-        del values["masked_lm_prob"]  # BioNeMo v1 has it under `data`, so conf/model.yaml gives its value there
-        node = {"defaults": ["/model@_here_", "_self_"], **values, **_PRESET_TRAINING.get(name, {})}
-        store.store(group="model", name=name, node=node)
-
-
 def checked(cfg: DictConfig) -> PretrainConfig:
     """Convert a composed configuration to dataclasses, which check their values.
 
     Parameters
     ----------
     cfg : DictConfig
-        ``conf/pretrain.yaml``, composed after :func:`register`.
+        ``conf/pretrain.yaml``, composed after :func:`prott5nv.pretraining.presets.register`.
 
     Returns
     -------

@@ -21,7 +21,7 @@ from prott5nv.io.exclusive import exclusive_folder
 from prott5nv.io.output import check_unlinked
 from prott5nv.io.text import counted, shortened
 from prott5nv.pretraining.checkpoint_files import find_checkpoint
-from prott5nv.pretraining.config import PretrainConfig, as_dict
+from prott5nv.pretraining.config import PRECISIONS, PretrainConfig, as_dict
 from prott5nv.settings import flat
 
 SETTINGS_FILE = "settings.json"
@@ -65,8 +65,6 @@ FREE_SETTINGS = (
     "exp_manager.checkpoint_callback_params",
 )
 
-# Names that Lightning has for the same precision
-_PRECISIONS = {"32-true": "32"}
 _LOCK_SECONDS = 15.0  # data loader workers of a killed run live on for some seconds and hold its lock
 _MAX_SETTINGS = 1 << 24  # bytes
 _TELLING = "model.hidden_size"  # tells best that the architecture is another one
@@ -195,7 +193,7 @@ def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
 def _meaning(name: str, settings: Mapping[str, Any]) -> Any:
     """Return the value of a setting, and one value for all of the same meaning."""
     value = settings.get(name)
-    return _PRECISIONS.get(value, value) if name == "trainer.precision" and isinstance(value, str) else value
+    return PRECISIONS.get(value, value) if name == "trainer.precision" and isinstance(value, str) else value
 
 
 def write_settings(folder: Path, settings: Mapping[str, Any]) -> None:

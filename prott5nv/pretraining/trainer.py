@@ -36,7 +36,7 @@ from prott5nv.pretraining.callbacks import (
     WholeCheckpointIO,
 )
 from prott5nv.pretraining.checkpoint_files import checkpoint_step, last_validation
-from prott5nv.pretraining.config import ExperimentConfig, PretrainConfig, TrainerConfig, as_dict, checked
+from prott5nv.pretraining.config import PRECISIONS, ExperimentConfig, PretrainConfig, TrainerConfig, as_dict, checked
 from prott5nv.pretraining.curves import plot_curves
 from prott5nv.pretraining.downstream import DownstreamValidation
 from prott5nv.pretraining.log_lines import LogLines
@@ -77,7 +77,7 @@ def pretrain(cfg: DictConfig) -> PretrainingRun:
     Parameters
     ----------
     cfg : DictConfig
-        ``conf/pretrain.yaml``, composed after :func:`prott5nv.pretraining.config.register`.
+        ``conf/pretrain.yaml``, composed after :func:`prott5nv.pretraining.presets.register`.
 
     Returns
     -------
@@ -347,6 +347,7 @@ def choose_precision(precision: str, accelerator: str = "auto") -> str:
     ProtT5nvError
         If this machine cannot train in this precision.
     """
+    precision = PRECISIONS.get(precision, precision)
     if precision == "16-mixed" and (accelerator == "cpu" or not torch.cuda.is_available()):
         raise ProtT5nvError("trainer.precision=16-mixed needs a CUDA device; use 32 or bf16-mixed")
     if precision != "auto":

@@ -20,7 +20,8 @@ from prott5nv.cli.hydra_app import Program, Score
 from prott5nv.cli.overrides import quote_texts, text_settings
 from prott5nv.flip.config import FinetuneConfig, finetune_config, register_configs
 from prott5nv.flip.finetune import FinetuneRun
-from prott5nv.pretraining.config import PretrainConfig, register
+from prott5nv.pretraining.config import PretrainConfig
+from prott5nv.pretraining.presets import register
 
 PATHS = [
     "runs (2), new/a=1.nemo",

@@ -23,7 +23,7 @@ def cfg(training_data):
     from omegaconf import OmegaConf
 
     from prott5nv.assets import config_folder
-    from prott5nv.pretraining.config import register
+    from prott5nv.pretraining.presets import register
 
     register()
     with initialize_config_dir(str(config_folder()), version_base="1.3"):

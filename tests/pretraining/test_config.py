@@ -13,7 +13,8 @@ from omegaconf import OmegaConf
 from prott5nv import ModelConfig, ProtT5nvError
 from prott5nv.assets import config_folder
 from prott5nv.cli.overrides import refuse_unknown_settings
-from prott5nv.pretraining.config import ModelTrainingConfig, PretrainConfig, checked, register
+from prott5nv.pretraining.config import ModelTrainingConfig, PretrainConfig, checked
+from prott5nv.pretraining.presets import register
 from prott5nv.settings import describe
 
 
