@@ -40,11 +40,13 @@ SEVERAL = 8  # proteins in a request
 
 
 @contextmanager
-def server(model: str | None) -> Iterator[tuple[int, psutil.Process]]:
+def server(model: str | None, replicas: int) -> Iterator[tuple[int, psutil.Process]]:
     """Start a server, and yield its port and process."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "prott5nv", "serve", "--port", str(port), *(["--model", model] if model else [])]
+    command = [sys.executable, "-m", "prott5nv", "serve", "--port", str(port), "--replicas", str(replicas)]
+    if model:
+        command += ["--model", model]
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
         # By default, Ray gives its processes a lower priority than this one has.
@@ -168,6 +170,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=10_000, help="number of proteins of random length")
     parser.add_argument("--longest", type=int, default=500, help="length of the longest protein")
     parser.add_argument("--clients", type=int, default=64, help="number of clients")
+    parser.add_argument("--replicas", type=int, default=1, help="number of processes that hold the model")
     parser.add_argument("--single", type=int, default=200, help="number of requests of one client")
     parser.add_argument("--hostile", type=int, default=1000, help="number of hostile requests")
     options = parser.parse_args()
@@ -191,7 +194,7 @@ def rows(
     seqs_to_embedding(proteins[:100], embedder, pooling="mean")
     expected, before = measured(offline, residues)
     alone = times(lambda: embedder_seconds(embedder, single), options.single)
-    with server(options.model) as (port, process):
+    with server(options.model, options.replicas) as (port, process):
         ask_all(port, proteins[:100], options.clients)
         cpu = overhead_seconds(process)
         (actual, errors), rate = measured(lambda: ask_all(port, proteins, options.clients), residues)
@@ -222,7 +225,7 @@ def rows(
 def process_ids(process: psutil.Process) -> set[int]:
     """Return the numbers of the processes that hold the model or answer requests."""
     children = process.children(recursive=True)
-    return {each.pid for each in children if each.name().startswith(("ray::Serve", "ray::Proxy"))}
+    return {process.pid} | {each.pid for each in children if each.name().startswith("ray::Serve")}
 
 
 def times(measure: Callable[[], float], count: int) -> list[float]:

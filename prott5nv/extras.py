@@ -40,7 +40,7 @@ EXTRAS: dict[str, dict[str, str]] = {
         "fastapi": "fastapi",
         "pydantic": "pydantic",
         "prometheus_client": "prometheus_client",
-        "psutil": "psutil",
+        "uvicorn": "uvicorn",
         "plotly": "plotly",
     },
 }

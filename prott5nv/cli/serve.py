@@ -44,9 +44,9 @@ _SHORTEST_TOKEN = 16
               help="Number of residues that the encoder may compute for one request for scores. All substitutions of a "
               "protein of L residues take L x L.")  # fmt: skip
 @click.option("--ray", "address", metavar="ADDRESS", envvar="RAY_ADDRESS",
-              help="Serve on an existing Ray cluster, such as auto. The server then listens on the head of the "
-              "cluster, and all nodes must see the model. By default, the environment variable RAY_ADDRESS is used; if "
-              "it is not set, Ray is started on this machine.")  # fmt: skip
+              help="Compute on an existing Ray cluster, such as auto, all of whose nodes must see the model. The "
+              "server listens on this machine. By default, the environment variable RAY_ADDRESS is used; if it is "
+              "not set, Ray is started on this machine.")  # fmt: skip
 @options.precision
 @click.option("--device", type=click.Choice(["auto", "cuda", "cpu"]), default="auto", show_default=True,
               help="Device of each replica. auto chooses GPUs if there are any.")  # fmt: skip

@@ -43,7 +43,6 @@ from prott5nv.scale.http_responses import Embedded
 from prott5nv.scale.model_info import Group, ModelInfo, Models, Refused, ScoreQuery, Scores
 
 _HEALTH_SECONDS = 2.0
-_RETRY_SECONDS = 5
 _PAGES = Path(__file__).parent / "pages"
 # The pages load nothing from elsewhere, and no other site can show them in a frame.
 _PAGE_HEADERS = {
@@ -72,31 +71,19 @@ class Api:  # numpydoc ignore=PR02
     ----------
     models : Models
         The replicas of the model. Their methods raise `ReplicaLostError` if a replica dies.
+    info : ModelInfo
+        What is known of the model.
     limits : Limits
     token_digest : bytes, optional
         SHA-256 of the token that requests must have. By default, all requests are answered.
     """
 
     models: Models
+    info: ModelInfo
     limits: Limits
     token_digest: bytes | None = None
     metrics: Metrics = field(default_factory=Metrics)
-    draining: bool = False
     active: int = 0
-    _info: ModelInfo | None = None
-
-    async def info(self) -> ModelInfo:
-        """Return what is known of the model."""
-        if self._info is None:
-            self._info = await self.models.describe()
-        return self._info
-
-    async def drain(self, seconds: float) -> None:
-        """Refuse new requests, and wait until all others are answered, or the time is over."""
-        self.draining = True
-        deadline = asyncio.get_running_loop().time() + seconds
-        while self.active and asyncio.get_running_loop().time() < deadline:
-            await asyncio.sleep(0.05)
 
     @asynccontextmanager
     async def admitted(self) -> AsyncIterator[None]:
@@ -105,10 +92,8 @@ class Api:  # numpydoc ignore=PR02
         Raises
         ------
         RequestError
-            If the server is stopping, or too many requests are active.
+            If too many requests are active.
         """
-        if self.draining:
-            raise RequestError(503, "the server is stopping", retry_after=_RETRY_SECONDS)
         if self.active >= self.limits.requests:
             raise RequestError(
                 429, f"the server is busy with {self.active} requests; try again in a moment", retry_after=1
@@ -128,7 +113,7 @@ class Api:  # numpydoc ignore=PR02
         self, records: Sequence[Record], notes: list[str], pooling: str | None, long: str, dtype: str = "float32"
     ) -> Embedded:
         """Embed clean proteins, in groups that fit into a batch."""
-        info = await self.info()
+        info = self.info
         self.metrics.residues.inc(sum(len(record.sequence) for record in records))
 
         def length_of(record: Record) -> int:
@@ -199,17 +184,15 @@ def _page(name: str) -> Callable[[Request], Awaitable[Response]]:
 def _add_status(app: FastAPI, api: Api) -> None:
     @app.get("/health", summary="Whether the server can compute", response_model=None)
     async def health() -> Response:
-        if api.draining:
-            return _error(503, "the server is stopping", retry_after=_RETRY_SECONDS)
         try:
             await asyncio.wait_for(api.models.describe(), _HEALTH_SECONDS)
         except (asyncio.TimeoutError, ReplicaLostError):
-            return _error(503, "no process with the model is ready", retry_after=_RETRY_SECONDS)
+            return responses.error(503, "no process with the model is ready", retry_after=responses.RETRY_SECONDS)
         return JSONResponse({"status": "ok"})
 
     @app.get("/info", summary="Model and limits", response_model=None)
     async def info() -> dict[str, Any]:
-        model, limits = await api.info(), api.limits
+        model, limits = api.info, api.limits
         return {
             "version": __version__,
             "model": {
@@ -243,7 +226,7 @@ def _add_embedding(app: FastAPI, api: Api) -> None:
     async def embed(request: Request) -> Response:
         body = parse(await _read(request, api.limits), EmbedRequest)
         async with api.admitted():
-            info = await api.info()
+            info = api.info
             records, notes = clean(embed_records(body), body.cleaning, info.tokenizer, api.limits)
             check_lengths(records, info.limit, body.long)
             if body.format == "npz":
@@ -263,7 +246,7 @@ def _add_embedding(app: FastAPI, api: Api) -> None:
     async def openai_embeddings(request: Request) -> Response:
         body = parse(await _read(request, api.limits), OpenAIRequest)
         async with api.admitted():
-            info = await api.info()
+            info = api.info
             if body.model not in (None, info.name, info.label):
                 raise RequestError(404, f"no model {shortened(body.model)!r}: this server has {info.name!r}")
             if body.dimensions not in (None, info.hidden_size):
@@ -283,7 +266,7 @@ def _add_scoring(app: FastAPI, api: Api) -> None:
         if body.format == "html" and body.variants is not None:
             raise RequestError(422, "format: a page shows all substitutions; leave out variants")
         async with api.admitted():
-            info = await api.info()
+            info = api.info
             if not info.can_score or info.limit is None:
                 raise RequestError(422, f"the model {info.name} has no decoder, so it cannot score")
             pair = [Record(body.id, body.sequence, body.id, 1)]
@@ -341,33 +324,28 @@ async def _in_thread(build: Callable[[], bytes], media_type: str, name: str = ""
     return Response(content, media_type=media_type, headers=headers)
 
 
-def _error(status: int, message: str, *, record: str | None = None, retry_after: int | None = None) -> JSONResponse:
-    """Return an error in the shape that all errors have."""
-    kind = "server_error" if status >= 500 else "invalid_request_error"
-    headers = {"Retry-After": str(retry_after)} if retry_after else None
-    return JSONResponse({"error": {"message": message, "type": kind, "record": record}}, status, headers)
-
-
 async def _on_request_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestError)
-    return _error(error.status, error.message, record=error.record, retry_after=error.retry_after)
+    return responses.error(error.status, error.message, record=error.record, retry_after=error.retry_after)
 
 
 async def _on_lost_replica(request: Request, error: Exception) -> Response:
-    return _error(503, "the process with the model died; it is started again", retry_after=_RETRY_SECONDS)
+    return responses.error(
+        503, "the process with the model died; it is started again", retry_after=responses.RETRY_SECONDS
+    )
 
 
 async def _on_fault(request: Request, error: Exception) -> Response:
     """Report an error of the server itself, such as a model file that is missing after a restart."""
-    return _error(503, str(error))
+    return responses.error(503, str(error))
 
 
 def _on_other_path(status: HTTPStatus) -> Callable[[Request, Exception], Awaitable[Response]]:
     async def answer(request: Request, error: Exception) -> Response:
-        return _error(status, f"{request.method} {shortened(request.url.path)}: {status.phrase}; see /docs")
+        return responses.error(status, f"{request.method} {shortened(request.url.path)}: {status.phrase}; see /docs")
 
     return answer
 
 
 async def _on_unexpected(request: Request, error: Exception) -> Response:
-    return _error(500, "the server has an internal error, which its log describes")
+    return responses.error(500, "the server has an internal error, which its log describes")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from fastapi.responses import JSONResponse
 from pydantic import TypeAdapter
 
 from prott5nv.assets import scores_note
@@ -28,7 +29,33 @@ from prott5nv.scale.http_requests import Limits, RequestError
 from prott5nv.scale.model_info import ModelInfo
 
 _TO_JSON = TypeAdapter(Any)  # several times as fast as the standard library
+RETRY_SECONDS = 5
 JSON, NPZ, RAW, HTML = "application/json", "application/zip", "application/octet-stream", "text/html; charset=utf-8"
+
+
+def error(status: int, message: str, *, record: str | None = None, retry_after: int | None = None) -> JSONResponse:
+    """Return an error in the shape that all errors have.
+
+    Parameters
+    ----------
+    status : int
+        HTTP status.
+    message : str
+        What is wrong.
+    record : str, optional
+        Id of the protein at fault.
+    retry_after : int, optional
+        Seconds after which the client may try again.
+
+    Returns
+    -------
+    JSONResponse
+    """
+    kind = "server_error" if status >= 500 else "invalid_request_error"
+    headers = {"Retry-After": str(retry_after)} if retry_after else {}
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return JSONResponse({"error": {"message": message, "type": kind, "record": record}}, status, headers)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,11 @@
-"""The server: a Ray Serve application whose replicas hold the model, behind one process that answers HTTP requests.
+"""The server: replicas of the model, which Ray Serve manages, and a thread of this process that answers requests.
 
-A request goes from Ray's HTTP proxy to `_Ingress`, which checks it (`http_requests`), cuts it into groups of
-proteins and sends each to a replica (`model_replica`). The replica embeds the groups of waiting requests together.
-`http_responses` formats the result. Only this module and `model_replica` use Ray.
+`http_server` receives a request. `http_api` checks it (`http_requests`), cuts it into groups of proteins and sends each
+to a replica (`model_replica`), which embeds the groups of waiting requests together. `http_responses` formats the
+result. Only this module and `model_replica` use Ray.
+
+Requests do not go through Ray's HTTP proxy: on a machine with few cores, it and a deployment behind it took as much
+time as a small model.
 """
 
 from __future__ import annotations
@@ -10,12 +13,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import socket
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -24,18 +25,13 @@ from prott5nv.checkpoint.models import read_decoder_config
 from prott5nv.errors import ProtT5nvError
 from prott5nv.extras import load_extensions, require_extra
 from prott5nv.scale.cluster import cause, connected, model_everywhere, starts_ray
-from prott5nv.scale.delivery import wait_for_delivery
+from prott5nv.scale.http_api import Api, ReplicaLostError, create_app
 from prott5nv.scale.http_requests import Limits
+from prott5nv.scale.http_server import answering, open_port
 from prott5nv.scale.model_info import Group, ModelInfo, Refused, ScoreQuery, Scores
-
-if TYPE_CHECKING:
-    from fastapi import FastAPI
-
-    from prott5nv.scale.http_api import Api
 
 _APPLICATION, _MODEL = "prott5nv", "model"
 _OBJECT_STORE_BYTES = 500_000_000  # embeddings on their way from a replica; allocated when it is used
-_DELIVERY_SECONDS = 5.0  # for answers that were finished just before the server stops
 _REQUESTS_PER_REPLICA = 16  # More waiting requests start another replica, if there may be more.
 
 
@@ -48,7 +44,7 @@ class ServeOptions:
     model : str, optional
         As for :class:`prott5nv.Embedder`.
     host, port : str and int
-        Where to listen.
+        Where to listen, on this machine.
     replicas : int
         Number of processes with the model.
     most_replicas : int, optional
@@ -64,7 +60,7 @@ class ServeOptions:
     address : str, optional
         Address of a Ray cluster, as for ``ray.init``. The default is the environment variable ``RAY_ADDRESS``; without
         one, Ray is started on this machine. If the program has connected to Ray already, that cluster is used.
-    drain_seconds : float
+    drain_seconds : int
         Time to answer the requests that are active when the server stops, and to send the answers.
     """
 
@@ -78,7 +74,7 @@ class ServeOptions:
     limits: Limits = field(default_factory=Limits)
     token_digest: bytes | None = None
     address: str | None = None
-    drain_seconds: float = 30.0
+    drain_seconds: int = 30
 
 
 @contextmanager
@@ -103,28 +99,25 @@ def serving(options: ServeOptions) -> Iterator[ModelInfo]:
         If the model cannot be loaded, the address is in use, or the machine lacks the devices.
     """
     require_extra("serve", "prott5nv serve")
+    load_extensions()  # which may register poolings
     is_own_ray = starts_ray(options.address)
-    _check(options, is_own_ray)
+    _check(options)
     with connected(options.address, _OBJECT_STORE_BYTES):
         from ray import serve
 
         logging.getLogger("ray.serve").setLevel(logging.ERROR)  # importing `serve` has set it to print its progress
         resources = _resources(options)
         with _errors_of_ray():
-            # On a busy machine, the HTTP server can take more than the minute that Ray waits. `run` waits for it again.
-            with suppress(TimeoutError):
-                serve.start(
-                    http_options={"host": options.host, "port": options.port, "location": "HeadOnly"},
-                    logging_config={"log_level": "ERROR", "enable_access_log": False},
-                )
+            serve.start(
+                http_options={"location": "NoServer"},
+                logging_config={"log_level": "ERROR", "enable_access_log": False},
+            )
             try:
-                ingress = serve.run(_application(options, resources), name=_APPLICATION, route_prefix="/")
-                yield _described(ingress)
-                begin = time.monotonic()
-                ingress.drain.remote(options.drain_seconds).result()
-                if is_own_ray:
-                    left = options.drain_seconds - (time.monotonic() - begin)
-                    wait_for_delivery(options.host, options.port, max(left, _DELIVERY_SECONDS))
+                model = serve.run(_application(options, resources), name=_APPLICATION, route_prefix=None)
+                info = _described(model)
+                api = Api(_Replicas(model), info, options.limits, options.token_digest)
+                with answering(create_app(api), options.host, options.port, options.drain_seconds):
+                    yield info
             finally:
                 if not is_own_ray:  # The cluster may serve other applications.
                     serve.delete(_APPLICATION)
@@ -140,7 +133,7 @@ def _errors_of_ray() -> Iterator[None]:
         raise ProtT5nvError(f"Ray Serve: {cause(error)}") from None
 
 
-def _check(options: ServeOptions, is_own_ray: bool) -> None:
+def _check(options: ServeOptions) -> None:
     """Check what can be checked before Ray starts, which takes several seconds."""
     if options.device not in ("auto", "cuda", "cpu"):
         raise ProtT5nvError(f"device={options.device}: with Ray, choose auto, cuda or cpu; Ray assigns the GPUs")
@@ -151,21 +144,7 @@ def _check(options: ServeOptions, is_own_ray: bool) -> None:
         raise ProtT5nvError(f"{model}: this file does not exist")
     if model is not None and os.path.isfile(model):
         read_decoder_config(model)
-    if not is_own_ray:
-        return  # The port belongs to the head of the cluster.
-    try:
-        # Ray itself would share the port with a server that allows it, or report a long error.
-        with socket.create_server((options.host, options.port), family=_family(options.host)):
-            pass
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise ProtT5nvError(
-            f"cannot listen on {options.host} port {options.port}: {reason}; choose another --port or --host"
-        ) from None
-
-
-def _family(host: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET
+    open_port(options.host, options.port).close()
 
 
 def _resources(options: ServeOptions) -> dict[str, float]:
@@ -200,65 +179,25 @@ def _application(options: ServeOptions, resources: dict[str, float]) -> Any:
                 "target_ongoing_requests": _REQUESTS_PER_REPLICA,
             }
         }
-    # The ingress limits the number of requests, so that the client gets an answer. Ray must not limit it before.
+    # The HTTP interface limits the number of requests, so that the client gets an answer. Ray must not limit it before.
     unlimited = 100 * options.limits.requests
     replicas = serve.deployment(ModelReplica).options(
         name=_MODEL, max_ongoing_requests=unlimited, ray_actor_options=resources, **scaling
     )
-    ingress = serve.deployment(serve.ingress(_built_app)(_Ingress)).options(
-        name="ingress", max_ongoing_requests=unlimited, ray_actor_options={"num_cpus": 0}
-    )
-    model = replicas.bind(model_everywhere(options.model), options.embedder)
-    return ingress.bind(model, options.limits, options.token_digest)
+    return replicas.bind(model_everywhere(options.model), options.embedder)
 
 
-def _described(ingress: Any) -> ModelInfo:
+def _described(model: Any) -> ModelInfo:
     """Return what is known of the model; raise the error that prevented loading it."""
     from ray.exceptions import RayTaskError
 
     try:
-        info: ModelInfo = ingress.describe.remote().result()
+        info: ModelInfo = model.describe.remote().result()
     except RayTaskError as error:
         if isinstance(error.cause, ProtT5nvError):
             raise ProtT5nvError(str(error.cause)) from None
         raise
     return info
-
-
-class _Ingress:
-    """The process that answers HTTP requests.
-
-    Parameters
-    ----------
-    model : ray.serve.handle.DeploymentHandle
-        The replicas.
-    limits : Limits
-    token_digest : bytes, optional
-        SHA-256 of the token.
-    """
-
-    api: ClassVar[Api]  # of this process, because `_built_app` has no arguments
-
-    def __init__(self, model: Any, limits: Limits, token_digest: bytes | None) -> None:
-        from prott5nv.scale.http_api import Api
-
-        load_extensions()  # which may register poolings
-        _Ingress.api = Api(_Replicas(model), limits, token_digest)
-
-    async def describe(self) -> ModelInfo:
-        """Return what is known of the model."""
-        return await self.api.info()
-
-    async def drain(self, seconds: float) -> None:
-        """Refuse new requests, and wait for the others."""
-        await self.api.drain(seconds)
-
-
-def _built_app() -> FastAPI:
-    """Return the application of this process."""
-    from prott5nv.scale.http_api import create_app
-
-    return create_app(_Ingress.api)
 
 
 class _Replicas:
@@ -291,8 +230,6 @@ class _Replicas:
 async def _answer(response: Any) -> Any:
     """Wait for a replica. If the waiting request is cancelled, so is the call."""
     from ray.exceptions import RayError, RayTaskError
-
-    from prott5nv.scale.http_api import ReplicaLostError
 
     try:
         return await response

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 import pytest
 
 from prott5nv.cli.serve import _Stop
-from prott5nv.errors import ProtT5nvError
 from prott5nv.scale.cluster import connected, starts_ray
 
 
@@ -84,25 +83,8 @@ def server(fake_ray, monkeypatch):
     monkeypatch.setattr(server, "require_extra", lambda *_: None)
     monkeypatch.setattr(server, "_resources", lambda options: {})
     monkeypatch.setattr(server, "_application", lambda options, resources: None)
-    monkeypatch.setattr(server, "_described", lambda ingress: None)
+    monkeypatch.setattr(server, "_described", lambda model: None)
     return server
-
-
-def test_a_server_waits_for_ray_on_a_busy_machine(server, fake_ray, monkeypatch):
-    def start(**settings):
-        raise TimeoutError("HTTP proxies not available after 60s.")
-
-    monkeypatch.setattr(fake_ray.serve, "start", start)
-    with pytest.raises(KeyError), server.serving(server.ServeOptions(port=0)):
-        assert fake_ray.serve.applications == {"prott5nv"}
-        raise KeyError
-
-    def run(*arguments, **settings):
-        raise TimeoutError("Proxies not available after 60s.")
-
-    monkeypatch.setattr(fake_ray.serve, "run", run)
-    with pytest.raises(ProtT5nvError, match=r"^Ray Serve: Proxies not available after 60s\."):
-        server.serving(server.ServeOptions(port=0)).__enter__()
 
 
 @pytest.mark.parametrize("cluster", ["option", "RAY_ADDRESS", "connected before", None])

@@ -27,12 +27,13 @@ class FakeModels:
     """Every row of a protein is its length. Calls are counted; the first ones fail if they should."""
 
     def __init__(self, tokenizer):
-        self.tokenizer, self.calls, self.failures, self.gate = tokenizer, [], [], None
+        self.info = ModelInfo(
+            "tiny", "tiny 123", "123", "CPU", {"layer": "last"}, 10, HIDDEN_SIZE, 20, True, False, tokenizer
+        )
+        self.calls, self.failures, self.gate = [], [], None
 
     async def describe(self):
-        return ModelInfo(
-            "tiny", "tiny 123", "123", "CPU", {"layer": "last"}, 10, HIDDEN_SIZE, 20, True, False, self.tokenizer
-        )
+        return self.info
 
     async def embed(self, group):
         self.calls.append(group)
@@ -57,11 +58,14 @@ def models(tokenizer):
 
 def make_api(models, token=None, **limits):
     digest = hashlib.sha256(token.encode()).digest() if token else None
-    return Api(models, Limits(**limits), digest)
+    return Api(models, models.info, Limits(**limits), digest)
 
 
-async def call(api, path, body=None, headers=(), parts=None):
-    """Send one request to the application; return status, headers and body."""
+async def call(api, path, body=None, headers=(), parts=None, hang_up=None):
+    """Send one request to the application; return status, headers and body.
+
+    The event `hang_up` ends the connection; the result is None if that is before the answer.
+    """
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     pending = list(parts or [data])
 
@@ -69,7 +73,8 @@ async def call(api, path, body=None, headers=(), parts=None):
         if pending:
             part = pending.pop(0)
             return {"type": "http.request", "body": part, "more_body": bool(pending) or parts is not None}
-        await asyncio.sleep(1000)
+        await (hang_up or asyncio.Event()).wait()
+        return {"type": "http.disconnect"}
 
     sent = []
 
@@ -81,6 +86,8 @@ async def call(api, path, body=None, headers=(), parts=None):
              "raw_path": path.encode(), "query_string": b"", "headers": all_headers, "http_version": "1.1",
              "scheme": "http", "server": ("test", 80), "client": ("test", 1), "root_path": ""}  # fmt: skip
     await create_app(api)(scope, receive, send)
+    if not sent:
+        return None
     content = b"".join(message.get("body", b"") for message in sent[1:])
     return sent[0]["status"], dict(sent[0]["headers"]), content
 
@@ -211,26 +218,22 @@ def test_too_many_requests_are_refused_and_counted(models):
     async def scenario():
         models.gate = asyncio.Event()
         api = make_api(models, requests=2)
-        first = [asyncio.ensure_future(call(api, "/embed", {"sequences": ["MK"]})) for _ in range(2)]
+        hang_up = asyncio.Event()
+        first = asyncio.ensure_future(call(api, "/embed", {"sequences": ["MK"]}))
+        gone = asyncio.ensure_future(call(api, "/embed", {"sequences": ["MK"]}, hang_up=hang_up))
         while len(models.calls) < 2:
             await asyncio.sleep(0)
         refused = await call(api, "/embed", {"sequences": ["MK"]})
-        gone = first.pop()
-        gone.cancel()  # The client hung up, so there is room for another.
-        await asyncio.wait([gone])
+        hang_up.set()  # There is room for another.
+        assert await gone is None
         assert api.active == 1
-        drained = asyncio.ensure_future(api.drain(60))
-        await asyncio.sleep(0)
-        stopping = await call(api, "/embed", {"sequences": ["MK"]})
         models.gate.set()
-        await drained
-        answered = await first[0]
+        answered = await first
         _, _, metrics = await call(api, "/metrics")
-        return refused, stopping, answered, metrics.decode()
+        return refused, answered, metrics.decode()
 
-    refused, stopping, answered, metrics = asyncio.run(scenario())
+    refused, answered, metrics = asyncio.run(scenario())
     assert refused[0] == 429 and refused[1][b"retry-after"] == b"1"
-    assert stopping[0] == 503 and b"stopping" in stopping[2]
     assert answered[0] == 200
     for line in (
         'prott5nv_requests_total{path="/embed",status="429"} 1.0',
@@ -239,6 +242,29 @@ def test_too_many_requests_are_refused_and_counted(models):
         "prott5nv_active_requests 0.0",
     ):
         assert line in metrics
+
+
+def test_a_client_that_hangs_up_within_the_body_is_counted(models):
+    async def scenario():
+        api, hang_up = make_api(models), asyncio.Event()
+        hang_up.set()
+        assert await call(api, "/embed", parts=[b'{"sequ'], hang_up=hang_up) is None
+        return (await call(api, "/metrics"))[2].decode()
+
+    assert 'prott5nv_requests_total{path="/embed",status="499"} 1.0' in asyncio.run(scenario())
+
+
+def test_a_server_that_stops_answers_requests_that_take_too_long(models):
+    async def scenario():
+        models.gate = asyncio.Event()
+        request = asyncio.ensure_future(call(make_api(models), "/embed", {"sequences": ["MK"]}))
+        while not models.calls:
+            await asyncio.sleep(0)
+        request.cancel()  # as uvicorn does
+        return await request
+
+    status, headers, body = asyncio.run(scenario())
+    assert status == 503 and headers[b"retry-after"] == b"5" and b"the server is stopping" in body
 
 
 def test_a_lost_replica_is_tried_again_once(models):
