@@ -13,7 +13,7 @@ READY_PREDICTORS = {name: _FOLDER / f"{name}.safetensors" for name in ("secondar
 # The figures are those of docs/benchmarks/decoder.md; update both when the model is replaced.
 _BUILTIN_NOTE = (
     "the built-in model is a demonstration: its scores agree less with measured effects of mutations (ProteinGym, "
-    "Spearman correlation 0.13) than the BLOSUM62 table (0.20); for scientific work, choose another model with --model"
+    "Spearman correlation 0.13) than the BLOSUM62 table (0.20); for scientific work, choose another model (--model)"
 )
 SENTENCEPIECE_MODEL = _FOLDER / "protein_sequence_sentencepiece.model"
 SENTENCEPIECE_VOCAB = _FOLDER / "protein_sequence_sentencepiece.vocab"

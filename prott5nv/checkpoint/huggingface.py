@@ -117,6 +117,8 @@ def huggingface_to_nemo(folder: str | Path, path: str | Path, *, overwrite: bool
         zero.
     """
     folder = Path(folder)
+    if folder.is_file():
+        raise ProtT5nvError(f"{folder}: a file; only a Hugging Face folder can be converted to a .nemo file")
     with reserved_outputs([path], overwrite=overwrite):
         config = _read_config(folder)
         state, dtype = _read_blenderbot(SafetensorsFolder(folder), config, folder)

@@ -31,7 +31,11 @@ def unsuited_file(path: Path) -> ProtT5nvError:
         is_zip = file.read(len(_ZIP)) == _ZIP
     if is_zip or path.suffix == ".ckpt":
         beside = path.with_suffix(".nemo")
-        remedy = f"give {beside}" if beside.is_file() else "give the .nemo file that pretraining wrote beside it"
+        remedy = (
+            f"give {beside}"
+            if beside.is_file()
+            else "give the .nemo file that pretraining writes at its end (the same command again continues the run)"
+        )
         return ProtT5nvError(f"{path}: not a tar file, but a training checkpoint; {remedy}")
     if path.suffix == ".safetensors":
         if (path.parent / CONFIG_FILE).is_file():

@@ -91,10 +91,11 @@ def command(
     Use --mask to predict residues of complete proteins again. All other residues stay as they are, and so does the
     length.
 
-    By default each gap gets its most likely residue, given those chosen before it. -n returns the n most likely
-    combinations; --temperature samples combinations at random.
+    By default each gap gets its most likely residue, given those chosen before it. A search for several results (-n),
+    or a wider one (--beams), can find a more likely combination. --temperature samples combinations at random.
 
-    The table has one row per result: the protein, its id in INPUT, the rank, the filled sequence, the log-probability
+    The table has one row per result: the protein, its id in INPUT, the rank (the order of the draws with
+    --temperature), the filled sequence, the log-probability
     of all chosen residues together, for each gap its position, residue and probability, separated by colons, and the
     model. The log-probability is a natural logarithm, at most 0; a value closer to 0 means a more likely result.
 

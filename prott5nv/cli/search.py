@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import chain
@@ -98,7 +99,8 @@ def command(
       similarity    cosine similarity
       model         name of the model, and the start of its checksum;
                     only with -o
-      ...           columns of the table of annotations
+      ...           columns of the table of annotations; a name that is
+                    above becomes annotation_NAME
 
     \b
     Examples:
@@ -224,13 +226,16 @@ def _queries(
 
 
 def _accessions(store: EmbeddingStore, names: Sequence[str]) -> list[str] | None:
-    """Return the accessions of proteins by accession, full id or entry name; None if one is not in the store."""
+    """Return the accessions of proteins by accession, full id or entry name; None if none of them is in the store."""
     accessions = [name if name in store else accession(name) for name in names]
     unknown = [name for name in accessions if name not in store]
     if all(_ENTRY_NAME.fullmatch(name) for name in unknown):  # Then it is worth reading all original ids.
         by_entry_name = {protein_names(store.original_id(key))[1]: key for key in store} if unknown else {}
         accessions = [by_entry_name.get(name, name) for name in accessions]
-    return accessions if all(name in store for name in accessions) else None
+    absent = [name for name, key in zip(names, accessions, strict=True) if key not in store]
+    if 0 < len(absent) < len(names):
+        raise ProtT5nvError(f"{shortened(absent[0])}: no accession, entry name or full id of a protein of {store.path}")
+    return None if absent else accessions
 
 
 def _table(
@@ -255,15 +260,14 @@ def _table(
     held = list(rows())
     proteins = {str(row[2]): str(row[3]) for row in held}
     table = read_annotations(annotations, list(proteins.items()))
-    if clashing := set(_COLUMNS).intersection(table.columns):
-        raise ProtT5nvError(
-            f"{annotations}: the result has a column {clashing.pop()!r} of its own; rename that of the table"
-        )
+    names = [f"annotation_{name}" if name in _COLUMNS else name for name in table.columns]
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise ProtT5nvError(f"{annotations}: two columns would be called {twice[0]!r}; rename one of them")
     cells = table.merged()
     if absent := len(proteins) - len(cells):
         options.warn(f"warning: {annotations}: no row for {absent:,} of the {counted(len(proteins), 'protein')} found")
     of_protein = {key: cells.get(number, [""] * len(table.columns)) for number, key in enumerate(proteins)}
-    return [*_COLUMNS, *table.columns], ([*row, *of_protein[str(row[2])]] for row in held)
+    return [*_COLUMNS, *names], ([*row, *of_protein[str(row[2])]] for row in held)
 
 
 def _label(store: EmbeddingStore) -> str:

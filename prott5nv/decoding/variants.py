@@ -97,7 +97,10 @@ def parse_variant(text: str, sequence: str, name: str = "the protein") -> Varian
     for part in _SEPARATOR.split(text.strip()):
         match = _SUBSTITUTION.fullmatch(part)
         if not match:
-            raise ProtT5nvError(f"{text!r} is not a variant: write V39A, or D40G:V54L for several substitutions")
+            raise ProtT5nvError(
+                f"{text!r} is not a variant: write V39A, or D40G:V54L for several substitutions; other changes, such "
+                "as deletions, cannot be scored"
+            )
         wild, position, new = match[1].upper(), int(match[2]), match[3].upper()
         if not 1 <= position <= len(sequence):
             raise ProtT5nvError(f"{text}: {name} has no residue {position}, only 1 to {len(sequence)}")

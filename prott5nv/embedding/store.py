@@ -21,6 +21,7 @@ from prott5nv.errors import ProtT5nvError
 from prott5nv.io.hdf5 import Dataset, HDF5File
 from prott5nv.io.hdf5_writing import new_hdf5_file
 from prott5nv.io.parquet import is_parquet, parquet_columns
+from prott5nv.io.record import protein_names
 from prott5nv.io.source import refuse_spreadsheet, require_file
 
 if TYPE_CHECKING:
@@ -314,7 +315,9 @@ class EmbeddingStore(Mapping[str, np.ndarray]):
             self._described = described = {accession: self._file.describe(accession)[0]}
         dataset = described[accession]
         if dataset is None:
-            raise KeyError(f"{self.path} has no protein {accession!r}; list(store) has the keys, such as accessions")
+            key = protein_names(accession)[0]
+            hint = f"the key of such an id is {key!r}" if key != accession else "list(store) has the keys"
+            raise KeyError(f"{self.path} has no protein {accession!r}; {hint}")
         return dataset
 
     def _attribute(self, accession: str, name: str, expected: type) -> Any:

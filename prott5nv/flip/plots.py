@@ -298,11 +298,13 @@ def _plot_by_length(axis: Axes, test: _TestPredictions, metric: str) -> None:
     bins = np.clip(np.searchsorted(edges, lengths, side="right") - 1, 0, max(0, len(edges) - 2))
     groups = [bins == number for number in np.unique(bins)]
     means = [scores[group].mean() for group in groups]
-    errors = [1.96 * scores[group].std() / np.sqrt(group.sum()) for group in groups]
-    axis.errorbar([np.median(lengths[group]) for group in groups], means, errors, fmt="o-", capsize=3, color=_OURS)
+    errors = np.array([1.96 * scores[group].std() / np.sqrt(group.sum()) for group in groups])
+    # No mean lies outside of the range of the scores, as the bounds for few proteins do.
+    bounds = np.minimum(errors, means - scores.min()), np.minimum(errors, scores.max() - means)
+    axis.errorbar([np.median(lengths[group]) for group in groups], means, bounds, fmt="o-", capsize=3, color=_OURS)
     if lengths.max() > LONG:
         axis.axvline(LONG, color="grey", ls=":", lw=1)
-    axis.set(title="By length, mean over proteins", xlabel="residues", ylabel=_literal(metric))
+    axis.set(title="By length: mean over proteins, 95 % interval", xlabel="residues", ylabel=_literal(metric))
 
 
 def _read_predictions(run: dict[str, Any]) -> _TestPredictions:

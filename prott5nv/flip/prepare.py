@@ -153,7 +153,8 @@ def prepare(
         if not splits:
             names = ", ".join(f"{stem}.fasta" for split in flip_task.splits.values() for stem in split.files)
             raise ProtT5nvError(
-                f"{location}: nothing of {task} is there; looked in it and in {task}/ for {names}, splits.zip"
+                f"{location}: nothing of {task} is there; looked in it and in {task}/ for {names}, "
+                "splits.zip and the folders train, val and test of BioNeMo v1"
             )
         inputs = [file.path for _, _, file in found] + [file.path for files in tables.values() for file in files]
         paths = [_table_file(Path(output), task, split) for split in splits]

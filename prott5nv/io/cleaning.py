@@ -190,7 +190,8 @@ def sequence_fault(sequence: str, cleaning: Cleaning = DEFAULT_CLEANING) -> str 
     if cleaning.gaps == "error" and (count := count_gaps(sequence)):
         return (
             f"{counted(count, 'gap')} ('-' or '.'), as in an alignment: {cleaning.gap_hint}remove them with --gaps "
-            "remove, or keep each as a position with --gaps keep (Cleaning(gaps='remove') in Python)"
+            "remove, or keep each as a position with --gaps keep "
+            '(Cleaning(gaps="remove") in Python, "gaps": "remove" over HTTP)'
         )
     return None
 
@@ -369,5 +370,5 @@ def _check_nucleotides(name: str, letters: Counter[str]) -> None:
         return
     raise ProtT5nvError(
         f"{name}: the first {found}, so these are nucleotides and not proteins; translate them, or insist with "
-        "--allow-nucleotides (Cleaning(allow_nucleotides=True) in Python)"
+        '--allow-nucleotides (Cleaning(allow_nucleotides=True) in Python, "allow_nucleotides": true over HTTP)'
     )

@@ -27,11 +27,13 @@ const rounded = score => score.toFixed(2).replace("-0.00", "0.00");
 
 // Accepts 45, V45 and V45A.
 function goTo() {
-  const wanted = search.value.trim().match(/^([A-Za-z]?)(\d+)[A-Za-z]?$/);
+  const wanted = search.value.trim().match(/^([A-Za-z]?)(\d+)([A-Za-z]?)$/);
   const index = wanted ? wanted[2] - 1 : -1, found = index >= 0 && index < residues.length;
+  const acid = wanted ? wanted[3].toUpperCase() : "", score = found ? scores[acids.indexOf(acid)]?.[index] : NaN;
   const isOther = found && wanted[1] && wanted[1].toUpperCase() !== residues[index][0];
   message.textContent = search.value && !found ? `Write a position from 1 to ${residues.length}.`
     : (isOther ? `Position ${index + 1} is ${residues[index][0]}, not ${wanted[1].toUpperCase()}. ` : "")
+    + (isFinite(score) ? `${residues[index]}${acid}: ${rounded(score)}, ` : "")
     + (found && isFinite(means[index]) ? `${residues[index]}: mean ${rounded(means[index])}` : "");
   const frame = {type: "rect", xref: "x", yref: "paper", x0: index - .5, x1: index + .5, y0: 0, y1: 1,
                  fillcolor: "rgba(0, 0, 0, 0)", line: {width: 2}};

@@ -271,10 +271,10 @@ def superseded(folder: Path, keep_best: int, step: int) -> list[Path]:
     return old + [path.with_suffix(".nemo") for path in old if path.with_suffix(".nemo").exists()]
 
 
-def last_validation(folder: Path) -> float | None:
-    """Return the validation perplexity of the newest checkpoint that has one; None if there is none."""
-    matches = _checkpoints(folder)
-    return next((float(matches[path][2]) for path in _newest_first(folder) if matches[path][2]), None)
+def last_validation(folder: Path) -> tuple[int, float] | None:
+    """Return step and validation perplexity of the newest checkpoint that has one; None if there is none."""
+    matches = map(_checkpoints(folder).__getitem__, _newest_first(folder))
+    return next(((int(match[1]), float(match[2])) for match in matches if match[2]), None)
 
 
 def best_first(folder: Path) -> list[Path]:

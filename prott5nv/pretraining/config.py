@@ -40,6 +40,10 @@ PRECISIONS = {"32-true": "32", "16": "16-mixed", "bf16": "bf16-mixed"}
 TEXT_OR_LIST = {"text": True}
 
 
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 @dataclass(kw_only=True)
 class Section:
     """Base class of the sections: checks each value against what its field declares.
@@ -87,6 +91,9 @@ class DataConfig(Section):
     """``model.data``: the prepared proteins, their masking, and how they are cut into micro-batches."""
 
     path: ClassVar[str] = "model.data."
+    fixed: ClassVar[frozenset[str]] = _words(  # settings of BioNeMo v1
+        "data_impl_kwargs dataloader_type micro_batch_size index_mapping_dir"
+    )
 
     dataset_path: str
     dataset: SplitFilesConfig
@@ -110,7 +117,7 @@ class ScheduleConfig(Section):
 
     path: ClassVar[str] = "model.optim.sched."
     is_open: ClassVar[bool] = True
-    fixed: ClassVar[frozenset[str]] = frozenset({"last_epoch"})
+    fixed: ClassVar[frozenset[str]] = _words("last_epoch max_steps")
 
     name: str
     min_lr: float = at_least(0)
@@ -144,6 +151,7 @@ class HeadOptimizerConfig(Section):
     """``model.dwnstr_task_validation.dataset.optim``: the optimizer of the head."""
 
     path: ClassVar[str] = "model.dwnstr_task_validation.dataset.optim."
+    fixed: ClassVar[frozenset[str]] = _words("name betas eps weight_decay sched")
 
     lr: float = at_least(0)
 
@@ -153,6 +161,10 @@ class DownstreamDataConfig(Section):
     """``model.dwnstr_task_validation.dataset``: the FLIP task of the validation, and how its head is trained."""
 
     path: ClassVar[str] = "model.dwnstr_task_validation.dataset."
+    fixed: ClassVar[frozenset[str]] = _words(  # settings of BioNeMo v1
+        "class task_type train val test sequence_column target_column target_sizes mask_column num_classes "
+        "infer_target max_seq_length emb_batch_size num_workers shuffle"
+    )
 
     dataset_path: str | None
     task_name: str
@@ -189,6 +201,9 @@ class ModelTrainingConfig(_ArchitectureSection):
     """``model``: the architecture (the fields of :class:`prott5nv.ModelConfig`) and how it is trained."""
 
     path: ClassVar[str] = "model."
+    fixed: ClassVar[frozenset[str]] = _words(  # settings of BioNeMo v1
+        "tokenizer precision megatron_amp_O2 nsys_profile apply_query_key_layer_scaling"
+    )
 
     micro_batch_size: int | None = at_least(1)
     global_batch_size: int = at_least(1)
@@ -267,18 +282,9 @@ class TrainerConfig(Section):
 
     path: ClassVar[str] = "trainer."
     is_open: ClassVar[bool] = True
-    fixed: ClassVar[frozenset[str]] = frozenset(
-        [
-            "logger",
-            "plugins",
-            "callbacks",
-            "enable_checkpointing",
-            "use_distributed_sampler",
-            "replace_sampler_ddp",
-            "check_val_every_n_epoch",
-            "num_sanity_val_steps",
-            "enable_model_summary",
-        ]
+    fixed: ClassVar[frozenset[str]] = _words(
+        "logger plugins callbacks enable_checkpointing use_distributed_sampler replace_sampler_ddp max_epochs "
+        "min_epochs check_val_every_n_epoch num_sanity_val_steps enable_model_summary"
     )
 
     devices: Any
@@ -316,6 +322,7 @@ class CheckpointConfig(Section):
     """``exp_manager.checkpoint_callback_params``: which checkpoints to keep."""
 
     path: ClassVar[str] = "exp_manager.checkpoint_callback_params."
+    fixed: ClassVar[frozenset[str]] = _words("monitor mode filename model_parallel_size")
 
     save_top_k: int = at_least(-1)
     always_save_nemo: bool

@@ -110,6 +110,8 @@ def check_training_state(
         name = f"optimizer_states/{index}"
         if type(index) is not int or not 0 <= index < len(shapes) or not isinstance(moments, dict):
             raise _unfit(name)
+        if kind not in _MOMENTS:  # an optimizer of the user's own, whose state may have any form
+            continue
         if moments.keys() != (_MOMENTS_OF_MATRICES if index in matrices else _MOMENTS)[kind]:
             raise _unfit(name)
         for key, moment in moments.items():

@@ -126,9 +126,7 @@ def _run(cfg: DictConfig, config: PretrainConfig, folder: Path) -> PretrainingRu
                 logger.info("resuming from %s", checkpoint)
                 if (step := checkpoint_step(checkpoint)) >= config.trainer.max_steps:
                     logger.info(
-                        "step %d is reached already; a larger trainer.max_steps than %d continues the run",
-                        step,
-                        config.trainer.max_steps,
+                        "step %d is reached already; a trainer.max_steps larger than that continues the run", step
                     )
             trainer.fit(model, ckpt_path=checkpoint)
         if config.do_testing:
@@ -137,12 +135,12 @@ def _run(cfg: DictConfig, config: PretrainConfig, folder: Path) -> PretrainingRu
         exported = folder / f"{Path(config.name).name}.nemo"
         model.save_to(exported)
         logger.info("\nmodel:  %s", exported)
-    perplexity = last_validation(checkpoints)
-    if perplexity is not None:
-        logger.info("validation perplexity: %.3f", perplexity)
+    validated = last_validation(checkpoints)
+    if validated:
+        logger.info("validation perplexity at step %d: %.3f", *validated)
     if trainer.is_global_zero and config.exp_manager.create_tensorboard_logger and (curves := plot_curves(folder)):
         logger.info("curves: %s", curves)
-    return PretrainingRun(folder, exported, perplexity)
+    return PretrainingRun(folder, exported, validated[1] if validated else None)
 
 
 def _check_surroundings(cfg: DictConfig, config: PretrainConfig) -> None:

@@ -256,6 +256,7 @@ def clean(
             f"{limits.residues:,}: split the request",
         )
     cleaned = []
+    tokenizer = tokenizer.fresh()  # one that has been used has warned of lower case already
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:

@@ -148,7 +148,7 @@ def test_damaged_gzip_data_are_refused(path, refused, minute_members):
 def test_a_file_next_to_the_right_one_is_refused_with_its_name(tmp_path):
     training_checkpoint = tmp_path / "step4.ckpt"
     training_checkpoint.write_bytes(b"PK\x03\x04" + bytes(1000))
-    with pytest.raises(ProtT5nvError, match=r"training checkpoint; give the \.nemo file that pretraining wrote"):
+    with pytest.raises(ProtT5nvError, match=r"training checkpoint; give the \.nemo file that pretraining writes"):
         read_nemo(training_checkpoint)
     (tmp_path / "step4.nemo").touch()
     with pytest.raises(ProtT5nvError, match=f"a training checkpoint; give {tmp_path}/step4.nemo"):

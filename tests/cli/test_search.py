@@ -100,6 +100,12 @@ def test_full_ids_and_entry_names_are_accepted(search, name):
     assert search(name, "-k", "3").stdout == search("P1", "-k", "3").stdout
 
 
+def test_columns_of_the_result_keep_their_names(search, tmp_path):
+    (tmp_path / "hits.csv").write_text("protein,rank,family\nP1,7,x\n")
+    [row] = rows(search("P1", "--annotations", "hits.csv", "-k", "1", "-o", "-").stdout)
+    assert list(row.items())[-2:] == [("annotation_rank", "7"), ("family", "x")]
+
+
 def test_a_tsv_file_is_written(search, tmp_path):
     done = search("P1", "-o", "hits.tsv")
     assert done.stdout == "" and len(rows((tmp_path / "hits.tsv").read_text(), "\t")) == 4
@@ -125,7 +131,7 @@ def test_stores_without_a_model_can_be_searched_by_stores_only(search, tmp_path)
     ("query", "message"),
     [
         ("P9", "P9: no such file, no accession, entry name or full id of a protein of store.h5, and no sequence of at"),
-        ("P1,TEN_HUMAN", "P1,TEN_HUMAN: no such file"),
+        ("P1,TEN_HUMAN", "TEN_HUMAN: no accession"),
         ("MKV", "MKV: no such file"),
         ("absent.fasta", "absent.fasta: no such file"),
     ],

@@ -55,7 +55,7 @@ def test_files_of_other_programs_can_be_read(tmp_path):
 
 
 def test_errors_name_the_file(path, tmp_path):
-    with pytest.raises(KeyError, match=r"store\.h5 has no protein 'sp\|A1\|AYE'; list\(store\) has the keys"):
+    with pytest.raises(KeyError, match=r"store\.h5 has no protein 'sp\|A1\|AYE'; the key of such an id is 'A1'"):
         EmbeddingStore(path)["sp|A1|AYE"]
     with pytest.raises(ProtT5nvError, match=r"absent\.h5: there is no such file"):
         EmbeddingStore(tmp_path / "absent.h5")

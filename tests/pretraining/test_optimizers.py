@@ -88,8 +88,13 @@ def test_the_models_matrices_are_those_of_attention_and_mlp(cfg):
 
 
 @pytest.mark.slow
-def test_a_run_with_muon_resumes_exactly(cfg, tmp_path):
-    cfg.model.optim.name = "muon"
+@pytest.mark.parametrize("optimizer", ["muon", "nadam"])
+def test_a_run_with_another_optimizer_resumes_exactly(cfg, tmp_path, optimizer, monkeypatch):
+    """Also with one of the user's own."""
+    monkeypatch.setitem(
+        optimizers.OPTIMIZERS, "nadam", lambda groups, lr, betas, eps: torch.optim.NAdam(groups, lr, betas, eps)
+    )
+    cfg.model.optim.name = optimizer
     cfg.trainer.max_steps = 6
     straight = Losses()
     _, model = fit(cfg, callbacks=[straight])

@@ -162,6 +162,9 @@ def test_cleaning_is_that_of_the_package(tokenizer):
         "the request: removed '*' from the end of 1 sequence",
         "the request: removed the gaps of 1 sequence",
     ]
+    for _ in range(2):  # each request is told
+        _, notes = http_requests.clean(http_requests.as_records([("P1", "mkv")]), Cleaning(), tokenizer, Limits())
+        assert notes == ["lower-case residues are read as upper case"]
 
 
 def test_proteins_are_sent_in_groups_that_fit_into_a_batch(models):

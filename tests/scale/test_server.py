@@ -286,7 +286,13 @@ def test_the_page_in_a_browser(server, embedder, tmp_path):
             for name in ("download", "table", "map"):
                 assert await page.run(f"document.getElementById({name!r}).hidden")
             assert await page.run("document.getElementById('embed').disabled")
+            await page.run(write.format(">P1\nmkv*"))
+            await page.run("document.getElementById('embed').click()")
+            await page.wait_for("!document.getElementById('download').hidden")
+            notes = await page.run("document.getElementById('embed-notes').textContent")
+            assert "removed '*'" in notes and "lower-case" in notes
             await page.run(write.format(">P1\nMK-V*"))
+            assert not await page.run("document.getElementById('embed-notes').textContent")
             assert "1 protein, 3 residues" in await page.run("document.getElementById('count').textContent")
             await page.run(write.format(f">{'long' * 50}\nMK\n>P1\nMK1"))
             await page.run("document.getElementById('embed').click()")
