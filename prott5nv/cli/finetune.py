@@ -220,7 +220,7 @@ def run(cfg: DictConfig) -> Score:
         finished = finetune(config)
     for name, scores in finished.result["results"].items():
         click.echo(f"{name:>16}: {_format_scores(scores['all'])}")
-    click.echo(f"results: {finished.folder}, which `prott5nv predict` takes as PREDICTOR")
+    click.echo(f"results: {finished.folder}, which `prott5nv predict` takes as RUN")
     return Score(f"validation {finished.metric}", abs(finished.validation), finished.validation)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import socket
 import threading
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from prott5nv.errors import ProtT5nvError
 from prott5nv.extras import require_extra
 
 _TOKEN_VARIABLE = "PROTT5NV_TOKEN"
+_EVERY_HOST = ("0.0.0.0", "::")
 _LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 _SHORTEST_TOKEN = 16
 
@@ -92,7 +94,7 @@ def command(
     Use the server in Python, which needs neither PyTorch nor a GPU:
       >>> from prott5nv import Client
       >>> Client("http://127.0.0.1:8000").embed(["MSLKR"], pooling="mean").shape
-      (1, 768)
+      (1, 448)
 
     The server uses no encryption. On a network that you do not trust, put it behind a reverse proxy with HTTPS. Without
     a token, everyone who can reach the address can use the server.
@@ -126,7 +128,9 @@ def command(
         options.note(f"model {info.label}; {info.hardware}; batches of up to {info.batch_residues} residues")
         if host not in _LOCAL_HOSTS and digest is None:
             options.warn("warning: other machines can use this server without a token; --token-file sets one")
-        shown = f"[{host}]" if ":" in host else host
+        # An address for all interfaces is none that a browser can open.
+        name = socket.gethostname() if host in _EVERY_HOST else host
+        shown = f"[{name}]" if ":" in name else name
         click.echo(f"http://{shown}:{port}/")
         stop.wait()
         options.note("stopping; answering accepted requests first")

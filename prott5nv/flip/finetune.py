@@ -289,7 +289,7 @@ def _warn_of_few_steps(task: Task, training: TrainingConfig) -> None:
     if steps < _FEW_STEPS:
         logger.warning(
             "%s for training give only %s with task.training.batch_size=%d and task.training.epochs=%d; with "
-            "smaller batches or more epochs, the head learns more",
+            "smaller batches or more epochs, the head learns more, and so do the heads of the baselines",
             counted(proteins, "protein"),
             counted(steps, "step"),
             training.batch_size,
