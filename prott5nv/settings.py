@@ -181,7 +181,9 @@ def unknown_setting(name: str, config: type) -> str:
     """
     section, _, last = name.rpartition(".")
     if last in getattr(_types(config).get(section), "fixed", ()):
-        return f"{name} cannot be set, because this package chooses its value; leave it out"
+        return (
+            f"{name} cannot be set, because this package chooses its value; leave it out (see docs/guides/migration.md)"
+        )
     similar = setting_names(config)
     if is_open := can_be_added(name, config):
         similar = [other for other in similar if other.startswith(f"{section}.")]

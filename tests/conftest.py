@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 from pathlib import Path
@@ -23,6 +24,15 @@ LOCATIONS = ("Cell.membrane", "Cytoplasm", "Nucleus")
 # The same examples in every run, and no limit on their duration, which depends on the load of the machine.
 hypothesis.settings.register_profile("reproducible", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("reproducible")
+
+
+@pytest.fixture(autouse=True)
+def plain_logging():
+    """Commands print what the package logs, also after their end; undo this for the next test."""
+    logger = logging.getLogger("prott5nv")
+    logger.handlers, logger.propagate, logger.disabled = [], True, False
+    logger.setLevel(logging.NOTSET)
+    logging.disable(logging.NOTSET)
 
 
 def pytest_collection_modifyitems(config, items):

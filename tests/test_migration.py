@@ -35,15 +35,9 @@ def test_settings_need_no_quotes(data, files, capsys):
     assert f"train: {files}\n" in capsys.readouterr().out
 
 
-CPU = ["model=tiny", "trainer.accelerator=cpu"]
-
-
 def test_short_names_of_precisions(data, capsys):
     main_ok(["pretrain", "--cfg", "job", "trainer.precision=16"])
     assert "precision: '16'\n" in capsys.readouterr().out
-    with pytest.raises(SystemExit):
-        main(["pretrain", "model.data.dataset_path=data", *CPU, "trainer.precision=16"])
-    assert "trainer.precision=16-mixed needs a CUDA device" in capsys.readouterr().err
 
 
 WITHOUT_COUNTERPART = """

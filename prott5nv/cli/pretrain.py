@@ -70,8 +70,11 @@ def command(overrides: tuple[str, ...]) -> None:
       prott5nv pretrain --multirun model=tiny model.data.dataset_path=data trainer.max_steps=500 \\
         model.optim.lr=1e-3,3e-3 'name=lr-${model.optim.lr}'
     """
-    if any(argument.startswith(("--config-name", "-cn")) for argument in overrides):
-        raise ProtT5nvError("leave out --config-name: the default is ProtT5nv, and model=NAME selects a smaller preset")
+    if any(argument.startswith(("--config-name", "--config-path", "-cn", "-cp")) for argument in overrides):
+        raise ProtT5nvError(
+            "leave out --config-name and --config-path: the default is ProtT5nv, model=NAME selects a smaller preset, "
+            "and --config-dir=DIR +GROUP=NAME adds a file of your own settings"
+        )
     values = {argument.lower() for argument in overrides}
     if "do_training=false" in values and "do_testing=true" not in values:
         raise ProtT5nvError(
