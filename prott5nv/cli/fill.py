@@ -95,9 +95,9 @@ def command(
     or a wider one (--beams), can find a more likely combination. --temperature samples combinations at random.
 
     The table has one row per result: the protein, its id in INPUT, the rank (the order of the draws with
-    --temperature), the filled sequence, the log-probability
-    of all chosen residues together, for each gap its position, residue and probability, separated by colons, and the
-    model. The log-probability is a natural logarithm, at most 0; a value closer to 0 means a more likely result.
+    --temperature), the filled sequence, the log-probability of all chosen residues together, for each gap its position,
+    residue and probability, separated by colons, and the model. The log-probability is a natural logarithm, at most 0;
+    a value closer to 0 means a more likely result.
 
     \b
     Examples:

@@ -334,8 +334,8 @@ class ExperimentConfig(Section):
 
     path: ClassVar[str] = "exp_manager."
     is_open: ClassVar[bool] = True
-    fixed: ClassVar[frozenset[str]] = frozenset(
-        ["create_checkpoint_callback", "explicit_log_dir", "version", "use_datetime_version", "resume_from_checkpoint"]
+    fixed: ClassVar[frozenset[str]] = _words(
+        "create_checkpoint_callback explicit_log_dir version use_datetime_version resume_from_checkpoint"
     )
 
     exp_dir: str

@@ -1,9 +1,7 @@
 """Settings on the command line: any path without quoting for Hydra, a folder and a result for each job of a sweep."""
 
-import logging
 import signal
 import sys
-from contextlib import contextmanager
 from typing import ClassVar
 
 import pytest
@@ -70,17 +68,6 @@ def test_the_settings_of_text_include_paths_and_names_but_no_numbers():
     assert not {"seeds", "proteins_per_set", "task.training.lr", "task.head.mlp"} & settings
 
 
-@contextmanager
-def restored_logging():
-    """Programs print what the package logs; undo this for other tests."""
-    package = logging.getLogger("prott5nv")
-    handlers, propagate = package.handlers, package.propagate
-    try:
-        yield
-    finally:
-        package.handlers, package.propagate = handlers, propagate
-
-
 class Results(Callback):
     """Records what the jobs of a sweep return to Hydra's sweepers."""
 
@@ -106,9 +93,8 @@ def sweep(monkeypatch, tmp_path, *arguments):
         "+hydra.callbacks.results._target_=results_of_jobs.Results",
     ]
     command = ["--multirun", *fixed, *arguments]
-    with restored_logging():
-        program = Program(job, finetune_config, "finetune", register_configs, FinetuneConfig, "output_dir")
-        hydra_app.run(program, command)
+    program = Program(job, finetune_config, "finetune", register_configs, FinetuneConfig, "output_dir")
+    hydra_app.run(program, command)
     return folders, Results.values
 
 
@@ -144,7 +130,7 @@ def test_the_table_of_a_sweep_has_a_column_for_each_metric_and_keeps_finished_jo
 
     program = Program(job, finetune_config, "finetune", register_configs, FinetuneConfig, "output_dir")
     arguments = ["--multirun", "task=scl", "seeds=[1],[3]", "task.training.balanced=true,false", "data_dir=a (1)"]
-    with pytest.raises(SystemExit), restored_logging():
+    with pytest.raises(SystemExit):
         hydra_app.run(program, [*arguments, f"hydra.sweep.dir={tmp_path}"])
     output = capsys.readouterr()
     assert output.err == "prott5nv: error: the run with seeds=[3] task.training.balanced=True: the disk is full\n"
@@ -179,7 +165,7 @@ def test_fine_tuning_returns_its_validation_score(monkeypatch):
 def test_sigterm_ends_fine_tuning_like_ctrl_c(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr("prott5nv.flip.finetune.finetune", lambda config: signal.raise_signal(signal.SIGTERM))
     monkeypatch.chdir(tmp_path)
-    with restored_logging(), pytest.raises(SystemExit) as stopped:
+    with pytest.raises(SystemExit) as stopped:
         main(["finetune", "gb1"])
     assert stopped.value.code == 130 and "finished embeddings are kept" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
@@ -193,7 +179,7 @@ def test_the_command_trains_one_run_for_each_value(monkeypatch, tmp_path, capsys
     monkeypatch.setattr("prott5nv.flip.finetune.finetune", finished)
     monkeypatch.setattr("prott5nv.flip.finetune.check_run", lambda config: None)
     monkeypatch.chdir(tmp_path)
-    with restored_logging(), pytest.raises(SystemExit) as done:
+    with pytest.raises(SystemExit) as done:
         main(["finetune", "gb1", "--multirun", "-o", "a (1)", "--mode", "lora", "task.training.lr=0.5,0.25"])
     assert not done.value.code
     printed = capsys.readouterr().out.splitlines()[-4:]

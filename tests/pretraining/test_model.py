@@ -195,8 +195,10 @@ def test_the_precision_on_a_cpu_does_not_follow_a_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *device: (7, 0))  # a GPU for which auto means fp16
     assert choose_precision("auto", "cpu") == on_cpu
-    with pytest.raises(ProtT5nvError, match="16-mixed needs a CUDA device"):
-        choose_precision("16-mixed", "cpu")
+    for name in ("16-mixed", "16"):  # the second one as in BioNeMo v1
+        with pytest.raises(ProtT5nvError, match="16-mixed needs a CUDA device"):
+            choose_precision(name, "cpu")
+    assert (choose_precision("bf16", "cpu"), choose_precision("32-true", "cpu")) == ("bf16-mixed", "32")
 
 
 def test_added_trainer_settings_reach_lightning(cfg):
