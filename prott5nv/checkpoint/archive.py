@@ -18,7 +18,7 @@ import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from prott5nv.checkpoint.unsuited import unsuited_file
+from prott5nv.checkpoint.unsuited import instead_of_folder, unsuited_file
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.checksum import file_checksum
 
@@ -72,7 +72,8 @@ class Archive:
         if not self.path.exists():
             raise ProtT5nvError(f"{self.path}: no such file")
         if not self.path.is_file():  # opening a named pipe would block
-            raise ProtT5nvError(f"{self.path}: not a regular file; expected a .nemo checkpoint")
+            remedy = instead_of_folder(self.path) or "expected a .nemo checkpoint"
+            raise ProtT5nvError(f"{self.path}: not a regular file; {remedy}")
         try:
             self._raw = self.path.open("rb")
         except OSError as error:

@@ -11,6 +11,7 @@ from prott5nv.checkpoint.safetensors_folder import CONFIG_FILE, read_json
 from prott5nv.errors import ProtT5nvError
 
 _ZIP = b"PK\x03\x04"  # torch.save writes zip archives
+_FINE_TUNING = "result.json"  # prott5nv finetune writes it beside a predictor
 _EMBEDDINGS = (".h5", ".hdf5", ".npz", ".parquet")
 
 
@@ -46,6 +47,15 @@ def unsuited_file(path: Path) -> ProtT5nvError:
     return ProtT5nvError(f"{path}: not a tar file; expected a .nemo checkpoint")
 
 
+def instead_of_folder(folder: Path) -> str:
+    """Return what to give instead of a folder without a model, or which command uses it; empty if that is not known."""
+    if checkpoints := sorted(folder.glob("*.nemo")) or sorted(folder.glob("*/*.nemo")):
+        return f"give {checkpoints[0]}"
+    if (folder / _FINE_TUNING).is_file():
+        return f"it holds a predictor; use it with 'prott5nv predict {folder}'"
+    return ""
+
+
 def refuse_unsuited_folder(folder: Path) -> None:
     """Raise an error if a folder has no model, or a model that was exported from a ``.nemo`` file.
 
@@ -61,9 +71,8 @@ def refuse_unsuited_folder(folder: Path) -> None:
     """
     path = folder / CONFIG_FILE
     if not path.exists():
-        checkpoints = sorted(folder.glob("*.nemo")) or sorted(folder.glob("*/*.nemo"))
-        remedy = f"; give {checkpoints[0]}" if checkpoints else f"; {CONFIG_FILE} is missing"
-        raise ProtT5nvError(f"{folder}: not the folder of a Hugging Face model{remedy}")
+        remedy = instead_of_folder(folder) or f"{CONFIG_FILE} is missing"
+        raise ProtT5nvError(f"{folder}: not the folder of a Hugging Face model; {remedy}")
     values: Mapping[str, Any] = read_json(path)
     model_type = values.get("model_type")
     if model_type == BLENDERBOT and isinstance(values.get("prott5nv"), dict):

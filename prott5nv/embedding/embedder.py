@@ -347,7 +347,7 @@ class Embedder:
         action = f"truncated to their first {limit} residues" if long == "truncate" else "skipped"
         warn(
             f"proteins longer than {limit} residues, {action}: {shortened.count}, namely {shortened}; "
-            "to use all of their residues, embed with long='window' (--long window)",
+            "to use all of their residues, embed with long='window' (prott5nv embed --long window)",
             LongProteinWarning,
         )
 

@@ -112,8 +112,8 @@ def check_run(config: FinetuneConfig) -> None:
 def finetune(config: FinetuneConfig) -> FinetuneRun:
     """Train a head, alone or with the encoder, once per seed; score all of them and save the best one.
 
-    If the output folder has the results of the same settings, table and model, nothing is trained. The task and each
-    epoch are logged at level ``INFO``.
+    If the output folder has the results of the same settings, table and model, nothing is trained. The task and what
+    :func:`prott5nv.flip.train.fit` describes are logged at level ``INFO``.
 
     Parameters
     ----------

@@ -23,6 +23,7 @@ from prott5nv.flip.metrics import selection_metric, selection_score
 from prott5nv.flip.targets import IGNORED
 from prott5nv.flip.tasks import Task
 from prott5nv.io.progress import Progress
+from prott5nv.io.text import counted
 from prott5nv.model.finite import check_finite
 
 logger = logging.getLogger(__name__)
@@ -34,7 +35,8 @@ _IDS_SHOWN = 3
 def fit(head: Head, features: Features, task: Task, config: TrainingConfig, seed: int) -> list[dict[str, float]]:
     """Train until the validation score stops improving, and keep the weights of the best epoch.
 
-    Each epoch is logged at level ``INFO``.
+    The best epoch is logged at level ``INFO``, and so is each epoch when the encoder is trained. When only the head is
+    trained, which takes seconds, its epochs are logged at level ``DEBUG``.
 
     Parameters
     ----------
@@ -75,6 +77,7 @@ def fit(head: Head, features: Features, task: Task, config: TrainingConfig, seed
 
     metric = selection_metric(task, config.balanced)
     history: list[dict[str, float]] = []
+    best: dict[str, float]
     best_state: dict[str, Tensor]
     best_score, best_state, epochs_waited = -np.inf, {}, 0
     head_alone = len(trained) == 1  # trains in seconds, unless there are many proteins
@@ -96,16 +99,25 @@ def fit(head: Head, features: Features, task: Task, config: TrainingConfig, seed
         if not np.isfinite(score):
             raise ProtT5nvError(f"seed {seed}, epoch {epoch}: the validation score is {score}; lower task.training.lr")
         history.append({"epoch": epoch, "loss": loss / steps_per_epoch, metric: score})
-        logger.info("seed %d, epoch %d, loss %.4f, %s %.4f", seed, epoch, loss / steps_per_epoch, metric, score)
+        level = logging.DEBUG if head_alone else logging.INFO
+        logger.log(level, "seed %d, epoch %d, loss %.4f, %s %.4f", seed, epoch, loss / steps_per_epoch, metric, score)
         higher_is_better = score if task.label == "class" else -score
         if not best_state or higher_is_better > best_score:
-            best_score, epochs_waited = higher_is_better, 0
+            best_score, epochs_waited, best = higher_is_better, 0, history[-1]
             best_state = {name: value.clone() for name, value in trained.state_dict().items()}
         else:
             epochs_waited += 1
             if epochs_waited >= config.patience:
                 break
     progress.close()
+    logger.info(
+        "seed %d: %s, the best is epoch %d: validation %s %.4f",
+        seed,
+        counted(len(history), "epoch"),
+        best["epoch"],
+        metric,
+        best[metric],
+    )
     trained.load_state_dict(best_state)
     return history
 

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 import prott5nv
 from prott5nv import ProtT5nvError
+from prott5nv.checkpoint import read_nemo
 from prott5nv.checkpoint.models import load_with_origin, read_decoder_config
 from prott5nv.checkpoint.t5_folder import load_t5, read_t5_folder
 from prott5nv.model.t5_tokenizer import T5Tokenizer
@@ -393,6 +394,11 @@ def test_a_folder_has_no_span_decoder(folder):
 
 def test_a_folder_without_a_model_is_refused_with_what_to_give_instead(tmp_path):
     assert f"{tmp_path}: not the folder of a Hugging Face model; config.json is missing" in refused(tmp_path)
+    (tmp_path / "result.json").touch()
+    remedy = f"it holds a predictor; use it with 'prott5nv predict {tmp_path}'"
+    assert remedy in refused(tmp_path)
+    with pytest.raises(ProtT5nvError, match=f"not a regular file; {remedy}"):
+        read_nemo(tmp_path)
     checkpoint = tmp_path / "checkpoints" / "step4.nemo"
     checkpoint.parent.mkdir()
     checkpoint.touch()
