@@ -9,7 +9,7 @@ Shapes: B proteins of a micro-batch, E packed encoder tokens, S packed decoder t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TypedDict
 
 import numpy as np
@@ -50,6 +50,45 @@ class MicroBatch(TypedDict):
     residue_mask: Tensor
     sample_numbers: Tensor
     lengths: np.ndarray
+
+
+class PackedStep(NamedTuple):
+    """The micro-batches of an optimizer step, end to end.
+
+    A worker process sends each tensor as a file descriptor, of which a process can have a thousand on many machines. So
+    the number of tensors must not grow with the number of micro-batches.
+
+    Attributes
+    ----------
+    tensors : dict of str to Tensor
+        The tensors of :class:`MicroBatch` by name, concatenated.
+    sizes : dict of str to ndarray, shape=(M,), dtype=int64
+        How many elements of each tensor belong to each of the M micro-batches.
+    lengths : ndarray, shape=(B, 2), dtype=int64
+        The lengths of all proteins.
+    """
+
+    tensors: dict[str, Tensor]
+    sizes: dict[str, np.ndarray]
+    lengths: np.ndarray
+
+    @classmethod
+    def of(cls, micro_batches: Sequence[MicroBatch]) -> PackedStep:
+        """Put one or more micro-batches end to end."""
+        parts = {
+            name: [batch[name] for batch in micro_batches]  # type: ignore[literal-required]
+            for name in MicroBatch.__annotations__
+        }
+        lengths = np.concatenate(parts.pop("lengths"))
+        sizes = {name: np.array([len(tensor) for tensor in tensors]) for name, tensors in parts.items()}
+        return cls({name: torch.cat(tensors) for name, tensors in parts.items()}, sizes, lengths)
+
+    def micro_batches(self) -> list[MicroBatch]:
+        """Return the micro-batches, as views of these tensors."""
+        columns = {name: tensor.split(self.sizes[name].tolist()) for name, tensor in self.tensors.items()}
+        lengths = np.split(self.lengths, np.cumsum(self.sizes["sample_numbers"])[:-1])
+        rows = zip(*columns.values(), lengths, strict=True)
+        return [MicroBatch(**dict(zip([*columns, "lengths"], row, strict=True))) for row in rows]  # type: ignore[typeddict-item]
 
 
 class BatchShape(NamedTuple):

@@ -7,7 +7,7 @@ import logging
 import multiprocessing
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from prott5nv.data.corruption import max_targets
 from prott5nv.data.dataset import GlobalBatchSampler, PretrainingDataset
 from prott5nv.data.memmap import CSVDataset
-from prott5nv.data.micro_batch import BatchShape, MicroBatch, choose_shape
+from prott5nv.data.micro_batch import BatchShape, MicroBatch, PackedStep, choose_shape
 from prott5nv.errors import ProtT5nvError
 from prott5nv.io.text import counted
 from prott5nv.model.config import ModelConfig
@@ -30,6 +30,15 @@ logger = logging.getLogger(__name__)
 _MEASURED_SAMPLES = 2048  # whose lengths decide the constant size of micro-batches
 
 _Item = TypeVar("_Item")
+
+
+class StepLoader(DataLoader):
+    """A loader whose batches are lists of micro-batches, or the error that reading them raised."""
+
+    def __iter__(self) -> Iterator[list[MicroBatch] | ProtT5nvError]:  # type: ignore[override]
+        """Yield the steps."""
+        for step in super().__iter__():
+            yield step.micro_batches() if isinstance(step, PackedStep) else step
 
 
 class StepDataset(Dataset):
@@ -131,7 +140,7 @@ def step_loader(
     device: torch.device,
     start_step: int = 0,
     num_samples: int | None = None,
-) -> DataLoader:
+) -> StepLoader:
     """Build the loader of this data-parallel rank's part of each optimizer step.
 
     Parameters
@@ -148,7 +157,7 @@ def step_loader(
 
     Returns
     -------
-    DataLoader
+    StepLoader
     """
     sampler = GlobalBatchSampler(
         global_batch_size,
@@ -157,10 +166,10 @@ def step_loader(
         start_step=start_step,
         num_samples=num_samples,
     )
-    return DataLoader(
+    return StepLoader(
         StepDataset(samples),
         batch_sampler=sampler,
-        collate_fn=_unchanged,
+        collate_fn=_packed,
         num_workers=num_workers,
         worker_init_fn=_ignore_signals,
         persistent_workers=num_workers > 0,
@@ -245,5 +254,6 @@ def _end_workers() -> None:
             worker.kill()
 
 
-def _unchanged(item: _Item) -> _Item:
-    return item
+def _packed(step: list[MicroBatch] | ProtT5nvError) -> PackedStep | list[MicroBatch] | ProtT5nvError:
+    """Pack a step, unless it is an error, or has no protein for this rank."""
+    return PackedStep.of(step) if isinstance(step, list) and step else step

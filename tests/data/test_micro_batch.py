@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prott5nv.data.corruption import corrupt_spans, max_targets
-from prott5nv.data.micro_batch import IGNORED, BatchShape, choose_shape, cut_micro_batches
+from prott5nv.data.micro_batch import IGNORED, BatchShape, PackedStep, choose_shape, cut_micro_batches
 from prott5nv.errors import ProtT5nvError
 
 SHAPE = BatchShape(1024, 384, 24, 512, max_targets(512, 0.15))
@@ -42,6 +42,19 @@ def test_a_constant_size_keeps_all_proteins_and_adds_filler_without_targets(leng
         parts = [part[name][: part["lengths"][:, column].sum()] for part in micro_batches]
         assert torch.equal(torch.cat(parts), whole[name])
     assert torch.equal(torch.cat([part["sample_numbers"] for part in micro_batches]), whole["sample_numbers"])
+
+
+@pytest.mark.parametrize("cut", [{"max_proteins": 2}, {"max_tokens": 700}, {"shape": SHAPE}, {}])
+def test_a_packed_step_has_the_micro_batches_that_it_was_made_of(cut):
+    lengths = [300, 1, 512, 20, 250, 77, 400]
+    expected = cut_micro_batches(corrupted(lengths), np.arange(len(lengths)), **cut)
+    found = PackedStep.of(expected).micro_batches()
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected, strict=True):
+        assert list(one) == list(other)
+        for name, values in other.items():
+            assert one[name].dtype == values.dtype and one[name].shape == values.shape
+            assert bool((one[name] == values).all())
 
 
 def test_a_protein_that_does_not_fit_is_an_error():

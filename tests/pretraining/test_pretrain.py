@@ -149,6 +149,17 @@ def test_an_error_after_the_start_of_nemo_ends_the_process(training_data, tmp_pa
     assert message in done.stderr
 
 
+@pytest.mark.slow
+def test_a_step_of_many_micro_batches_needs_few_file_descriptors(training_data, tmp_path):
+    """Each tensor that a worker of the loader sends takes one. A worker that has none left sends nothing, forever."""
+    arguments = overrides(training_data, tmp_path, "many", 2)
+    many = ["model.data.num_workers=1", "model.global_batch_size=200", "model.micro_batch_size=1"]
+    command = ["bash", "-c", 'ulimit -n 256; exec "$@"', "-", *COMMAND, *arguments, *many]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "step 2/2" in done.stdout
+
+
 def test_printing_the_settings_does_not_import_nemo():
     done = subprocess.run(
         [sys.executable, "-X", "importtime", str(SCRIPT), "--cfg", "job"],
