@@ -246,8 +246,11 @@ def _task_names() -> list[str]:
 
 
 def _format_scores(scores: dict[str, dict[str, Any]]) -> str:
-    return "   ".join(
-        f"{name} {scores[name]['mean']:.3f} [{scores[name]['low']:.3f}, {scores[name]['high']:.3f}]"
-        for name in _SHOWN_METRICS
-        if name in scores
-    )
+    from prott5nv.flip.metrics import decimals
+
+    texts = []
+    for name in _SHOWN_METRICS:
+        if score := scores.get(name):
+            mean, low, high = (f"{score[key]:.{decimals(name, score['mean'])}f}" for key in ("mean", "low", "high"))
+            texts.append(f"{name} {mean} [{low}, {high}]")
+    return "   ".join(texts)

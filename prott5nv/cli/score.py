@@ -46,8 +46,8 @@ if TYPE_CHECKING:
               "protein.")  # fmt: skip
 @click.option("--fraction", type=click.FloatRange(0, 0.5), metavar="X", default=0, show_default=True,
               help="With --mutations all or --perplexity, the fraction of the residues to mask at once. 0 masks one "
-              "residue at a time, which is the definition of these scores. 0.15, the fraction in pretraining, is much "
-              "faster for long proteins and gives similar scores.")  # fmt: skip
+              "residue at a time, which is the definition of these scores. 0.15, as in the pretraining of ProtT5nv, is "
+              "much faster for long proteins and gives similar scores.")  # fmt: skip
 @options.proteins
 @options.cleaning
 @click.option("--table", type=options.NewFile(".csv", stream=True), metavar="FILE.csv",

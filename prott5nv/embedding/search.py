@@ -22,7 +22,7 @@ import numpy as np
 from prott5nv.embedding.metric import Metric
 from prott5nv.embedding.pooling import mean
 from prott5nv.embedding.store import EmbeddingStore
-from prott5nv.errors import ProtT5nvError
+from prott5nv.errors import ProtT5nvError, warn
 from prott5nv.io.text import did_you_mean, shortened
 
 _DECIMALS = 6
@@ -346,7 +346,8 @@ def check_comparable(name: str, attributes: Mapping[str, str], store: EmbeddingS
     Raises
     ------
     ProtT5nvError
-        If model, layer, pooling, kind of input or maximal length differ.
+        If model, layer, pooling, kind of input or maximal length differ. If only one of both has truncated long
+        proteins, there is a warning.
     """
     for attribute in _COMPARED:
         values = [recorded.get(attribute, "") for recorded in (attributes, store.attributes)]
@@ -360,3 +361,9 @@ def check_comparable(name: str, attributes: Mapping[str, str], store: EmbeddingS
                 f"{name}: its {attribute} is {ours}, and that of {store.path} is {theirs}, so their similarities mean "
                 "nothing; embed both in the same way"
             )
+    longs = {str(recorded.get("long", "")) for recorded in (attributes, store.attributes)}
+    if longs == {"truncate", "window"}:
+        warn(
+            f"one of {name} and {store.path} was embedded with --long window, and the other with --long truncate: the "
+            "vectors of a protein that is too long for the model differ between them; embed both in the same way"
+        )

@@ -8,6 +8,7 @@ the variable names), K classes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -91,6 +92,29 @@ def scores_by_length(
         if sum(task.scored(test[i]).any() for i in kept) > 1:  # one protein gives no interval
             scores[name] = evaluate(task, test[kept], [[outputs[i] for i in kept] for outputs in outputs_by_seed])
     return scores
+
+
+def decimals(metric: str, value: float) -> int:
+    """Return how many digits after the decimal point to print, which for an error depends on its size.
+
+    Parameters
+    ----------
+    metric : str
+    value : float
+        A mean score.
+
+    Returns
+    -------
+    int
+
+    Examples
+    --------
+    >>> decimals("accuracy", 0.7), decimals("mse", 23.4), decimals("mse", 0.0161)
+    (3, 2, 4)
+    """
+    if metric != "mse":
+        return 3
+    return max(2, 2 - math.floor(math.log10(value))) if value > 0 else 2
 
 
 def selection_metric(task: Task, balanced: bool) -> str:

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from prott5nv.checkpoint.models import model_name
 from prott5nv.errors import ProtT5nvError
 from prott5nv.flip.config import PREDICTIONS_FILE, RESULT_FILE
+from prott5nv.flip.metrics import decimals
 from prott5nv.flip.published import COMPARABLE, PUBLISHED
 from prott5nv.flip.tasks import LONG
 from prott5nv.flip.zero_shot import ZeroShot
@@ -127,7 +128,8 @@ def _task_panel(task: str, runs: Sequence[dict[str, Any]]) -> _Panel:
         points += [_Point(f"{name}, published", {"mean": published[name]}, "published") for name in COMPARABLE]
     title = group_name(task, first["split"]) + (f"\n({note})" if note else "")
     if metric == "mse":
-        return _Panel(title, "MSE, lower is better", 2, points)
+        digits = max(decimals(metric, point.score["mean"]) for point in points)
+        return _Panel(title, "MSE, lower is better", digits, points)
     return _Panel(title, f"{metric}, higher is better", 3, points)
 
 

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from prott5nv.checkpoint.models import model_label, model_name
 from prott5nv.errors import ProtT5nvError
 from prott5nv.flip.config import RESULT_FILE
+from prott5nv.flip.metrics import decimals
 from prott5nv.flip.plots import baseline_key, group_name, overview, overview_panels, own_baselines, run_plots
 from prott5nv.flip.published import COMPARABLE, PUBLISHED, published_table
 from prott5nv.flip.run_settings import differing_names, written_settings
@@ -357,7 +358,7 @@ def _published_rows(task: str) -> list[Row]:
 
 def _cells(row: Row) -> dict[str, str]:
     """Return the text of each column."""
-    digits = 3 if row["metric"] == "accuracy" else 2
+    digits = decimals(row["metric"], row["mean"])
     published = row["kind"] == "published"
     score = f"{row['mean']:.{digits}f}"
     if not published and len(row["seeds"]) > 1:

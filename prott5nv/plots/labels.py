@@ -178,9 +178,9 @@ def _known_labels(texts: list[str]) -> list[str]:
 
 def _warn_of_unknown(what: str, labels: list[str], texts: list[str], num_rows: int) -> None:
     """Warn of proteins without a label, with the number of each reason."""
-    missing = sum(map(is_missing, texts))
+    missing = sum(is_missing(text) or text == UNKNOWN for text in texts)
     absent = len(texts) - num_rows
-    infinite = sum(label != text for label, text in zip(labels, texts, strict=True)) - missing
+    infinite = labels.count(UNKNOWN) - missing
     reasons = [
         f"{count:,} {reason}"
         for count, reason in [

@@ -131,7 +131,7 @@ class Api:  # numpydoc ignore=PR02
             len(record.sequence) if long == "truncate" and info.limit and len(record.sequence) > info.limit else None
             for record in records
         ]
-        return Embedded(list(records), rows, truncated, notes, pooling, info)
+        return Embedded(list(records), rows, truncated, notes, pooling, long, info)
 
     async def score(self, query: ScoreQuery) -> Scores:
         """Score a clean protein."""

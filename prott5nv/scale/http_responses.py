@@ -74,6 +74,8 @@ class Embedded:
         What was changed in the sequences.
     pooling : str or None
         How rows were pooled.
+    long : str
+        What was done with long proteins.
     model : ModelInfo
     """
 
@@ -82,7 +84,13 @@ class Embedded:
     truncated: list[int | None]
     notes: list[str]
     pooling: str | None
+    long: str
     model: ModelInfo
+
+    def attributes(self, dtype: str) -> dict[str, str]:
+        """Return what `prott5nv embed` would record in a file with these embeddings."""
+        request = {"model_name": self.model.name, "pooling": self.pooling or "none", "long": self.long, "dtype": dtype}
+        return self.model.attributes | request
 
     @property
     def header(self) -> dict[str, Any]:
@@ -119,27 +127,27 @@ def as_json(embedded: Embedded, limits: Limits) -> bytes:
 
 def as_npz(embedded: Embedded) -> bytes:
     """Return embeddings as the ``.npz`` file that `prott5nv embed` would write, which `EmbeddingStore` opens."""
-    attributes = {**embedded.model.attributes, "model_name": embedded.model.name, "dtype": "float32"}
-    attributes["pooling"] = embedded.pooling or "none"
     proteins = (
         StoredProtein(record.id, record.id, truncated, rows)
         for record, truncated, rows in zip(embedded.records, embedded.truncated, embedded.rows, strict=True)
     )
     file = io.BytesIO()
-    write_npz(file, proteins, attributes)
+    write_npz(file, proteins, embedded.attributes("float32"))
     return file.getvalue()
 
 
 def as_raw(embedded: Embedded, dtype: str) -> bytes:
     """Return embeddings as one line of JSON and the rows of all proteins behind it, in little-endian order.
 
-    The line states data type and hidden size, and for each protein its id and its number of rows.
+    The line states data type and hidden size, what a file of these embeddings records, and for each protein its id and
+    its number of rows.
     """
     rows = [np.atleast_2d(rows).astype(np.dtype(dtype).newbyteorder("<"), copy=False) for rows in embedded.rows]
     header = {
         **embedded.header,
         "dtype": dtype,
         "hidden_size": embedded.model.hidden_size,
+        "attributes": embedded.attributes(dtype),
         "ids": [record.id for record in embedded.records],
         "rows": [len(each) for each in rows],
         "truncated_from": embedded.truncated,

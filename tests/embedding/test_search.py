@@ -208,6 +208,15 @@ def test_stores_that_were_made_differently_are_not_compared(tmp_path, vectors_ND
             store.nearest(other)
 
 
+def test_a_difference_in_the_treatment_of_long_proteins_is_a_warning(tmp_path, vectors_ND):
+    with (
+        EmbeddingStore(write(tmp_path / "ours.npz", vectors_ND, long="truncate")) as store,
+        EmbeddingStore(write(tmp_path / "other.npz", vectors_ND, long="window")) as other,
+        pytest.warns(UserWarning, match=r"one of .*other.npz and .*ours.npz was embedded with --long window"),
+    ):
+        assert len(store.nearest(other, 1)) == 50
+
+
 def test_whitened_vectors_have_length_one(vectors_ND):
     unit_ND = Metric.whitened([vectors_ND[:20], vectors_ND[20:]]).unit(vectors_ND)
     assert np.linalg.norm(unit_ND, axis=1) == pytest.approx(1)

@@ -98,12 +98,12 @@ def test_quotes_and_missing_values(tmp_path):
 
 def test_unknown_labels_are_counted(tmp_path):
     table = tmp_path / "labels.tsv"
-    table.write_text("id\tlength\nP1\t7\nP2\tNA\nP3\tinf\nP4\t\nP5\t-Infinity\nP6\t7\nP7\t9\n")
+    table.write_text("id\tlength\nP1\t7\nP2\tNA\nP3\tinf\nP4\t\nP5\t-Infinity\nP6\t7\nP7\t9\nP10\tunknown\n")
     with pytest.warns(InputWarning) as warned:
-        labels = read_labels(table, named(*(f"P{i}" for i in range(1, 10))))
-    assert labels.texts == ["7", UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN, "7", "9", UNKNOWN, UNKNOWN]
+        labels = read_labels(table, named(*(f"P{i}" for i in range(1, 11))))
+    assert labels.texts == ["7", UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN, "7", "9", UNKNOWN, UNKNOWN, UNKNOWN]
     assert [str(warning.message) for warning in warned] == [
-        f"{table}: length: unknown for 6 of 9 proteins (2 not in the table; 2 empty, or a word such as NA; 2 infinite)"
+        f"{table}: length: unknown for 7 of 10 proteins (2 not in the table; 3 empty, or a word such as NA; 2 infinite)"
     ]
 
 
@@ -131,10 +131,10 @@ def test_a_few_texts_among_numbers_give_a_warning(tmp_path, texts, expected):
 
 def test_words_that_look_like_infinity_are_labels_among_texts(tmp_path):
     table = tmp_path / "labels.tsv"
-    table.write_text("id\tstate\nP1\tinf\nP2\tunknown\nP3\tinf\n")
+    table.write_text("id\tstate\nP1\tinf\nP2\topen\nP3\tinf\n")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert read_labels(table, named("P1", "P2", "P3")).texts == ["inf", UNKNOWN, "inf"]
+        assert read_labels(table, named("P1", "P2", "P3")).texts == ["inf", "open", "inf"]
 
 
 def test_a_table_that_is_not_utf_8_is_an_error_with_the_line(tmp_path):

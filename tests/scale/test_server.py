@@ -33,6 +33,7 @@ from prott5nv import (
     seqs_to_embedding,
 )
 from prott5nv.cli import main
+from prott5nv.embedding.job import output_settings
 
 LETTERS = "ACDEFGHIKLMNPQRSTVWY"
 TOKEN = "a-token-for-tests-0123"
@@ -115,6 +116,8 @@ def test_all_formats_hold_the_same_numbers(server, embedder, tmp_path):
         assert list(store) == [record["id"] for record in records]
         assert store.attributes["model_sha256"] == embedder.model_sha256
         assert store.truncated_from("P/2") == 600
+        recorded = output_settings(embedder, None, "float32", "truncate", "accession")
+        assert store.attributes == recorded | {"model_name": embedder.name}
         np.testing.assert_allclose(store["sp|P1|A_HUMAN"], expected[0], atol=1e-5)
     line, _, data = post(server, "/embed", {"records": records, "format": "float16"})[1].partition(b"\n")
     header = json.loads(line)
@@ -306,6 +309,8 @@ def test_the_page_in_a_browser(server, embedder, tmp_path):
     wait_until((tmp_path / "embeddings.npz").exists, 30)
     with EmbeddingStore(tmp_path / "embeddings.npz") as store:
         assert list(store) == ["1UBQ", "P01308"]
+        recorded = output_settings(embedder, "mean", "float32", "window", "accession")
+        assert store.attributes == recorded | {"model_name": embedder.name}
         expected = seqs_to_embedding(sequences[:2], embedder, pooling="mean")
         np.testing.assert_allclose([store[key] for key in store], expected, atol=1e-5)
 
