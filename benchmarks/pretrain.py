@@ -2,7 +2,7 @@
 
     python benchmarks/pretrain.py                                    # the full-size model, generated proteins
     python benchmarks/pretrain.py --data DIR --preset small --proteins 32
-    python benchmarks/pretrain.py --proteins 672 --compile           # on a GPU
+    python benchmarks/pretrain.py --proteins 672 --compile --no-peer --steps 20 --warm-up 10       # on a GPU
     python benchmarks/pretrain.py --preset builtin model.hidden_size=384 model.ffn_hidden_size=1536
 
 DIR is the folder that ``prott5nv prepare uniref50`` wrote. All models train with gradient clipping and in bf16 autocast
@@ -51,7 +51,6 @@ from prott5nv.pretraining.trainer import build_trainer
 
 ENCODER_LENGTH, DECODER_LENGTH = 512, 256  # what BioNeMo v1 padded to
 IGNORED = -100  # label that PyTorch's cross-entropy leaves out
-WARM_UP = 2  # steps that are not measured
 RECIPE_RESIDUES, RECIPE_GPU_HOURS = 654e9, 26_880  # of the original ProtT5nv
 GENERATED_RECORDS = 20_000
 OURS = "prott5nv"
@@ -101,11 +100,12 @@ class HuggingFace:
 
 
 class StepTimer(pl.Callback):
-    """Times our steps, and runs and times the other model's steps on the same proteins in between."""
+    """Times our steps, and runs and times the other model's steps, if there is one, on the same proteins in between."""
 
-    def __init__(self, config: ModelConfig, other: HuggingFace):
-        self.config, self.other = config, other
-        self.seconds: dict[str, list[float]] = {name: [] for name in (OURS, *PADDINGS)}
+    def __init__(self, config: ModelConfig, other: HuggingFace | None, warm_up: int):
+        self.config, self.other, self.warm_up = config, other, warm_up
+        self.seconds: dict[str, list[float]] = {name: [] for name in (OURS, *(PADDINGS if other else ()))}
+        self.memory = 0
         self.residues: list[int] = []
         self.flops: list[float] = []
 
@@ -114,12 +114,14 @@ class StepTimer(pl.Callback):
 
     def on_train_batch_end(self, trainer: Any, model: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         seconds = {OURS: synchronized_time(model.device) - self.began}
+        if model.device.type == "cuda" and batch_idx == 0:
+            self.memory = torch.cuda.max_memory_allocated()  # before the other model's first step
         encoder, decoder = split(batch, "enc_tokens", 0), split(batch, "dec_labels", 1)
-        for name, pad_to_limit in PADDINGS.items():
+        for name, pad_to_limit in PADDINGS.items() if self.other else ():
             began = synchronized_time(model.device)
             self.other.step(encoder, decoder, pad_to_limit)
             seconds[name] = synchronized_time(model.device) - began
-        if batch_idx < WARM_UP:
+        if batch_idx < self.warm_up:
             return
         for name, measured in seconds.items():
             self.seconds[name].append(measured)
@@ -145,13 +147,13 @@ def synchronized_time(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def compose_config(preset: str, data: Path, steps: int, proteins: int, overrides: Sequence[str]) -> DictConfig:
+def compose_config(preset: str, data: Path, max_steps: int, proteins: int, overrides: Sequence[str]) -> DictConfig:
     """The settings of a pretraining run that neither validates nor shows a progress bar."""
     settings = [
         f"model={preset}",
         f"model.data.dataset_path={data}",
         f"model.global_batch_size={proteins}",
-        f"trainer.max_steps={WARM_UP + steps}",
+        f"trainer.max_steps={max_steps}",
         "trainer.limit_val_batches=0",
         "trainer.enable_progress_bar=false",
         *overrides,
@@ -196,7 +198,9 @@ def main() -> None:
     parser.add_argument("--preset", default="prott5nv", choices=ModelConfig.preset_names(), help="Size of the models.")
     parser.add_argument("--proteins", type=int, default=4, help="Number of proteins in a step.")
     parser.add_argument("--peer-batch-size", type=int, default=64, help="Proteins in a micro-batch of the other model.")
-    parser.add_argument("--steps", type=int, default=5, help=f"Number of measured steps, after {WARM_UP} of warm-up.")
+    parser.add_argument("--steps", type=int, default=5, help="Number of measured steps.")
+    parser.add_argument("--warm-up", type=int, default=2, help="Number of steps before them that are not measured.")
+    parser.add_argument("--no-peer", action="store_true", help="Leave out Hugging Face's model.")
     parser.add_argument(
         "--compile",
         action="store_true",
@@ -220,11 +224,13 @@ def measure(arguments: Any, data: Path) -> None:
     dtype = torch.bfloat16 if bf16 else torch.float32
     overrides = [f"trainer.precision={'bf16-mixed' if bf16 else '32'}", f"trainer.compile={arguments.compile}"]
     overrides += arguments.settings
-    cfg = compose_config(arguments.preset, data, arguments.steps, arguments.proteins, overrides)
+    steps = arguments.warm_up + arguments.steps
+    cfg = compose_config(arguments.preset, data, steps, arguments.proteins, overrides)
     config = architecture(as_dict(cfg.model))
 
     peak = matmul_peak(device, dtype)
-    timer = StepTimer(config, HuggingFace(config, device, dtype, arguments.peer_batch_size))
+    other = None if arguments.no_peer else HuggingFace(config, device, dtype, arguments.peer_batch_size)
+    timer = StepTimer(config, other, arguments.warm_up)
     trainer = build_trainer(cfg)
     trainer.callbacks.append(timer)
     trainer.fit(ProtT5nvModel(cfg.model, trainer))
@@ -233,6 +239,8 @@ def measure(arguments: Any, data: Path) -> None:
     compiled = ", compiled" if arguments.compile else ""
     name = f"{config.num_parameters:,} parameters, {arguments.proteins} proteins a step{compiled}"
     rate = report(name, timer, peak)
+    if timer.memory:
+        print(f"memory of the GPU in the first step: {timer.memory / 1e9:.0f} GB")
     workers = measure_loader(cfg, config, steps=20)
     print(f"one loader worker: {workers:,.0f} residues/s")
     hours = RECIPE_RESIDUES / rate / 3600

@@ -51,6 +51,12 @@ def pytest_runtest_setup(item):
             pytest.skip("needs a CUDA device")
 
 
+@pytest.fixture(scope="session", params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request) -> str:
+    """Device of a computation. A test with this fixture runs on a GPU, too, with the same tolerances."""
+    return request.param
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory):
     """Keep the embeddings of fine-tuning out of the user's cache."""

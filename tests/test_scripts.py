@@ -15,7 +15,8 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 SBATCH = REPOSITORY / "scripts" / "slurm" / "pretrain.sbatch"
 BUILTIN = REPOSITORY / "scripts" / "builtin.sh"
-SHELL_SCRIPTS = [BUILTIN, SBATCH, REPOSITORY / ".ci" / "run"]
+GPU = REPOSITORY / "benchmarks" / "gpu.sh"
+SHELL_SCRIPTS = [BUILTIN, GPU, SBATCH, REPOSITORY / ".ci" / "run"]
 SHELLCHECK = shutil.which("shellcheck", path=os.pathsep.join([os.environ["PATH"], str(Path(sys.executable).parent)]))
 JOB = {
     "SLURM_JOB_ID": "17",
@@ -140,3 +141,43 @@ def test_builtin_prepares_once(stubs, tmp_path):
     stubs.add("python")
     assert stubs.run(script, "proteins.fasta").returncode == 0
     assert {call[0] for call in stubs.calls()} == {"python"}
+
+
+def test_the_gpu_benchmarks_end_in_less_than_eight_minutes_in_one_table(tmp_path):
+    """A stand-in for Python prints what the benchmarks print."""
+    outputs = {
+        "tests": "36 passed in 90.00s",
+        "embed": "| method | residues/s | fraction of matmul rate | speed-up of encoder only |\n|---|---|---|---|\n"
+        "| encoder only | 2,120,000 | 49% | 1.0 x |",
+        "write": "| output | residues/s | MB/s | disk, MB/s | fraction | waiting |\n|---|---|---|---|---|---|\n"
+        "| float16, .h5 | 1,000 | 900 | 1,200 | 75% of the disk's rate | 3% |",
+        "pretrain": "| Training | Residues/s | TFLOP/s | Of peak | ms per step |\n|---|---|---|---|---|\n"
+        "| prott5nv: full | 369,000 | 300 | 40% | 471 |\nall 654G residues of the recipe: 492 hours",
+    }
+    for name, output in outputs.items():
+        (tmp_path / name).write_text(output + "\n")
+    python = tmp_path / "python"
+    python.write_text(f"""#!/bin/sh
+cd '{tmp_path}'
+case "$*" in
+    *pytest*) cat tests;;
+    *embed.py*) cat embed;;
+    *write.py*) cat write;;
+    *"pretrain.py --data"*) cat pretrain;;
+    *name=builtin*) exit 3;;
+esac
+""")
+    python.chmod(0o755)
+    done = subprocess.run(["bash", str(GPU)], env=os.environ | {"PYTHON": str(python)}, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stdout.endswith("failed: start-builtin\n")
+    head, _, rest = done.stdout.partition("\n\n| measurement |")
+    assert head.endswith("tests: 36 passed in 90.00s")
+    table = [line.strip(" |").split(" | ") for line in rest.splitlines()[2:] if line.startswith("|")]
+    assert [row[:3] for row in table] == [
+        ["prott5nv: full", "369,000", "40%"],
+        ["prott5nv: full", "369,000", "40%"],
+        ["encoder only", "2,120,000", "49%"],
+        ["float16, .h5", "1,000", "75% of the disk's rate"],
+    ]
+    assert table[-1][3] == "900 (1,200)"
+    assert sum(map(int, re.findall(r"^step \S+ (\d+) ", GPU.read_text(), flags=re.MULTILINE))) <= 8 * 60 - 8 * 2

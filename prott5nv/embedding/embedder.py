@@ -246,10 +246,10 @@ class Embedder:
         Returns
         -------
         bool
-            False on a CPU, where the layers are fused already.
+            False on a CPU, where the layers are fused already, and for T5 models, which no GPU has run yet.
         """
-        suitable = self.hardware.precision != "fp32" and can_compile(self.hardware.device)
-        return suitable and residues >= _RESIDUES_TO_COMPILE
+        on_gpu = self.hardware.precision != "fp32" and can_compile(self.hardware.device)
+        return on_gpu and isinstance(self._network, ProtT5) and residues >= _RESIDUES_TO_COMPILE
 
     def embed(
         self,

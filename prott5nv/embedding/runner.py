@@ -1,8 +1,9 @@
 """Running the encoder on batches of windows, from their tokens to one array for each window on the host.
 
 On a GPU, the rows are pooled, checked and converted to their final data type on the device. They are copied to the host
-through pinned memory while the device computes the next batch. Elsewhere, NumPy does the same with the rows of one
-protein after the other.
+through pinned memory while the device computes the next batch. The host needs no further thread for this: it only
+starts the work of the device, and tokenizes and packs the next proteins while the device computes. Elsewhere, NumPy
+does the same with the rows of one protein after the other.
 
 Shapes: B windows, L residues of a protein, D hidden size, T packed residues.
 """

@@ -16,6 +16,8 @@ logger = logging.getLogger(__name__)
 #: Tokens of the encoder and the decoder with which one H200 was measured at the width of the full-size model. More only
 #: take more memory.
 MEASURED_TOKENS = 86_016
+#: The most tokens that were measured, with a model of width 448.
+MOST_MEASURED_TOKENS = 252_781
 #: Steps from which a run takes long enough to compile its layers first.
 STEPS_TO_COMPILE = 1000
 
@@ -80,7 +82,8 @@ def micro_batch_tokens(
     -------
     int
         At most as many as give a large GPU enough operations between two kernels, which is `MEASURED_TOKENS` for the
-        full-size model and more for narrower ones; and at least the tokens of the longest protein.
+        full-size model and more for narrower ones, up to `MOST_MEASURED_TOKENS`; and at least the tokens of the longest
+        protein.
 
     Examples
     --------
@@ -92,7 +95,7 @@ def micro_batch_tokens(
     tokens = usable / bytes_per_token(config, precision=precision, recompute=recompute, tensor_parallel=tensor_parallel)
     longest = config.seq_length + max_targets(config.seq_length, config.masked_lm_prob)
     most = MEASURED_TOKENS * (ModelConfig().hidden_size / config.hidden_size) ** 2
-    return max(longest, min(int(most), int(tokens)))
+    return max(longest, min(int(most), MOST_MEASURED_TOKENS, int(tokens)))
 
 
 def choose_micro_batch_tokens(

@@ -23,14 +23,19 @@ def members(nemo1):
 
 
 def largest_difference(model, ids_BL, mask_BL, expected_BLD) -> float:
+    tokens_T, cu_seqlens_B1 = packed(ids_BL, mask_BL)
     with torch.inference_mode():
-        hidden_TD = model.encode(*packed(ids_BL, mask_BL))
-    return np.abs(hidden_TD.numpy() - expected_BLD[mask_BL]).max()
+        hidden_TD = model.encode(tokens_T.to(device_of(model)), cu_seqlens_B1)
+    return np.abs(hidden_TD.cpu().numpy() - expected_BLD[mask_BL]).max()
+
+
+def device_of(model) -> torch.device:
+    return next(model.parameters()).device
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_hidden_states_and_logits_are_those_of_nemo(nemo1, truth, name):
-    model = load(nemo1 / name)
+def test_hidden_states_and_logits_are_those_of_nemo(nemo1, truth, name, device):
+    model = load(nemo1 / name).to(device)
     ids_BL, mask_BL = truth["token_ids"], truth["mask"]
     assert largest_difference(model, ids_BL, mask_BL, truth["hidden"]) <= 1e-5
     for i, length in enumerate(truth["lengths"]):
@@ -41,9 +46,10 @@ def test_hidden_states_and_logits_are_those_of_nemo(nemo1, truth, name):
 
     with torch.inference_mode():
         tokens_T, cu_seqlens_B1 = packed(truth["dec_enc_ids"], truth["dec_enc_mask"])
-        hidden_TD = model.encode(tokens_T, cu_seqlens_B1)
-        hidden_SD = model.decode(*packed(truth["dec_ids"], truth["dec_mask"]), hidden_TD, cu_seqlens_B1)
-        logits_SV = model.logits(hidden_SD).numpy()
+        hidden_TD = model.encode(tokens_T.to(device), cu_seqlens_B1)
+        tokens_S, targets_B1 = packed(truth["dec_ids"], truth["dec_mask"])
+        hidden_SD = model.decode(tokens_S.to(device), targets_B1, hidden_TD, cu_seqlens_B1)
+        logits_SV = model.logits(hidden_SD).cpu().numpy()
     expected_SV = truth["dec_logits"][truth["dec_mask"]]
     assert np.abs(logits_SV - expected_SV).max() <= 1e-5 * np.abs(expected_SV).max()
 

@@ -122,7 +122,7 @@ def packed(batch) -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("overrides", [{}, {"bias_activation_fusion": False}])
-def test_hidden_states_and_logits_are_the_same(tmp_path, overrides):
+def test_hidden_states_and_logits_are_the_same(tmp_path, overrides, device):
     model = random_model(**overrides)
     save_nemo(tmp_path / "model.nemo", model.config, model.state_dict())
     nemo_to_huggingface(tmp_path / "model.nemo", tmp_path / "folder")
@@ -135,10 +135,11 @@ def test_hidden_states_and_logits_are_the_same(tmp_path, overrides):
     tokens_T, cu_seqlens = packed(batch)
     decoder_ids_BS = torch.randint(0, 128, (len(SEQUENCES), 9), generator=torch.Generator().manual_seed(0))
     decoder_cu_seqlens = 9 * torch.arange(len(SEQUENCES) + 1, dtype=torch.int32)
+    model.to(device)
     with torch.inference_mode():
-        hidden_TD = model.encode(tokens_T, cu_seqlens)
-        hidden_SD = model.decode(decoder_ids_BS.flatten(), decoder_cu_seqlens, hidden_TD, cu_seqlens)
-        logits_SV = model.logits(hidden_SD)
+        hidden_TD = model.encode(tokens_T.to(device), cu_seqlens)
+        hidden_SD = model.decode(decoder_ids_BS.flatten().to(device), decoder_cu_seqlens, hidden_TD, cu_seqlens)
+        hidden_TD, logits_SV = hidden_TD.cpu(), model.logits(hidden_SD).cpu()
         theirs_TD = base.get_encoder()(**batch).last_hidden_state[mask_BL]
         theirs_SV = generator(**batch, decoder_input_ids=decoder_ids_BS).logits.flatten(0, 1)
     assert (hidden_TD - theirs_TD).abs().max() <= 1e-5

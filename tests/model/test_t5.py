@@ -22,8 +22,9 @@ PROTEINS = ["MSLKR", "M", LONG, "PEPTI", "MKVLLAX"]
 def encode(model, sequences):
     """The rows of each protein from one packed batch."""
     tokens_T, cu_seqlens = model.tokenizer.encode_batch(sequences)
-    hidden_TD = model.encode(torch.from_numpy(tokens_T), torch.from_numpy(cu_seqlens))
-    return hidden_TD.split([len(sequence) for sequence in sequences])
+    device = next(model.parameters()).device
+    hidden_TD = model.encode(torch.from_numpy(tokens_T).to(device), torch.from_numpy(cu_seqlens))
+    return hidden_TD.cpu().split([len(sequence) for sequence in sequences])
 
 
 def encode_with_transformers(model, sequence, vocabulary=VOCABULARY):
@@ -45,9 +46,10 @@ def cosine(first_TD, second_TD):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGS)
 @torch.inference_mode()
-def test_the_published_architectures_equal_transformers(name):
+def test_the_published_architectures_equal_transformers(name, device):
     model = random_model(**CONFIGS[name])
     ours = converted(model)
+    ours.place(torch.device(device), torch.float32)
     proteins = ["MSLKR", LONG[:40], "PEPTI"]
     for sequence, batched in zip(proteins, encode(ours, proteins), strict=True):
         theirs = encode_with_transformers(model, sequence)
@@ -102,9 +104,9 @@ def test_distances_have_the_buckets_of_transformers(buckets, distance):
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16, torch.float16])
 @torch.inference_mode()
-def test_rows_do_not_depend_on_the_batch(precision):
+def test_rows_do_not_depend_on_the_batch(precision, device):
     model = converted(random_model(**TINY))
-    model.place(torch.device("cpu"), precision)
+    model.place(torch.device(device), precision)
     together = encode(model, PROTEINS)
     for sequence, rows in zip(PROTEINS, together, strict=True):
         alone = encode(model, [sequence])[0]

@@ -9,7 +9,6 @@ from helpers.fitting import Losses, fit
 from omegaconf import OmegaConf
 
 from prott5nv.pretraining.model import NotFiniteError, ProtT5nvModel
-from prott5nv.pretraining.parallel import MegatronStrategy
 
 pytestmark = pytest.mark.gpu
 
@@ -79,12 +78,6 @@ def test_the_losses_of_an_optimizer_are_those_of_a_cpu(cfg, optimizer):
     cfg.model.optim.name = optimizer
     expected, _, _ = losses_of(cfg, accelerator="cpu", precision="32-true")
     assert losses_of(cfg)[0] == pytest.approx(expected, abs=0.05)
-
-
-def test_one_rank_trains_with_nccl(cfg):
-    expected, _, _ = losses_of(cfg)
-    found, trainer, _ = losses_of(cfg, strategy=MegatronStrategy())
-    assert trainer.strategy.root_device.type == "cuda" and found == pytest.approx(expected, abs=1e-3)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(cfg):

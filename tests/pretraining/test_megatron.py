@@ -17,7 +17,7 @@ TARGETS = (11, 3, 21, 5)
 
 
 @pytest.fixture(scope="module")
-def models():
+def models(device):
     initialize_parallel()
     torch.manual_seed(0)
     config = ModelConfig.preset("tiny", hidden_dropout=0.0, attention_dropout=0.0, decoder_num_layers=1)
@@ -30,11 +30,11 @@ def models():
     megatron = MegatronProtT5(config)
     missing, unexpected = megatron.load_state_dict(prott5_to_megatron(plain.state_dict()), strict=False)
     assert not unexpected and all(name.endswith("_extra_state") for name in missing)
-    return plain, megatron
+    return plain.to(device), megatron.to(device)
 
 
 @pytest.fixture(scope="module")
-def batch():
+def batch(device):
     generator = torch.Generator().manual_seed(1)
 
     def draw(lengths):
@@ -44,13 +44,14 @@ def batch():
     enc_tokens, enc_cu_seqlens = draw(LENGTHS)
     dec_tokens, dec_cu_seqlens = draw(TARGETS)
     labels = torch.randint(0, 128, (sum(TARGETS),), generator=generator)
-    return {
+    tensors = {
         "enc_tokens": enc_tokens,
         "enc_cu_seqlens": enc_cu_seqlens,
         "dec_tokens": dec_tokens,
         "dec_cu_seqlens": dec_cu_seqlens,
         "dec_labels": labels,
     }
+    return {name: tensor.to(device) for name, tensor in tensors.items()}
 
 
 def test_the_parameters_have_the_same_names_and_number(models):

@@ -1,10 +1,14 @@
 """Several processes give the same run as one."""
 
 import io
+import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +21,7 @@ from helpers.fitting import Losses, fit
 from helpers.forked import ForkedCommand
 from helpers.waiting import wait_until
 from megatron.core.transformer.enums import AttnMaskType
+from omegaconf import OmegaConf
 
 from prott5nv import ModelConfig, ProtT5nvError, load
 from prott5nv.checkpoint import read_nemo
@@ -47,6 +52,39 @@ def train(cfg, max_steps, ckpt_path=None, save=None, devices=2, precision="32"):
 def assert_close(weights, expected):
     for name, weight in weights.items():
         np.testing.assert_allclose(weight, expected[name], atol=2e-5, rtol=0, err_msg=name)
+
+
+RANK = """
+import sys
+import torch.distributed as dist
+from helpers.fitting import Losses, fit
+from omegaconf import OmegaConf
+from prott5nv.pretraining.parallel import MegatronStrategy
+losses = Losses()
+_, accelerator, precision, settings = sys.argv
+strategy = MegatronStrategy()
+fit(OmegaConf.load(settings), callbacks=[losses], accelerator=accelerator, precision=precision, strategy=strategy)
+print(dist.get_backend(), *losses.values)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("accelerator", "precision", "backend"),
+    [("cpu", "32", "gloo"), pytest.param("gpu", "bf16-mixed", "nccl", marks=pytest.mark.gpu)],
+)
+def test_a_rank_that_lightning_starts_uses_the_backend_of_its_device(cfg, tmp_path, accelerator, precision, backend):
+    """It runs in a process of its own, because this one has a group for its other tests."""
+    expected = Losses()
+    fit(cfg, callbacks=[expected], accelerator=accelerator, precision=precision)
+    OmegaConf.save(cfg, tmp_path / "settings.yaml")
+    command = [sys.executable, "-c", RANK, accelerator, precision, str(tmp_path / "settings.yaml")]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
+    assert done.returncode == 0, done.stderr
+    found_backend, *losses = done.stdout.splitlines()[-1].split()
+    assert found_backend == backend
+    assert list(map(float, losses)) == pytest.approx(expected.values, abs=1e-3 if accelerator == "gpu" else 1e-6)
 
 
 @pytest.mark.slow
