@@ -28,6 +28,7 @@ _TYPES = {int: "an integer", float: "a number", bool: "true or false", str: "tex
 _LISTS = {int: ("integers", "[1,2]"), float: ("numbers", "[0.1,0.2]"), str: ("texts", "[a,b]")}
 # What Hydra says about an override that it cannot use, and about a part of the configuration that nobody chose
 _OF_OVERRIDE = re.compile(r"(?:Error merging override |Ambiguous value for argument ')\+{0,2}([\w.]+)=([^\n]*)")
+_OF_FILE = re.compile(r"In '([^']+)': (\w+) raised while composing config:\s+.*full_key: (\S+)", re.DOTALL)
 _OF_MISSING = re.compile(r"You must specify '(\w+)'.*\nAvailable options:\n(.*)", re.DOTALL)
 
 
@@ -140,6 +141,10 @@ def describe(error: Exception, config: type) -> str:
         )
     if missing := _OF_MISSING.match(str(error)):
         return f"{missing[1]} has no value: add {missing[1]}=NAME, where NAME is one of {', '.join(missing[2].split())}"
+    if in_file := _OF_FILE.match(str(error)):
+        file, kind, name = in_file.groups()
+        expected = "" if kind in ("ConfigKeyError", "ConfigAttributeError") else _expected(name, None, config)
+        return f"{file}.yaml: {f'{name}: {expected}' if expected else unknown_setting(name, config)}"
     # OmegaConf's own errors have a cause under a debugger, whose text is not complete.
     cause = error
     if isinstance(error, HydraException) and isinstance(error.__cause__, OmegaConfBaseException):

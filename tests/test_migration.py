@@ -56,6 +56,23 @@ max_seq_length emb_batch_size num_workers shuffle optim.name
 NAMES = WITHOUT_COUNTERPART.split() + [f"model.dwnstr_task_validation.dataset.{name}" for name in OF_THE_TASK.split()]
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("trainer: {logger: false}", "trainer.logger cannot be set"),
+        ("model: {kv_channels: 64}", "there is no setting model.kv_channels"),
+        ("model: {global_batch_size: null}", "model.global_batch_size: must be an integer"),
+    ],
+)
+def test_a_line_of_its_yaml_file_is_refused_as_on_the_command_line(data, capsys, line, message):
+    (data.parent / "mine" / "experiment").mkdir(parents=True)
+    (data.parent / "mine" / "experiment" / "old.yaml").write_text(f"# @package _global_\n{line}\n")
+    with pytest.raises(SystemExit):
+        main(["pretrain", "model.data.dataset_path=data", "--config-dir=mine", "+experiment=old"])
+    error = capsys.readouterr().err
+    assert error.startswith(f"prott5nv: error: experiment/old.yaml: {message}") and error.count("\n") == 1
+
+
 @pytest.mark.parametrize("plus", ["", "+"])
 @pytest.mark.parametrize("name", NAMES)
 def test_settings_without_counterpart_are_refused_by_name(data, capsys, name, plus):

@@ -93,6 +93,7 @@ def pretrain(cfg: DictConfig) -> PretrainingRun:
         raise ProtT5nvError(
             "do_training=false and do_testing=false: there is nothing to do; `prott5nv prepare uniref50` prepares data"
         )
+    _leave_slurm_task()
     _check_surroundings(cfg, config)
     nemo_logging.setLevel(nemo_logging.ERROR)
     for name in ("lightning.pytorch", "lightning.fabric"):
@@ -143,6 +144,17 @@ def _run(cfg: DictConfig, config: PretrainConfig, folder: Path) -> PretrainingRu
     return PretrainingRun(folder, exported, validated[1] if validated else None)
 
 
+def _leave_slurm_task() -> None:
+    """Forget a Slurm job's only task, so that ``trainer.devices`` starts one process per device, as without Slurm.
+
+    Lightning would train with one process, because it leaves the start of processes to Slurm. The processes inherit the
+    variables, and each would take itself for the first one.
+    """
+    if os.environ.get("SLURM_NTASKS", "1") == "1" and os.environ.get("SLURM_PROCID", "0") == "0":
+        for name in ("NTASKS", "NTASKS_PER_NODE", "PROCID", "LOCALID", "NODEID"):
+            os.environ.pop(f"SLURM_{name}", None)
+
+
 def _check_surroundings(cfg: DictConfig, config: PretrainConfig) -> None:
     """Refuse what Lightning, NeMo, Weights & Biases or this machine would refuse later, and less clearly."""
     sections = {
@@ -163,6 +175,16 @@ def _check_surroundings(cfg: DictConfig, config: PretrainConfig) -> None:
     on_cpu = accelerator == "cpu" or (accelerator == "auto" and not has_gpu)
     if on_cpu and devices.isdecimal() and int(devices) > cores:
         raise ProtT5nvError(f"trainer.devices={devices}: this machine has no GPU for training and {cores} CPU cores")
+    tasks, nodes = int(os.environ.get("SLURM_NTASKS", "1")), config.trainer.num_nodes
+    if tasks > 1 and "TORCHELASTIC_RUN_ID" not in os.environ:
+        remedy = "start one task for each device with --ntasks-per-node, as scripts/slurm/pretrain.sbatch does"
+        if devices.isdecimal() and tasks != int(devices) * nodes:
+            needed = f"trainer.devices={devices} and trainer.num_nodes={nodes} need {int(devices) * nodes}"
+            raise ProtT5nvError(f"the Slurm job has {tasks} tasks, but {needed}; {remedy}")
+        if "SLURM_NTASKS_PER_NODE" not in os.environ:  # which Lightning needs
+            raise ProtT5nvError(
+                f"the Slurm job has {tasks} tasks, but it does not say how many each node has; {remedy}"
+            )
     launchers = ("TORCHELASTIC_RUN_ID", "SLURM_NTASKS", "NODE_RANK")
     if config.trainer.num_nodes > 1 and not any(name in os.environ for name in launchers):
         raise ProtT5nvError(

@@ -1,5 +1,7 @@
 """ProtT5nvModel: loss, steps, resuming and files."""
 
+import os
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,13 +10,14 @@ pytest.importorskip("nemo", reason="needs the train extra")
 
 from helpers.fitting import Losses, fit
 from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEnvironment
 from omegaconf import OmegaConf
 from torch.utils.checkpoint import checkpoint
 
 from prott5nv import ProtT5nvError, load
 from prott5nv.pretraining.checkpoint_files import read_checkpoint, write_checkpoint
 from prott5nv.pretraining.model import ProtT5nvModel
-from prott5nv.pretraining.trainer import build_trainer, choose_precision
+from prott5nv.pretraining.trainer import _leave_slurm_task, build_trainer, choose_precision
 
 
 def built(cfg):
@@ -199,6 +202,27 @@ def test_the_precision_on_a_cpu_does_not_follow_a_gpu(monkeypatch):
         with pytest.raises(ProtT5nvError, match="16-mixed needs a CUDA device"):
             choose_precision(name, "cpu")
     assert (choose_precision("bf16", "cpu"), choose_precision("32-true", "cpu")) == ("bf16-mixed", "32")
+
+
+@pytest.mark.parametrize("tasks", [{"SLURM_NTASKS": "1", "SLURM_NTASKS_PER_NODE": "1"}, {}])
+def test_the_only_task_of_a_slurm_job_starts_a_process_for_each_device(cfg, monkeypatch, tasks):
+    monkeypatch.setenv("SLURM_JOB_NAME", "prott5nv")
+    for name, value in {"SLURM_JOB_ID": "17", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", **tasks}.items():
+        monkeypatch.setenv(name, value)
+    cfg.trainer.devices, cfg.trainer.accelerator = 2, "cpu"
+    _leave_slurm_task()
+    strategy = build_trainer(cfg).strategy
+    assert isinstance(strategy.cluster_environment, LightningEnvironment) and strategy.num_processes == 2
+    assert not any(name.endswith(("PROCID", "LOCALID")) for name in os.environ)
+
+
+def test_each_of_several_slurm_tasks_stays_one_process(cfg, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_NAME", "prott5nv")
+    for name, value in {"NTASKS": "2", "NTASKS_PER_NODE": "2", "PROCID": "1", "LOCALID": "1", "NODEID": "0"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    cfg.trainer.devices, cfg.trainer.accelerator = 2, "cpu"
+    _leave_slurm_task()
+    assert isinstance(build_trainer(cfg).strategy.cluster_environment, SLURMEnvironment)
 
 
 def test_added_trainer_settings_reach_lightning(cfg):

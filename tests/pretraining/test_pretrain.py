@@ -188,6 +188,14 @@ def test_multirun_trains_one_run_for_each_value(training_data, tmp_path):
     assert all((tmp_path / "runs" / name / f"{name}.nemo").is_file() for name in ("lr-0.001", "lr-0.002"))
 
 
+def test_a_slurm_job_with_another_number_of_tasks_is_refused(training_data, tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_NTASKS", "8")
+    arguments = overrides(training_data, tmp_path, "slurm", 2)
+    done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 2
+    assert "error: the Slurm job has 8 tasks, but trainer.devices=1 and trainer.num_nodes=1 need 1" in done.stderr
+
+
 def test_multirun_on_several_devices_is_refused(tmp_path):
     multirun = ["--multirun", "model.optim.lr=1e-3,2e-3", f"hydra.sweep.dir={tmp_path}"]
     settings = ["model.data.dataset_path=data", "trainer.devices=2"]
