@@ -22,6 +22,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from torch.nn.functional import pad
 from torch.nn.utils import clip_grad_norm_
 from torch.nn.utils.rnn import pad_sequence
 
-from prott5nv import ModelConfig
+from prott5nv import ModelConfig, ProtT5nvError
 from prott5nv.assets import config_folder
 from prott5nv.cli.hydra_app import quiet
 from prott5nv.data.micro_batch import MicroBatch
@@ -117,10 +118,11 @@ class StepTimer(pl.Callback):
         if model.device.type == "cuda" and batch_idx == 0:
             self.memory = torch.cuda.max_memory_allocated()  # before the other model's first step
         encoder, decoder = split(batch, "enc_tokens", 0), split(batch, "dec_labels", 1)
-        for name, pad_to_limit in PADDINGS.items() if self.other else ():
-            began = synchronized_time(model.device)
-            self.other.step(encoder, decoder, pad_to_limit)
-            seconds[name] = synchronized_time(model.device) - began
+        if self.other:
+            for name, pad_to_limit in PADDINGS.items():
+                began = synchronized_time(model.device)
+                self.other.step(encoder, decoder, pad_to_limit)
+                seconds[name] = synchronized_time(model.device) - began
         if batch_idx < self.warm_up:
             return
         for name, measured in seconds.items():
@@ -171,8 +173,11 @@ def measure_loader(cfg: DictConfig, config: ModelConfig, steps: int) -> float:
     samples = split_dataset(cfg.model, config, "train", shuffle=True, random_crop=False)
     batches = iter(step_loader(samples, 2688, num_workers=1, device=torch.device("cpu")))
     next(batches)  # the start of the worker process is not measured
-    start = time.perf_counter()
-    residues = sum(int(part["lengths"][:, 0].sum()) for _ in range(steps) for part in next(batches))
+    residues, start = 0, time.perf_counter()
+    for step in islice(batches, steps):
+        if isinstance(step, ProtT5nvError):
+            raise step
+        residues += sum(int(part["lengths"][:, 0].sum()) for part in step)
     return residues / (time.perf_counter() - start)
 
 
