@@ -9,12 +9,13 @@ import click
 from prott5nv.cli import options
 from prott5nv.extras import require_extra
 from prott5nv.io.text import counted
+from prott5nv.plots.pictures import PICTURES
 
 
 @click.command()
 @click.argument("store", metavar="STORE")
-@click.option("-o", "--output", type=options.NewFile(".html", ".png", others=False), metavar="FILE",
-              help="File to write: an interactive page (.html) or a picture (.png). The default is "
+@click.option("-o", "--output", type=options.NewFile(".html", *PICTURES, others=False), metavar="FILE",
+              help="File to write: an interactive page (.html) or a picture (.png, .svg or .pdf). The default is "
               "name of STORE with the suffix .html.")  # fmt: skip
 @click.option("--color-by", metavar="TABLE",
               help="TSV or CSV table that sets the colours, such as one that UniProt offers for download. It has a "
@@ -59,7 +60,7 @@ def command(
     from prott5nv.plots.labels import read_labels
     from prott5nv.plots.page import require_library
     from prott5nv.plots.projection import pooled_embeddings, principal_components, umap_points
-    from prott5nv.plots.scatter import write_html, write_png
+    from prott5nv.plots.scatter import write_html, write_picture
 
     require_library(output)
     with EmbeddingStore(store) as opened:
@@ -76,8 +77,8 @@ def command(
     else:
         points_N2, explained = principal_components(pooled_ND)
         axes = [f"PC{number} ({fraction:.0%} of the variance)" for number, fraction in enumerate(explained, 1)]
-    if output.suffix == ".png":
-        write_png(output, points_N2, axes, labels, model=model)
+    if output.suffix in PICTURES:
+        write_picture(output, points_N2, axes, labels, model=model)
     else:
         write_html(output, proteins, points_N2, axes, labels, model=model)
     options.report_written(output, f"{counted(len(proteins), 'protein')}, model {model}")

@@ -17,6 +17,7 @@ from prott5nv.io.inputs import InputFiles, input_files, parts
 from prott5nv.io.output import is_stream
 from prott5nv.io.record import accession
 from prott5nv.io.text import counted
+from prott5nv.plots.pictures import PICTURES
 
 if TYPE_CHECKING:
     from prott5nv.flip.predictor import Prediction, Predictor
@@ -29,11 +30,11 @@ if TYPE_CHECKING:
 @click.option(
     "-o",
     "--output",
-    type=options.NewFile(".csv", ".html", ".png", others=False, stream=True),
+    type=options.NewFile(".csv", ".html", *PICTURES, others=False, stream=True),
     required=True,
     metavar="OUT",
     help="File to write: a table (.csv), or, for predictors that give each residue a class, a page (.html) or a "
-    "picture (.png, which needs the extra plot) of the predictions beside the sequence.",
+    "picture (.png, .svg or .pdf, which needs the extra plot) of the predictions beside the sequence.",
 )
 @options.device
 @options.precision
@@ -74,7 +75,7 @@ def command(
     """
     options.reserve_outputs([output, options.skip_list(output)], [run, *parts(source)], overwrite=overwrite)
 
-    if output.suffix == ".png":
+    if output.suffix in PICTURES:
         require_extra("plot", "a PNG picture", "matplotlib")
 
     from prott5nv.embedding.skips import Skips

@@ -13,6 +13,7 @@ from prott5nv.cli import options
 from prott5nv.io.atomic import together
 from prott5nv.io.inputs import InputFiles, input_name, parts
 from prott5nv.io.text import counted
+from prott5nv.plots.pictures import PICTURES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,9 +54,9 @@ if TYPE_CHECKING:
 @click.option("--table", type=options.NewFile(".csv", stream=True), metavar="FILE.csv",
               help="With --mutations all, also write the scores as a matrix: one row per residue, one column per amino "
               "acid.")  # fmt: skip
-@click.option("--plot", type=options.NewFile(".html", ".png", others=False), metavar="FILE",
+@click.option("--plot", type=options.NewFile(".html", *PICTURES, others=False), metavar="FILE",
               help="With --mutations all, also draw a heat map of one protein: an interactive page (.html) or a "
-              "picture (.png). It needs the extra plot.")  # fmt: skip
+              "picture (.png, .svg or .pdf). It needs the extra plot.")  # fmt: skip
 @options.on_error
 @options.overwrite
 @options.spreadsheet_safe

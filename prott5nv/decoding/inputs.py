@@ -209,9 +209,11 @@ def read_variants(
     """
     variants = []
     number = None
+    entry_names = {protein_names(record.id)[1]: key for key, record in proteins.items()}
     for number, protein, text, where in _named_variants(path, column):
         try:
-            variants.append(_checked_variant(protein, text, proteins, config))
+            known = entry_names.get(protein, protein) if protein else protein
+            variants.append(_checked_variant(known, text, proteins, config))
         except ProtT5nvError as error:
             skips.add(ProtT5nvError(f"{where}: {error}"), number, text)
     if number is None:

@@ -214,6 +214,10 @@ def _finetune(config: FinetuneConfig, encoder_path: Path, folder: Path) -> Finet
     logger.info(_describe(task))
     _warn_of_few_steps(task, config.task.training)
     _warn_of_unreliable_scores(task)
+    if task.level == "residue" and "-" in task.classes:
+        logger.warning(
+            "residues with the target - are a class of their own; if they have none, write 0 for them in a column mask"
+        )
 
     sha256, table_sha256 = checksum(encoder_path), _table_checksum(config)
     start = time.perf_counter()

@@ -12,9 +12,9 @@ import numpy as np
 
 from prott5nv.decoding.masking import AMINO_ACIDS
 from prott5nv.errors import ProtT5nvError
-from prott5nv.io.atomic import whole_file
 from prott5nv.io.record import Record, accession
 from prott5nv.plots.page import graph_objects, require_library, write_figure
+from prott5nv.plots.pictures import PICTURES, save_picture
 
 _RESIDUES_PER_ROW = 80
 # ColorBrewer's RdBu, which readers with the common forms of colour blindness can tell apart. Low scores are red.
@@ -37,8 +37,8 @@ def write_heat_map(path: Path, protein: Record, scores_LA: np.ndarray, *, model:
     Parameters
     ----------
     path : Path
-        File to write. A name that ends in ``.png`` gives a picture, which needs matplotlib; any other name gives an
-        interactive page, which needs plotly.
+        File to write. A name that ends in ``.png``, ``.svg`` or ``.pdf`` gives a picture, which needs
+        matplotlib; any other name gives an interactive page, which needs plotly.
     protein : Record
         The protein, of L residues.
     scores_LA : ndarray, shape=(L, A), dtype=float32
@@ -60,8 +60,8 @@ def write_heat_map(path: Path, protein: Record, scores_LA: np.ndarray, *, model:
     strongest = float(np.nanpercentile(np.abs(scores_LA), 99)) or 1.0
     description = f"{model}; {note}" if note else model
     name, sequence = key if key == protein.id else f"{key} ({protein.id})", protein.sequence.upper()
-    if path.suffix == ".png":
-        _write_png(path, name, sequence, scores_LA, strongest, description)
+    if path.suffix in PICTURES:
+        _write_picture(path, name, sequence, scores_LA, strongest, description)
     else:
         columns = {"protein": key, "original_id": protein.id, "model": model}
         _write_html(path, name, sequence, scores_LA, strongest, description, columns)
@@ -152,7 +152,9 @@ def _write_html(
     )
 
 
-def _write_png(path: Path, name: str, sequence: str, scores_LA: np.ndarray, strongest: float, description: str) -> None:
+def _write_picture(
+    path: Path, name: str, sequence: str, scores_LA: np.ndarray, strongest: float, description: str
+) -> None:
     require_library(path)
     from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.figure import Figure
@@ -183,8 +185,7 @@ def _write_png(path: Path, name: str, sequence: str, scores_LA: np.ndarray, stro
     text = f"{name}: single substitutions\nModel: {description}\n{_COLOUR_MEANING}Dots mark the wild type."
     figure.suptitle("\n".join(map(_wrapped, text.split("\n"))), fontsize=10, parse_math=False)
     figure.colorbar(image, ax=axes.tolist(), shrink=0.8 / len(starts), label=_COLOUR_TITLE, extend="both")
-    with whole_file(path) as temporary:
-        figure.savefig(temporary, dpi=150, format="png")
+    save_picture(figure, path)
 
 
 def _wrapped(line: str) -> str:

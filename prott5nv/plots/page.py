@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from prott5nv.extras import require_extra
 from prott5nv.io.atomic import write_text
+from prott5nv.plots.pictures import PICTURES
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -31,14 +32,14 @@ def require_library(path: Path) -> None:
     Parameters
     ----------
     path : Path
-        File to write: a picture if it ends in ``.png``, otherwise a page.
+        File to write: a picture if it ends in ``.png``, ``.svg`` or ``.pdf``, otherwise a page.
 
     Raises
     ------
     ProtT5nvError
         Names the library and the command that installs it.
     """
-    if path.suffix == ".png":
+    if path.suffix in PICTURES:
         require_extra("plot", "a PNG picture", "matplotlib")
     else:
         require_extra("plot", "an HTML page", "plotly")

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from prott5nv.io.atomic import whole_file
 from prott5nv.plots.labels import GREY, SCALE, UNKNOWN, Colouring, Group, Labels, choose_colours, one_colour
 from prott5nv.plots.page import escaped, graph_objects, require_library, write_figure
+from prott5nv.plots.pictures import save_picture
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -24,7 +24,7 @@ _MOST_SVG_POINTS = 2000
 _LONGEST_ENTRY = 40  # characters of a legend entry
 
 
-def write_png(path: Path, points_N2: np.ndarray, axes: Sequence[str], labels: Labels | None, *, model: str) -> None:
+def write_picture(path: Path, points_N2: np.ndarray, axes: Sequence[str], labels: Labels | None, *, model: str) -> None:
     """Draw proteins as points in a PNG picture. Needs matplotlib.
 
     Parameters
@@ -77,8 +77,7 @@ def write_png(path: Path, points_N2: np.ndarray, axes: Sequence[str], labels: La
         legend = figure.legend(handles=handles, loc="outside right upper", fontsize="small", title=labels.title)
         for text in (legend.get_title(), *legend.get_texts()):
             text.set_parse_math(False)  # a $ in a label is not a formula
-    with whole_file(path) as temporary:
-        figure.savefig(temporary, dpi=150, format="png")
+    save_picture(figure, path)
 
 
 def write_html(

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prott5nv.errors import ProtT5nvError
-from prott5nv.io.atomic import whole_file
 from prott5nv.plots.labels import COLOURS, GREY
 from prott5nv.plots.page import require_library, write_data
+from prott5nv.plots.pictures import PICTURES, save_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -73,8 +73,8 @@ def write_tracks(
     Parameters
     ----------
     path : Path
-        File to write. A name that ends in ``.png`` gives a picture, which needs matplotlib; any other name gives an
-        interactive page.
+        File to write. A name that ends in ``.png``, ``.svg`` or ``.pdf`` gives a picture, which needs
+        matplotlib; any other name gives an interactive page.
     tracks : iterable of Track
         The proteins.
     classes : sequence of str
@@ -98,8 +98,8 @@ def write_tracks(
     """
     drawn = list(tracks)
     title, description = f"{task.replace('_', ' ')}, predicted", f"{model}, {encoder}" if encoder else model
-    if path.suffix == ".png":
-        _write_png(path, drawn, _styles(classes), title, description)
+    if path.suffix in PICTURES:
+        _write_picture(path, drawn, _styles(classes), title, description)
     else:
         _write_html(path, drawn, _styles(classes), title, description, model)
     return len(drawn)
@@ -133,7 +133,7 @@ def _write_html(
     )
 
 
-def _write_png(path: Path, tracks: Sequence[Track], styles: Sequence[_Class], title: str, description: str) -> None:
+def _write_picture(path: Path, tracks: Sequence[Track], styles: Sequence[_Class], title: str, description: str) -> None:
     require_library(path)
     from matplotlib.collections import PatchCollection
     from matplotlib.figure import Figure
@@ -175,8 +175,7 @@ def _write_png(path: Path, tracks: Sequence[Track], styles: Sequence[_Class], ti
         ncols=columns,
         fontsize="small",
     )
-    with whole_file(path) as temporary:
-        figure.savefig(temporary, dpi=120, format="png")
+    save_picture(figure, path, dpi=120)
 
 
 def _draw_row(

@@ -80,7 +80,7 @@ def test_an_existing_file_is_replaced_only_with_overwrite(plot, tmp_path):
 
 def test_errors_name_the_cause(plot, tmp_path):
     assert "there is no such file" in plot("absent.h5", code=2).stderr
-    for name in ("out.pdf", "out.PNG", "out"):
+    for name in ("out.gif", "out.PNG", "out"):
         assert ".html or .png" in plot("store.h5", "-o", name, code=2).stderr
     (tmp_path / "other.tsv").write_text("accession\tfamily\nQ1\tx\n")
     assert "none of its accessions" in plot("store.h5", "--color-by", "other.tsv", code=2).stderr

@@ -167,6 +167,13 @@ def test_an_invalid_line_is_an_error_and_nothing_is_written(score, tmp_path, tex
     assert not list(tmp_path.glob("*out.csv*"))
 
 
+def test_a_table_of_variants_takes_every_name_of_a_protein(score, tmp_path):
+    (tmp_path / "named.fasta").write_text(f">sp|P0CG47|UBB_HUMAN Polyubiquitin-B\n{UBIQUITIN}\n>P1\nMSLKR\n")
+    (tmp_path / "v.csv").write_text("protein,variant\nUBB_HUMAN,Q2A\nP0CG47,Q2A\nsp|P0CG47|UBB_HUMAN,Q2A\nP1,S2A\n")
+    score("named.fasta", "--mutations", "v.csv", "-o", "out.csv")
+    assert [row["protein"] for row in read(tmp_path / "out.csv")] == ["P0CG47"] * 3 + ["P1"]
+
+
 def test_variants_are_given_on_the_command_line(score, tmp_path):
     (tmp_path / "v.txt").write_text("Q2A\nQ2A:I3L\n")
     score("one.fasta", "--mutations", "Q2A, Q2A:I3L", "-o", "inline.csv")
@@ -192,7 +199,6 @@ def test_errors_name_the_cause(score, tmp_path):
         ): "line 1: there are 2 proteins, and Q2A does not name one. Choose one with --protein",
         ("two.fasta", "--mutations", "all", "--protein", "P1"): "no protein has the accession, entry name or id P1",
         ("two.fasta", "--mutations", "all", "--plot", "a.html"): "--plot draws one protein; two.fasta has 2",
-        ("two.fasta", "--mutations", "all", "--plot", "a.pdf"): ".html or .png",
         ("two.fasta",): "choose what to score",
         ("two.fasta", "--mutations", "all", "--perplexity"): "choose what to score",
         ("two.fasta", "--mutations", "M1A", "--fraction", "0.1"): "needs --mutations all or --perplexity",
@@ -200,7 +206,7 @@ def test_errors_name_the_cause(score, tmp_path):
         ("two.fasta", "--perplexity", "--table", "t.csv"): "need --mutations all",
         ("two.fasta", "--perplexity", "--table", "t.csv", "--mutations", "all"): "choose what to score",
         ("two.fasta", "--mutations", "all", "--table", "no/t.csv"): "the folder no does not exist",
-        ("two.fasta", "--mutations", "all", "--plot", "map.gif"): "ends in .html or .png",
+        ("two.fasta", "--mutations", "all", "--plot", "map.gif"): "ends in .html or .png or .svg or .pdf",
         ("absent.fasta", "--perplexity"): "absent.fasta: No such file",
         ("MSLKRTGLAA", "--perplexity"): "No such file or directory; to use a sequence, write it to a FASTA file",
     }

@@ -10,7 +10,7 @@ from helpers.pages import check_self_contained, read_figure
 
 from prott5nv import ProtT5nvError
 from prott5nv.plots.labels import UNKNOWN, Labels
-from prott5nv.plots.scatter import write_html, write_png
+from prott5nv.plots.scatter import write_html, write_picture
 
 AXES = ["PC1", "PC2"]
 ODD_TEXTS = [
@@ -130,9 +130,11 @@ def test_a_picture_of_any_labels(tmp_path):
     pytest.importorskip("matplotlib")
     for texts in (ODD_TEXTS, [str(i) for i in range(30)], ["a"] * 5, [*"abcdefghijklmnopqrstuvwxyz", UNKNOWN]):
         points_N2 = np.random.default_rng(0).normal(size=(len(texts), 2))
-        write_png(tmp_path / "out.png", points_N2, AXES, Labels("$x", texts), model="$tiny$ 1")
-        assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
-        (tmp_path / "out.png").unlink()
+        for suffix, start in (("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")):
+            path = tmp_path / f"out.{suffix}"
+            write_picture(path, points_N2, AXES, Labels("$x", texts), model="$tiny$ 1")
+            assert path.read_bytes().startswith(start)
+            path.unlink()
 
 
 @pytest.mark.parametrize("library, suffix", [("plotly", "html"), ("matplotlib", "png")])
@@ -143,7 +145,7 @@ def test_a_missing_library_is_one_line_with_the_remedy(tmp_path, monkeypatch, li
     path, points_N2 = tmp_path / f"out.{suffix}", np.zeros((3, 2))
     with pytest.raises(ProtT5nvError, match=r"pip install 'prott5nv\[plot\]'") as error:
         if suffix == "png":
-            write_png(path, points_N2, AXES, None, model="tiny 1")
+            write_picture(path, points_N2, AXES, None, model="tiny 1")
         else:
             write_html(path, [("P1", "P1")] * 3, points_N2, AXES, None, model="tiny 1")
     assert "\n" not in str(error.value) and not list(tmp_path.iterdir())

@@ -75,8 +75,10 @@ def test_a_picture_has_one_arrowhead_for_each_strand(tmp_path, monkeypatch):
 
 def test_a_picture_has_room_for_some_proteins(tmp_path):
     pytest.importorskip("matplotlib")
-    write(tmp_path / "out.png", TRACK, Track("$x$", "$x$", 17 * "MVLSPA", 17 * "CCHHHE", 17 * "987654"))
-    assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
+    for suffix, start in (("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")):
+        path = tmp_path / f"out.{suffix}"
+        write(path, TRACK, Track("$x$", "$x$", 17 * "MVLSPA", 17 * "CCHHHE", 17 * "987654"))
+        assert path.read_bytes().startswith(start)
     with pytest.raises(ProtT5nvError, match=r"write a page \(.html\) instead"):
         write(tmp_path / "many.png", *[TRACK] * 151)
     assert not (tmp_path / "many.png").exists()
