@@ -76,7 +76,7 @@ def command(
     options.reserve_outputs([output, options.skip_list(output)], [run, *parts(source)], overwrite=overwrite)
 
     if output.suffix in PICTURES:
-        require_extra("plot", "a PNG picture", "matplotlib")
+        require_extra("plot", "a picture", "matplotlib")
 
     from prott5nv.embedding.skips import Skips
     from prott5nv.flip.predict import predict_file

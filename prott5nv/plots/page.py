@@ -40,7 +40,7 @@ def require_library(path: Path) -> None:
         Names the library and the command that installs it.
     """
     if path.suffix in PICTURES:
-        require_extra("plot", "a PNG picture", "matplotlib")
+        require_extra("plot", "a picture", "matplotlib")
     else:
         require_extra("plot", "an HTML page", "plotly")
 

@@ -25,7 +25,7 @@ _LONGEST_ENTRY = 40  # characters of a legend entry
 
 
 def write_picture(path: Path, points_N2: np.ndarray, axes: Sequence[str], labels: Labels | None, *, model: str) -> None:
-    """Draw proteins as points in a PNG picture. Needs matplotlib.
+    """Draw proteins as points in a picture. Needs matplotlib.
 
     Parameters
     ----------
