@@ -111,14 +111,14 @@ def _height(panel: _Panel) -> float:
 
 
 def _panels(runs: Sequence[dict[str, Any]], zero_shot: Sequence[ZeroShot]) -> list[_Panel]:
-    tasks = dict.fromkeys(run["task"] for run in runs)
-    return [_task_panel(task, runs) for task in tasks] + [_zero_shot_panel(one) for one in zero_shot]
+    tasks = dict.fromkeys((run["task"], run["metric"]) for run in runs)
+    return [_task_panel(*task, runs) for task in tasks] + [_zero_shot_panel(one) for one in zero_shot]
 
 
-def _task_panel(task: str, runs: Sequence[dict[str, Any]]) -> _Panel:
-    of_task = [run for run in runs if run["task"] == task]
+def _task_panel(task: str, metric: str, runs: Sequence[dict[str, Any]]) -> _Panel:
+    of_task = [run for run in runs if (run["task"], run["metric"]) == (task, metric)]
     first = of_task[0]
-    metric, note = first["metric"], first["note"]
+    note = first["note"]
     points = [_Point(name, score, "baseline") for name, score in _distinct_baselines(of_task, metric)]
     several_models = len({run["model"]["sha256"] for run in runs}) > 1
     for name, run in zip(_distinct_names(of_task, several_models), of_task, strict=True):
@@ -135,7 +135,8 @@ def _task_panel(task: str, runs: Sequence[dict[str, Any]]) -> _Panel:
 
 def group_name(task: str, split: str) -> str:
     """Return what a group of runs is called. A table of the user's own gives its name to the task and the split."""
-    return split if split.partition(" (")[0] == task else f"{task}, {split}"  # a note in brackets may follow
+    table, bracket, note = split.partition(" (")  # a note may follow, as the column of the targets may in the task
+    return f"{task}{bracket}{note}" if table == task.partition(" (")[0] else f"{task}, {split}"
 
 
 def _distinct_baselines(runs: Sequence[dict[str, Any]], metric: str) -> list[tuple[str, dict[str, Any]]]:
@@ -282,7 +283,7 @@ def _plot_confusion(axis: Axes, run: dict[str, Any]) -> None:
     for (row, column), fraction in np.ndenumerate(fractions_KK):
         colour = "white" if fraction > 0.5 else "black"
         axis.text(column, row, f"{100 * fraction:.0f}", ha="center", va="center", fontsize=8, color=colour)
-    axis.set(title="Percent of each true class", xlabel="predicted", ylabel="true")
+    axis.set(title="Percent of each true class, all seeds", xlabel="predicted", ylabel="true")
 
 
 def _plot_against_measured(axis: Axes, test: _TestPredictions) -> None:
@@ -306,7 +307,7 @@ def _plot_by_length(axis: Axes, test: _TestPredictions, metric: str) -> None:
     axis.errorbar([np.median(lengths[group]) for group in groups], means, bounds, fmt="o-", capsize=3, color=_OURS)
     if lengths.max() > LONG:
         axis.axvline(LONG, color="grey", ls=":", lw=1)
-    axis.set(title="By length: mean over proteins, 95 % interval", xlabel="residues", ylabel=_literal(metric))
+    axis.set(title="By length, best seed: mean, 95 % interval", xlabel="residues", ylabel=_literal(metric))
 
 
 def _read_predictions(run: dict[str, Any]) -> _TestPredictions:

@@ -21,7 +21,7 @@ from prott5nv.flip.config import RESULT_FILE
 from prott5nv.flip.metrics import decimals
 from prott5nv.flip.plots import baseline_key, group_name, overview, overview_panels, own_baselines, run_plots
 from prott5nv.flip.published import COMPARABLE, PUBLISHED, published_table
-from prott5nv.flip.run_settings import differing_names, written_settings
+from prott5nv.flip.run_settings import differing_names, name_targets, written_settings
 from prott5nv.flip.tasks import FEW_TEST_PROTEINS, SETS
 from prott5nv.flip.zero_shot import ZeroShot, read_zero_shot, zero_shot_table
 from prott5nv.io.atomic import whole_files
@@ -120,6 +120,7 @@ def read_runs(folder: Path) -> list[Run]:
             _duration(runs[-1])
     if not runs:
         raise ProtT5nvError(f"{folder}: no {RESULT_FILE} in it or below; prott5nv finetune writes them")
+    name_targets(runs)
     for run, settings in zip(runs, _differing_settings(runs), strict=True):
         run["settings"] = settings
     known = {task: number for number, task in enumerate(PUBLISHED)}

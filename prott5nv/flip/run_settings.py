@@ -11,6 +11,7 @@ from prott5nv.settings import flat
 
 #: Settings that change no result.
 WITHOUT_EFFECT = ("output_dir", "cache_dir", "overwrite")
+_TARGET = "target"  # usual column of the targets
 
 
 def written_settings(configuration: dict[str, Any]) -> dict[str, str]:
@@ -49,3 +50,20 @@ def differing_names(written: Sequence[dict[str, str]]) -> list[str]:
     """
     names = dict.fromkeys(chain.from_iterable(written))
     return [name for name in names if len({settings.get(name) for settings in written}) > 1]
+
+
+def name_targets(runs: Sequence[dict[str, Any]]) -> None:
+    """Add the column of the targets to the ``task`` of runs, in place, where those of one table differ in it.
+
+    Parameters
+    ----------
+    runs : sequence of dict
+        Contents of their ``result.json``.
+    """
+    columns = [str(run["configuration"]["task"].get("target_column", _TARGET)) for run in runs]
+    columns_of: dict[str, set[str]] = {}
+    for run, column in zip(runs, columns, strict=True):
+        columns_of.setdefault(run["task"], set()).add(column)
+    for run, column in zip(runs, columns, strict=True):
+        if column != _TARGET and len(columns_of[run["task"]] - {column}):
+            run["task"] = f"{run['task']} ({column})"

@@ -165,10 +165,11 @@ def test_fine_tuning_returns_its_validation_score(monkeypatch):
 def test_sigterm_ends_fine_tuning_like_ctrl_c(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr("prott5nv.flip.finetune.finetune", lambda config: signal.raise_signal(signal.SIGTERM))
     monkeypatch.chdir(tmp_path)
+    before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit) as stopped:
         main(["finetune", "gb1"])
     assert stopped.value.code == 130 and "finished embeddings are kept" in capsys.readouterr().err
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_the_command_trains_one_run_for_each_value(monkeypatch, tmp_path, capsys):

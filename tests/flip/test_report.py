@@ -243,6 +243,27 @@ def test_runs_of_a_sweep_are_told_apart_by_the_settings_that_differ(runs, tmp_pa
 
 
 @pytest.mark.slow
+def test_targets_of_one_table_are_compared_separately(runs, tmp_path):
+    """A table of one's own gives its name to task and split, whichever of its columns has the targets."""
+    for name, column in (("scl-frozen", "place"), ("gb1-frozen", "fitness"), ("conservation-frozen", "target")):
+        shutil.copytree(runs / name, tmp_path / column)
+        path = tmp_path / column / "result.json"
+        result = json.loads(path.read_text()) | {"task": "mine", "split": "mine", "note": ""}
+        result["configuration"]["task"]["target_column"] = column
+        path.write_text(json.dumps(result))
+    found = read_runs(tmp_path)
+    assert [(run["task"], run["metric"]) for run in found] == [
+        ("mine", "accuracy"),
+        ("mine (fitness)", "mse"),
+        ("mine (place)", "accuracy"),
+    ]
+    titles = [axis.get_title() for axis in overview(found).axes]
+    assert titles == ["mine", "mine (fitness)", "mine (place)"]
+    report(tmp_path)
+    assert "mine (fitness): mse" in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.slow
 def test_the_page_and_markdown_describe_a_split_once(runs, tmp_path):
     for name in ("first", "second"):
         shutil.copytree(runs / "scl-frozen", tmp_path / name)
