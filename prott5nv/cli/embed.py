@@ -164,7 +164,8 @@ def command(
 
     If a run is killed or the disk is full, finished proteins stay in OUT.h5.partial/. Give the same command again to
     continue. OUT appears only when it is complete. If OUT exists with the same input and settings, nothing is computed.
-    If it holds anything else, the command refuses it. With --overwrite, OUT is computed again and replaced in any case.
+    If it holds anything else, the command refuses it. With --overwrite, OUT is computed again and replaced in any case,
+    unless another run of it is unfinished: then finish that run, or delete the folder that the message names.
 
     --on-error skip applies to single proteins. A damaged file, such as an incomplete gzip file or a table without the
     column, is always an error, because the missing proteins cannot be listed.

@@ -6,10 +6,8 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from importlib import import_module
-from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
@@ -49,6 +47,7 @@ from prott5nv.pretraining.run_folder import (
     run_folder,
     write_settings,
 )
+from prott5nv.pretraining.weights_and_biases import check_wandb, wandb_logger
 
 logger = logging.getLogger(__name__)
 
@@ -112,6 +111,9 @@ def _run(cfg: DictConfig, config: PretrainConfig, folder: Path) -> PretrainingRu
     if config.model.dwnstr_task_validation.enabled:
         trainer.callbacks.append(DownstreamValidation(config.model.dwnstr_task_validation.dataset))
     exp_manager(trainer, _exp_manager_settings(cfg, checkpoint))
+    if config.exp_manager.create_wandb_logger:
+        wandb = wandb_logger(config.exp_manager.wandb_logger_kwargs, folder, is_continued=checkpoint is not None)
+        trainer.loggers = [*trainer.loggers, wandb]
     _remove_empty_logs(folder / LOGS)
     kept = config.exp_manager.checkpoint_callback_params
     interval = None if config.trainer.limit_val_batches else config.trainer.val_check_interval
@@ -192,23 +194,7 @@ def _check_surroundings(cfg: DictConfig, config: PretrainConfig) -> None:
             "docs/guides/clusters.md shows how"
         )
     if config.exp_manager.create_wandb_logger and is_global_rank_zero():
-        _check_wandb(config.exp_manager.wandb_logger_kwargs)
-
-
-def _check_wandb(arguments: Mapping[str, Any]) -> None:
-    """Log in to Weights & Biases, unless the log stays on this machine."""
-    setting = "exp_manager.create_wandb_logger=true"
-    if find_spec("wandb") is None:
-        raise ProtT5nvError(f"{setting} needs wandb: pip install wandb")
-    wandb = import_module("wandb")  # no extra installs it, so type checkers may not find it
-    if arguments.get("offline") or os.environ.get("WANDB_MODE", "online") != "online":
-        return
-    try:
-        wandb.login()  # asks for the key if there is a terminal
-    except wandb.Error as error:
-        raise ProtT5nvError(
-            f"{setting}: {error} Or set WANDB_API_KEY, or WANDB_MODE=offline to keep the log on this machine."
-        ) from None
+        check_wandb(config.exp_manager.wandb_logger_kwargs)
 
 
 @contextmanager
@@ -245,7 +231,7 @@ def _exp_manager_settings(cfg: DictConfig, checkpoint: Path | None) -> dict[str,
     """
     settings = as_dict(cfg.exp_manager)
     # NeMo's checkpoint callback can leave a run that it cannot resume, so ours replaces it.
-    settings["create_checkpoint_callback"] = False
+    settings["create_checkpoint_callback"] = settings["create_wandb_logger"] = False  # see `wandb_logger`
     settings |= {"version": LOGS, "resume_if_exists": True, "resume_ignore_no_checkpoint": True}
     writer: dict[str, Any] = {"default_hp_metric": False}  # which would be a curve of one meaningless value
     if checkpoint:
