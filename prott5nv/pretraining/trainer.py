@@ -16,6 +16,7 @@ import lightning.pytorch as pl
 import torch
 from hydra.errors import HydraException
 from hydra.utils import instantiate
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from nemo.utils import logging as nemo_logging
 from nemo.utils.exp_manager import ExpManagerConfig, exp_manager
@@ -178,7 +179,7 @@ def _check_surroundings(cfg: DictConfig, config: PretrainConfig) -> None:
     if on_cpu and devices.isdecimal() and int(devices) > cores:
         raise ProtT5nvError(f"trainer.devices={devices}: this machine has no GPU for training and {cores} CPU cores")
     tasks, nodes = int(os.environ.get("SLURM_NTASKS", "1")), config.trainer.num_nodes
-    if tasks > 1 and "TORCHELASTIC_RUN_ID" not in os.environ:
+    if tasks > 1 and "TORCHELASTIC_RUN_ID" not in os.environ and SLURMEnvironment.detect():  # not in a shell of a job
         remedy = "start one task for each device with --ntasks-per-node, as scripts/slurm/pretrain.sbatch does"
         if devices.isdecimal() and tasks != int(devices) * nodes:
             needed = f"trainer.devices={devices} and trainer.num_nodes={nodes} need {int(devices) * nodes}"

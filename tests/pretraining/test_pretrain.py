@@ -190,6 +190,7 @@ def test_multirun_trains_one_run_for_each_value(training_data, tmp_path):
 
 def test_a_slurm_job_with_another_number_of_tasks_is_refused(training_data, tmp_path, monkeypatch):
     monkeypatch.setenv("SLURM_NTASKS", "8")
+    monkeypatch.setenv("SLURM_JOB_NAME", "prott5nv")
     arguments = overrides(training_data, tmp_path, "slurm", 2)
     done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=600)
     assert done.returncode == 2
