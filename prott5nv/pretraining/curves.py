@@ -71,7 +71,8 @@ def plot_curves(folder: Path) -> Path | None:
             if tag in scalars:
                 steps, values = zip(*scalars[tag], strict=True)
                 validation = label == "validation"
-                axis.plot(steps, values, "o-" if validation else "-", ms=3, lw=1.5 if validation else 0.8, label=label)
+                marked = validation or len(steps) == 1  # a line needs two points
+                axis.plot(steps, values, "o-" if marked else "-", ms=3, lw=1.5 if validation else 0.8, label=label)
         if "perplexity" in title:
             axis.set_ylim(perplexity_limits([line.get_ydata() for line in axis.lines]))
             axis.axhline(UNIGRAM_PERPLEXITY, color="grey", ls=":", lw=1, label="composition of UniRef50 alone")
