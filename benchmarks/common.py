@@ -9,6 +9,7 @@ import argparse
 import os
 import random
 import resource
+import statistics
 import subprocess
 import sys
 import tarfile
@@ -94,12 +95,15 @@ def describe_machine(device: str | torch.device = "cpu") -> str:
     return f"{name}, PyTorch {torch.__version__}"
 
 
-def time_second_call(work: Callable[[], object]) -> float:
-    """Call a function twice and return the seconds of the second call; the first one warms up."""
+def time_second_call(work: Callable[[], object], calls: int = 1) -> float:
+    """Call a function once to warm up, and then `calls` times; return the median of the seconds of these calls."""
     work()
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
+    seconds = []
+    for _ in range(calls):
+        start = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
 
 
 def matmul_rate(encoder: torch.nn.Module) -> float:

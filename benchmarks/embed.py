@@ -23,11 +23,9 @@ from __future__ import annotations
 
 import json
 import random
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain, islice
@@ -52,7 +50,7 @@ from prott5nv.pretraining.flops import matmul_peak
 
 HUGGING_FACE_BATCH = 4000  # residues in a batch, as in the ProtTrans script
 GPU_BATCH = 65_536  # residues in a batch of a GPU
-GPU_CALLS = 3  # of which the median is printed
+GPU_CALLS = 3  # timed calls of each method on a GPU; their median is printed
 FILE_PROTEINS = 4000  # proteins whose embeddings are written to files on a GPU
 END = 1  # token behind each protein of a T5 model
 FAMILIES: dict[str, dict[str, Any]] = {
@@ -107,12 +105,7 @@ def embed_files(embedder: Embedder, sequences: list[str], folder: str, dtype: st
 
 def rate(embed: Callable[[list[str]], object], sequences: list[str], calls: int = 1) -> float:
     """Residues per second with which a function embeds these proteins: the median of some calls after the first one."""
-    seconds = [time_second_call(partial(embed, sequences))]
-    for _ in range(calls - 1):
-        start = time.perf_counter()
-        embed(sequences)
-        seconds.append(time.perf_counter() - start)
-    return sum(map(len, sequences)) / statistics.median(seconds)
+    return sum(map(len, sequences)) / time_second_call(partial(embed, sequences), calls)
 
 
 @torch.inference_mode()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -141,8 +140,6 @@ def command(
         "overwrite": "true" if overwrite else None,
     }
     if task.endswith(TABLES):
-        if not os.path.exists(task):
-            raise ProtT5nvError(f"{task}: no such file")
         table_settings = own_table_settings(task, level, label)
         if not table_settings:
             raise click.UsageError("a table of your own needs --level residue|protein and --label class|number")

@@ -55,8 +55,8 @@ class MicroBatch(TypedDict):
 class PackedStep(NamedTuple):
     """The micro-batches of an optimizer step, end to end.
 
-    A worker process sends each tensor as a file descriptor, of which a process can have a thousand on many machines. So
-    the number of tensors must not grow with the number of micro-batches.
+    A worker process of the loader sends each tensor as an open file. Many systems allow a process about a thousand open
+    files, so the number of tensors must not grow with the number of micro-batches.
 
     Attributes
     ----------

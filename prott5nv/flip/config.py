@@ -192,8 +192,10 @@ def own_table_settings(path: str, level: str | None, label: str | None) -> dict[
     Raises
     ------
     ProtT5nvError
-        If the description is damaged, or is that of another table.
+        If there is no such table, or its description is damaged or that of another table.
     """
+    if not os.path.exists(path):
+        raise ProtT5nvError(f"{path}: no such file")
     description = read_description(Path(path)) if os.path.isfile(path) else {}
     level, label = description.get("level", level), description.get("label", label)
     if level not in LEVELS or label not in LABELS:

@@ -65,5 +65,5 @@ def name_targets(runs: Sequence[dict[str, Any]]) -> None:
     for run, column in zip(runs, columns, strict=True):
         columns_of.setdefault(run["task"], set()).add(column)
     for run, column in zip(runs, columns, strict=True):
-        if column != _TARGET and len(columns_of[run["task"]] - {column}):
+        if column != _TARGET and len(columns_of[run["task"]]) > 1:
             run["task"] = f"{run['task']} ({column})"

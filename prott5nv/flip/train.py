@@ -77,9 +77,9 @@ def fit(head: Head, features: Features, task: Task, config: TrainingConfig, seed
 
     metric = selection_metric(task, config.balanced)
     history: list[dict[str, float]] = []
-    best: dict[str, float]
-    best_state: dict[str, Tensor]
-    best_score, best_state, epochs_waited = -np.inf, {}, 0
+    best: dict[str, float] = {}
+    best_state: dict[str, Tensor] = {}
+    epochs_waited = 0
     head_alone = len(trained) == 1  # trains in seconds, unless there are many proteins
     advice = "" if head_alone else "mode=frozen is faster"
     progress = Progress(config.epochs * len(train), "proteins", advice=advice, only_long=head_alone)
@@ -101,9 +101,8 @@ def fit(head: Head, features: Features, task: Task, config: TrainingConfig, seed
         history.append({"epoch": epoch, "loss": loss / steps_per_epoch, metric: score})
         level = logging.DEBUG if head_alone else logging.INFO
         logger.log(level, "seed %d, epoch %d, loss %.4f, %s %.4f", seed, epoch, loss / steps_per_epoch, metric, score)
-        higher_is_better = score if task.label == "class" else -score
-        if not best_state or higher_is_better > best_score:
-            best_score, epochs_waited, best = higher_is_better, 0, history[-1]
+        if not best or (score > best[metric] if task.label == "class" else score < best[metric]):
+            best, epochs_waited = history[-1], 0
             best_state = {name: value.clone() for name, value in trained.state_dict().items()}
         else:
             epochs_waited += 1
