@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prott5nv.model.tokenizer import RESIDUES
 
@@ -71,6 +71,15 @@ class ProcessUsage(NamedTuple):
     seconds: float
     cpu_seconds: float
     peak_mib: float
+
+
+def digital_sequences(sequences: Iterable[str]) -> Any:
+    """Return proteins as pyhmmer searches them, each with its number, counted from 0, as its name."""
+    import pyhmmer
+
+    alphabet = pyhmmer.easel.Alphabet.amino()
+    texts = [pyhmmer.easel.TextSequence(name=b"%d" % i, sequence=each) for i, each in enumerate(sequences)]
+    return pyhmmer.easel.DigitalSequenceBlock(alphabet, [text.digitize(alphabet) for text in texts])
 
 
 def argument_parser(description: str | None) -> argparse.ArgumentParser:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from common import argument_parser, print_table
+from common import argument_parser, digital_sequences, print_table
 
 from prott5nv.flip.tasks import load_task
 from prott5nv.io.reader import read_records
@@ -48,13 +48,8 @@ def identities(queries: Sequence[str], targets: Sequence[str]) -> Iterator[float
     """Yield for each query the identity with its most similar target in percent, or -1 without an alignment."""
     import pyhmmer
 
-    alphabet = pyhmmer.easel.Alphabet.amino()
-
-    def block(sequences: Sequence[str]) -> pyhmmer.easel.DigitalSequenceBlock:
-        texts = [pyhmmer.easel.TextSequence(name=b"%d" % i, sequence=each) for i, each in enumerate(sequences)]
-        return pyhmmer.easel.DigitalSequenceBlock(alphabet, [text.digitize(alphabet) for text in texts])
-
-    for query, hits in zip(queries, pyhmmer.phmmer(block(queries), block(targets), E=E_VALUE), strict=True):
+    searches = pyhmmer.phmmer(digital_sequences(queries), digital_sequences(targets), E=E_VALUE)
+    for query, hits in zip(queries, searches, strict=True):
         best = -1.0
         for hit in hits:
             alignment = hit.best_domain.alignment

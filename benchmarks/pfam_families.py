@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from common import argument_parser
+from common import argument_parser, digital_sequences
 
 from prott5nv.data.groups import HeaderGroups
 from prott5nv.io.progress import Progress
@@ -43,14 +43,7 @@ def best_families(records: list[Record], profiles: str) -> list[str]:
     """Return the family of each protein; an empty text if it has none."""
     import pyhmmer
 
-    alphabet = pyhmmer.easel.Alphabet.amino()
-    sequences = pyhmmer.easel.DigitalSequenceBlock(
-        alphabet,
-        [
-            pyhmmer.easel.TextSequence(name=str(number).encode(), sequence=record.sequence).digitize(alphabet)
-            for number, record in enumerate(records)
-        ],
-    )
+    sequences = digital_sequences(record.sequence for record in records)
     best = [(E_VALUE, "")] * len(records)
     with pyhmmer.plan7.HMMFile(profiles) as file:
         hmms = list(file)
