@@ -158,6 +158,19 @@ def _leave_slurm_task() -> None:
             os.environ.pop(f"SLURM_{name}", None)
 
 
+def _check_slurm_tasks(devices: str, nodes: int) -> None:
+    """Refuse a Slurm job of several tasks that Lightning cannot use."""
+    tasks = int(os.environ.get("SLURM_NTASKS", "1"))
+    if tasks <= 1 or "TORCHELASTIC_RUN_ID" in os.environ or not SLURMEnvironment.detect():  # as in a shell of a job
+        return
+    remedy = "start one task for each device with --ntasks-per-node, as scripts/slurm/pretrain.sbatch does"
+    if devices.isdecimal() and tasks != int(devices) * nodes:
+        needed = f"trainer.devices={devices} and trainer.num_nodes={nodes} need {int(devices) * nodes}"
+        raise ProtT5nvError(f"the Slurm job has {tasks} tasks, but {needed}; {remedy}")
+    if "SLURM_NTASKS_PER_NODE" not in os.environ:  # which Lightning needs
+        raise ProtT5nvError(f"the Slurm job has {tasks} tasks, but it does not say how many each node has; {remedy}")
+
+
 def _check_surroundings(cfg: DictConfig, config: PretrainConfig) -> None:
     """Refuse what Lightning, NeMo, Weights & Biases or this machine would refuse later, and less clearly."""
     sections = {
@@ -178,16 +191,7 @@ def _check_surroundings(cfg: DictConfig, config: PretrainConfig) -> None:
     on_cpu = accelerator == "cpu" or (accelerator == "auto" and not has_gpu)
     if on_cpu and devices.isdecimal() and int(devices) > cores:
         raise ProtT5nvError(f"trainer.devices={devices}: this machine has no GPU for training and {cores} CPU cores")
-    tasks, nodes = int(os.environ.get("SLURM_NTASKS", "1")), config.trainer.num_nodes
-    if tasks > 1 and "TORCHELASTIC_RUN_ID" not in os.environ and SLURMEnvironment.detect():  # not in a shell of a job
-        remedy = "start one task for each device with --ntasks-per-node, as scripts/slurm/pretrain.sbatch does"
-        if devices.isdecimal() and tasks != int(devices) * nodes:
-            needed = f"trainer.devices={devices} and trainer.num_nodes={nodes} need {int(devices) * nodes}"
-            raise ProtT5nvError(f"the Slurm job has {tasks} tasks, but {needed}; {remedy}")
-        if "SLURM_NTASKS_PER_NODE" not in os.environ:  # which Lightning needs
-            raise ProtT5nvError(
-                f"the Slurm job has {tasks} tasks, but it does not say how many each node has; {remedy}"
-            )
+    _check_slurm_tasks(devices, config.trainer.num_nodes)
     launchers = ("TORCHELASTIC_RUN_ID", "SLURM_NTASKS", "NODE_RANK")
     if config.trainer.num_nodes > 1 and not any(name in os.environ for name in launchers):
         raise ProtT5nvError(
